@@ -1,0 +1,13 @@
+// One invocation counts the batch, before any channel reads the count.
+@group(0) @binding(1) var<storage, read_write> num_batches_tracked: array<u32>;
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn batch_count(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) num_workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    if (item_index(workgroup, num_workgroups, local) == 0u) {
+        num_batches_tracked[0] = num_batches_tracked[0] + 1u;
+    }
+}

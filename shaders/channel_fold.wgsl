@@ -1,0 +1,70 @@
+// Forward 2. LANES invocations own one channel: merge its moments, update the running statistics,
+// write the statistics in force. In eval there is nothing to merge (entries = 0).
+@group(0) @binding(1) var<storage, read> channel_parts: array<Moments>;
+@group(0) @binding(2) var<storage, read> bn_weight: array<f32>;
+@group(0) @binding(3) var<storage, read> bn_bias: array<f32>;
+@group(0) @binding(4) var<storage, read> num_batches_tracked: array<u32>;
+@group(0) @binding(5) var<storage, read_write> running_mean: array<f32>;
+@group(0) @binding(6) var<storage, read_write> running_var: array<f32>;
+@group(0) @binding(7) var<storage, read_write> channels: array<Channel>;
+
+fn channel_of(c: u32, pivot: f32, offset: f32, variance: f32) -> Channel {
+    let rstd = reciprocal_std(variance + params.channel_eps);
+    return Channel(pivot, offset, rstd, bn_weight[c] * rstd, bn_bias[c], 0.0, 0.0, 0.0);
+}
+
+// The batch normalizes; running statistics take the unbiased variance.
+fn batch_statistics(c: u32, batch: Moments) -> Channel {
+    var momentum = params.momentum;
+    if ((params.flags & CUMULATIVE) != 0u) {
+        momentum = 1.0 / f32(num_batches_tracked[0]);
+    }
+    let unbiased = batch.m2 / f32(batch.count - 1u);
+    let old_mean = running_mean[c];
+    running_mean[c] = (1.0 - momentum) * old_mean + (momentum * batch.pivot + momentum * batch.offset);
+    running_var[c] = (1.0 - momentum) * running_var[c] + momentum * unbiased;
+    return channel_of(c, batch.pivot, batch.offset, batch.m2 / f32(batch.count));
+}
+
+// EstBN: the second moment about the old running mean; the updated estimates normalize. The mean in
+// force, (1 - s) old + s batch, is kept relative to the nearer of the two.
+fn estimated_statistics(c: u32, batch: Moments) -> Channel {
+    let speed = params.momentum;
+    let old_mean = running_mean[c];
+    let delta = (batch.pivot - old_mean) + batch.offset;
+    let second_moment = batch.m2 / f32(batch.count) + delta * delta;
+    let variance = (1.0 - speed) * running_var[c] + speed * second_moment;
+    let near_batch = speed > 0.5;
+    let pivot = select(old_mean, batch.pivot, near_batch);
+    let offset = select(speed * delta, batch.offset - (1.0 - speed) * delta, near_batch);
+    running_mean[c] = pivot + offset;
+    running_var[c] = variance;
+    return channel_of(c, pivot, offset, variance);
+}
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn channel_fold(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) num_workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let item = item_index(workgroup, num_workgroups, local);
+    let lane = local % LANES;
+    let active_item = item < params.items;
+    let c = min(item, params.items - 1u);
+
+    var batch = Moments(0u, 0.0, 0.0, 0.0);
+    for (var i = lane; i < params.entries; i = i + LANES) {
+        batch = merge_moments(batch, channel_parts[i * params.columns + c]);
+    }
+    batch = reduce_moments(batch, local);
+    if (active_item && lane == 0u) {
+        if ((params.flags & TRAINING) == 0u) {
+            channels[c] = channel_of(c, running_mean[c], 0.0, running_var[c]);
+        } else if ((params.flags & ESTIMATE) != 0u) {
+            channels[c] = estimated_statistics(c, batch);
+        } else {
+            channels[c] = batch_statistics(c, batch);
+        }
+    }
+}

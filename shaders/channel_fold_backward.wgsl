@@ -1,0 +1,51 @@
+// Backward 3. LANES invocations own one column, a channel or a group: its two parameter gradients,
+// and for a channel what the channel part subtracts from dz: the means of dz and of dz x-hat (0
+// where no gradient flows through the statistics). An empty batch has no entries and gradient 0.
+@group(0) @binding(1) var<storage, read> gradient_parts: array<GradientPair>;
+@group(0) @binding(2) var<storage, read_write> grad_bn_weight: array<f32>;
+@group(0) @binding(3) var<storage, read_write> grad_bn_bias: array<f32>;
+@group(0) @binding(4) var<storage, read_write> grad_weight: array<f32>;
+@group(0) @binding(5) var<storage, read_write> grad_bias: array<f32>;
+@group(0) @binding(6) var<storage, read_write> channel_gradients: array<GradientPair>;
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn channel_fold_backward(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) num_workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let item = item_index(workgroup, num_workgroups, local);
+    let lane = local % LANES;
+    let active_item = item < params.items;
+    let column = min(item, params.items - 1u);
+
+    var pair = vec2<f32>(0.0, 0.0);
+    for (var i = lane; i < params.entries; i = i + LANES) {
+        let part = gradient_parts[i * params.columns + column];
+        pair = pair + vec2<f32>(part.bias, part.weight);
+    }
+    pair = reduce_pair(pair, local);
+    if (!active_item || lane != 0u) {
+        return;
+    }
+    let accumulate = (params.flags & ACCUMULATE_PARAMETERS) != 0u;
+    if (column < params.num_channels) {
+        var means = vec2<f32>(0.0, 0.0);
+        if ((params.flags & TRAINING) != 0u && (params.flags & ESTIMATE) == 0u) {
+            means = pair / max(f32(params.num_samples) * f32(params.row_len), 1.0);
+        }
+        channel_gradients[column] = GradientPair(means.x, means.y);
+        if (accumulate) {
+            pair = pair + vec2<f32>(grad_bn_bias[column], grad_bn_weight[column]);
+        }
+        grad_bn_bias[column] = pair.x;
+        grad_bn_weight[column] = pair.y;
+    } else {
+        let g = column - params.num_channels;
+        if (accumulate) {
+            pair = pair + vec2<f32>(grad_bias[g], grad_weight[g]);
+        }
+        grad_bias[g] = pair.x;
+        grad_weight[g] = pair.y;
+    }
+}

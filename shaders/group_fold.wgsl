@@ -1,0 +1,65 @@
+// Forward 3. LANES invocations own one (sample, group): statistics of the channel part's output
+// z = scale (x - mean) + bias over the group's channels and space, from row moments alone; then the
+// affine map of each of its rows.
+@group(0) @binding(1) var<storage, read> rows: array<Moments>;
+@group(0) @binding(2) var<storage, read> channels: array<Channel>;
+@group(0) @binding(3) var<storage, read> weight: array<f32>;
+@group(0) @binding(4) var<storage, read> bias: array<f32>;
+@group(0) @binding(5) var<storage, read_write> groups: array<Group>;
+@group(0) @binding(6) var<storage, read_write> coefficients: array<Affine>;
+
+// Mean of z over the row, less the channel's bias.
+fn row_shift(row: Moments, channel: Channel) -> f32 {
+    return channel.scale * ((row.pivot - channel.mean_pivot) + (row.offset - channel.mean_offset));
+}
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn group_fold(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) num_workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let item = item_index(workgroup, num_workgroups, local);
+    let lane = local % LANES;
+    let active_item = item < params.items;
+    let safe_item = min(item, params.items - 1u);
+    let g = safe_item % params.num_groups;
+    let size = params.num_channels / params.num_groups;
+    let first_channel = g * size;
+    let first_row = safe_item * size;
+
+    var moments = Moments(0u, 0.0, 0.0, 0.0);
+    for (var i = lane; i < size; i = i + LANES) {
+        let row = rows[first_row + i];
+        let channel = channels[first_channel + i];
+        // The row's z as moments: the channel's bias is the pivot, so that a large bias costs nothing.
+        let z = Moments(
+            row.count,
+            channel.bias,
+            row_shift(row, channel),
+            channel.scale * channel.scale * row.m2,
+        );
+        moments = merge_moments(moments, z);
+    }
+    moments = reduce_moments(moments, local);
+    if (!active_item) {
+        return;
+    }
+    let rstd = reciprocal_std(moments.m2 / f32(moments.count) + params.eps);
+    let w = weight[g];
+    let b = bias[g];
+    if (lane == 0u) {
+        groups[item] = Group(moments.pivot, moments.offset, rstd, w);
+    }
+    for (var i = lane; i < size; i = i + LANES) {
+        let row = rows[first_row + i];
+        let channel = channels[first_channel + i];
+        let above_mean = (channel.bias - moments.pivot) + (row_shift(row, channel) - moments.offset);
+        coefficients[first_row + i] = Affine(
+            row.pivot,
+            row.offset,
+            (w * rstd) * channel.scale,
+            (w * rstd) * above_mean + b,
+        );
+    }
+}

@@ -1,0 +1,31 @@
+// The uniform of every kernel; src/params.rs is its twin, tests/reflection.rs compares the two.
+struct Params {
+    num_samples: u32,
+    num_channels: u32,
+    num_groups: u32,
+    row_len: u32,
+    items: u32,
+    parts: u32,
+    words_per_part: u32,
+    num_words: u32,
+    entries: u32,
+    entries_per_segment: u32,
+    columns: u32,
+    flags: u32,
+    eps: f32,
+    channel_eps: f32,
+    momentum: f32,
+    pad: u32,
+}
+
+const TRAINING: u32 = 1u;
+const ESTIMATE: u32 = 2u;
+const CUMULATIVE: u32 = 4u;
+const ACCUMULATE_PARAMETERS: u32 = 8u;
+
+@group(0) @binding(0) var<uniform> params: Params;
+
+// 1 / sqrt(v); 0 where v is exactly 0 (eps 0 and variance 0), so that a constant yields its bias.
+fn reciprocal_std(v: f32) -> f32 {
+    return select(inverseSqrt(v), 0.0, v == 0.0);
+}

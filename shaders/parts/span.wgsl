@@ -1,0 +1,51 @@
+// Which words a work item reads: one part of one row, cut at words. The word at an end may be
+// shared with a neighbouring row; whole words are read in chunks of CHUNK words a lane, all others
+// ("loose") under a mask.
+const CHUNK: u32 = 4u;
+
+struct Span {
+    row: u32,
+    // Elements [begin, end) of the tensor.
+    begin: u32,
+    end: u32,
+    // First whole word, and how many chunks of CHUNK * LANES whole words follow.
+    whole: u32,
+    chunks: u32,
+    // Loose words: `lead` (0 or 1) before `whole`, the others from `tail` on.
+    lead: u32,
+    tail: u32,
+    loose: u32,
+}
+
+fn part_span(item: u32) -> Span {
+    let row = item / params.parts;
+    let part = item - row * params.parts;
+    let row_begin = row * params.row_len;
+    let row_end = row_begin + params.row_len;
+    let word = row_begin / WIDTH + part * params.words_per_part;
+    let begin = max(row_begin, word * WIDTH);
+    // A part may lie behind the row's end: it is empty then.
+    let end = max(begin, min(row_end, (word + params.words_per_part) * WIDTH));
+    let whole = (begin + WIDTH - 1u) / WIDTH;
+    let whole_end = max(whole, end / WIDTH);
+    let chunks = (whole_end - whole) / (CHUNK * LANES);
+    let lead = select(0u, 1u, begin % WIDTH != 0u && end > begin);
+    let tail = whole + chunks * (CHUNK * LANES);
+    let loose_end = max(tail, (end + WIDTH - 1u) / WIDTH);
+    return Span(row, begin, end, whole, chunks, lead, tail, lead + (loose_end - tail));
+}
+
+// The word of the q-th loose one; behind the last, words that hold no element of the span.
+fn loose_word(span: Span, q: u32) -> u32 {
+    return select(span.tail + q - span.lead, span.whole - 1u, q < span.lead);
+}
+
+// The mask of that word. A word behind the last loose one has its elements behind span.end.
+fn loose_mask(span: Span, word: u32) -> Mask {
+    return word_mask(word * WIDTH, span.begin, span.end);
+}
+
+// Where to read it: behind the tensor's end any word will do, its mask is empty.
+fn readable(word: u32) -> u32 {
+    return min(word, params.num_words - 1u);
+}

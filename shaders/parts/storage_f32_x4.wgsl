@@ -1,0 +1,22 @@
+// Storage f32, words of 4 elements: the tensor is a whole number of them.
+alias Word = vec4<f32>;
+alias Mask = vec4<bool>;
+
+fn word_at(word: Word, i: u32) -> f32 {
+    return word[i];
+}
+
+fn word_sum(word: Word) -> f32 {
+    return (word.x + word.y) + (word.z + word.w);
+}
+
+// Which elements of the word that begins at element `first` lie in [begin, end).
+fn word_mask(first: u32, begin: u32, end: u32) -> Mask {
+    let i = vec4<u32>(first, first + 1u, first + 2u, first + 3u);
+    return (i >= vec4<u32>(begin)) & (i < vec4<u32>(end));
+}
+
+fn mask_count(mask: Mask) -> u32 {
+    let ones = select(vec4<u32>(0u), vec4<u32>(1u), mask);
+    return (ones.x + ones.y) + (ones.z + ones.w);
+}

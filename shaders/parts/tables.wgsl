@@ -1,0 +1,55 @@
+// Entries of the tables between stages; src/tables.rs documents them and is their twin.
+struct Moments {
+    count: u32,
+    pivot: f32,
+    offset: f32,
+    m2: f32,
+}
+
+struct Channel {
+    mean_pivot: f32,
+    mean_offset: f32,
+    rstd: f32,
+    scale: f32,
+    bias: f32,
+    pad0: f32,
+    pad1: f32,
+    pad2: f32,
+}
+
+struct Group {
+    mean_pivot: f32,
+    mean_offset: f32,
+    rstd: f32,
+    weight: f32,
+}
+
+struct Affine {
+    pivot: f32,
+    offset: f32,
+    scale: f32,
+    shift: f32,
+}
+
+struct Products {
+    pivot: f32,
+    sum: f32,
+    product: f32,
+    pad: f32,
+}
+
+struct GradientPair {
+    bias: f32,
+    weight: f32,
+}
+
+struct AffineBackward {
+    x_pivot: f32,
+    x_offset: f32,
+    x_scale: f32,
+    grad_pivot: f32,
+    grad_offset: f32,
+    grad_scale: f32,
+    shift: f32,
+    pad: f32,
+}

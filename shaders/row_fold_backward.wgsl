@@ -1,0 +1,26 @@
+// Backward 1b, where rows are split. LANES invocations own one row and add up its parts, which
+// share one pivot.
+@group(0) @binding(1) var<storage, read> product_parts: array<Products>;
+@group(0) @binding(2) var<storage, read_write> products: array<Products>;
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn row_fold_backward(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) num_workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let item = item_index(workgroup, num_workgroups, local);
+    let lane = local % LANES;
+    let active_item = item < params.items;
+    let first = min(item, params.items - 1u) * params.parts;
+
+    var pair = vec2<f32>(0.0, 0.0);
+    for (var part = lane; part < params.parts; part = part + LANES) {
+        let entry = product_parts[first + part];
+        pair = pair + vec2<f32>(entry.sum, entry.product);
+    }
+    pair = reduce_pair(pair, local);
+    if (active_item && lane == 0u) {
+        products[item] = Products(product_parts[first].pivot, pair.x, pair.y, 0.0);
+    }
+}

@@ -1,0 +1,82 @@
+// Forward 1. LANES invocations own one part of one row and write its moments. One read of x.
+//
+// Each lane takes chunks of CHUNK words: exact local mean about the chunk's own first value, squared
+// differences from it, then a merge. No sum of squares, no long-lived pivot.
+@group(0) @binding(1) var<storage, read> x: array<Word>;
+@group(0) @binding(2) var<storage, read_write> row_parts: array<Moments>;
+
+fn whole_chunk(first: u32) -> Moments {
+    let w0 = x[first];
+    let w1 = x[first + LANES];
+    let w2 = x[first + 2u * LANES];
+    let w3 = x[first + 3u * LANES];
+    let count = CHUNK * WIDTH;
+    let pivot = word_at(w0, 0u);
+    let k = Word(pivot);
+    let d0 = w0 - k;
+    let d1 = w1 - k;
+    let d2 = w2 - k;
+    let d3 = w3 - k;
+    let offset = word_sum((d0 + d1) + (d2 + d3)) / f32(count);
+    let o = Word(offset);
+    let e0 = d0 - o;
+    let e1 = d1 - o;
+    let e2 = d2 - o;
+    let e3 = d3 - o;
+    return Moments(count, pivot, offset, word_sum((e0 * e0 + e1 * e1) + (e2 * e2 + e3 * e3)));
+}
+
+fn loose_chunk(span: Span, q: u32) -> Moments {
+    let i0 = loose_word(span, q);
+    let i1 = loose_word(span, q + LANES);
+    let i2 = loose_word(span, q + 2u * LANES);
+    let i3 = loose_word(span, q + 3u * LANES);
+    let w0 = x[readable(i0)];
+    let w1 = x[readable(i1)];
+    let w2 = x[readable(i2)];
+    let w3 = x[readable(i3)];
+    let m0 = loose_mask(span, i0);
+    let m1 = loose_mask(span, i1);
+    let m2 = loose_mask(span, i2);
+    let m3 = loose_mask(span, i3);
+    let count = (mask_count(m0) + mask_count(m1)) + (mask_count(m2) + mask_count(m3));
+    // The first element of the span in the first word.
+    let pivot = word_at(w0, max(span.begin, i0 * WIDTH) - i0 * WIDTH);
+    let k = Word(pivot);
+    let zero = Word(0.0);
+    let d0 = select(zero, w0 - k, m0);
+    let d1 = select(zero, w1 - k, m1);
+    let d2 = select(zero, w2 - k, m2);
+    let d3 = select(zero, w3 - k, m3);
+    let offset = word_sum((d0 + d1) + (d2 + d3)) / f32(count);
+    let o = Word(offset);
+    let e0 = select(zero, d0 - o, m0);
+    let e1 = select(zero, d1 - o, m1);
+    let e2 = select(zero, d2 - o, m2);
+    let e3 = select(zero, d3 - o, m3);
+    return Moments(count, pivot, offset, word_sum((e0 * e0 + e1 * e1) + (e2 * e2 + e3 * e3)));
+}
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn row_moments(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) num_workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let item = item_index(workgroup, num_workgroups, local);
+    let lane = local % LANES;
+    let active_item = item < params.items;
+    let span = part_span(min(item, params.items - 1u));
+
+    var moments = Moments(0u, 0.0, 0.0, 0.0);
+    for (var i = 0u; i < span.chunks; i = i + 1u) {
+        moments = merge_moments(moments, whole_chunk(span.whole + i * (CHUNK * LANES) + lane));
+    }
+    for (var q = lane; q < span.loose; q = q + CHUNK * LANES) {
+        moments = merge_moments(moments, loose_chunk(span, q));
+    }
+    moments = reduce_moments(moments, local);
+    if (active_item && lane == 0u) {
+        row_parts[item] = moments;
+    }
+}

@@ -1,0 +1,29 @@
+// Forward 2a, for large batches. LANES invocations own one channel of one segment of the batch and
+// merge its rows; the table keeps its layout, (entries, C), and gets shorter.
+@group(0) @binding(1) var<storage, read> rows: array<Moments>;
+@group(0) @binding(2) var<storage, read_write> channel_parts: array<Moments>;
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn sample_fold(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) num_workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let item = item_index(workgroup, num_workgroups, local);
+    let lane = local % LANES;
+    let active_item = item < params.items;
+    let safe_item = min(item, params.items - 1u);
+    let segment = safe_item / params.columns;
+    let column = safe_item - segment * params.columns;
+    let begin = segment * params.entries_per_segment;
+    let end = min(begin + params.entries_per_segment, params.entries);
+
+    var moments = Moments(0u, 0.0, 0.0, 0.0);
+    for (var i = begin + lane; i < end; i = i + LANES) {
+        moments = merge_moments(moments, rows[i * params.columns + column]);
+    }
+    moments = reduce_moments(moments, local);
+    if (active_item && lane == 0u) {
+        channel_parts[item] = moments;
+    }
+}

@@ -1,0 +1,30 @@
+// Backward 3a, for large batches. LANES invocations own one column of one segment of the batch and
+// add up its terms; the table keeps its layout, (entries, C + G), and gets shorter.
+@group(0) @binding(1) var<storage, read> gradient_terms: array<GradientPair>;
+@group(0) @binding(2) var<storage, read_write> gradient_parts: array<GradientPair>;
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn sample_fold_backward(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) num_workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let item = item_index(workgroup, num_workgroups, local);
+    let lane = local % LANES;
+    let active_item = item < params.items;
+    let safe_item = min(item, params.items - 1u);
+    let segment = safe_item / params.columns;
+    let column = safe_item - segment * params.columns;
+    let begin = segment * params.entries_per_segment;
+    let end = min(begin + params.entries_per_segment, params.entries);
+
+    var pair = vec2<f32>(0.0, 0.0);
+    for (var i = begin + lane; i < end; i = i + LANES) {
+        let term = gradient_terms[i * params.columns + column];
+        pair = pair + vec2<f32>(term.bias, term.weight);
+    }
+    pair = reduce_pair(pair, local);
+    if (active_item && lane == 0u) {
+        gradient_parts[item] = GradientPair(pair.x, pair.y);
+    }
+}

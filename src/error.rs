@@ -1,0 +1,184 @@
+//! One error type for the whole library: each message names the value, the limit and the way out.
+
+use crate::role::Role;
+
+/// Everything that can be wrong with a request, found before any work is recorded.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The tensor has no channel dimension.
+    #[error(
+        "a tensor of rank {rank} has no channel dimension: bcnorm takes (N, C, *spatial), rank 2 or more"
+    )]
+    Rank {
+        /// Number of dimensions given.
+        rank: usize,
+    },
+    /// The tensor has more elements than a kernel can index.
+    #[error(
+        "a tensor of shape {dims:?} has {elements} elements; a kernel indexes at most {limit}: split the batch"
+    )]
+    TooManyElements {
+        /// Shape given.
+        dims: Vec<usize>,
+        /// Its number of elements (saturating).
+        elements: u128,
+        /// Largest number of elements.
+        limit: u64,
+    },
+    /// `num_channels` is zero.
+    #[error("num_channels is 0: a normalization needs at least one channel")]
+    NoChannels,
+    /// `num_groups` is zero or does not divide `num_channels`.
+    #[error(
+        "num_groups = {num_groups} does not divide num_channels = {num_channels}: choose a divisor (1 to {num_channels})"
+    )]
+    Groups {
+        /// Groups asked for.
+        num_groups: usize,
+        /// Channels of the norm.
+        num_channels: usize,
+    },
+    /// The tensor's channels are not the norm's.
+    #[error(
+        "the tensor {dims:?} has {found} channels (dimension 1), the norm has num_channels = {expected}"
+    )]
+    ChannelMismatch {
+        /// Shape of the tensor.
+        dims: Vec<usize>,
+        /// Channels of the tensor.
+        found: usize,
+        /// Channels of the norm.
+        expected: usize,
+    },
+    /// A scalar parameter is out of its range.
+    #[error("{name} = {value} is out of range: it must be {range}")]
+    Parameter {
+        /// Its PyTorch name.
+        name: &'static str,
+        /// The value given.
+        value: f32,
+        /// The legal range, in words.
+        range: &'static str,
+    },
+    /// Batch statistics of a single value per channel.
+    #[error(
+        "expected more than 1 value per channel when training, got a tensor of shape {dims:?}: use eval(), a larger batch, or ChannelStats::Estimate"
+    )]
+    OneValuePerChannel {
+        /// Shape of the tensor.
+        dims: Vec<usize>,
+    },
+    /// The input of a call has another shape than the one it belongs to.
+    #[error("{what} has shape {found:?}, expected {expected:?}")]
+    Shape {
+        /// Which tensor.
+        what: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape it must have.
+        expected: Vec<usize>,
+    },
+    /// Host data of the wrong length.
+    #[error("{what} has {found} values, expected {expected}")]
+    Length {
+        /// What was given.
+        what: String,
+        /// Its number of values.
+        found: usize,
+        /// The number it must have.
+        expected: usize,
+    },
+    /// Buffers that a plan needs were not bound.
+    #[error("the plan needs buffers that were not bound: {}", list(.roles))]
+    Missing {
+        /// All that are missing.
+        roles: Vec<Role>,
+    },
+    /// A buffer is too small at the given offset.
+    #[error(
+        "{role} needs {needed} bytes at offset {offset}, but its buffer ends at {size}: bind a larger buffer or a smaller offset"
+    )]
+    BufferTooSmall {
+        /// Which buffer.
+        role: Role,
+        /// Bytes needed.
+        needed: u64,
+        /// Offset given, in bytes.
+        offset: u64,
+        /// Size of the buffer or of the bound range's end, in bytes.
+        size: u64,
+    },
+    /// A buffer's offset is not aligned.
+    #[error(
+        "the offset {offset} of {role} is not a multiple of {alignment} (min_storage_buffer_offset_alignment of the device)"
+    )]
+    Misaligned {
+        /// Which buffer.
+        role: Role,
+        /// Offset given, in bytes.
+        offset: u64,
+        /// Alignment asked by the device, in bytes.
+        alignment: u64,
+    },
+    /// A buffer lacks a usage flag.
+    #[error(
+        "the buffer of {role} lacks BufferUsages::{missing}: create it with that flag (it has {usage})"
+    )]
+    Usage {
+        /// Which buffer.
+        role: Role,
+        /// Flag that is missing.
+        missing: &'static str,
+        /// Flags that the buffer has.
+        usage: String,
+    },
+    /// Two roles share memory although one of them is written.
+    #[error(
+        "{first} and {second} share a buffer ({conflict}) and {written} is written: give them buffers of their own"
+    )]
+    Aliasing {
+        /// One role.
+        first: Role,
+        /// The other role.
+        second: Role,
+        /// The role of the two that is written.
+        written: Role,
+        /// How they conflict.
+        conflict: &'static str,
+    },
+    /// A device or tuning limit is exceeded.
+    #[error("{what} is {value}, over the limit {limit} ({limit_name}): {way_out}")]
+    Limit {
+        /// What is too large.
+        what: String,
+        /// How large it is.
+        value: u64,
+        /// The limit.
+        limit: u64,
+        /// The limit's name in wgpu.
+        limit_name: &'static str,
+        /// What to do.
+        way_out: &'static str,
+    },
+    /// Backward was asked without the forward pass it belongs to.
+    #[error("backward without forward: call forward on this layer first, with the same x")]
+    BackwardWithoutForward,
+    /// A state dict does not fit; every mismatch is listed.
+    #[error("the state dict does not fit: {}", .problems.join("; "))]
+    StateDict {
+        /// One line per entry that is missing, extra or of the wrong size.
+        problems: Vec<String>,
+    },
+    /// No GPU adapter was found.
+    #[error("no GPU adapter found ({0}): install a Vulkan driver (on Debian: mesa-vulkan-drivers)")]
+    NoAdapter(String),
+    /// The adapter refused a device, or the device was lost.
+    #[error("the GPU device failed: {0}")]
+    Device(String),
+}
+
+fn list(roles: &[Role]) -> String {
+    let names: Vec<String> = roles.iter().map(ToString::to_string).collect();
+    names.join(", ")
+}

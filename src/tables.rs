@@ -1,0 +1,113 @@
+//! The small tables between the stages: Rust twins of the structs in `shaders/parts/tables.wgsl`.
+//! A test compares the two field by field (`tests/reflection.rs`).
+
+use bytemuck::{Pod, Zeroable};
+
+/// Count, mean and spread of some values. The mean is `pivot + offset`, kept as a pair: the pivot
+/// is one of the values (exact), so that `(x - pivot) - offset` loses nothing to a large mean.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Pod, Zeroable)]
+pub struct Moments {
+    /// How many values.
+    pub count: u32,
+    /// One of the values.
+    pub pivot: f32,
+    /// Mean minus pivot.
+    pub offset: f32,
+    /// Sum of squared differences from the mean.
+    pub m2: f32,
+}
+
+/// Statistics in force of one channel: the batch's, the running ones, or the estimated ones.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Pod, Zeroable)]
+pub struct Channel {
+    /// Mean = pivot + offset.
+    pub mean_pivot: f32,
+    /// See `mean_pivot`.
+    pub mean_offset: f32,
+    /// 1 / sqrt(variance + 1e-5).
+    pub rstd: f32,
+    /// `bn.weight` * rstd.
+    pub scale: f32,
+    /// `bn.bias`.
+    pub bias: f32,
+    /// Padding to 32 bytes.
+    pub _pad: [f32; 3],
+}
+
+/// Statistics of one (sample, group) of the channel part's output.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Pod, Zeroable)]
+pub struct Group {
+    /// Mean = pivot + offset.
+    pub mean_pivot: f32,
+    /// See `mean_pivot`.
+    pub mean_offset: f32,
+    /// 1 / sqrt(variance + eps).
+    pub rstd: f32,
+    /// `weight` of the group, as forward used it.
+    pub weight: f32,
+}
+
+/// The map of one row: y = ((x - pivot) - offset) * scale + shift.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Pod, Zeroable)]
+pub struct Affine {
+    /// See the formula.
+    pub pivot: f32,
+    /// See the formula.
+    pub offset: f32,
+    /// See the formula.
+    pub scale: f32,
+    /// See the formula.
+    pub shift: f32,
+}
+
+/// Sums of one row (or part of one) for the backward pass, with g = the row's first dy as pivot and
+/// u = (x - row pivot) - row offset.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Pod, Zeroable)]
+pub struct Products {
+    /// g, one of the row's dy.
+    pub pivot: f32,
+    /// Sum of dy - g.
+    pub sum: f32,
+    /// Sum of (dy - g) * u.
+    pub product: f32,
+    /// Padding to 16 bytes.
+    pub _pad: f32,
+}
+
+/// Two sums that travel together: the bias's gradient first, the weight's second.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Pod, Zeroable)]
+pub struct GradientPair {
+    /// Term of the bias's gradient.
+    pub bias: f32,
+    /// Term of the weight's gradient.
+    pub weight: f32,
+}
+
+/// The map of one row backward:
+/// dx = grad_scale * ((dy - grad_pivot) - grad_offset) + x_scale * ((x - x_pivot) - x_offset) + shift.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Pod, Zeroable)]
+pub struct AffineBackward {
+    /// See the formula.
+    pub x_pivot: f32,
+    /// See the formula.
+    pub x_offset: f32,
+    /// See the formula.
+    pub x_scale: f32,
+    /// See the formula.
+    pub grad_pivot: f32,
+    /// See the formula.
+    pub grad_offset: f32,
+    /// See the formula.
+    pub grad_scale: f32,
+    /// See the formula.
+    pub shift: f32,
+    /// Padding to 32 bytes.
+    pub _pad: f32,
+}

@@ -1,0 +1,129 @@
+//! Every choice that depends on the adapter, in one place: how rows are shared out to invocations.
+//!
+//! The planner reads a [`Tuning`]; nothing else in the library asks what the adapter is.
+
+/// What kind of processor runs a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum AdapterClass {
+    /// A GPU: many invocations in flight, coalesced reads, cheap barriers.
+    Gpu,
+    /// A software rasterizer on a CPU (llvmpipe, SwiftShader, WARP): barriers are dear, workgroups
+    /// small, every lane streams a part of its own.
+    Software,
+    /// The library's own CPU executor.
+    Cpu,
+}
+
+/// How the planner shares out work. Fields may be changed freely: any values give right results, or
+/// an error from the planner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Tuning {
+    /// What the numbers were chosen for.
+    pub class: AdapterClass,
+    /// Invocations of a workgroup in the tensor-sized kernels.
+    pub workgroup_size: u32,
+    /// Most invocations that share a row, or a part of one, in a reduction: a power of two.
+    pub reduce_lanes: u32,
+    /// Most invocations that share a row, or a part of one, in a map: a power of two.
+    pub map_lanes: u32,
+    /// Words (4 elements) that a lane should have before the row gets another lane.
+    pub words_per_lane: u32,
+    /// Most words of a lane, 200,000 at most: rows are split into more parts beyond. It bounds the
+    /// loops (llvmpipe ends an invocation after 65,535 iterations, silently) and the growth of
+    /// rounding.
+    pub max_words_per_lane: u32,
+    /// Invocations wanted in flight: rows are split into parts until there are as many.
+    pub min_invocations: u32,
+    /// Invocations of a workgroup in the kernels on tables.
+    pub fold_workgroup_size: u32,
+    /// Most invocations that share a column of a table: a power of two.
+    pub fold_lanes: u32,
+    /// Entries that a lane should have before the column gets another lane.
+    pub entries_per_lane: u32,
+    /// Batches of more samples than this are folded in two steps.
+    pub samples_per_segment: u32,
+    /// Most workgroups in one dimension of a dispatch (65,535 by WebGPU's default).
+    pub max_workgroups: u32,
+}
+
+impl Tuning {
+    /// For GPUs.
+    pub const GPU: Tuning = Tuning {
+        class: AdapterClass::Gpu,
+        workgroup_size: 256,
+        reduce_lanes: 256,
+        map_lanes: 256,
+        words_per_lane: 8,
+        max_words_per_lane: 512,
+        min_invocations: 1 << 17,
+        fold_workgroup_size: 64,
+        fold_lanes: 64,
+        entries_per_lane: 4,
+        samples_per_segment: 1024,
+        max_workgroups: 65_535,
+    };
+
+    /// For software adapters.
+    pub const SOFTWARE: Tuning = Tuning {
+        class: AdapterClass::Software,
+        workgroup_size: 8,
+        reduce_lanes: 1,
+        map_lanes: 1,
+        words_per_lane: 8,
+        max_words_per_lane: 1024,
+        min_invocations: 512,
+        fold_workgroup_size: 8,
+        fold_lanes: 1,
+        entries_per_lane: 4096,
+        samples_per_segment: 1024,
+        max_workgroups: 65_535,
+    };
+
+    /// For the CPU executor.
+    pub const CPU: Tuning = Tuning {
+        class: AdapterClass::Cpu,
+        workgroup_size: 1,
+        min_invocations: 64,
+        fold_workgroup_size: 1,
+        ..Tuning::SOFTWARE
+    };
+
+    /// The tuning for an adapter: software adapters are known by their device type.
+    pub fn for_adapter(info: &wgpu::AdapterInfo) -> Tuning {
+        match info.device_type {
+            wgpu::DeviceType::Cpu => Tuning::SOFTWARE,
+            _ if is_software(&info.name) => Tuning::SOFTWARE,
+            _ => Tuning::GPU,
+        }
+    }
+
+    /// The tuning for a device.
+    pub fn for_device(device: &wgpu::Device) -> Tuning {
+        let limits = device.limits();
+        let tuning = Tuning::for_adapter(&device.adapter_info());
+        let most = limits
+            .max_compute_invocations_per_workgroup
+            .min(limits.max_compute_workgroup_size_x)
+            .max(1);
+        // Largest power of two that the device runs.
+        let most = 1 << most.ilog2();
+        Tuning {
+            workgroup_size: tuning.workgroup_size.min(most),
+            reduce_lanes: tuning.reduce_lanes.min(most),
+            map_lanes: tuning.map_lanes.min(most),
+            fold_workgroup_size: tuning.fold_workgroup_size.min(most),
+            fold_lanes: tuning.fold_lanes.min(most),
+            max_workgroups: limits.max_compute_workgroups_per_dimension,
+            ..tuning
+        }
+    }
+}
+
+/// GL drivers do not say that they are software; their names do.
+fn is_software(name: &str) -> bool {
+    let name = name.to_lowercase();
+    ["llvmpipe", "softpipe", "swiftshader", "basic render"]
+        .iter()
+        .any(|known| name.contains(known))
+}

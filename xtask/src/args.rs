@@ -1,0 +1,194 @@
+//! The command line.
+
+use std::ffi::OsString;
+
+/// Printed by `--help` and when no command is given.
+pub const HELP: &str = "\
+cargo xtask: set-up, demo, tests and checks of bcnorm
+
+Usage: cargo xtask COMMAND [--no-install] [-- ARGS]
+
+Commands:
+  demo    make sure that a Vulkan driver is there, then run `bcnorm demo ARGS`
+  test    make sure that the test adapters are there, then run every test;
+          ARGS go to cargo-nextest, and then only the tests it selects run
+  ci      formatting, lints, documentation and every test, failures at the end
+  setup   the set-up of `test` alone
+
+Options:
+  --no-install   install nothing: say what is missing and how to get it
+  -h, --help     this text
+
+Set-up: bcnorm needs no GPU. On Linux, Mesa's llvmpipe stands in for one (and
+`test` adds Mesa's GL and SwiftShader, which Chromium ships); where apt-get
+exists, what is missing is installed with it. macOS uses Metal and Windows DX12,
+with nothing to install.
+
+Environment:
+  BCNORM_REQUIRE_ADAPTERS          adapters (comma-separated) without which the
+                                   tests fail; `ci`, and `test` where CI=true,
+                                   fill it in on Linux unless it is set
+  VK_DRIVER_FILES, VK_ICD_FILENAMES   if set, only these Vulkan drivers are used
+
+Examples:
+  cargo xtask demo
+  cargo xtask demo -- --help
+  cargo xtask test -- -E 'test(backward)'
+  cargo xtask test -- -p bcnorm --no-capture";
+
+/// A task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Print [`HELP`].
+    Help,
+    /// Run `bcnorm demo`.
+    Demo,
+    /// Run the test suite.
+    Test,
+    /// Run every check.
+    Ci,
+    /// Install what is missing.
+    Setup,
+}
+
+/// A command line, understood.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Args {
+    /// What to do.
+    pub command: Command,
+    /// Whether missing packages may be installed.
+    pub install: bool,
+    /// What followed `--`.
+    pub rest: Vec<OsString>,
+}
+
+/// Reads a command line (without the program's name); an error says what to do.
+pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Args, String> {
+    let mut args = args;
+    let mut command: Option<(Command, String)> = None;
+    let (mut install, mut help) = (true, false);
+    let mut rest = None;
+    while let Some(arg) = args.next() {
+        let text = arg.to_string_lossy().into_owned();
+        match text.as_str() {
+            "--" => {
+                rest = Some(args.collect());
+                break;
+            }
+            "-h" | "--help" => help = true,
+            "--no-install" => install = false,
+            _ if text.starts_with('-') => {
+                return Err(match &command {
+                    Some((Command::Demo | Command::Test, name)) => format!(
+                        "unknown option '{text}': arguments that cargo xtask passes on \
+                         come after --, as in `cargo xtask {name} -- {text}`"
+                    ),
+                    _ => format!("unknown option '{text}'; see `cargo xtask --help`"),
+                });
+            }
+            _ => match &command {
+                None => command = Some((named(&text)?, text)),
+                Some((Command::Demo | Command::Test, name)) => {
+                    return Err(format!(
+                        "unexpected argument '{text}': arguments that cargo xtask passes on \
+                         come after --, as in `cargo xtask {name} -- {text}`"
+                    ));
+                }
+                Some((_, name)) => {
+                    return Err(format!("unexpected argument '{text}' after '{name}'"));
+                }
+            },
+        }
+    }
+    let (command, name) = match command {
+        _ if help => (Command::Help, String::new()),
+        Some(command) => command,
+        None if rest.is_none() && install => (Command::Help, String::new()),
+        None => return Err("which command? See `cargo xtask --help`".to_owned()),
+    };
+    let rest: Vec<OsString> = rest.unwrap_or_default();
+    if matches!(command, Command::Ci | Command::Setup) && !rest.is_empty() {
+        return Err(format!(
+            "'{name}' passes no arguments on: drop what follows --"
+        ));
+    }
+    Ok(Args {
+        command,
+        install,
+        rest,
+    })
+}
+
+/// The command of this name.
+fn named(name: &str) -> Result<Command, String> {
+    match name {
+        "demo" => Ok(Command::Demo),
+        "test" => Ok(Command::Test),
+        "ci" => Ok(Command::Ci),
+        "setup" => Ok(Command::Setup),
+        "help" => Ok(Command::Help),
+        _ => Err(format!(
+            "unknown command '{name}': it is one of demo, test, ci, setup (see `cargo xtask --help`)"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Args, String> {
+        parse(line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn commands_and_what_follows_them() {
+        let demo = read("demo -- --shape 2,3 --no-install").unwrap();
+        assert_eq!(demo.command, Command::Demo);
+        assert!(demo.install, "what follows -- is not ours");
+        assert_eq!(demo.rest, ["--shape", "2,3", "--no-install"]);
+        let again = read("test -- -p bcnorm -- --exact").unwrap();
+        assert_eq!(again.rest, ["-p", "bcnorm", "--", "--exact"]);
+        for line in ["demo", "test", "ci", "setup"] {
+            assert!(!read(&format!("{line} --no-install")).unwrap().install);
+            assert!(!read(&format!("--no-install {line}")).unwrap().install);
+            assert!(read(line).unwrap().install);
+        }
+    }
+
+    #[test]
+    fn help_wins() {
+        for line in ["", "--help", "-h", "help", "ci --help", "demo -h"] {
+            assert_eq!(read(line).unwrap().command, Command::Help, "{line:?}");
+        }
+        assert_eq!(read("demo -- --help").unwrap().command, Command::Demo);
+    }
+
+    #[test]
+    fn errors_name_the_culprit() {
+        for (line, culprit) in [
+            ("dmeo", "'dmeo'"),
+            ("--fast", "'--fast'"),
+            ("ci --fast", "'--fast'"),
+            ("demo --fast", "`cargo xtask demo -- --fast`"),
+            ("test backward", "`cargo xtask test -- backward`"),
+            ("ci demo", "'demo' after 'ci'"),
+            ("ci -- x", "'ci'"),
+            ("--no-install", "which command?"),
+            ("-- x", "which command?"),
+        ] {
+            let error = read(line).unwrap_err();
+            assert!(error.contains(culprit), "{line:?}: {error}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn no_utf8_no_panic() {
+        use std::os::unix::ffi::OsStringExt;
+        let odd = || OsString::from_vec(vec![0xff, b'x']);
+        assert!(parse([odd()].into_iter()).is_err());
+        let passed = parse(["demo".into(), "--".into(), odd()].into_iter()).unwrap();
+        assert_eq!(passed.rest, [odd()]);
+    }
+}

@@ -1,0 +1,30 @@
+//! `cargo xtask`: set-up, demo, tests and checks of bcnorm.
+//!
+//! - [`args`]: what the command line asks for
+//! - [`system`]: what this machine has (reads only)
+//! - [`setup`]: installs what is missing
+//! - [`tasks`]: the cargo commands behind each task
+
+mod args;
+mod setup;
+mod system;
+mod tasks;
+
+use std::env;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match args::parse(env::args_os().skip(1)) {
+        Ok(args) => tasks::run(args),
+        Err(message) => {
+            say(&format!("error: {message}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// A line for the reader, on stderr; a closed stderr is no reason to panic.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}

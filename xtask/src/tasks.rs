@@ -1,0 +1,436 @@
+//! The tasks: cargo commands, and the environment in which they find their drivers.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command as Process, ExitCode, Stdio};
+use std::time::Instant;
+
+use crate::args::{Args, Command, HELP};
+use crate::say;
+use crate::setup::{self, Outcome, Scope};
+use crate::system::System;
+
+/// The tests' name for the adapters that they must not go without.
+const REQUIRE: &str = "BCNORM_REQUIRE_ADAPTERS";
+
+/// Does what the command line asks for.
+pub fn run(args: Args) -> ExitCode {
+    match args.command {
+        Command::Help => {
+            let _ = writeln!(io::stdout(), "{HELP}");
+            ExitCode::SUCCESS
+        }
+        Command::Setup => {
+            let outcome = setup::prepare(Scope::Test, args.install);
+            if outcome.complete {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+        Command::Demo => demo(args),
+        Command::Test => test(args),
+        Command::Ci => ci(args),
+    }
+}
+
+/// Runs `bcnorm demo`; its exit status is ours.
+fn demo(args: Args) -> ExitCode {
+    let outcome = setup::prepare(Scope::Demo, args.install);
+    if !outcome.usable {
+        say("error: no Vulkan driver, no demo");
+        return ExitCode::FAILURE;
+    }
+    let runtime = RuntimeDir::new(&outcome.system);
+    let step = Step::new(
+        "demo",
+        &["run", "--release", "-p", "bcnorm-cli", "--", "demo"],
+    )
+    .args(args.rest)
+    .envs(runtime.env());
+    ExitCode::from(step.status())
+}
+
+/// Runs the tests.
+fn test(args: Args) -> ExitCode {
+    let outcome = setup::prepare(Scope::Test, args.install);
+    let ci =
+        env::var_os("CI").is_some_and(|value| !["", "0", "false"].iter().any(|no| value == *no));
+    if !outcome.usable {
+        say("error: no Vulkan driver, no tests");
+        return ExitCode::FAILURE;
+    }
+    if ci && !outcome.complete {
+        say("error: CI is set, and the set-up is not complete");
+        return ExitCode::FAILURE;
+    }
+    let runtime = RuntimeDir::new(&outcome.system);
+    let mut envs = runtime.env();
+    envs.extend(test_env(&outcome, ci));
+    let nextest = has_nextest();
+    if nextest && !args.rest.is_empty() {
+        say("with arguments only the tests they select run, and no documentation tests");
+    }
+    conclude(run_all(test_steps(nextest, args.rest, &envs)))
+}
+
+/// Runs every check, whatever fails, and lists the failures.
+fn ci(args: Args) -> ExitCode {
+    let started = Instant::now();
+    let outcome = setup::prepare(Scope::Test, args.install);
+    let setup = Report {
+        name: "set-up",
+        command: "cargo xtask setup".to_owned(),
+        passed: outcome.complete,
+        seconds: started.elapsed().as_secs_f32(),
+    };
+    let runtime = RuntimeDir::new(&outcome.system);
+    let mut envs = runtime.env();
+    envs.extend(test_env(&outcome, true));
+    let mut steps = checks(outcome.system.var("RUSTDOCFLAGS").map(OsString::from));
+    steps.extend(test_steps(has_nextest(), Vec::new(), &envs));
+    let mut reports = vec![setup];
+    reports.extend(run_all(steps));
+    conclude(reports)
+}
+
+/// The checks that need no driver. All of them in the tests' profile, so that the
+/// dependencies are built for one profile only.
+fn checks(rustdocflags: Option<OsString>) -> Vec<Step> {
+    let mut flags = rustdocflags.unwrap_or_default();
+    if !flags.is_empty() {
+        flags.push(" ");
+    }
+    flags.push("-D warnings");
+    let clippy = [
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--release",
+        "--",
+        "-D",
+        "warnings",
+    ];
+    vec![
+        Step::new("fmt", &["fmt", "--all", "--check"]),
+        Step::new("clippy", &clippy),
+        Step::new("doc", &["doc", "--no-deps", "--workspace", "--release"])
+            .envs(vec![("RUSTDOCFLAGS", flags)]),
+    ]
+}
+
+/// The test runs. nextest runs no documentation tests; `cargo test` runs them too.
+fn test_steps(nextest: bool, args: Vec<OsString>, envs: &[(&'static str, OsString)]) -> Vec<Step> {
+    let all = args.is_empty();
+    // Cargo ignores --package beside --workspace.
+    let package = |arg: &OsString| {
+        let arg = arg.to_string_lossy();
+        arg.starts_with("--package") || arg.starts_with("-p")
+    };
+    let scope: &[&str] = if args.iter().any(package) {
+        &[]
+    } else {
+        &["--workspace"]
+    };
+    let mut steps = Vec::new();
+    if nextest {
+        let run = [&["nextest", "run", "--release"], scope].concat();
+        steps.push(Step::new("test", &run).args(args));
+        if all {
+            steps.push(Step::new(
+                "doctest",
+                &["test", "--doc", "--release", "-p", "bcnorm"],
+            ));
+        }
+    } else {
+        let run = [&["test", "--release", "--no-fail-fast"], scope].concat();
+        let mut step = Step::new("test", &run).args(args);
+        if env::var_os("RUST_TEST_THREADS").is_none() {
+            // As in nextest.toml.
+            step = step.envs(vec![("RUST_TEST_THREADS", "2".into())]);
+        }
+        steps.push(step);
+    }
+    steps
+        .into_iter()
+        .map(|step| step.envs(envs.to_vec()))
+        .collect()
+}
+
+/// What the tests' environment needs: SwiftShader where the loader sees it and, in
+/// CI, the adapters that must be there.
+fn test_env(outcome: &Outcome, ci: bool) -> Vec<(&'static str, OsString)> {
+    let mut envs = Vec::new();
+    if env::consts::OS == "linux" {
+        let manifest = outcome.system.swiftshader();
+        envs.extend(manifest.and_then(|manifest| outcome.system.add_driver(&manifest)));
+        if ci && !outcome.system.is_set(REQUIRE) {
+            envs.push((REQUIRE, outcome.adapters.join(",").into()));
+        }
+    }
+    envs
+}
+
+/// Whether cargo-nextest is installed; if not, says how to get it.
+fn has_nextest() -> bool {
+    let mut process = Process::new(cargo());
+    process
+        .args(["nextest", "--version"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let found = process.status().is_ok_and(|status| status.success());
+    if !found {
+        say(
+            "cargo-nextest is not installed, so `cargo test` runs the tests: no time limits, \
+             longer output. To get it: cargo install --locked cargo-nextest, or a ready-made \
+             one from https://nexte.st/docs/installation",
+        );
+    }
+    found
+}
+
+/// The cargo that runs this.
+fn cargo() -> OsString {
+    env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+/// The workspace's folder: cargo says where this package lies, also after a move.
+fn workspace() -> PathBuf {
+    let here = env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    here.parent().unwrap_or(Path::new(".")).to_owned()
+}
+
+/// One cargo command.
+#[derive(Debug)]
+struct Step {
+    name: &'static str,
+    args: Vec<OsString>,
+    envs: Vec<(&'static str, OsString)>,
+}
+
+impl Step {
+    /// A command with these arguments.
+    fn new(name: &'static str, args: &[&str]) -> Self {
+        Self {
+            name,
+            args: args.iter().map(OsString::from).collect(),
+            envs: Vec::new(),
+        }
+    }
+
+    /// More arguments.
+    fn args(mut self, args: Vec<OsString>) -> Self {
+        self.args.extend(args);
+        self
+    }
+
+    /// More environment.
+    fn envs(mut self, envs: Vec<(&'static str, OsString)>) -> Self {
+        self.envs.extend(envs);
+        self
+    }
+
+    /// The command as one would type it, less the folder that only quiets EGL.
+    fn line(&self) -> String {
+        let shown = self.envs.iter().filter(|(name, _)| *name != RUNTIME_DIR);
+        let envs =
+            shown.map(|(name, value)| format!("{name}={}", quoted(&value.to_string_lossy())));
+        let args = self.args.iter().map(|arg| quoted(&arg.to_string_lossy()));
+        let words = envs.chain(["cargo".to_owned()]).chain(args);
+        words.collect::<Vec<_>>().join(" ")
+    }
+
+    /// Runs it and gives its exit status, 1 if it has none.
+    fn status(&self) -> u8 {
+        say(&format!("$ {}", self.line()));
+        let folder = workspace();
+        let mut process = Process::new(cargo());
+        process.args(&self.args).current_dir(&folder);
+        match process.envs(self.envs.iter().cloned()).status() {
+            Ok(status) => status
+                .code()
+                .and_then(|code| u8::try_from(code).ok())
+                .unwrap_or(1),
+            Err(error) => {
+                say(&format!(
+                    "error: cannot run cargo in {}: {error}",
+                    folder.display()
+                ));
+                1
+            }
+        }
+    }
+}
+
+/// A word as a shell wants it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=,./:+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+/// What became of a step.
+struct Report {
+    name: &'static str,
+    command: String,
+    passed: bool,
+    seconds: f32,
+}
+
+/// Runs every step, also behind one that fails.
+fn run_all(steps: Vec<Step>) -> Vec<Report> {
+    let run = |step: Step| {
+        let started = Instant::now();
+        let passed = step.status() == 0;
+        let seconds = started.elapsed().as_secs_f32();
+        Report {
+            name: step.name,
+            command: step.line(),
+            passed,
+            seconds,
+        }
+    };
+    steps.into_iter().map(run).collect()
+}
+
+/// Lists what passed and what failed; any failure is ours.
+fn conclude(reports: Vec<Report>) -> ExitCode {
+    say("");
+    for report in &reports {
+        let verdict = if report.passed { "passed" } else { "FAILED" };
+        say(&format!(
+            "{:8} {verdict} {:7.1} s",
+            report.name, report.seconds
+        ));
+    }
+    let failed: Vec<_> = reports.iter().filter(|report| !report.passed).collect();
+    if failed.is_empty() {
+        return ExitCode::SUCCESS;
+    }
+    say(&format!(
+        "\n{} of {} failed. Again, one by one:",
+        failed.len(),
+        reports.len()
+    ));
+    for report in failed {
+        say(&format!("  {}", report.command));
+    }
+    ExitCode::FAILURE
+}
+
+/// Where programs keep their sockets.
+const RUNTIME_DIR: &str = "XDG_RUNTIME_DIR";
+
+/// A private folder for XDG_RUNTIME_DIR where that is unset: without it EGL and
+/// Wayland complain at each start. Gone when dropped.
+struct RuntimeDir(Option<PathBuf>);
+
+impl RuntimeDir {
+    /// Makes the folder where it is missing; if that fails, there is only more noise.
+    fn new(system: &System) -> Self {
+        let wanted = env::consts::OS == "linux" && system.var(RUNTIME_DIR).is_none();
+        let path = env::temp_dir().join(format!("bcnorm-xtask-{}", std::process::id()));
+        #[cfg_attr(not(unix), expect(unused_mut, reason = "modes are Unix's"))]
+        let mut builder = fs::DirBuilder::new();
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        Self((wanted && builder.create(&path).is_ok()).then_some(path))
+    }
+
+    /// The variable, if it is ours to set.
+    fn env(&self) -> Vec<(&'static str, OsString)> {
+        self.0
+            .iter()
+            .map(|path| (RUNTIME_DIR, path.into()))
+            .collect()
+    }
+}
+
+impl Drop for RuntimeDir {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            let _ = fs::remove_dir_all(path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(steps: &[Step]) -> Vec<String> {
+        steps.iter().map(Step::line).collect()
+    }
+
+    #[test]
+    fn every_test_runs_unless_some_are_selected() {
+        let envs = [("A", OsString::from("b c")), (RUNTIME_DIR, "/tmp/x".into())];
+        assert_eq!(
+            lines(&test_steps(true, Vec::new(), &envs)),
+            [
+                "A='b c' cargo nextest run --release --workspace",
+                "A='b c' cargo test --doc --release -p bcnorm"
+            ]
+        );
+        let some = vec!["-E".into(), "test(a)".into()];
+        assert_eq!(
+            lines(&test_steps(true, some.clone(), &[])),
+            ["cargo nextest run --release --workspace -E 'test(a)'"]
+        );
+        let one = vec!["-p".into(), "xtask".into()];
+        assert_eq!(
+            lines(&test_steps(true, one, &[])),
+            ["cargo nextest run --release -p xtask"]
+        );
+        let fallback = lines(&test_steps(false, some, &[]));
+        assert_eq!(fallback.len(), 1);
+        assert!(
+            fallback[0].ends_with("cargo test --release --no-fail-fast --workspace -E 'test(a)'")
+        );
+    }
+
+    #[test]
+    fn warnings_are_errors_and_flags_are_kept() {
+        let steps = checks(Some("--cfg docsrs".into()));
+        assert_eq!(
+            steps[2].envs,
+            [("RUSTDOCFLAGS", "--cfg docsrs -D warnings".into())]
+        );
+        assert_eq!(
+            checks(None)[2].envs,
+            [("RUSTDOCFLAGS", "-D warnings".into())]
+        );
+        assert!(steps[1].line().ends_with("-- -D warnings"));
+    }
+
+    #[test]
+    fn one_failure_fails() {
+        let report = |passed| Report {
+            name: "x",
+            command: String::new(),
+            passed,
+            seconds: 0.0,
+        };
+        let code = |code: ExitCode| format!("{code:?}");
+        let (good, bad) = (code(ExitCode::SUCCESS), code(ExitCode::FAILURE));
+        assert_eq!(code(conclude(vec![report(true)])), good);
+        assert_eq!(
+            code(conclude(vec![report(true), report(false), report(true)])),
+            bad
+        );
+    }
+
+    #[test]
+    fn words_survive_a_shell() {
+        assert_eq!(quoted("a=b,c/d"), "a=b,c/d");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+        assert_eq!(quoted(""), "''");
+    }
+}
