@@ -13,6 +13,11 @@ fn row_shift(row: Moments, channel: Channel) -> f32 {
     return channel.scale * ((row.pivot - channel.mean_pivot) + (row.offset - channel.mean_offset));
 }
 
+// Mean of z over the row, less the group's mean, pivot + offset + rest.
+fn above_mean(row: Moments, channel: Channel, group: Moments, rest: f32) -> f32 {
+    return ((channel.bias - group.pivot) + (row_shift(row, channel) - group.offset)) - rest;
+}
+
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn group_fold(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -42,24 +47,34 @@ fn group_fold(
         moments = merge_moments(moments, z);
     }
     moments = reduce_moments(moments, local);
+
+    // A second look from the mean just found: what is left of the mean, and the spread about it.
+    var left = vec2<f32>(0.0, 0.0);
+    for (var i = lane; i < size; i = i + LANES) {
+        let row = rows[first_row + i];
+        let channel = channels[first_channel + i];
+        let above = above_mean(row, channel, moments, 0.0);
+        let len = f32(row.count);
+        left = left + vec2<f32>(len * above, channel.scale * channel.scale * row.m2 + len * (above * above));
+    }
+    left = reduce_pair(left, local) / f32(moments.count);
     if (!active_item) {
         return;
     }
-    let rstd = reciprocal_std(moments.m2 / f32(moments.count) + params.eps);
+    let rstd = reciprocal_std(left.y + params.eps);
     let w = weight[g];
     let b = bias[g];
     if (lane == 0u) {
-        groups[item] = Group(moments.pivot, moments.offset, rstd, w);
+        groups[item] = Group(moments.pivot, moments.offset, left.x, rstd, w, 0.0, 0.0, 0.0);
     }
     for (var i = lane; i < size; i = i + LANES) {
         let row = rows[first_row + i];
         let channel = channels[first_channel + i];
-        let above_mean = (channel.bias - moments.pivot) + (row_shift(row, channel) - moments.offset);
         coefficients[first_row + i] = Affine(
             row.pivot,
             row.offset,
             (w * rstd) * channel.scale,
-            (w * rstd) * above_mean + b,
+            (w * rstd) * above_mean(row, channel, moments, left.x) + b,
         );
     }
 }

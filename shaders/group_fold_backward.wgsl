@@ -10,7 +10,17 @@
 // Mean of z over the row, less the group's mean.
 fn above_group_mean(row: Moments, channel: Channel, group: Group) -> f32 {
     let shift = channel.scale * ((row.pivot - channel.mean_pivot) + (row.offset - channel.mean_offset));
-    return (channel.bias - group.mean_pivot) + (shift - group.mean_offset);
+    return ((channel.bias - group.mean_pivot) + (shift - group.mean_offset)) - group.mean_rest;
+}
+
+// Mean of dy over the row, less the group's mean.
+fn grad_above_mean(entry: Products, mean: Moments) -> f32 {
+    return (entry.pivot - mean.pivot) + (entry.sum / f32(params.row_len) - mean.offset);
+}
+
+// a / b; 0 where b is 0: a group without spread has nothing to project out.
+fn ratio(a: f32, b: f32) -> f32 {
+    return select(a / b, 0.0, b == 0.0);
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
@@ -40,35 +50,62 @@ fn group_fold_backward(
     }
     mean = reduce_moments(mean, local);
 
-    // H = sum of dy z-hat over the group.
-    var h = 0.0;
+    // z less its mean, c its multiple in dy: project it out once, and once more from what is left,
+    // since rounding leaves some of it (Gram-Schmidt, twice is enough). In small groups little else
+    // remains of dz, and the plain difference would be rounding.
+    var projection = vec2<f32>(0.0, 0.0);
     for (var i = lane; i < size; i = i + LANES) {
         let row = rows[first_row + i];
         let channel = channels[first_channel + i];
         let entry = products[first_row + i];
-        let grad_above = (entry.pivot - mean.pivot) + (entry.sum / len - mean.offset);
-        h = h + (channel.scale * entry.product + above_group_mean(row, channel, group) * (len * grad_above));
+        let above = above_group_mean(row, channel, group);
+        let grad_above = grad_above_mean(entry, mean);
+        projection = projection + vec2<f32>(
+            channel.scale * entry.product + (len * grad_above) * above,
+            channel.scale * channel.scale * row.m2 + len * (above * above),
+        );
     }
-    h = group.rstd * reduce_pair(vec2<f32>(h, 0.0), local).x;
+    projection = reduce_pair(projection, local);
+    let spread = projection.y;
+    let c = ratio(projection.x, spread);
+    var left = vec2<f32>(0.0, 0.0);
+    for (var i = lane; i < size; i = i + LANES) {
+        let row = rows[first_row + i];
+        let channel = channels[first_channel + i];
+        let entry = products[first_row + i];
+        let above = above_group_mean(row, channel, group);
+        let rest = grad_above_mean(entry, mean) - c * above;
+        let inner = entry.product - c * (channel.scale * row.m2);
+        left = left + vec2<f32>(len * rest, channel.scale * inner + (len * rest) * above);
+    }
+    left = reduce_pair(left, local);
     if (!active_item) {
         return;
     }
+    let shift = left.x / group_len;
+    let c_left = ratio(left.y, spread);
 
     let first_term = sample * params.columns;
     if (lane == 0u) {
         let sum = group_len * mean.pivot + group_len * mean.offset;
+        let h = group.rstd * projection.x;
         gradient_terms[first_term + params.num_channels + g] = GradientPair(sum, h);
     }
-    // dz = rstd (weight (dy - mean) - k z-hat), summed over each row: alone, and times x-hat.
-    let k = group.weight * h / group_len;
+    // dz = rstd weight (dy less all of z, plus the share of z that eps leaves), summed over each
+    // row: alone, and times x-hat.
+    let variance = spread / group_len;
+    let kept = (c + c_left) * ratio(params.eps, variance + params.eps);
+    let scale = group.rstd * group.weight;
     for (var i = lane; i < size; i = i + LANES) {
         let row = rows[first_row + i];
         let channel = channels[first_channel + i];
         let entry = products[first_row + i];
-        let grad_above = (entry.pivot - mean.pivot) + (entry.sum / len - mean.offset);
         let above = above_group_mean(row, channel, group);
-        let t1 = group.rstd * len * (group.weight * grad_above - k * group.rstd * above);
-        let t2 = group.rstd * (group.weight * entry.product - k * group.rstd * channel.scale * row.m2);
+        let m2 = channel.scale * row.m2;
+        let rest = (grad_above_mean(entry, mean) - c * above) - (shift + c_left * above);
+        let inner = (entry.product - c * m2) - c_left * m2;
+        let t1 = scale * len * (rest + kept * above);
+        let t2 = scale * (inner + kept * m2);
         let x_above = (row.pivot - channel.mean_pivot) + (row.offset - channel.mean_offset);
         gradient_terms[first_term + first_channel + i] = GradientPair(t1, channel.rstd * (t2 + x_above * t1));
     }

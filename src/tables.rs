@@ -40,14 +40,19 @@ pub struct Channel {
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Pod, Zeroable)]
 pub struct Group {
-    /// Mean = pivot + offset.
+    /// Mean = pivot + offset + rest. A group may be far narrower than its mean is large, and then
+    /// the rounding of the offset shows: the rest makes up for it.
     pub mean_pivot: f32,
     /// See `mean_pivot`.
     pub mean_offset: f32,
+    /// See `mean_pivot`.
+    pub mean_rest: f32,
     /// 1 / sqrt(variance + eps).
     pub rstd: f32,
     /// `weight` of the group, as forward used it.
     pub weight: f32,
+    /// Padding to 32 bytes.
+    pub _pad: [f32; 3],
 }
 
 /// The map of one row: y = ((x - pivot) - offset) * scale + shift.

@@ -76,7 +76,7 @@ impl Tuning {
         fold_workgroup_size: 8,
         fold_lanes: 1,
         entries_per_lane: 4096,
-        samples_per_segment: 1024,
+        samples_per_segment: 256,
         max_workgroups: 65_535,
     };
 

@@ -732,16 +732,21 @@ fn nan_and_infinity_reach_what_they_must() {
     for (stats, training) in modes() {
         let clean = Case::new([n, c, l, groups], stats, training, 12);
         let before = clean.run();
-        for (poison, place) in [(f32::NAN, 0), (f32::INFINITY, 0), (f32::NEG_INFINITY, 3)] {
-            // Sample 1, channel 2, which lies in group 1.
+        // The first element of the channel of all, the first of a sample's, and one within.
+        for (poison, sample, place) in [
+            (f32::INFINITY, 0, 0),
+            (f32::NAN, 1, 0),
+            (f32::NEG_INFINITY, 1, 3),
+        ] {
+            // Channel 2 lies in group 1.
             let mut case = clean.clone();
-            case.x[(c + 2) * l + place] = poison;
+            case.x[(sample * c + 2) * l + place] = poison;
             let after = case.run();
             let gradients = after.gradients.as_ref().unwrap();
             let gradients_before = before.gradients.as_ref().unwrap();
             for i in 0..n * c * l {
-                let (sample, group) = (i / (c * l), i / (c / groups * l) % groups);
-                if group == 1 && (training || sample == 1) {
+                let group = i / (c / groups * l) % groups;
+                if group == 1 && (training || i / (c * l) == sample) {
                     assert!(after.y[i].is_nan());
                     assert!(gradients.x[i].is_nan());
                 } else {

@@ -316,7 +316,7 @@ pub fn cpu_buffers(case: &Case) -> cpu::Buffers {
 /// What the case should yield, in f64. Call [`Case::check`] first: the oracle panics on lengths
 /// that do not fit.
 pub fn oracle(case: &Case) -> oracle::Output {
-    let row_len = case.dims.get(2..).unwrap_or_default().iter().product();
+    let row_len = TensorDesc::new(&case.dims).map_or(0, |tensor| tensor.row_len() as usize);
     oracle::bcnorm(&oracle::Input {
         num_samples: case.dims.first().copied().unwrap_or(0),
         num_channels: case.num_channels(),

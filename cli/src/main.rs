@@ -1,2 +1,87 @@
-//! x
-fn main(){}
+//! The command `bcnorm`: Batch-Channel Normalization on the GPUs of this machine.
+#![forbid(unsafe_code)]
+
+mod bench;
+mod case;
+mod demo;
+mod device;
+mod golden;
+mod info;
+mod npy;
+mod progress;
+mod run;
+mod store;
+mod table;
+mod tuning;
+mod verify;
+
+use clap::{Parser, Subcommand};
+use std::io::{ErrorKind, Write as _};
+use std::process::ExitCode;
+
+/// Batch-Channel Normalization (Qiao et al. 2019, arXiv:1911.09738) on any GPU.
+///
+/// Normalizes images or activations on the GPU, forward and backward; checks that a GPU and its
+/// driver compute the right thing; measures how fast they do.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  bcnorm info                         which GPUs there are, and which one is taken
+  bcnorm demo photo.jpg               normalize a photograph's feature maps, draw before and after
+  bcnorm verify tests/golden          does every GPU of this machine compute what PyTorch does?
+  bcnorm run --input x.npy --params bcnorm.safetensors --groups 32 --output y.safetensors
+  bcnorm bench                        milliseconds, GB/s, and the ratio to a plain copy
+
+Without a GPU, a software driver serves (on Debian: apt install mesa-vulkan-drivers).
+WGPU_BACKEND=vulkan, gl, dx12 or metal restricts where adapters are looked for.
+Exit status: 0 done, 1 failed, 2 wrong usage.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// List adapters, what they offer, and the tuning that is used on them
+    Info(info::Args),
+    /// Normalize a photograph's feature maps, check them against f64, draw them
+    Demo(demo::Args),
+    /// Run golden vectors on every adapter: do GPU and driver compute the right thing?
+    Verify(verify::Args),
+    /// Normalize stored activations with stored parameters
+    Run(run::Args),
+    /// Measure forward and backward against a copy of the same tensor
+    Bench(bench::Args),
+}
+
+/// Status of a program that a closed pipe ended: 128 + SIGPIPE.
+const BROKEN_PIPE: u8 = 141;
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Info(args) => info::run(args),
+        Command::Demo(args) => demo::run(args),
+        Command::Verify(args) => verify::run(args),
+        Command::Run(args) => run::run(args),
+        Command::Bench(args) => bench::run(args),
+    };
+    let Err(error) = result else {
+        return ExitCode::SUCCESS;
+    };
+    if is_broken_pipe(&error) {
+        return ExitCode::from(BROKEN_PIPE);
+    }
+    // Nothing is left to do if standard error is closed too.
+    let _ = writeln!(std::io::stderr(), "error: {error:#}");
+    ExitCode::FAILURE
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+    })
+}

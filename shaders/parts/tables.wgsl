@@ -20,8 +20,12 @@ struct Channel {
 struct Group {
     mean_pivot: f32,
     mean_offset: f32,
+    mean_rest: f32,
     rstd: f32,
     weight: f32,
+    pad0: f32,
+    pad1: f32,
+    pad2: f32,
 }
 
 struct Affine {

@@ -127,7 +127,7 @@ fn compile(device: &wgpu::Device, spec: &Spec) -> Kernel {
     for (index, binding) in (1..).zip(declared.bindings) {
         let read_only = binding.access == Access::Read;
         let ty = wgpu::BufferBindingType::Storage { read_only };
-        entries.push(layout_entry(index, ty, 4));
+        entries.push(layout_entry(index, ty, binding.element.bytes(spec.width)));
     }
     let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
         label,

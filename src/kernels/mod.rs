@@ -26,6 +26,17 @@ pub enum Element {
     },
 }
 
+impl Element {
+    /// Its size, for words of `width` elements.
+    pub fn bytes(self, width: u32) -> u64 {
+        match self {
+            Element::Word => 4 * u64::from(width),
+            Element::F32 | Element::U32 => 4,
+            Element::Struct { size, .. } => u64::from(size),
+        }
+    }
+}
+
 /// How a kernel uses a binding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {

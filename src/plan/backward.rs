@@ -23,7 +23,7 @@ pub(super) fn plan(b: &mut Builder, options: BackwardOptions) -> Result<(), Erro
     row_products(b)?;
 
     let size = b.params.num_channels / b.params.num_groups;
-    let lanes = fold_lanes(KernelId::GroupFoldBackward, size, 3, b.tuning)?;
+    let lanes = fold_lanes(KernelId::GroupFoldBackward, size, 4, b.tuning)?;
     let params = Params {
         items: groups as u32,
         ..b.params

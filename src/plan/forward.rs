@@ -29,7 +29,7 @@ pub(super) fn plan(b: &mut Builder) -> Result<(), Error> {
     } else {
         (Role::Rows, 0)
     };
-    let lanes = fold_lanes(KernelId::ChannelFold, entries, 1, b.tuning)?;
+    let lanes = fold_lanes(KernelId::ChannelFold, entries, 2, b.tuning)?;
     let params = Params {
         items: b.params.num_channels,
         entries,
@@ -53,7 +53,7 @@ pub(super) fn plan(b: &mut Builder) -> Result<(), Error> {
     let groups = u64::from(b.params.num_groups);
     let items = samples * b.params.num_groups;
     let size = b.params.num_channels / b.params.num_groups;
-    let lanes = fold_lanes(KernelId::GroupFold, size, 2, b.tuning)?;
+    let lanes = fold_lanes(KernelId::GroupFold, size, 3, b.tuning)?;
     b.push(
         b.fold_spec(KernelId::GroupFold, lanes),
         Params { items, ..b.params },

@@ -10,7 +10,7 @@ mod geometry;
 
 use crate::desc::{BcNormDesc, Mode, TensorDesc, Write};
 use crate::error::Error;
-use crate::kernels::{Access, Element, Spec};
+use crate::kernels::{Access, Spec};
 use crate::params::Params;
 use crate::role::{Role, RoleKind};
 use crate::tuning::Tuning;
@@ -203,12 +203,8 @@ impl<'a> Builder<'a> {
         let kernel = spec.kernel.kernel();
         debug_assert_eq!(kernel.bindings.len(), bindings.len(), "{}", kernel.name);
         for (declared, &(role, count)) in kernel.bindings.iter().zip(bindings) {
-            let size = match declared.element {
-                Element::Word => 4 * u64::from(spec.width),
-                Element::F32 | Element::U32 => 4,
-                Element::Struct { size, .. } => u64::from(size),
-            };
-            self.need(role, count * size, declared.access);
+            let bytes = count * declared.element.bytes(spec.width);
+            self.need(role, bytes, declared.access);
         }
         let workgroups = geometry::workgroups(&spec, params.items, self.tuning)?;
         self.steps.push(Step {

@@ -33,7 +33,17 @@ pub fn channel_fold(
     let columns = params.columns as usize;
     for (c, channel) in channels.iter_mut().enumerate() {
         let entries = (0..params.entries as usize).map(|i| channel_parts[i * columns + c]);
-        let batch = entries.fold(Moments::default(), merge_moments);
+        let mut batch = entries.clone().fold(Moments::default(), merge_moments);
+        // A second look from the mean just found: what is left of it, and the spread about it.
+        let (mut left, mut spread) = (0.0, 0.0);
+        for part in entries {
+            let delta = (part.pivot - batch.pivot) + (part.offset - batch.offset);
+            let count = part.count as f32;
+            left += count * delta;
+            spread += part.m2 + count * (delta * delta);
+        }
+        batch.offset += left / (batch.count as f32).max(1.0);
+        batch.m2 = spread;
         let (mean, var) = (&mut running.mean[c], &mut running.var[c]);
         let (pivot, offset, variance) = if params.flags & TRAINING == 0 {
             (*mean, 0.0, *var)

@@ -12,9 +12,9 @@ fn x_above(row: &Moments, channel: &Channel) -> f32 {
 }
 
 /// Mean of z over the row, less the group's mean.
-fn above_group_mean(row: &Moments, channel: &Channel, group: &Group) -> f32 {
+fn above_mean(row: &Moments, channel: &Channel, group: &Group) -> f32 {
     let shift = channel.scale * x_above(row, channel);
-    (channel.bias - group.mean_pivot) + (shift - group.mean_offset)
+    ((channel.bias - group.mean_pivot) + (shift - group.mean_offset)) - group.mean_rest
 }
 
 /// Statistics of every (sample, group), and the affine map of every row.
@@ -42,16 +42,28 @@ pub fn group_fold(
         *group = Group {
             mean_pivot: moments.pivot,
             mean_offset: moments.offset,
-            rstd: reciprocal_std(moments.m2 / moments.count as f32 + params.eps),
-            weight: weight[g],
+            ..Group::default()
         };
+        // A second look from the mean just found: what is left of it, and the spread about it.
+        let (mut left, mut spread) = (0.0, 0.0);
+        for (row, channel) in rows.iter().zip(channels) {
+            let above = above_mean(row, channel, group);
+            let len = row.count as f32;
+            left += len * above;
+            spread += channel.scale * channel.scale * row.m2 + len * (above * above);
+        }
+        let count = moments.count as f32;
+        group.mean_rest = left / count;
+        group.rstd = reciprocal_std(spread / count + params.eps);
+        group.weight = weight[g];
         let scale = group.weight * group.rstd;
         for ((row, channel), out) in rows.iter().zip(channels).zip(coefficients) {
+            let above = above_mean(row, channel, group);
             *out = Affine {
                 pivot: row.pivot,
                 offset: row.offset,
                 scale: scale * channel.scale,
-                shift: scale * above_group_mean(row, channel, group) + bias[g],
+                shift: scale * above + bias[g],
             };
         }
     }
@@ -86,33 +98,53 @@ pub fn group_fold_backward(
         let mean = mean.fold(Moments::default(), merge_moments);
         let grad_above =
             |entry: &Products| (entry.pivot - mean.pivot) + (entry.sum / len - mean.offset);
-
+        let above = |row: &Moments, channel: &Channel| above_mean(row, channel, group);
         let entries = || rows.iter().zip(channels).zip(products);
-        let h: f32 = entries()
-            .map(|((row, channel), entry)| {
-                let above = above_group_mean(row, channel, group);
-                channel.scale * entry.product + above * (len * grad_above(entry))
-            })
-            .sum();
-        let h = group.rstd * h;
+
+        // Project z less its mean out of dy, twice.
+        let (mut product, mut spread) = (0.0, 0.0);
+        for ((row, channel), entry) in entries() {
+            let above = above(row, channel);
+            product += channel.scale * entry.product + (len * grad_above(entry)) * above;
+            spread += channel.scale * channel.scale * row.m2 + len * (above * above);
+        }
+        let c = ratio(product, spread);
+        let (mut left, mut product_left) = (0.0, 0.0);
+        for ((row, channel), entry) in entries() {
+            let above = above(row, channel);
+            let rest = grad_above(entry) - c * above;
+            let inner = entry.product - c * (channel.scale * row.m2);
+            left += len * rest;
+            product_left += channel.scale * inner + (len * rest) * above;
+        }
+        let shift = left / group_len;
+        let c_left = ratio(product_left, spread);
+
         terms[params.num_channels as usize + g] = GradientPair {
             bias: group_len * mean.pivot + group_len * mean.offset,
-            weight: h,
+            weight: group.rstd * product,
         };
-        let k = group.weight * h / group_len;
+        let variance = spread / group_len;
+        let kept = (c + c_left) * ratio(params.eps, variance + params.eps);
+        let scale = group.rstd * group.weight;
         for (((row, channel), entry), term) in entries().zip(&mut terms[g * size..]) {
-            let above = above_group_mean(row, channel, group);
-            let t1 = group.rstd
-                * len
-                * (group.weight * grad_above(entry) - k * group.rstd * above);
-            let t2 = group.rstd
-                * (group.weight * entry.product - k * group.rstd * channel.scale * row.m2);
+            let above = above(row, channel);
+            let m2 = channel.scale * row.m2;
+            let rest = (grad_above(entry) - c * above) - (shift + c_left * above);
+            let inner = (entry.product - c * m2) - c_left * m2;
+            let t1 = scale * len * (rest + kept * above);
+            let t2 = scale * (inner + kept * m2);
             *term = GradientPair {
                 bias: t1,
                 weight: channel.rstd * (t2 + x_above(row, channel) * t1),
             };
         }
     }
+}
+
+/// a / b; 0 where b is 0.
+fn ratio(a: f32, b: f32) -> f32 {
+    if b == 0.0 { 0.0 } else { a / b }
 }
 
 /// The map of every row from (dy, x) to dx.

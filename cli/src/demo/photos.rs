@@ -1,0 +1,340 @@
+//! Photographs: the bundled ones, or a user's, all brought to one size.
+
+use anyhow::{Context as _, Result, ensure};
+use image::imageops::FilterType;
+use image::{DynamicImage, ImageDecoder, ImageReader};
+use std::io::{BufRead, Cursor, Seek};
+use std::path::Path;
+
+/// Name and file of the photographs in the program; their terms are in assets/photos/README.md.
+const BUNDLED: [(&str, &[u8]); 4] = [
+    (
+        "chelsea",
+        include_bytes!("../../assets/photos/chelsea.jpg"),
+    ),
+    (
+        "astronaut",
+        include_bytes!("../../assets/photos/astronaut.jpg"),
+    ),
+    ("coffee", include_bytes!("../../assets/photos/coffee.jpg")),
+    ("rocket", include_bytes!("../../assets/photos/rocket.jpg")),
+];
+
+/// Most memory that one decoded photograph may take.
+const MAX_DECODED_BYTES: u64 = 2 << 30;
+
+/// A photograph's pixels.
+#[derive(Debug, Clone)]
+pub struct Photo {
+    /// Name of its file, less the extension.
+    pub name: String,
+    /// Pixels per row.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// A plane each of red, green and blue, 0 to 255.
+    pub pixels: Vec<f32>,
+}
+
+impl Photo {
+    /// The plane of red (0), green (1) or blue (2).
+    pub fn channel(&self, channel: usize) -> &[f32] {
+        let area = self.width * self.height;
+        &self.pixels[channel * area..(channel + 1) * area]
+    }
+}
+
+/// A photograph as its file has it, turned upright.
+pub struct Original {
+    name: String,
+    image: DynamicImage,
+}
+
+/// The photographs in the program.
+pub fn bundled() -> Result<Vec<Original>> {
+    let photos = BUNDLED.iter();
+    photos
+        .map(|&(name, file)| decode(name.to_owned(), ImageReader::new(Cursor::new(file))))
+        .collect()
+}
+
+/// Reads a JPEG or PNG.
+pub fn open(path: &Path) -> Result<Original> {
+    let shown = path.display();
+    ensure!(!path.is_dir(), "{shown} is a folder: name a JPEG or PNG");
+    let reader = ImageReader::open(path).with_context(|| format!("cannot read {shown}"))?;
+    let name = path.file_stem().unwrap_or(path.as_os_str());
+    decode(name.to_string_lossy().into_owned(), reader).with_context(|| format!("cannot use {shown}"))
+}
+
+fn decode<R: BufRead + Seek>(name: String, mut reader: ImageReader<R>) -> Result<Original> {
+    // What a file is, its first bytes say; its name may lie.
+    reader.clear_format();
+    let reader = reader.with_guessed_format()?;
+    ensure!(
+        reader.format().is_some(),
+        "it is no JPEG or PNG (nor another kind of picture that is known here)"
+    );
+    let mut decoder = reader.into_decoder()?;
+    let (width, height) = decoder.dimensions();
+    ensure!(width > 0 && height > 0, "it has no pixels");
+    let bytes = decoder.total_bytes();
+    ensure!(
+        bytes <= MAX_DECODED_BYTES,
+        "it is {width} x {height} pixels, {} MiB when decoded, and the limit is {} MiB: give a \
+         smaller one",
+        bytes >> 20,
+        MAX_DECODED_BYTES >> 20
+    );
+    let orientation = decoder.orientation()?;
+    let mut image = DynamicImage::from_decoder(decoder)?;
+    image.apply_orientation(orientation);
+    Ok(Original { name, image })
+}
+
+/// What the feature maps of all photographs together may take.
+#[derive(Debug, Clone)]
+pub struct Room {
+    /// Most bytes.
+    pub bytes: u64,
+    /// Whose limit it is, for people.
+    pub owner: String,
+    /// Bytes of feature maps per pixel of one photograph.
+    pub bytes_per_pixel: u64,
+}
+
+/// Photographs of one size, and what was done to them for it.
+#[derive(Debug)]
+pub struct Fitted {
+    /// The photographs.
+    pub photos: Vec<Photo>,
+    /// One line for each change.
+    pub notes: Vec<String>,
+}
+
+/// Brings all photographs to the size of the first. With `shrink`, that size is reduced until the
+/// feature maps fit into the room; otherwise it is an error if they do not.
+pub fn fit(originals: Vec<Original>, room: &Room, shrink: bool) -> Result<Fitted> {
+    let count = originals.len() as u64;
+    let first = originals.first().context("no photograph was given")?;
+    let (width, height) = (first.image.width(), first.image.height());
+    let mut size = (width, height);
+    let needed = bytes(size, count, room);
+    if needed > u128::from(room.bytes) {
+        size = reduced(size, count, room);
+        ensure!(
+            bytes(size, count, room) <= u128::from(room.bytes),
+            "{count} photographs are too many for {}: give fewer",
+            room.owner
+        );
+        ensure!(
+            shrink,
+            "{} of {width} x {height} pixels make feature maps of {} MiB, and {} takes {} MiB: give \
+             --shrink to have them reduced to {} x {}, choose another device with --adapter, or use \
+             the processor with --cpu",
+            if count == 1 { "a photograph".to_owned() } else { format!("{count} photographs") },
+            needed >> 20,
+            room.owner,
+            room.bytes >> 20,
+            size.0,
+            size.1
+        );
+    }
+    let mut notes = Vec::new();
+    let photos = originals.into_iter().map(|original| {
+        let (photo, note) = resized(original, size);
+        notes.extend(note);
+        photo
+    });
+    Ok(Fitted {
+        photos: photos.collect(),
+        notes,
+    })
+}
+
+fn bytes((width, height): (u32, u32), count: u64, room: &Room) -> u128 {
+    let pixels = u128::from(width) * u128::from(height);
+    pixels * u128::from(count) * u128::from(room.bytes_per_pixel)
+}
+
+/// The largest size of the same shape that fits, or one pixel.
+fn reduced(size: (u32, u32), count: u64, room: &Room) -> (u32, u32) {
+    let factor = (room.bytes as f64 / bytes(size, count, room) as f64).sqrt();
+    let scaled = |length: u32| ((f64::from(length) * factor) as u32).max(1);
+    // Where one side has come to its least, the other must give more.
+    let most = room.bytes / (count.max(1) * room.bytes_per_pixel).max(1);
+    let (width, height) = (scaled(size.0), scaled(size.1));
+    let least = |other: u32| (most / u64::from(other)).clamp(1, u64::from(u32::MAX)) as u32;
+    (width.min(least(height)), height.min(least(width.min(least(height)))))
+}
+
+fn resized(original: Original, (width, height): (u32, u32)) -> (Photo, Option<String>) {
+    let Original { name, image } = original;
+    let was = (image.width(), image.height());
+    if was == (width, height) {
+        return (planar(name, &image), None);
+    }
+    let note = format!(
+        "{name} is {} x {}: resized and cropped to {width} x {height}",
+        was.0, was.1
+    );
+    let image = image.resize_to_fill(width, height, FilterType::CatmullRom);
+    (planar(name, &image), Some(note))
+}
+
+fn planar(name: String, image: &DynamicImage) -> Photo {
+    let image = image.to_rgb32f();
+    let (width, height) = (image.width() as usize, image.height() as usize);
+    let mut pixels = Vec::with_capacity(3 * width * height);
+    for channel in 0..3 {
+        pixels.extend(image.pixels().map(|pixel| 255.0 * pixel.0[channel]));
+    }
+    Photo {
+        name,
+        width,
+        height,
+        pixels,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::{ImageFormat, RgbImage};
+
+    fn png(width: u32, height: u32) -> Vec<u8> {
+        let mut file = Vec::new();
+        let image = RgbImage::from_fn(width, height, |x, y| image::Rgb([x as u8, y as u8, 9]));
+        image
+            .write_to(&mut Cursor::new(&mut file), ImageFormat::Png)
+            .unwrap();
+        file
+    }
+
+    fn original(width: u32, height: u32) -> Original {
+        decode("p".into(), ImageReader::new(Cursor::new(png(width, height)))).unwrap()
+    }
+
+    fn room(bytes: u64) -> Room {
+        Room {
+            bytes,
+            owner: "test".into(),
+            bytes_per_pixel: 128,
+        }
+    }
+
+    fn error(file: &[u8]) -> String {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("picture.png");
+        std::fs::write(&path, file).unwrap();
+        format!("{:#}", open(&path).err().unwrap())
+    }
+
+    #[test]
+    fn bundled_photographs_are_of_one_size() {
+        let fitted = fit(bundled().unwrap(), &room(u64::MAX), false).unwrap();
+        assert_eq!(fitted.photos.len(), 4);
+        assert!(fitted.notes.is_empty());
+        for photo in &fitted.photos {
+            assert_eq!((photo.width, photo.height), (288, 288));
+            assert!(photo.pixels.iter().all(|v| (0.0..=255.0).contains(v)));
+        }
+    }
+
+    #[test]
+    fn pixels_lie_in_planes() {
+        let fitted = fit(vec![original(3, 2)], &room(u64::MAX), false).unwrap();
+        let photo = &fitted.photos[0];
+        assert_eq!(photo.channel(0), [0.0, 1.0, 2.0, 0.0, 1.0, 2.0]);
+        assert_eq!(photo.channel(1), [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]);
+        assert_eq!(photo.channel(2), [9.0; 6]);
+    }
+
+    #[test]
+    fn all_take_the_size_of_the_first() {
+        let originals = vec![original(20, 10), original(7, 30), original(20, 10)];
+        let fitted = fit(originals, &room(u64::MAX), false).unwrap();
+        assert!(fitted.photos.iter().all(|p| (p.width, p.height) == (20, 10)));
+        assert_eq!(
+            fitted.notes,
+            ["p is 7 x 30: resized and cropped to 20 x 10"]
+        );
+    }
+
+    #[test]
+    fn what_is_too_large_is_refused_or_shrunk() {
+        let error = fit(vec![original(40, 20)], &room(128 * 200), false).unwrap_err();
+        assert!(error.to_string().contains("--shrink"), "{error}");
+        assert!(error.to_string().contains("20 x 10"), "{error}");
+        let fitted = fit(vec![original(40, 20)], &room(128 * 200), true).unwrap();
+        assert_eq!((fitted.photos[0].width, fitted.photos[0].height), (20, 10));
+    }
+
+    #[test]
+    fn no_shape_escapes_the_limit() {
+        for (width, height) in [(1, 5000), (5000, 1), (3, 4000), (4000, 3), (999, 1000)] {
+            for pixels in [1, 2, 10, 100, 1000] {
+                for count in 1..4 {
+                    let room = room(128 * pixels * count);
+                    let (w, h) = reduced((width, height), count, &room);
+                    assert!(w >= 1 && h >= 1);
+                    assert!(
+                        bytes((w, h), count, &room) <= room.bytes.into(),
+                        "{width} x {height} to {w} x {h}"
+                    );
+                }
+            }
+        }
+        assert!(fit(vec![original(1, 1), original(1, 1)], &room(128), true).is_err());
+    }
+
+    #[test]
+    fn what_is_no_picture_is_refused_and_named() {
+        for file in [&b""[..], b"P", b"just text, longer than any magic number"] {
+            let error = error(file);
+            assert!(error.contains("picture.png"), "{error}");
+            assert!(error.contains("no JPEG or PNG"), "{error}");
+        }
+        let mut cut = png(30, 30);
+        cut.truncate(cut.len() / 2);
+        assert!(error(&cut).contains("picture.png"));
+        let missing = open(Path::new("no/such/file.jpg")).err().unwrap();
+        assert!(format!("{missing:#}").contains("no/such/file.jpg"));
+        let folder = open(Path::new(".")).err().unwrap();
+        assert!(folder.to_string().contains("folder"), "{folder}");
+    }
+
+    #[test]
+    fn a_picture_bomb_is_refused() {
+        // A header that promises 60,000 x 60,000 pixels.
+        let mut file = png(1, 1);
+        let header: Vec<u8> = [*b"IHDR"]
+            .concat()
+            .into_iter()
+            .chain(60_000u32.to_be_bytes())
+            .chain(60_000u32.to_be_bytes())
+            .chain([8, 2, 0, 0, 0])
+            .collect();
+        file[12..29].copy_from_slice(&header);
+        file[29..33].copy_from_slice(&crc32(&header).to_be_bytes());
+        let error = error(&file);
+        assert!(error.contains("60000 x 60000"), "{error}");
+    }
+
+    fn crc32(bytes: &[u8]) -> u32 {
+        !bytes.iter().fold(!0, |crc, &byte| {
+            (0..8).fold(crc ^ u32::from(byte), |crc, _| {
+                (crc >> 1) ^ (0xedb8_8320 & 0u32.wrapping_sub(crc & 1))
+            })
+        })
+    }
+
+    #[test]
+    fn a_name_may_lie_about_the_format() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("photo.jpg");
+        std::fs::write(&path, png(5, 4)).unwrap();
+        let original = open(&path).unwrap();
+        assert_eq!((original.name.as_str(), original.image.width()), ("photo", 5));
+    }
+}

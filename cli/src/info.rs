@@ -1,0 +1,265 @@
+//! `bcnorm info`: adapters, what they offer, and the tuning that is used on them.
+
+use crate::table::{Table, title};
+use crate::{device, tuning};
+use anyhow::Result;
+use bcnorm::gpu::headless::{Gpu, adapters, describe};
+use bcnorm::{Tuning, cpu};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::io::Write;
+
+/// Arguments of `bcnorm info`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "\
+Examples:
+  bcnorm info
+  WGPU_BACKEND=vulkan bcnorm info
+  bcnorm info --json | jq '.adapters[] | select(.default).name'")]
+pub struct Args {
+    /// Print one JSON object instead
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    version: &'static str,
+    adapters: Vec<Adapter>,
+    cpu: Cpu,
+}
+
+#[derive(Serialize)]
+struct Adapter {
+    name: String,
+    backend: String,
+    device_type: String,
+    software: bool,
+    driver: String,
+    /// The one that is taken where none is named.
+    default: bool,
+    limits: Limits,
+    features: Features,
+    subgroup_min_size: u32,
+    subgroup_max_size: u32,
+    /// Absent where the adapter gives no device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tuning: Option<BTreeMap<&'static str, u32>>,
+    /// Why the adapter gives no device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
+    #[serde(skip)]
+    description: String,
+}
+
+#[derive(Serialize)]
+struct Limits {
+    max_storage_buffer_binding_size: u64,
+    max_buffer_size: u64,
+    max_storage_buffers_per_shader_stage: u32,
+    min_storage_buffer_offset_alignment: u32,
+    max_compute_invocations_per_workgroup: u32,
+    max_compute_workgroup_size_x: u32,
+    max_compute_workgroup_storage_size: u32,
+    max_compute_workgroups_per_dimension: u32,
+}
+
+#[derive(Serialize)]
+struct Features {
+    timestamp_query: bool,
+    timestamp_query_inside_passes: bool,
+    shader_f16: bool,
+    subgroup: bool,
+}
+
+#[derive(Serialize)]
+struct Cpu {
+    threads: usize,
+    tuning: BTreeMap<&'static str, u32>,
+}
+
+/// Runs `bcnorm info`.
+pub fn run(args: Args) -> Result<()> {
+    let report = report();
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
+    } else {
+        print(&report, &mut out)?;
+    }
+    Ok(())
+}
+
+fn report() -> Report {
+    let mut found: Vec<Adapter> = pollster::block_on(adapters())
+        .into_iter()
+        .map(inspect)
+        .collect();
+    // As `Gpu::new` does: the first that gives a device.
+    if let Some(first) = found.iter_mut().find(|adapter| adapter.problem.is_none()) {
+        first.default = true;
+    }
+    Report {
+        version: env!("CARGO_PKG_VERSION"),
+        adapters: found,
+        cpu: Cpu {
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            tuning: tuning::listed(cpu::Executor::new().tuning())
+                .into_iter()
+                .collect(),
+        },
+    }
+}
+
+fn inspect(adapter: wgpu::Adapter) -> Adapter {
+    let info = adapter.get_info();
+    let limits = adapter.limits();
+    let features = adapter.features();
+    let description = describe(&adapter);
+    let tuning = device::open(adapter).map(|Gpu { device, .. }| Tuning::for_device(&device));
+    let (tuning, problem) = match tuning {
+        Ok(tuning) => (Some(tuning), None),
+        Err(error) => (None, Some(format!("{error:#}"))),
+    };
+    Adapter {
+        name: info.name.clone(),
+        backend: format!("{:?}", info.backend),
+        device_type: format!("{:?}", info.device_type),
+        software: Tuning::for_adapter(&info).class == bcnorm::tuning::AdapterClass::Software,
+        driver: format!("{} {}", info.driver, info.driver_info)
+            .trim()
+            .to_owned(),
+        default: false,
+        limits: Limits {
+            max_storage_buffer_binding_size: limits.max_storage_buffer_binding_size,
+            max_buffer_size: limits.max_buffer_size,
+            max_storage_buffers_per_shader_stage: limits.max_storage_buffers_per_shader_stage,
+            min_storage_buffer_offset_alignment: limits.min_storage_buffer_offset_alignment,
+            max_compute_invocations_per_workgroup: limits.max_compute_invocations_per_workgroup,
+            max_compute_workgroup_size_x: limits.max_compute_workgroup_size_x,
+            max_compute_workgroup_storage_size: limits.max_compute_workgroup_storage_size,
+            max_compute_workgroups_per_dimension: limits.max_compute_workgroups_per_dimension,
+        },
+        features: Features {
+            timestamp_query: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+            timestamp_query_inside_passes: features
+                .contains(wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES),
+            shader_f16: features.contains(wgpu::Features::SHADER_F16),
+            subgroup: features.contains(wgpu::Features::SUBGROUP),
+        },
+        subgroup_min_size: info.subgroup_min_size,
+        subgroup_max_size: info.subgroup_max_size,
+        tuning: tuning.map(|tuning| tuning::listed(tuning).into_iter().collect()),
+        problem,
+        description,
+    }
+}
+
+fn print(report: &Report, out: &mut impl Write) -> Result<()> {
+    if report.adapters.is_empty() {
+        writeln!(
+            out,
+            "No GPU adapter found. A software driver serves where there is no GPU (on Debian: apt \
+             install mesa-vulkan-drivers)."
+        )?;
+    }
+    for adapter in &report.adapters {
+        let default = if adapter.default { ", the default" } else { "" };
+        writeln!(out, "{}{default}", title(&adapter.description))?;
+        for (what, text) in adapter.lines() {
+            writeln!(out, "  {what:<18}{text}")?;
+        }
+        writeln!(out)?;
+    }
+    writeln!(
+        out,
+        "{}, {} threads",
+        title("CPU executor"),
+        report.cpu.threads
+    )?;
+    writeln!(out)?;
+
+    writeln!(out, "{}", title("Tuning"))?;
+    let tuned = report
+        .adapters
+        .iter()
+        .enumerate()
+        .filter_map(|(index, adapter)| {
+            let tuning = adapter.tuning.as_ref()?;
+            Some((format!("{} #{index}", adapter.backend), tuning))
+        })
+        .chain([("CPU".to_owned(), &report.cpu.tuning)]);
+    let (headings, columns): (Vec<String>, Vec<_>) = tuned.unzip();
+    let mut table = Table::new(std::iter::once(String::new()).chain(headings));
+    for (name, _) in tuning::listed(Tuning::CPU) {
+        let numbers = columns.iter().map(|column| column[name].to_string());
+        table.row(std::iter::once(name.to_owned()).chain(numbers));
+    }
+    table.write(out)?;
+    Ok(())
+}
+
+impl Adapter {
+    /// What people want to know of it.
+    fn lines(&self) -> Vec<(&'static str, String)> {
+        let yes = |flag| if flag { "yes" } else { "no" };
+        let (limits, features) = (&self.limits, &self.features);
+        let mut lines = vec![
+            ("driver", self.driver.clone()),
+            (
+                "largest binding",
+                format!(
+                    "{} (buffer: {}, offsets: multiples of {})",
+                    mebibytes(limits.max_storage_buffer_binding_size),
+                    mebibytes(limits.max_buffer_size),
+                    limits.min_storage_buffer_offset_alignment
+                ),
+            ),
+            (
+                "workgroups",
+                format!(
+                    "{} invocations, {} KiB of memory, {} in a dimension",
+                    limits
+                        .max_compute_invocations_per_workgroup
+                        .min(limits.max_compute_workgroup_size_x),
+                    limits.max_compute_workgroup_storage_size / 1024,
+                    limits.max_compute_workgroups_per_dimension
+                ),
+            ),
+            (
+                "storage buffers",
+                limits.max_storage_buffers_per_shader_stage.to_string(),
+            ),
+            (
+                "subgroups",
+                if features.subgroup {
+                    format!("{} to {}", self.subgroup_min_size, self.subgroup_max_size)
+                } else {
+                    "no".to_owned()
+                },
+            ),
+            ("f16 arithmetic", yes(features.shader_f16).to_owned()),
+            (
+                "timestamps",
+                format!(
+                    "{}, inside passes: {}",
+                    yes(features.timestamp_query),
+                    yes(features.timestamp_query_inside_passes)
+                ),
+            ),
+        ];
+        if let Some(problem) = &self.problem {
+            lines.push(("NO DEVICE", problem.clone()));
+        }
+        lines
+    }
+}
+
+fn mebibytes(bytes: u64) -> String {
+    match bytes >> 20 {
+        0 => format!("{bytes} bytes"),
+        // Some drivers say "as much as a number holds".
+        mebibytes if mebibytes >= 1 << 40 => "unlimited".to_owned(),
+        mebibytes => format!("{mebibytes} MiB"),
+    }
+}

@@ -1,0 +1,210 @@
+//! Reads NumPy's `.npy` files: one little-endian float tensor in C order.
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+/// The eight first bytes, less the version.
+const MAGIC: &[u8] = b"\x93NUMPY";
+
+/// Shape and values of a file; f64 values are rounded to f32.
+pub fn parse(bytes: &[u8]) -> Result<(Vec<usize>, Vec<f32>)> {
+    let Some(rest) = bytes.strip_prefix(MAGIC) else {
+        bail!("not in .npy format: it does not begin with \\x93NUMPY (text? save it with numpy.save)");
+    };
+    let short = "the header is cut off";
+    let (&[major, _minor], rest) = rest.split_first_chunk::<2>().context(short)?;
+    // Version 1 counts the header in 16 bits, later ones in 32.
+    let (length, rest) = match major {
+        1 => {
+            let (length, rest) = rest.split_first_chunk::<2>().context(short)?;
+            (usize::from(u16::from_le_bytes(*length)), rest)
+        }
+        2 | 3 => {
+            let (length, rest) = rest.split_first_chunk::<4>().context(short)?;
+            (u32::from_le_bytes(*length) as usize, rest)
+        }
+        _ => bail!("version {major} of the .npy format is not known (1 to 3 are)"),
+    };
+    let (header, data) = rest.split_at_checked(length).context(short)?;
+    let header = std::str::from_utf8(header).context("the header is no text")?;
+    let Header {
+        descr,
+        fortran_order,
+        dims,
+    } = Header::parse(header).with_context(|| format!("the header {:?}", header.trim()))?;
+
+    ensure!(
+        !fortran_order,
+        "it is in Fortran order: save numpy.ascontiguousarray(array)"
+    );
+    let width = match descr.as_str() {
+        "<f4" => 4,
+        "<f8" => 8,
+        _ => bail!(
+            "its dtype is {descr}, expected <f4 (float32) or <f8 (float64): save \
+             array.astype(numpy.float32)"
+        ),
+    };
+    let expected = dims
+        .iter()
+        .try_fold(width, |bytes: usize, &size| bytes.checked_mul(size))
+        .with_context(|| format!("the shape {dims:?} is too large"))?;
+    ensure!(
+        data.len() == expected,
+        "it has {} bytes of data, expected {expected} for shape {dims:?} of {descr}",
+        data.len()
+    );
+    let values = if width == 4 {
+        let (chunks, _) = data.as_chunks();
+        chunks.iter().map(|&b| f32::from_le_bytes(b)).collect()
+    } else {
+        let (chunks, _) = data.as_chunks();
+        chunks.iter().map(|&b| f64::from_le_bytes(b) as f32).collect()
+    };
+    Ok((dims, values))
+}
+
+struct Header {
+    descr: String,
+    fortran_order: bool,
+    dims: Vec<usize>,
+}
+
+impl Header {
+    /// Parses the dictionary that NumPy writes:
+    /// `{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }`.
+    fn parse(text: &str) -> Result<Header> {
+        let inner = text
+            .trim()
+            .strip_prefix('{')
+            .and_then(|text| text.strip_suffix('}'))
+            .context("is no dictionary")?;
+        let (mut descr, mut fortran_order, mut dims) = (None, None, None);
+        let mut rest = inner.trim();
+        while !rest.is_empty() {
+            let (key, after) = quoted(rest)?;
+            let value = after
+                .trim_start()
+                .strip_prefix(':')
+                .with_context(|| format!("has no value for '{key}'"))?
+                .trim_start();
+            let after = match key {
+                "descr" => {
+                    let (value, after) =
+                        quoted(value).context("has a dtype that is no plain float")?;
+                    descr = Some(value.to_owned());
+                    after
+                }
+                "fortran_order" => {
+                    let word = ["True", "False"]
+                        .into_iter()
+                        .find(|word| value.starts_with(word))
+                        .context("has a fortran_order that is neither True nor False")?;
+                    fortran_order = Some(word == "True");
+                    &value[word.len()..]
+                }
+                "shape" => {
+                    let (sizes, after) = value
+                        .strip_prefix('(')
+                        .and_then(|value| value.split_once(')'))
+                        .context("has a shape that is no tuple")?;
+                    let sizes = sizes.split(',').map(str::trim).filter(|s| !s.is_empty());
+                    let sizes = sizes.map(str::parse).collect::<Result<Vec<usize>, _>>();
+                    dims = Some(sizes.context("has a shape that is not of whole numbers")?);
+                    after
+                }
+                _ => bail!("has an unknown key '{key}'"),
+            };
+            let after = after.trim_start();
+            rest = match after.strip_prefix(',') {
+                Some(after) => after.trim_start(),
+                None if after.is_empty() => after,
+                None => bail!("goes on unexpectedly after '{key}'"),
+            };
+        }
+        Ok(Header {
+            descr: descr.context("has no 'descr'")?,
+            fortran_order: fortran_order.context("has no 'fortran_order'")?,
+            dims: dims.context("has no 'shape'")?,
+        })
+    }
+}
+
+/// A quoted word at the beginning, and what follows it.
+fn quoted(text: &str) -> Result<(&str, &str)> {
+    ['\'', '"']
+        .into_iter()
+        .find_map(|quote| text.strip_prefix(quote)?.split_once(quote))
+        .context("lacks a quoted word")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(version: u8, header: &str, data: &[u8]) -> Vec<u8> {
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend([version, 0]);
+        match version {
+            1 => bytes.extend((header.len() as u16).to_le_bytes()),
+            _ => bytes.extend((header.len() as u32).to_le_bytes()),
+        }
+        bytes.extend(header.as_bytes());
+        bytes.extend(data);
+        bytes
+    }
+
+    fn floats(values: &[f32]) -> Vec<u8> {
+        values.iter().flat_map(|value| value.to_le_bytes()).collect()
+    }
+
+    const HEADER: &str = "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 2, 3), }      \n";
+
+    #[test]
+    fn what_numpy_writes_is_read() {
+        let values = [1.0, -2.5, 3.0, f32::MIN_POSITIVE, 0.0, 7.0];
+        for version in 1..=3 {
+            let bytes = file(version, HEADER, &floats(&values));
+            let (dims, read) = parse(&bytes).unwrap();
+            assert_eq!(dims, [1, 2, 3]);
+            assert_eq!(read, values);
+        }
+        let doubles: Vec<u8> = [1.5f64, 0.1].into_iter().flat_map(f64::to_le_bytes).collect();
+        let header = "{'descr': '<f8', 'fortran_order': False, 'shape': (2,), }\n";
+        assert_eq!(parse(&file(1, header, &doubles)).unwrap(), (vec![2], vec![1.5, 0.1]));
+        // A tensor without dimensions has one value, one of size 0 has none.
+        let scalar = "{'descr': '<f4', 'fortran_order': False, 'shape': (), }\n";
+        assert_eq!(parse(&file(1, scalar, &floats(&[4.0]))).unwrap(), (vec![], vec![4.0]));
+        let empty = "{'descr': '<f4', 'fortran_order': False, 'shape': (0, 3), }\n";
+        assert_eq!(parse(&file(1, empty, &[])).unwrap(), (vec![0, 3], vec![]));
+    }
+
+    #[test]
+    fn all_else_is_refused_with_a_reason() {
+        let data = floats(&[0.0; 6]);
+        let with = |from: &str, to: &str| file(1, &HEADER.replace(from, to), &data);
+        for (bytes, reason) in [
+            (b"1.0 2.0 3.0".to_vec(), "not in .npy format"),
+            (Vec::new(), "not in .npy format"),
+            (file(9, HEADER, &data), "version 9"),
+            (with("<f4", "<f2"), "<f2"),
+            (with("<f4", ">f4"), ">f4"),
+            (with("False", "True"), "Fortran"),
+            (with("False", "Maybe"), "fortran_order"),
+            (with("(1, 2, 3)", "(1, 2, 4)"), "24 bytes"),
+            (with("(1, 2, 3)", "(1, -2, 3)"), "whole numbers"),
+            (with("(1, 2, 3)", "5"), "no tuple"),
+            (with("'shape'", "'shade'"), "unknown key"),
+            (with("'<f4'", "[('a', '<f4')]"), "plain float"),
+            (with("}", ""), "no dictionary"),
+            (with("(1, 2, 3), ", "(99999999999, 99999999999)"), "too large"),
+        ] {
+            let error = format!("{:#}", parse(&bytes).unwrap_err());
+            assert!(error.contains(reason), "\"{error}\" lacks \"{reason}\"");
+        }
+        // Cut anywhere, it is an error and no panic.
+        let whole = file(1, HEADER, &data);
+        for length in 0..whole.len() {
+            parse(&whole[..length]).unwrap_err();
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! A [`Tuning`] by field names: to list it, and to change it from the command line.
+
+use anyhow::{Context as _, Result, bail};
+use bcnorm::Tuning;
+
+/// Every number of a tuning, by name. (Taken apart in full, so that a field added to the library
+/// does not compile until it is listed here.)
+pub fn fields(tuning: &mut Tuning) -> [(&'static str, &mut u32); 11] {
+    let Tuning {
+        class: _,
+        workgroup_size,
+        reduce_lanes,
+        map_lanes,
+        words_per_lane,
+        max_words_per_lane,
+        min_invocations,
+        fold_workgroup_size,
+        fold_lanes,
+        entries_per_lane,
+        samples_per_segment,
+        max_workgroups,
+    } = tuning;
+    [
+        ("workgroup_size", workgroup_size),
+        ("reduce_lanes", reduce_lanes),
+        ("map_lanes", map_lanes),
+        ("words_per_lane", words_per_lane),
+        ("max_words_per_lane", max_words_per_lane),
+        ("min_invocations", min_invocations),
+        ("fold_workgroup_size", fold_workgroup_size),
+        ("fold_lanes", fold_lanes),
+        ("entries_per_lane", entries_per_lane),
+        ("samples_per_segment", samples_per_segment),
+        ("max_workgroups", max_workgroups),
+    ]
+}
+
+/// Names and numbers of a tuning.
+pub fn listed(mut tuning: Tuning) -> Vec<(&'static str, u32)> {
+    fields(&mut tuning)
+        .into_iter()
+        .map(|(name, value)| (name, *value))
+        .collect()
+}
+
+/// Applies `name=value` to a tuning.
+pub fn apply(tuning: &mut Tuning, setting: &str) -> Result<()> {
+    let (name, value) = setting
+        .split_once('=')
+        .with_context(|| format!("--tune {setting}: expected NAME=VALUE"))?;
+    let value: u32 = value
+        .trim()
+        .parse()
+        .with_context(|| format!("--tune {setting}: \"{value}\" is no whole number"))?;
+    let mut fields = fields(tuning);
+    let names = fields.each_ref().map(|(name, _)| *name).join(", ");
+    match fields.iter_mut().find(|(known, _)| *known == name.trim()) {
+        Some((_, field)) => **field = value,
+        None => bail!("--tune {setting}: there is no \"{name}\"; there are {names}"),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_change_one_field() {
+        let mut tuning = Tuning::GPU;
+        apply(&mut tuning, "fold_lanes=16").unwrap();
+        assert_eq!(
+            tuning,
+            Tuning {
+                fold_lanes: 16,
+                ..Tuning::GPU
+            }
+        );
+        for wrong in ["fold_lanes", "fold_lanes=x", "nothing=3", "fold_lanes=-1"] {
+            apply(&mut tuning, wrong).unwrap_err();
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! What the integration tests share. Each test file uses some of it.
+#![allow(dead_code, missing_docs)]
+
+pub mod adapters;
+pub mod compare;
+pub mod golden;
+pub mod problem;
+pub mod run;
