@@ -9,8 +9,12 @@
 @group(0) @binding(7) var<storage, read_write> channels: array<Channel>;
 
 fn channel_of(c: u32, pivot: f32, offset: f32, variance: f32) -> Channel {
-    let rstd = reciprocal_std(variance + params.channel_eps);
-    return Channel(pivot, offset, rstd, bn_weight[c] * rstd, bn_bias[c], 0.0, 0.0, 0.0);
+    let v = variance + params.channel_eps;
+    let rstd = reciprocal_std(v);
+    let weight = bn_weight[c];
+    let scale = weight * rstd;
+    let scale_low = product_rest(weight, rstd, scale) + weight * reciprocal_std_rest(v, rstd);
+    return Channel(pivot, offset, rstd, scale, scale_low, bn_bias[c], 0.0, 0.0);
 }
 
 // The batch normalizes; running statistics take the unbiased variance.

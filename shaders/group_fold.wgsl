@@ -8,16 +8,6 @@
 @group(0) @binding(5) var<storage, read_write> groups: array<Group>;
 @group(0) @binding(6) var<storage, read_write> coefficients: array<Affine>;
 
-// Mean of z over the row, less the channel's bias.
-fn row_shift(row: Moments, channel: Channel) -> f32 {
-    return channel.scale * ((row.pivot - channel.mean_pivot) + (row.offset - channel.mean_offset));
-}
-
-// Mean of z over the row, less the group's mean, pivot + offset + rest.
-fn above_mean(row: Moments, channel: Channel, group: Moments, rest: f32) -> f32 {
-    return ((channel.bias - group.pivot) + (row_shift(row, channel) - group.offset)) - rest;
-}
-
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn group_fold(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -41,19 +31,20 @@ fn group_fold(
         let z = Moments(
             row.count,
             channel.bias,
-            row_shift(row, channel),
+            row_shift(row, channel).x,
             channel.scale * channel.scale * row.m2,
         );
         moments = merge_moments(moments, z);
     }
     moments = reduce_moments(moments, local);
+    var group = Group(moments.pivot, moments.offset, 0.0, 0.0, weight[g], 0.0, 0.0, 0.0);
 
     // A second look from the mean just found: what is left of the mean, and the spread about it.
     var left = vec2<f32>(0.0, 0.0);
     for (var i = lane; i < size; i = i + LANES) {
         let row = rows[first_row + i];
         let channel = channels[first_channel + i];
-        let above = above_mean(row, channel, moments, 0.0);
+        let above = above_group_mean(row, channel, group);
         let len = f32(row.count);
         left = left + vec2<f32>(len * above, channel.scale * channel.scale * row.m2 + len * (above * above));
     }
@@ -61,20 +52,21 @@ fn group_fold(
     if (!active_item) {
         return;
     }
-    let rstd = reciprocal_std(left.y + params.eps);
-    let w = weight[g];
-    let b = bias[g];
+    group.mean_rest = left.x;
+    group.rstd = reciprocal_std(left.y + params.eps);
     if (lane == 0u) {
-        groups[item] = Group(moments.pivot, moments.offset, left.x, rstd, w, 0.0, 0.0, 0.0);
+        groups[item] = group;
     }
+    let scale = group.weight * group.rstd;
+    let b = bias[g];
     for (var i = lane; i < size; i = i + LANES) {
         let row = rows[first_row + i];
         let channel = channels[first_channel + i];
         coefficients[first_row + i] = Affine(
             row.pivot,
             row.offset,
-            (w * rstd) * channel.scale,
-            (w * rstd) * above_mean(row, channel, moments, left.x) + b,
+            scale * channel.scale,
+            scale * above_group_mean(row, channel, group) + b,
         );
     }
 }

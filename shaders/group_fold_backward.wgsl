@@ -7,12 +7,6 @@
 @group(0) @binding(4) var<storage, read> groups: array<Group>;
 @group(0) @binding(5) var<storage, read_write> gradient_terms: array<GradientPair>;
 
-// Mean of z over the row, less the group's mean.
-fn above_group_mean(row: Moments, channel: Channel, group: Group) -> f32 {
-    let shift = channel.scale * ((row.pivot - channel.mean_pivot) + (row.offset - channel.mean_offset));
-    return ((channel.bias - group.mean_pivot) + (shift - group.mean_offset)) - group.mean_rest;
-}
-
 // Mean of dy over the row, less the group's mean.
 fn grad_above_mean(entry: Products, mean: Moments) -> f32 {
     return (entry.pivot - mean.pivot) + (entry.sum / f32(params.row_len) - mean.offset);
@@ -106,7 +100,6 @@ fn group_fold_backward(
         let inner = (entry.product - c * m2) - c_left * m2;
         let t1 = scale * len * (rest + kept * above);
         let t2 = scale * (inner + kept * m2);
-        let x_above = (row.pivot - channel.mean_pivot) + (row.offset - channel.mean_offset);
-        gradient_terms[first_term + first_channel + i] = GradientPair(t1, channel.rstd * (t2 + x_above * t1));
+        gradient_terms[first_term + first_channel + i] = GradientPair(t1, channel.rstd * (t2 + x_above_mean(row, channel) * t1));
     }
 }

@@ -32,7 +32,6 @@ fn row_coefficients_backward(
     let means = channel_gradients[c];
 
     let k = group.weight * h / (f32(size) * len);
-    let x_above = (row.pivot - channel.mean_pivot) + (row.offset - channel.mean_offset);
     coefficients_backward[item] = AffineBackward(
         row.pivot,
         row.offset,
@@ -40,7 +39,7 @@ fn row_coefficients_backward(
         entry.pivot,
         entry.sum / len,
         channel.scale * group.rstd * group.weight,
-        channel.scale * ((t1 / len - means.bias) - means.weight * channel.rstd * x_above),
+        channel.scale * ((t1 / len - means.bias) - means.weight * channel.rstd * x_above_mean(row, channel)),
         0.0,
     );
 }

@@ -26,7 +26,8 @@ impl Buffers {
 
     /// Gives a tensor or a parameter.
     pub fn set(&mut self, role: Role, values: Vec<f32>) {
-        self.words.insert(role, bytemuck::allocation::cast_vec(values));
+        self.words
+            .insert(role, bytemuck::allocation::cast_vec(values));
     }
 
     /// Gives a counter.
@@ -36,12 +37,15 @@ impl Buffers {
 
     /// Gives a table.
     pub fn set_table<T: Pod>(&mut self, role: Role, entries: &[T]) {
-        self.words.insert(role, bytemuck::pod_collect_to_vec(entries));
+        self.words
+            .insert(role, bytemuck::pod_collect_to_vec(entries));
     }
 
     /// A tensor or a parameter.
     pub fn get(&self, role: Role) -> Option<&[f32]> {
-        self.words.get(&role).map(|words| bytemuck::cast_slice(words))
+        self.words
+            .get(&role)
+            .map(|words| bytemuck::cast_slice(words))
     }
 
     /// A counter.
@@ -51,7 +55,9 @@ impl Buffers {
 
     /// A table's entries.
     pub fn get_table<T: Pod>(&self, role: Role) -> Option<Vec<T>> {
-        self.words.get(&role).map(|words| bytemuck::pod_collect_to_vec(words))
+        self.words
+            .get(&role)
+            .map(|words| bytemuck::pod_collect_to_vec(words))
     }
 
     /// Takes a tensor or a parameter out.
@@ -172,8 +178,10 @@ impl Executor {
             .filter_map(|role| buffers.words.get(role).map(Vec::as_slice))
             .collect();
         {
-            let mut writes: Vec<&mut [u32]> =
-                written.iter_mut().map(|(_, words)| &mut words[..]).collect();
+            let mut writes: Vec<&mut [u32]> = written
+                .iter_mut()
+                .map(|(_, words)| &mut words[..])
+                .collect();
             self.dispatch(step, &reads, &mut writes);
         }
         buffers.words.extend(written);

@@ -6,6 +6,7 @@ pub mod desc;
 pub mod error;
 pub mod gpu;
 pub mod kernels;
+pub mod layer;
 pub mod oracle;
 pub mod params;
 pub mod plan;
@@ -16,6 +17,7 @@ pub mod tuning;
 
 pub use desc::{BcNormDesc, ChannelStats, Mode, TensorDesc, Write};
 pub use error::Error;
+pub use layer::{BcNorm, Tensor};
 pub use plan::{BackwardOptions, Plan};
 pub use role::Role;
 pub use tuning::Tuning;

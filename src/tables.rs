@@ -28,12 +28,14 @@ pub struct Channel {
     pub mean_offset: f32,
     /// 1 / sqrt(variance + 1e-5).
     pub rstd: f32,
-    /// `bn.weight` * rstd.
+    /// `bn.weight` * rstd = scale + scale_low.
     pub scale: f32,
+    /// What the rounding of `scale` left.
+    pub scale_low: f32,
     /// `bn.bias`.
     pub bias: f32,
     /// Padding to 32 bytes.
-    pub _pad: [f32; 3],
+    pub _pad: [f32; 2],
 }
 
 /// Statistics of one (sample, group) of the channel part's output.

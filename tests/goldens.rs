@@ -63,6 +63,8 @@ fn goldens_with_the_tuning_for_gpus() {
 fn goldens_on_the_cpu_executor() {
     for threads in [1, 3] {
         let executor = Executor::with_threads(threads);
-        check(&format!("cpu, {threads} threads"), |problem| run::on_cpu(&executor, problem));
+        check(&format!("cpu, {threads} threads"), |problem| {
+            run::on_cpu(&executor, problem)
+        });
     }
 }

@@ -24,8 +24,3 @@ const CUMULATIVE: u32 = 4u;
 const ACCUMULATE_PARAMETERS: u32 = 8u;
 
 @group(0) @binding(0) var<uniform> params: Params;
-
-// 1 / sqrt(v); 0 where v is exactly 0 (eps 0 and variance 0), so that a constant yields its bias.
-fn reciprocal_std(v: f32) -> f32 {
-    return select(inverseSqrt(v), 0.0, v == 0.0);
-}

@@ -11,10 +11,10 @@ struct Channel {
     mean_offset: f32,
     rstd: f32,
     scale: f32,
+    scale_low: f32,
     bias: f32,
     pad0: f32,
     pad1: f32,
-    pad2: f32,
 }
 
 struct Group {

@@ -132,5 +132,9 @@ async fn enumerate(instance: &wgpu::Instance) -> Vec<wgpu::Adapter> {
         power_preference: wgpu::PowerPreference::HighPerformance,
         ..Default::default()
     };
-    instance.request_adapter(&options).await.into_iter().collect()
+    instance
+        .request_adapter(&options)
+        .await
+        .into_iter()
+        .collect()
 }

@@ -61,7 +61,10 @@ pub async fn read<T: bytemuck::Pod>(
     if bytes == 0 {
         return Ok(Vec::new());
     }
-    if offset.checked_add(bytes).is_none_or(|end| end > buffer.size()) {
+    if offset
+        .checked_add(bytes)
+        .is_none_or(|end| end > buffer.size())
+    {
         return Err(Error::Length {
             what: "the buffer to read".into(),
             found: (buffer.size().saturating_sub(offset) / size_of::<T>() as u64) as usize,
@@ -81,10 +84,12 @@ pub async fn read<T: bytemuck::Pod>(
     queue.submit([encoder.finish()]);
 
     let (sender, receiver) = futures_intrusive::channel::shared::oneshot_channel();
-    staging.slice(..).map_async(wgpu::MapMode::Read, move |result| {
-        // The receiver lives until this is sent.
-        let _ = sender.send(result);
-    });
+    staging
+        .slice(..)
+        .map_async(wgpu::MapMode::Read, move |result| {
+            // The receiver lives until this is sent.
+            let _ = sender.send(result);
+        });
     device
         .poll(wgpu::PollType::wait_indefinitely())
         .map_err(|error| Error::Device(error.to_string()))?;

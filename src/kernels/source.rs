@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 const PARAMS: &str = include_str!("../../shaders/parts/params.wgsl");
 const TABLES: &str = include_str!("../../shaders/parts/tables.wgsl");
 const ITEM: &str = include_str!("../../shaders/parts/item.wgsl");
+const PRECISE: &str = include_str!("../../shaders/parts/precise.wgsl");
 const MOMENTS: &str = include_str!("../../shaders/parts/moments.wgsl");
 const STORAGE_F32_X1: &str = include_str!("../../shaders/parts/storage_f32_x1.wgsl");
 const STORAGE_F32_X4: &str = include_str!("../../shaders/parts/storage_f32_x4.wgsl");
@@ -57,8 +58,8 @@ fn parts(family: Family, spec: &Spec) -> Vec<&'static str> {
     let special: &[&str] = match family {
         Family::RowReduce => &[MOMENTS, storage, SPAN, reduce],
         Family::RowMap => &[storage],
-        Family::Fold => &[MOMENTS, reduce],
-        Family::Table => &[],
+        Family::Fold => &[PRECISE, MOMENTS, reduce],
+        Family::Table => &[PRECISE],
     };
     common.into_iter().chain(special.iter().copied()).collect()
 }

@@ -135,10 +135,7 @@ fn sample_fold_backward(b: &mut Builder) -> Result<(Role, u32), Error> {
         b.fold_spec(KernelId::SampleFoldBackward, lanes),
         params,
         &[
-            (
-                Role::GradientTerms,
-                u64::from(entries) * u64::from(columns),
-            ),
+            (Role::GradientTerms, u64::from(entries) * u64::from(columns)),
             (Role::GradientParts, u64::from(params.items)),
         ],
     )?;

@@ -20,7 +20,10 @@ pub(super) fn plan(b: &mut Builder) -> Result<(), Error> {
     let training = b.mode == Mode::Train;
     if training && matches!(b.norm.stats, ChannelStats::Batch { .. }) {
         let spec = b.fold_spec(KernelId::BatchCount, 1);
-        let params = Params { items: 1, ..b.params };
+        let params = Params {
+            items: 1,
+            ..b.params
+        };
         b.push(spec, params, &[(Role::NumBatchesTracked, 1)])?;
     }
     // In eval nothing of the batch enters the channel part.

@@ -230,7 +230,10 @@ mod tests {
         for entries in [1, 1024, 1025, 140_000, 1 << 30, u32::MAX] {
             let (count, size) = segments(entries, &Tuning::SOFTWARE);
             assert!(u64::from(count) * u64::from(size) >= u64::from(entries));
-            assert!(count <= MAX_ITERATIONS + 1100 && size <= 65_535, "{entries}");
+            assert!(
+                count <= MAX_ITERATIONS + 1100 && size <= 65_535,
+                "{entries}"
+            );
         }
     }
 
@@ -244,7 +247,10 @@ mod tests {
             aligned: true,
             accumulate: false,
         };
-        assert_eq!(workgroups(&spec, 8 * 65_535, &Tuning::SOFTWARE), Ok([65_535, 1]));
+        assert_eq!(
+            workgroups(&spec, 8 * 65_535, &Tuning::SOFTWARE),
+            Ok([65_535, 1])
+        );
         let [x, y] = workgroups(&spec, 8 * 65_536, &Tuning::SOFTWARE).unwrap();
         assert!(x <= 65_535 && y == 2 && x * y >= 65_536);
         let tiny = Tuning {

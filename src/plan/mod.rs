@@ -194,12 +194,7 @@ impl<'a> Builder<'a> {
     }
 
     /// Adds a dispatch, and what it needs of its buffers.
-    fn push(
-        &mut self,
-        spec: Spec,
-        params: Params,
-        bindings: &[(Role, u64)],
-    ) -> Result<(), Error> {
+    fn push(&mut self, spec: Spec, params: Params, bindings: &[(Role, u64)]) -> Result<(), Error> {
         let kernel = spec.kernel.kernel();
         debug_assert_eq!(kernel.bindings.len(), bindings.len(), "{}", kernel.name);
         for (declared, &(role, count)) in kernel.bindings.iter().zip(bindings) {

@@ -2,7 +2,7 @@
 //! `shaders/channel_fold_backward.wgsl`.
 
 use super::moments::merge_moments;
-use super::reciprocal_std;
+use super::precise::{product_rest, reciprocal_std, reciprocal_std_rest};
 use crate::params::{ACCUMULATE, CUMULATIVE, ESTIMATE, Params, TRAINING};
 use crate::tables::{Channel, GradientPair, Moments};
 
@@ -52,14 +52,18 @@ pub fn channel_fold(
         } else {
             batch_statistics(params, batch, num_batches_tracked, mean, var)
         };
-        let rstd = reciprocal_std(variance + params.channel_eps);
+        let v = variance + params.channel_eps;
+        let rstd = reciprocal_std(v);
+        let weight = bn_weight[c];
+        let scale = weight * rstd;
         *channel = Channel {
             mean_pivot: pivot,
             mean_offset: offset,
             rstd,
-            scale: bn_weight[c] * rstd,
+            scale,
+            scale_low: product_rest(weight, rstd, scale) + weight * reciprocal_std_rest(v, rstd),
             bias: bn_bias[c],
-            _pad: [0.0; 3],
+            _pad: [0.0; 2],
         };
     }
 }

@@ -2,20 +2,9 @@
 //! `shaders/row_coefficients_backward.wgsl`.
 
 use super::moments::merge_moments;
-use super::reciprocal_std;
+use super::precise::{above_group_mean, reciprocal_std, row_shift, x_above_mean};
 use crate::params::Params;
 use crate::tables::{Affine, AffineBackward, Channel, GradientPair, Group, Moments, Products};
-
-/// Mean of x over the row, less the channel's mean in force.
-fn x_above(row: &Moments, channel: &Channel) -> f32 {
-    (row.pivot - channel.mean_pivot) + (row.offset - channel.mean_offset)
-}
-
-/// Mean of z over the row, less the group's mean.
-fn above_mean(row: &Moments, channel: &Channel, group: &Group) -> f32 {
-    let shift = channel.scale * x_above(row, channel);
-    ((channel.bias - group.mean_pivot) + (shift - group.mean_offset)) - group.mean_rest
-}
 
 /// Statistics of every (sample, group), and the affine map of every row.
 pub fn group_fold(
@@ -35,7 +24,7 @@ pub fn group_fold(
         let moments = rows.iter().zip(channels).map(|(row, channel)| Moments {
             count: row.count,
             pivot: channel.bias,
-            offset: channel.scale * x_above(row, channel),
+            offset: row_shift(row, channel).0,
             m2: channel.scale * channel.scale * row.m2,
         });
         let moments = moments.fold(Moments::default(), merge_moments);
@@ -47,7 +36,7 @@ pub fn group_fold(
         // A second look from the mean just found: what is left of it, and the spread about it.
         let (mut left, mut spread) = (0.0, 0.0);
         for (row, channel) in rows.iter().zip(channels) {
-            let above = above_mean(row, channel, group);
+            let above = above_group_mean(row, channel, group);
             let len = row.count as f32;
             left += len * above;
             spread += channel.scale * channel.scale * row.m2 + len * (above * above);
@@ -58,7 +47,7 @@ pub fn group_fold(
         group.weight = weight[g];
         let scale = group.weight * group.rstd;
         for ((row, channel), out) in rows.iter().zip(channels).zip(coefficients) {
-            let above = above_mean(row, channel, group);
+            let above = above_group_mean(row, channel, group);
             *out = Affine {
                 pivot: row.pivot,
                 offset: row.offset,
@@ -98,7 +87,7 @@ pub fn group_fold_backward(
         let mean = mean.fold(Moments::default(), merge_moments);
         let grad_above =
             |entry: &Products| (entry.pivot - mean.pivot) + (entry.sum / len - mean.offset);
-        let above = |row: &Moments, channel: &Channel| above_mean(row, channel, group);
+        let above = |row: &Moments, channel: &Channel| above_group_mean(row, channel, group);
         let entries = || rows.iter().zip(channels).zip(products);
 
         // Project z less its mean out of dy, twice.
@@ -136,7 +125,7 @@ pub fn group_fold_backward(
             let t2 = scale * (inner + kept * m2);
             *term = GradientPair {
                 bias: t1,
-                weight: channel.rstd * (t2 + x_above(row, channel) * t1),
+                weight: channel.rstd * (t2 + x_above_mean(row, channel) * t1),
             };
         }
     }
@@ -180,7 +169,8 @@ pub fn row_coefficients_backward(
             grad_offset: entry.sum / len,
             grad_scale: channel.scale * group.rstd * group.weight,
             shift: channel.scale
-                * ((t1 / len - means.bias) - means.weight * channel.rstd * x_above(row, channel)),
+                * ((t1 / len - means.bias)
+                    - means.weight * channel.rstd * x_above_mean(row, channel)),
             _pad: 0.0,
         };
     }

@@ -8,6 +8,7 @@ mod channel_fold;
 mod group_fold;
 mod moments;
 mod parallel;
+mod precise;
 mod row_affine;
 mod row_fold;
 mod row_moments;
@@ -15,8 +16,8 @@ mod row_products;
 mod sample_fold;
 mod span;
 
-pub use channel_fold::{RunningStatistics, batch_count, channel_fold};
 pub use channel_fold::{ParameterGradients, channel_fold_backward};
+pub use channel_fold::{RunningStatistics, batch_count, channel_fold};
 pub use group_fold::{group_fold, group_fold_backward, row_coefficients_backward};
 pub use moments::merge_moments;
 pub use row_affine::{row_affine, row_affine_backward};
@@ -24,8 +25,3 @@ pub use row_fold::{row_fold, row_fold_backward};
 pub use row_moments::row_moments;
 pub use row_products::row_products;
 pub use sample_fold::{sample_fold, sample_fold_backward};
-
-/// 1 / sqrt(v); 0 where v is exactly 0.
-fn reciprocal_std(v: f32) -> f32 {
-    if v == 0.0 { 0.0 } else { 1.0 / v.sqrt() }
-}

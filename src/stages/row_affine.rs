@@ -15,14 +15,20 @@ pub fn row_affine(
     y: &mut [f32],
 ) {
     let len = params.row_len as usize;
-    for_ranges(threads, coefficients.len(), y, |row| row * len, |range, y| {
-        let x = x[range.start * len..].chunks(len);
-        for ((a, x), y) in coefficients[range].iter().zip(x).zip(y.chunks_mut(len)) {
-            for (y, x) in y.iter_mut().zip(x) {
-                *y = ((x - a.pivot) - a.offset) * a.scale + a.shift;
+    for_ranges(
+        threads,
+        coefficients.len(),
+        y,
+        |row| row * len,
+        |range, y| {
+            let x = x[range.start * len..].chunks(len);
+            for ((a, x), y) in coefficients[range].iter().zip(x).zip(y.chunks_mut(len)) {
+                for (y, x) in y.iter_mut().zip(x) {
+                    *y = ((x - a.pivot) - a.offset) * a.scale + a.shift;
+                }
             }
-        }
-    });
+        },
+    );
 }
 
 /// dx from dy and x, row by row; added to what is there where `accumulate`.
@@ -37,17 +43,23 @@ pub fn row_affine_backward(
 ) {
     let len = params.row_len as usize;
     let rows = coefficients_backward.len();
-    for_ranges(threads, rows, grad_x, |row| row * len, |range, grad_x| {
-        let x = x[range.start * len..].chunks(len);
-        let grad_y = grad_y[range.start * len..].chunks(len);
-        let rows = coefficients_backward[range].iter().zip(x.zip(grad_y));
-        for ((a, (x, grad_y)), grad_x) in rows.zip(grad_x.chunks_mut(len)) {
-            for ((out, x), dy) in grad_x.iter_mut().zip(x).zip(grad_y) {
-                let v = (dy - a.grad_pivot) - a.grad_offset;
-                let u = (x - a.x_pivot) - a.x_offset;
-                let value = (v * a.grad_scale + u * a.x_scale) + a.shift;
-                *out = if accumulate { *out + value } else { value };
+    for_ranges(
+        threads,
+        rows,
+        grad_x,
+        |row| row * len,
+        |range, grad_x| {
+            let x = x[range.start * len..].chunks(len);
+            let grad_y = grad_y[range.start * len..].chunks(len);
+            let rows = coefficients_backward[range].iter().zip(x.zip(grad_y));
+            for ((a, (x, grad_y)), grad_x) in rows.zip(grad_x.chunks_mut(len)) {
+                for ((out, x), dy) in grad_x.iter_mut().zip(x).zip(grad_y) {
+                    let v = (dy - a.grad_pivot) - a.grad_offset;
+                    let u = (x - a.x_pivot) - a.x_offset;
+                    let value = (v * a.grad_scale + u * a.x_scale) + a.shift;
+                    *out = if accumulate { *out + value } else { value };
+                }
             }
-        }
-    });
+        },
+    );
 }

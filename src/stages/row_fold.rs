@@ -7,7 +7,10 @@ use crate::tables::{Moments, Products};
 /// Moments of every row from those of its parts.
 pub fn row_fold(params: &Params, row_parts: &[Moments], rows: &mut [Moments]) {
     for (row, parts) in rows.iter_mut().zip(row_parts.chunks(params.parts as usize)) {
-        *row = parts.iter().copied().fold(Moments::default(), merge_moments);
+        *row = parts
+            .iter()
+            .copied()
+            .fold(Moments::default(), merge_moments);
     }
 }
 

@@ -19,11 +19,17 @@ pub fn row_moments(
     row_parts: &mut [Moments],
 ) {
     let items = params.items as usize;
-    for_ranges(threads, items, row_parts, |i| i, |range, parts| {
-        for (item, part) in range.zip(parts) {
-            *part = moments_of(&x[part_span(params, width, item)]);
-        }
-    });
+    for_ranges(
+        threads,
+        items,
+        row_parts,
+        |i| i,
+        |range, parts| {
+            for (item, part) in range.zip(parts) {
+                *part = moments_of(&x[part_span(params, width, item)]);
+            }
+        },
+    );
 }
 
 fn moments_of(values: &[f32]) -> Moments {

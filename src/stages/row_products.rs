@@ -20,14 +20,20 @@ pub fn row_products(
     product_parts: &mut [Products],
 ) {
     let items = params.items as usize;
-    for_ranges(threads, items, product_parts, |i| i, |range, parts| {
-        for (item, part) in range.zip(parts) {
-            let row = item / params.parts as usize;
-            let pivot = grad_y[row * params.row_len as usize];
-            let span = part_span(params, width, item);
-            *part = products_of(&x[span.clone()], &grad_y[span], &rows[row], pivot);
-        }
-    });
+    for_ranges(
+        threads,
+        items,
+        product_parts,
+        |i| i,
+        |range, parts| {
+            for (item, part) in range.zip(parts) {
+                let row = item / params.parts as usize;
+                let pivot = grad_y[row * params.row_len as usize];
+                let span = part_span(params, width, item);
+                *part = products_of(&x[span.clone()], &grad_y[span], &rows[row], pivot);
+            }
+        },
+    );
 }
 
 fn products_of(x: &[f32], grad_y: &[f32], row: &Moments, pivot: f32) -> Products {

@@ -9,7 +9,11 @@ pub fn short_name(adapter: &wgpu::Adapter) -> String {
     let info = adapter.get_info();
     let name = info.name.to_lowercase();
     let known = ["llvmpipe", "swiftshader"];
-    let name = known.into_iter().find(|known| name.contains(known)).unwrap_or(&name).to_owned();
+    let name = known
+        .into_iter()
+        .find(|known| name.contains(known))
+        .unwrap_or(&name)
+        .to_owned();
     format!("{name}-{:?}", info.backend).to_lowercase()
 }
 
@@ -25,21 +29,29 @@ pub fn all() -> Vec<(String, wgpu::Adapter)> {
         found.retain(|(name, _)| name.contains(&only));
     }
     let required = std::env::var("BCNORM_REQUIRE_ADAPTERS").unwrap_or_default();
-    for name in required.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+    for name in required
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+    {
         assert!(
             found.iter().any(|(found, _)| found == name),
             "the adapter {name} is required here, found {:?}: run cargo xtask setup",
             found.iter().map(|(name, _)| name).collect::<Vec<_>>()
         );
     }
-    assert!(!found.is_empty(), "no GPU adapter: run cargo xtask setup, or install a driver");
+    assert!(
+        !found.is_empty(),
+        "no GPU adapter: run cargo xtask setup, or install a driver"
+    );
     found
 }
 
 /// A device on every adapter.
 pub fn gpus(limits: DeviceLimits) -> Vec<(String, Gpu)> {
     let devices = all().into_iter().map(|(name, adapter)| {
-        let gpu = block_on(Gpu::on(adapter, limits)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let gpu =
+            block_on(Gpu::on(adapter, limits)).unwrap_or_else(|error| panic!("{name}: {error}"));
         (name, gpu)
     });
     devices.collect()
@@ -48,5 +60,6 @@ pub fn gpus(limits: DeviceLimits) -> Vec<(String, Gpu)> {
 /// A device on the best adapter, for tests whose subject is not the adapter.
 pub fn first() -> Gpu {
     let (name, adapter) = all().swap_remove(0);
-    block_on(Gpu::on(adapter, DeviceLimits::Default)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    block_on(Gpu::on(adapter, DeviceLimits::Default))
+        .unwrap_or_else(|error| panic!("{name}: {error}"))
 }

@@ -32,7 +32,9 @@ impl Random {
 
     fn next(&mut self) -> u32 {
         let old = self.0;
-        self.0 = old.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = old
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         ((((old >> 18) ^ old) >> 27) as u32).rotate_right((old >> 59) as u32)
     }
 
@@ -73,7 +75,9 @@ impl Problem {
             weight: random.normals(num_groups, 1.0, 0.3),
             bias: random.normals(num_groups, 0.0, 0.3),
             running_mean: random.normals(channels, 3.0, 0.5),
-            running_var: (0..channels).map(|_| 1.0 + 4.0 * random.uniform()).collect(),
+            running_var: (0..channels)
+                .map(|_| 1.0 + 4.0 * random.uniform())
+                .collect(),
             num_batches_tracked: 3,
         }
     }
@@ -82,15 +86,23 @@ impl Problem {
         let tensor = |name: &str| golden.tensors[name].clone();
         let channels = golden.dims[1];
         let stats = match golden.stats {
-            Stats::Batch => ChannelStats::Batch { momentum: golden.momentum.map(|m| m as f32) },
+            Stats::Batch => ChannelStats::Batch {
+                momentum: golden.momentum.map(|m| m as f32),
+            },
             Stats::Estimate => ChannelStats::Estimate {
                 moving_speed: golden.moving_speed as f32,
             },
         };
         Self {
             dims: golden.dims.clone(),
-            norm: BcNormDesc::new(channels, golden.num_groups).with_eps(golden.eps).with_stats(stats),
-            mode: if golden.training { Mode::Train } else { Mode::Eval },
+            norm: BcNormDesc::new(channels, golden.num_groups)
+                .with_eps(golden.eps)
+                .with_stats(stats),
+            mode: if golden.training {
+                Mode::Train
+            } else {
+                Mode::Eval
+            },
             x: tensor("x"),
             grad_y: tensor("grad_y"),
             bn_weight: tensor("bn.weight"),

@@ -32,7 +32,11 @@ const BACKWARD_OUTPUTS: &[(Role, &str)] = &[
 ];
 
 /// Forward and backward plans of a problem.
-pub fn plans(problem: &Problem, options: BackwardOptions, tuning: &Tuning) -> Result<[Plan; 2], Error> {
+pub fn plans(
+    problem: &Problem,
+    options: BackwardOptions,
+    tuning: &Tuning,
+) -> Result<[Plan; 2], Error> {
     let tensor = problem.tensor();
     Ok([
         Plan::forward(&problem.norm, &tensor, problem.mode, tuning)?,
@@ -79,10 +83,17 @@ impl<'a> Bench<'a> {
             let large_enough = |b: &wgpu::Buffer| b.size() >= need.bytes;
             if !buffers.get(&need.role).is_some_and(large_enough) {
                 let poison: Vec<f32> = vec![f32::from_bits(POISON); words];
-                buffers.insert(need.role, transfer::upload(&gpu.device, need.role.name(), &poison));
+                buffers.insert(
+                    need.role,
+                    transfer::upload(&gpu.device, need.role.name(), &poison),
+                );
             }
         }
-        Self { gpu, buffers, plans: plans.to_vec() }
+        Self {
+            gpu,
+            buffers,
+            plans: plans.to_vec(),
+        }
     }
 
     pub fn bindings(&self) -> Bindings {
@@ -102,15 +113,28 @@ impl<'a> Bench<'a> {
     }
 
     pub fn read<T: bytemuck::Pod>(&self, role: Role) -> Vec<T> {
-        let bytes = self.plans.iter().filter_map(|plan| plan.need(role)).map(|need| need.bytes).max();
+        let bytes = self
+            .plans
+            .iter()
+            .filter_map(|plan| plan.need(role))
+            .map(|need| need.bytes)
+            .max();
         let len = bytes.unwrap_or(0) as usize / size_of::<T>();
         let buffer = &self.buffers[&role];
-        block_on(transfer::read(&self.gpu.device, &self.gpu.queue, buffer, 0, len)).unwrap()
+        block_on(transfer::read(
+            &self.gpu.device,
+            &self.gpu.queue,
+            buffer,
+            0,
+            len,
+        ))
+        .unwrap()
     }
 
     pub fn outputs(&self) -> Outputs {
         let wanted = FORWARD_OUTPUTS.iter().chain(BACKWARD_OUTPUTS);
-        let there = wanted.filter(|(role, _)| self.plans.iter().any(|plan| plan.need(*role).is_some()));
+        let there =
+            wanted.filter(|(role, _)| self.plans.iter().any(|plan| plan.need(*role).is_some()));
         there.map(|&(role, name)| (name, self.read(role))).collect()
     }
 }
@@ -164,7 +188,10 @@ pub fn expected(problem: &Problem) -> BTreeMap<&'static str, (Vec<f64>, f64)> {
         ("bn.running_mean_after", plain(output.running_mean)),
         ("bn.running_var_after", plain(output.running_var)),
         ("grad_x", plain(gradients.x)),
-        ("grad_bn.weight", (gradients.bn_weight, gradients.bn_weight_scale)),
+        (
+            "grad_bn.weight",
+            (gradients.bn_weight, gradients.bn_weight_scale),
+        ),
         ("grad_bn.bias", (gradients.bn_bias, gradients.bn_bias_scale)),
         ("grad_weight", (gradients.weight, gradients.weight_scale)),
         ("grad_bias", (gradients.bias, gradients.bias_scale)),
@@ -186,13 +213,19 @@ pub fn assert_outputs(
 
 /// All tables that a plan writes, for comparisons between runs.
 pub fn written_roles(plan: &Plan) -> Vec<Role> {
-    let written = plan.needs().iter().filter(|need| need.access == Access::ReadWrite);
+    let written = plan
+        .needs()
+        .iter()
+        .filter(|need| need.access == Access::ReadWrite);
     written.map(|need| need.role).collect()
 }
 
 /// Tables a plan allocates.
 pub fn table_roles(plan: &Plan) -> Vec<Role> {
-    let tables = plan.needs().iter().filter(|need| need.role.kind() != RoleKind::Caller);
+    let tables = plan
+        .needs()
+        .iter()
+        .filter(|need| need.role.kind() != RoleKind::Caller);
     tables.map(|need| need.role).collect()
 }
 
@@ -200,6 +233,7 @@ pub fn table_roles(plan: &Plan) -> Vec<Role> {
 pub fn poison_tables(gpu: &Gpu, tables: &Tables) {
     for (_, buffer) in tables.iter() {
         let poison = vec![POISON; (buffer.size() / 4) as usize];
-        gpu.queue.write_buffer(buffer, 0, bytemuck::cast_slice(&poison));
+        gpu.queue
+            .write_buffer(buffer, 0, bytemuck::cast_slice(&poison));
     }
 }

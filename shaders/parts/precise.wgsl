@@ -1,0 +1,55 @@
+// Arithmetic on tables beyond one rounding. Groups may be far narrower than their values are large;
+// what f32 loses in a channel's scale and in its product with x then shows in the group.
+
+// The upper 12 bits of a significand: products of two such halves are exact.
+fn upper_half(v: f32) -> f32 {
+    return bitcast<f32>(bitcast<u32>(v) & 0xfffff000u);
+}
+
+// a b less its rounded value p (Dekker 1971), without a fused multiply-add, which WGSL does not
+// promise. A compiler that contracts or reorders this changes only the last bit that it recovers.
+fn product_rest(a: f32, b: f32, p: f32) -> f32 {
+    let a_high = upper_half(a);
+    let b_high = upper_half(b);
+    let a_low = a - a_high;
+    let b_low = b - b_high;
+    let rest = (((a_high * b_high - p) + a_high * b_low) + a_low * b_high) + a_low * b_low;
+    // Nothing to recover where the product overflowed, or is an Inf or a NaN already.
+    return select(0.0, rest, abs(p) < 1e38);
+}
+
+// What 1 / sqrt(v) has more than r: a step of Newton's with the residual 1 - v r r to twice the
+// precision.
+fn reciprocal_std_rest(v: f32, r: f32) -> f32 {
+    let vr = v * r;
+    let vrr = vr * r;
+    let residual = ((1.0 - vrr) - product_rest(vr, r, vrr)) - product_rest(v, r, vr) * r;
+    // Outside of this range the products overflow or vanish.
+    return select(0.0, 0.5 * r * residual, v > 1e-25 && v < 1e25);
+}
+
+// 1 / sqrt(v), rounded once although inverseSqrt may be off by two units in the last place. 0 where v
+// is exactly 0 (eps 0 and variance 0), so that a constant yields its bias.
+fn reciprocal_std(v: f32) -> f32 {
+    let r = inverseSqrt(v);
+    return select(r + reciprocal_std_rest(v, r), 0.0, v == 0.0);
+}
+
+// Mean of x over a row, less the channel's mean.
+fn x_above_mean(row: Moments, channel: Channel) -> f32 {
+    return (row.pivot - channel.mean_pivot) + (row.offset - channel.mean_offset);
+}
+
+// Mean of the channel part's output z over a row, less the channel's bias: rounded, and what the
+// rounding left.
+fn row_shift(row: Moments, channel: Channel) -> vec2<f32> {
+    let above = x_above_mean(row, channel);
+    let shift = channel.scale * above;
+    return vec2<f32>(shift, product_rest(channel.scale, above, shift) + channel.scale_low * above);
+}
+
+// Mean of z over a row, less the group's mean.
+fn above_group_mean(row: Moments, channel: Channel, group: Group) -> f32 {
+    let shift = row_shift(row, channel);
+    return ((channel.bias - group.mean_pivot) + (shift.x - group.mean_offset)) + (shift.y - group.mean_rest);
+}
