@@ -3,7 +3,7 @@
 
 use crate::error::Error;
 use crate::kernels::{Access, KernelId};
-use crate::plan::{Plan, Step};
+use crate::plan::{Need, Plan, Step};
 use crate::role::{Role, RoleKind};
 use crate::stages;
 use crate::tables::{Affine, AffineBackward, Channel, GradientPair, Group, Moments, Products};
@@ -113,40 +113,33 @@ impl Executor {
     }
 
     fn check(&self, plan: &Plan, buffers: &mut Buffers) -> Result<(), Error> {
-        let mut missing = Vec::new();
-        let backward_reads = |role| matches!(role, Role::Rows | Role::Channels | Role::Groups);
+        let words = |need: &Need| usize::try_from(need.bytes / 4).unwrap_or(usize::MAX);
+        let missing: Vec<Role> = plan
+            .needs()
+            .iter()
+            .filter(|need| is_given(need) && !buffers.words.contains_key(&need.role))
+            .map(|need| need.role)
+            .collect();
+        if !missing.is_empty() {
+            return Err(Error::Missing { roles: missing });
+        }
         for need in plan.needs() {
-            let words = usize::try_from(need.bytes / 4).unwrap_or(usize::MAX);
-            let written_first = need.access == Access::ReadWrite
-                && !matches!(
-                    need.role,
-                    Role::RunningMean | Role::RunningVar | Role::NumBatchesTracked
-                );
-            let is_table = need.role.kind() != RoleKind::Caller;
-            match buffers.words.get_mut(&need.role) {
-                Some(found) if is_table && !(backward_reads(need.role) && !written_first) => {
-                    found.resize(words, 0);
-                }
-                Some(found) if found.len() == words => {}
-                Some(found) => {
-                    return Err(Error::Length {
-                        what: need.role.to_string(),
-                        found: found.len(),
-                        expected: words,
-                    });
-                }
-                // The dummy table of an empty batch is read by no one.
-                None if written_first || need.role.kind() == RoleKind::Scratch => {
-                    buffers.words.insert(need.role, vec![0; words]);
-                }
-                None => missing.push(need.role),
+            let resized = need.role.kind() != RoleKind::Caller && !is_given(need);
+            if let (false, Some(found)) = (resized, buffers.words.get(&need.role))
+                && found.len() != words(need)
+            {
+                return Err(Error::Length {
+                    what: need.role.to_string(),
+                    found: found.len(),
+                    expected: words(need),
+                });
             }
         }
-        if missing.is_empty() {
-            Ok(())
-        } else {
-            Err(Error::Missing { roles: missing })
+        for need in plan.needs() {
+            let buffer = buffers.words.entry(need.role).or_default();
+            buffer.resize(words(need), 0);
         }
+        Ok(())
     }
 
     /// Runs one step of a plan on buffers that have the sizes the plan needs: stages are
@@ -155,11 +148,8 @@ impl Executor {
     /// # Errors
     /// [`Error::Missing`].
     pub fn run_step(&self, step: &Step, buffers: &mut Buffers) -> Result<(), Error> {
-        let missing: Vec<Role> = step.bindings.iter().copied().collect();
-        let missing: Vec<Role> = missing
-            .into_iter()
-            .filter(|role| !buffers.words.contains_key(role))
-            .collect();
+        let mut missing = step.bindings.clone();
+        missing.retain(|role| !buffers.words.contains_key(role));
         if !missing.is_empty() {
             return Err(Error::Missing { roles: missing });
         }
@@ -304,6 +294,15 @@ impl Executor {
             // The planner binds what the kernel declares (tests/plan.rs).
             (kernel, _, _) => unreachable!("{} with other bindings", kernel.name()),
         }
+    }
+}
+
+/// Whether the plan expects something in the buffer: what it only reads (scratch aside: the table of
+/// an empty batch is read by no one), and the state that it updates.
+fn is_given(need: &Need) -> bool {
+    match need.role {
+        Role::RunningMean | Role::RunningVar | Role::NumBatchesTracked => true,
+        role => need.access == Access::Read && role.kind() != RoleKind::Scratch,
     }
 }
 

@@ -1,4 +1,76 @@
-//! Batch-Channel Normalization (Qiao et al. 2019, arXiv:1911.09738) on any GPU.
+//! Batch-Channel Normalization (Qiao et al. 2019, [arXiv:1911.09738](https://arxiv.org/abs/1911.09738))
+//! on any GPU: forward and backward, hand-written WGSL on [wgpu], for Vulkan, Metal, DX12 and WebGPU.
+//!
+//! BCNorm normalizes each channel over the batch and space ([`ChannelStats`]: the batch's statistics, or
+//! running estimates), then each sample's groups of channels over their channels and space.
+//!
+//! # Two levels
+//!
+//! - **Layers** in the manner of torch.nn: [`BcNorm`] owns parameters, running state and saved
+//!   tables on the GPU.
+//! - **Plans**, for programs that bring their own device, buffers and encoder: a [`Plan`] is data,
+//!   made without a GPU; [`gpu::Pipelines`] prepares it, [`gpu::Prepared::encode`] records it.
+//!
+//! Neither submits, polls, maps, creates a device or replaces an error handler. Helpers that do are
+//! in [`gpu::headless`] and [`gpu::transfer`].
+//!
+//! ```
+//! use bcnorm::gpu::headless::{DeviceLimits, Gpu};
+//! use bcnorm::gpu::{Bindings, Pipelines, transfer};
+//! use bcnorm::{BcNormDesc, Mode, Plan, Role, TensorDesc};
+//!
+//! # fn main() -> Result<(), bcnorm::Error> { pollster::block_on(async {
+//! // Planning needs no GPU.
+//! let norm = BcNormDesc::new(4, 2);
+//! let tensor = TensorDesc::new(&[2, 4, 3, 3])?;
+//! let gpu = Gpu::new(DeviceLimits::Default).await?;
+//! let pipelines = Pipelines::new(&gpu.device);
+//! let plan = Plan::forward(&norm, &tensor, Mode::Eval, pipelines.tuning())?;
+//!
+//! // The caller's buffers; tables in between are the plan's.
+//! let prepared = pipelines.prepare(plan)?;
+//! let tables = prepared.create_tables(None);
+//! let upload = |values: &[f32]| transfer::upload(&gpu.device, "mine", values);
+//! let (x, y) = (upload(&[2.5; 72]), upload(&[0.0; 72]));
+//! let bindings = Bindings::new()
+//!     .with_tables(&tables)
+//!     .with(Role::X, &x)
+//!     .with(Role::Y, &y)
+//!     .with(Role::BnWeight, &upload(&[1.0; 4]))
+//!     .with(Role::BnBias, &upload(&[0.0; 4]))
+//!     .with(Role::RunningMean, &upload(&[0.0; 4]))
+//!     .with(Role::RunningVar, &upload(&[1.0; 4]))
+//!     .with(Role::NumBatchesTracked, &upload(&[0.0]))
+//!     .with(Role::Weight, &upload(&[1.0; 2]))
+//!     .with(Role::Bias, &upload(&[7.0; 2]));
+//!
+//! // The caller's encoder.
+//! let mut encoder = gpu.device.create_command_encoder(&Default::default());
+//! prepared.encode(&mut encoder, &bindings)?;
+//! gpu.queue.submit([encoder.finish()]);
+//!
+//! // A group of equal values is normalized to its bias, exactly.
+//! let values: Vec<f32> = transfer::read(&gpu.device, &gpu.queue, &y, 0, 72).await?;
+//! assert_eq!(values, [7.0; 72]);
+//! # Ok(()) }) }
+//! ```
+//!
+//! # What it promises
+//!
+//! - **Few transfers**: 3 tensor-sized ones forward (read x twice, write y), 5 backward (read x and dy
+//!   twice, write dx). Everything else is folds over small tables.
+//! - **Accuracy**: means travel as pivot + offset, squares are never summed about zero; the golden
+//!   vectors of PyTorch pass at max(1e-6, PyTorch's own f32 error). See ARCHITECTURE.md.
+//! - **Portability**: no feature beyond WebGPU's default limits; rows of any length.
+//! - **Determinism**: fixed trees and no float atomics; one device gives the same bits on every run.
+//! - **Errors before work**: what can be checked is checked on the CPU, before anything is recorded:
+//!   [`Error`].
+//!
+//! # The parts
+//!
+//! [`plan`] makes lists of [`kernels`] over named buffers ([`role`]); [`gpu`] and [`cpu`] run them.
+//! [`stages`] are the kernels' mirrors in Rust; [`oracle`] is a textbook f64 implementation that shares
+//! no code with them. [`tuning`] holds every choice that depends on the adapter.
 #![forbid(unsafe_code)]
 
 pub mod cpu;

@@ -9,6 +9,18 @@ use crate::params::{ACCUMULATE, Params};
 use crate::role::Role;
 
 pub(super) fn plan(b: &mut Builder, options: BackwardOptions) -> Result<(), Error> {
+    let columns = u64::from(b.params.num_channels) + u64::from(b.params.num_groups);
+    let terms = u64::from(b.params.num_samples).max(1) * columns;
+    if terms > u64::from(u32::MAX) {
+        return Err(Error::Limit {
+            what: "the number of gradient terms, N * (C + G),".into(),
+            value: terms,
+            limit: u64::from(u32::MAX),
+            limit_name: "u32 index",
+            way_out: "split the batch, or use fewer groups",
+        });
+    }
+    b.params.columns = columns as u32;
     if b.tensor.elements() == 0 {
         // No terms: gradients of zero.
         return channel_fold_backward(b, options, Role::GradientParts, 0);
@@ -16,9 +28,6 @@ pub(super) fn plan(b: &mut Builder, options: BackwardOptions) -> Result<(), Erro
     let rows = b.tensor.rows();
     let channels = u64::from(b.params.num_channels);
     let groups = u64::from(b.params.num_samples) * u64::from(b.params.num_groups);
-    let columns = b.params.num_channels + b.params.num_groups;
-    let terms = u64::from(b.params.num_samples) * u64::from(columns);
-    b.params.columns = columns;
 
     row_products(b)?;
 
@@ -155,11 +164,10 @@ fn channel_fold_backward(
         Write::Replace => 0,
         Write::Accumulate => ACCUMULATE,
     };
-    let columns = b.params.num_channels + b.params.num_groups;
+    let columns = b.params.columns;
     let params = Params {
         items: columns,
         entries,
-        columns,
         flags: b.params.flags | accumulate,
         ..b.params
     };

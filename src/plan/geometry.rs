@@ -39,12 +39,12 @@ impl Geometry {
         let row_len = tensor.row_len();
         // Words of 4 where the tensor is a whole number of them. A word of 4 may lie in at most two
         // rows, hence the bound on the row.
-        let width = if tensor.elements() % 4 == 0 && row_len >= 4 {
+        let width = if tensor.elements().is_multiple_of(4) && row_len >= 4 {
             4
         } else {
             1
         };
-        let aligned = row_len % width == 0;
+        let aligned = row_len.is_multiple_of(width);
         // A row that begins within a word touches one word more.
         let row_words = row_len.div_ceil(width) + u32::from(!aligned);
         let rows = tensor.rows();

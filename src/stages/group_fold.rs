@@ -137,6 +137,10 @@ fn ratio(a: f32, b: f32) -> f32 {
 }
 
 /// The map of every row from (dy, x) to dx.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one for each binding of the kernel"
+)]
 pub fn row_coefficients_backward(
     params: &Params,
     rows: &[Moments],
