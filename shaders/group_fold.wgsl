@@ -48,7 +48,7 @@ fn group_fold(
         let len = f32(row.count);
         left = left + vec2<f32>(len * above, channel.scale * channel.scale * row.m2 + len * (above * above));
     }
-    left = reduce_pair(left, local) / f32(moments.count);
+    left = reduce_sums(vec4<f32>(left, 0.0, 0.0), local).xy / f32(moments.count);
     if (!active_item) {
         return;
     }

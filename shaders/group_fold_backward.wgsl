@@ -12,6 +12,11 @@ fn grad_above_mean(entry: Products, mean: Moments) -> f32 {
     return (entry.pivot - mean.pivot) + (entry.sum / f32(params.row_len) - mean.offset);
 }
 
+// Sum of (dy - mean of dy) u over the row.
+fn centred_product(entry: Products) -> f32 {
+    return entry.product - entry.sum * (entry.x_sum / f32(params.row_len));
+}
+
 // a / b; 0 where b is 0: a group without spread has nothing to project out.
 fn ratio(a: f32, b: f32) -> f32 {
     return select(a / b, 0.0, b == 0.0);
@@ -55,11 +60,11 @@ fn group_fold_backward(
         let above = above_group_mean(row, channel, group);
         let grad_above = grad_above_mean(entry, mean);
         projection = projection + vec2<f32>(
-            channel.scale * entry.product + (len * grad_above) * above,
+            channel.scale * centred_product(entry) + (len * grad_above) * above,
             channel.scale * channel.scale * row.m2 + len * (above * above),
         );
     }
-    projection = reduce_pair(projection, local);
+    projection = reduce_sums(vec4<f32>(projection, 0.0, 0.0), local).xy;
     let spread = projection.y;
     let c = ratio(projection.x, spread);
     var left = vec2<f32>(0.0, 0.0);
@@ -69,10 +74,10 @@ fn group_fold_backward(
         let entry = products[first_row + i];
         let above = above_group_mean(row, channel, group);
         let rest = grad_above_mean(entry, mean) - c * above;
-        let inner = entry.product - c * (channel.scale * row.m2);
+        let inner = centred_product(entry) - c * (channel.scale * row.m2);
         left = left + vec2<f32>(len * rest, channel.scale * inner + (len * rest) * above);
     }
-    left = reduce_pair(left, local);
+    left = reduce_sums(vec4<f32>(left, 0.0, 0.0), local).xy;
     if (!active_item) {
         return;
     }
@@ -97,7 +102,7 @@ fn group_fold_backward(
         let above = above_group_mean(row, channel, group);
         let m2 = channel.scale * row.m2;
         let rest = (grad_above_mean(entry, mean) - c * above) - (shift + c_left * above);
-        let inner = (entry.product - c * m2) - c_left * m2;
+        let inner = (centred_product(entry) - c * m2) - c_left * m2;
         let t1 = scale * len * (rest + kept * above);
         let t2 = scale * (inner + kept * m2);
         gradient_terms[first_term + first_channel + i] = GradientPair(t1, channel.rstd * (t2 + x_above_mean(row, channel) * t1));

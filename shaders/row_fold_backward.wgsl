@@ -14,13 +14,13 @@ fn row_fold_backward(
     let active_item = item < params.items;
     let first = min(item, params.items - 1u) * params.parts;
 
-    var pair = vec2<f32>(0.0, 0.0);
+    var sums = vec4<f32>(0.0);
     for (var part = lane; part < params.parts; part = part + LANES) {
         let entry = product_parts[first + part];
-        pair = pair + vec2<f32>(entry.sum, entry.product);
+        sums = sums + vec4<f32>(entry.sum, entry.product, entry.x_sum, 0.0);
     }
-    pair = reduce_pair(pair, local);
+    sums = reduce_sums(sums, local);
     if (active_item && lane == 0u) {
-        products[item] = Products(product_parts[first].pivot, pair.x, pair.y, 0.0);
+        products[item] = Products(product_parts[first].pivot, sums.x, sums.y, sums.z);
     }
 }

@@ -1,7 +1,7 @@
-// Backward 1. LANES invocations own one part of one row and write its sums of dy - g and of
-// (dy - g) u, with u = x - row mean and the pivot g = the row's first dy: subtracting any constant
-// from dy leaves the second sum alone (the u of a row sum to 0) and keeps a large mean of dy out of
-// both. One read of x, one of dy.
+// Backward 1. LANES invocations own one part of one row and write its sums of dy - g, of (dy - g) u
+// and of u, with u = x - row mean and the pivot g = the row's first dy: subtracting any constant from
+// dy leaves the second sum alone (the u of a row sum to 0) and keeps a large mean of dy out of both.
+// The third sum is what the rounding of the row's mean left. One read of x, one of dy.
 @group(0) @binding(1) var<storage, read> x: array<Word>;
 @group(0) @binding(2) var<storage, read> grad_y: array<Word>;
 @group(0) @binding(3) var<storage, read> rows: array<Moments>;
@@ -25,8 +25,16 @@ fn row_products(
     let g = Word(pivot);
     let zero = Word(0.0);
 
-    var sum = zero;
-    var product = zero;
+    // A sum for each word of a chunk: as many additions, a quarter of the rounding in a row.
+    var sum0 = zero;
+    var sum1 = zero;
+    var sum2 = zero;
+    var sum3 = zero;
+    var x_sum = zero;
+    var product0 = zero;
+    var product1 = zero;
+    var product2 = zero;
+    var product3 = zero;
     for (var i = 0u; i < span.chunks; i = i + 1u) {
         let first = span.whole + i * (CHUNK * LANES) + lane;
         let v0 = grad_y[first] - g;
@@ -37,19 +45,29 @@ fn row_products(
         let u1 = (x[first + LANES] - k) - d;
         let u2 = (x[first + 2u * LANES] - k) - d;
         let u3 = (x[first + 3u * LANES] - k) - d;
-        sum = sum + ((v0 + v1) + (v2 + v3));
-        product = product + ((v0 * u0 + v1 * u1) + (v2 * u2 + v3 * u3));
+        sum0 = sum0 + v0;
+        sum1 = sum1 + v1;
+        sum2 = sum2 + v2;
+        sum3 = sum3 + v3;
+        x_sum = x_sum + ((u0 + u1) + (u2 + u3));
+        product0 = product0 + v0 * u0;
+        product1 = product1 + v1 * u1;
+        product2 = product2 + v2 * u2;
+        product3 = product3 + v3 * u3;
     }
+    var sum = (sum0 + sum1) + (sum2 + sum3);
+    var product = (product0 + product1) + (product2 + product3);
     for (var q = lane; q < span.loose; q = q + LANES) {
         let i = loose_word(span, q);
         let mask = loose_mask(span, i);
         let v = select(zero, grad_y[readable(i)] - g, mask);
         let u = select(zero, (x[readable(i)] - k) - d, mask);
         sum = sum + v;
+        x_sum = x_sum + u;
         product = product + v * u;
     }
-    let pair = reduce_pair(vec2<f32>(word_sum(sum), word_sum(product)), local);
+    let sums = reduce_sums(vec4<f32>(word_sum(sum), word_sum(product), word_sum(x_sum), 0.0), local);
     if (active_item && lane == 0u) {
-        product_parts[item] = Products(pivot, pair.x, pair.y, 0.0);
+        product_parts[item] = Products(pivot, sums.x, sums.y, sums.z);
     }
 }

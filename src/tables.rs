@@ -82,8 +82,8 @@ pub struct Products {
     pub sum: f32,
     /// Sum of (dy - g) * u.
     pub product: f32,
-    /// Padding to 16 bytes.
-    pub _pad: f32,
+    /// Sum of u: 0 but for the rounding of the row's mean, which the products are cleared of with it.
+    pub x_sum: f32,
 }
 
 /// Two sums that travel together: the bias's gradient first, the weight's second.

@@ -39,7 +39,7 @@ struct Products {
     pivot: f32,
     sum: f32,
     product: f32,
-    pad: f32,
+    x_sum: f32,
 }
 
 struct GradientPair {

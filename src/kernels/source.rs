@@ -42,7 +42,7 @@ pub fn wgsl(spec: &Spec) -> String {
 }
 
 /// Parts of one family export the same names: `Word` and its functions (storage), `reduce_moments`
-/// and `reduce_pair` (reduction).
+/// and `reduce_sums` (reduction).
 fn parts(family: Family, spec: &Spec) -> Vec<&'static str> {
     let storage = if spec.width == 4 {
         STORAGE_F32_X4

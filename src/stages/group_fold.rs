@@ -88,13 +88,14 @@ pub fn group_fold_backward(
         let grad_above =
             |entry: &Products| (entry.pivot - mean.pivot) + (entry.sum / len - mean.offset);
         let above = |row: &Moments, channel: &Channel| above_group_mean(row, channel, group);
+        let centred_product = |entry: &Products| entry.product - entry.sum * (entry.x_sum / len);
         let entries = || rows.iter().zip(channels).zip(products);
 
         // Project z less its mean out of dy, twice.
         let (mut product, mut spread) = (0.0, 0.0);
         for ((row, channel), entry) in entries() {
             let above = above(row, channel);
-            product += channel.scale * entry.product + (len * grad_above(entry)) * above;
+            product += channel.scale * centred_product(entry) + (len * grad_above(entry)) * above;
             spread += channel.scale * channel.scale * row.m2 + len * (above * above);
         }
         let c = ratio(product, spread);
@@ -102,7 +103,7 @@ pub fn group_fold_backward(
         for ((row, channel), entry) in entries() {
             let above = above(row, channel);
             let rest = grad_above(entry) - c * above;
-            let inner = entry.product - c * (channel.scale * row.m2);
+            let inner = centred_product(entry) - c * (channel.scale * row.m2);
             left += len * rest;
             product_left += channel.scale * inner + (len * rest) * above;
         }
@@ -120,7 +121,7 @@ pub fn group_fold_backward(
             let above = above(row, channel);
             let m2 = channel.scale * row.m2;
             let rest = (grad_above(entry) - c * above) - (shift + c_left * above);
-            let inner = (entry.product - c * m2) - c_left * m2;
+            let inner = (centred_product(entry) - c * m2) - c_left * m2;
             let t1 = scale * len * (rest + kept * above);
             let t2 = scale * (inner + kept * m2);
             *term = GradientPair {

@@ -22,7 +22,7 @@ pub fn row_fold_backward(params: &Params, product_parts: &[Products], products: 
             pivot: parts[0].pivot,
             sum: parts.iter().map(|part| part.sum).sum(),
             product: parts.iter().map(|part| part.product).sum(),
-            _pad: 0.0,
+            x_sum: parts.iter().map(|part| part.x_sum).sum(),
         };
     }
 }

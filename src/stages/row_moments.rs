@@ -72,7 +72,7 @@ fn loose_chunk(values: &[f32]) -> Moments {
 }
 
 /// The sum in the order of the kernel: words pairwise, then the elements of the sum word.
-fn tree_sum(v: [f32; CHUNK]) -> f32 {
+pub(super) fn tree_sum(v: [f32; CHUNK]) -> f32 {
     let word: [f32; 4] = std::array::from_fn(|i| (v[i] + v[4 + i]) + (v[8 + i] + v[12 + i]));
     (word[0] + word[1]) + (word[2] + word[3])
 }
