@@ -94,3 +94,8 @@ pub use plan::{BackwardOptions, Plan};
 pub use role::Role;
 pub use tuning::Tuning;
 pub use wgpu;
+
+/// The README's example compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

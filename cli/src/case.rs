@@ -189,11 +189,10 @@ impl Resident {
 
     /// Binds them all.
     pub fn bindings(&self, tables: &Tables) -> Bindings {
-        self.buffers
-            .iter()
-            .fold(Bindings::new().with_tables(tables), |bindings, (&role, buffer)| {
-                bindings.with(role, buffer)
-            })
+        self.buffers.iter().fold(
+            Bindings::new().with_tables(tables),
+            |bindings, (&role, buffer)| bindings.with(role, buffer),
+        )
     }
 
     /// Reads everything back.
@@ -408,4 +407,123 @@ pub fn errors(outputs: &Outputs, expected: &oracle::Output) -> BTreeMap<String, 
         .into_iter()
         .map(|(name, error)| (name.to_owned(), error))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bcnorm::gpu::headless::DeviceLimits;
+
+    fn case() -> Case {
+        Case {
+            dims: vec![2, 4, 3],
+            num_groups: 2,
+            eps: 1e-5,
+            stats: ChannelStats::default(),
+            mode: Mode::Train,
+            x: (0..24u8).map(|i| f32::from(i * i % 17)).collect(),
+            grad_y: Some((0..24u8).map(|i| f32::from(i * i % 11)).collect()),
+            bn_weight: vec![1.0, 2.0, 3.0, 4.0],
+            bn_bias: vec![0.0; 4],
+            weight: vec![1.0; 2],
+            bias: vec![0.5; 2],
+            running_mean: vec![0.0; 4],
+            running_var: vec![1.0; 4],
+            num_batches_tracked: 3,
+        }
+    }
+
+    #[test]
+    fn the_cpu_executor_agrees_with_the_oracle() {
+        let case = case();
+        let outputs = run_on_cpu(&case, &cpu::Executor::new()).unwrap();
+        assert_eq!(outputs.num_batches_tracked, 4);
+        let expected = oracle(&case);
+        let errors = errors(&outputs, &expected);
+        assert_eq!(errors.len(), 8);
+        assert!(errors.values().all(|error| *error < 1e-6), "{errors:?}");
+    }
+
+    #[test]
+    fn every_wrong_output_shows() {
+        let case = case();
+        let expected = oracle(&case);
+        let good = run_on_cpu(&case, &cpu::Executor::new()).unwrap();
+        let names: Vec<_> = named(&good).into_iter().map(|(name, _)| name).collect();
+        for name in names {
+            for wrong in [f32::NAN, f32::INFINITY, 1e3] {
+                let mut outputs = good.clone();
+                let gradients = outputs.gradients.as_mut().unwrap();
+                let values = match name {
+                    "y" => &mut outputs.y,
+                    "bn.running_mean_after" => &mut outputs.running_mean,
+                    "bn.running_var_after" => &mut outputs.running_var,
+                    "grad_x" => &mut gradients.x,
+                    "grad_bn.weight" => &mut gradients.bn_weight,
+                    "grad_bn.bias" => &mut gradients.bn_bias,
+                    "grad_weight" => &mut gradients.weight,
+                    "grad_bias" => &mut gradients.bias,
+                    other => panic!("{other} is new"),
+                };
+                values[1] = wrong;
+                let errors = errors(&outputs, &expected);
+                assert!(errors[name] > 1e-3, "{name} = {wrong}: {errors:?}");
+                assert_eq!(errors.values().filter(|e| **e > 1e-3).count(), 1);
+            }
+        }
+        let mut outputs = good;
+        outputs.gradients = None;
+        assert_eq!(errors(&outputs, &expected)["grad_x"], f64::INFINITY);
+    }
+
+    #[test]
+    fn values_that_no_kernel_wrote_are_an_error() {
+        let case = case();
+        let error = gather(&case, 0, |role| {
+            let len = if role == Role::GradX { 24 } else { 0 };
+            Some(poison(len))
+        });
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("24 of 24 values of grad_x"), "{error}");
+    }
+
+    #[test]
+    fn data_of_the_wrong_length_is_an_error() {
+        let mut case = case();
+        case.running_var.pop();
+        let error = case.check().unwrap_err().to_string();
+        assert!(error.contains("bn.running_var has 3 values"), "{error}");
+    }
+
+    #[test]
+    fn a_lost_device_is_an_error_and_no_panic() {
+        let Ok(gpu) = pollster::block_on(Gpu::new(DeviceLimits::Default)) else {
+            // `cargo xtask test` makes sure that there is one.
+            eprintln!("skipped: no GPU adapter");
+            return;
+        };
+        let pipelines = Pipelines::new(&gpu.device);
+        run_on_gpu(&case(), &gpu, &pipelines).unwrap();
+        gpu.device.destroy();
+        run_on_gpu(&case(), &gpu, &pipelines).unwrap_err();
+        run_on_gpu(&case(), &gpu, &Pipelines::new(&gpu.device)).unwrap_err();
+    }
+
+    #[test]
+    fn what_wgpu_objects_to_is_an_error_and_no_panic() {
+        let Ok(gpu) = pollster::block_on(Gpu::new(DeviceLimits::Default)) else {
+            eprintln!("skipped: no GPU adapter");
+            return;
+        };
+        let result = guarded(&gpu, || {
+            let _ = gpu.device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("too large"),
+                size: u64::MAX / 8 * 4,
+                usage: wgpu::BufferUsages::STORAGE,
+                mapped_at_creation: false,
+            });
+            Ok(())
+        });
+        assert!(result.unwrap_err().to_string().contains("refused"));
+    }
 }

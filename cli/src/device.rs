@@ -35,10 +35,16 @@ pub fn guarded<T>(gpu: &Gpu, work: impl FnOnce() -> Result<T>) -> Result<T> {
 /// it (in any case). The best first.
 pub fn select(name: &str) -> Result<Vec<wgpu::Adapter>> {
     let all = pollster::block_on(adapters());
+    if let (true, Some(backend)) = (all.is_empty(), std::env::var_os("WGPU_BACKEND")) {
+        bail!(
+            "no GPU adapter found with WGPU_BACKEND={}",
+            backend.display()
+        );
+    }
     ensure!(
         !all.is_empty(),
         "no GPU adapter found: install a Vulkan driver (on Debian: mesa-vulkan-drivers, a software \
-         one), or set WGPU_BACKEND to the backend to look in"
+         one)"
     );
     if name.eq_ignore_ascii_case("all") {
         return Ok(all);

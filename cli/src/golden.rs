@@ -102,16 +102,19 @@ pub fn parse(bytes: &[u8]) -> Result<Golden> {
     let mut reader = Reader {
         file: &file,
         metadata: header.metadata().as_ref().unwrap_or(&empty),
+        missing_tensors: Vec::new(),
+        missing_metadata: Vec::new(),
         problems: Vec::new(),
     };
     let golden = reader.golden();
+    let problems = reader.into_problems();
     match golden {
-        Some(golden) if reader.problems.is_empty() => {
+        Some(golden) if problems.is_empty() => {
             // Lengths, groups, ranges: what the library itself objects to.
             golden.case.check()?;
             Ok(golden)
         }
-        _ => bail!("{}", reader.problems.join("; ")),
+        _ => bail!("{}", problems.join("; ")),
     }
 }
 
@@ -119,15 +122,41 @@ pub fn parse(bytes: &[u8]) -> Result<Golden> {
 struct Reader<'a> {
     file: &'a SafeTensors<'a>,
     metadata: &'a HashMap<String, String>,
+    missing_tensors: Vec<String>,
+    missing_metadata: Vec<String>,
     problems: Vec<String>,
 }
 
+/// Names of which the first few tell enough.
+fn list(names: &[String]) -> String {
+    const SHOWN: usize = 6;
+    match names.len().saturating_sub(SHOWN) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names[..SHOWN].join(", ")),
+    }
+}
+
 impl Reader<'_> {
+    fn into_problems(self) -> Vec<String> {
+        let missing = [
+            ("tensors", self.missing_tensors),
+            ("metadata", self.missing_metadata),
+        ];
+        missing
+            .into_iter()
+            .filter(|(_, names)| !names.is_empty())
+            .map(|(what, names)| format!("missing {what}: {}", list(&names)))
+            .chain(self.problems)
+            .collect()
+    }
+
     fn golden(&mut self) -> Option<Golden> {
-        let dims = match self.file.tensor("x") {
-            Ok(x) => x.shape().to_vec(),
-            Err(_) => Vec::new(),
+        let Ok(x) = self.file.tensor("x") else {
+            // Without it no other length is known.
+            self.missing_tensors.push("x".to_owned());
+            return None;
         };
+        let dims = x.shape().to_vec();
         let channels = dims.get(1).copied().unwrap_or(0);
         let groups = self.number("groups", |text| text.parse::<usize>().ok());
         if let Some(declared) = self.number("channels", |text| text.parse::<usize>().ok())
@@ -147,9 +176,8 @@ impl Reader<'_> {
             Size::Channels => channels,
             Size::Groups => groups.unwrap_or(0),
         };
-        let mut input = |name, length| {
-            self.values(name, Dtype::F32, size(length), f32::from_le_bytes)
-        };
+        let mut input =
+            |name, length| self.values(name, Dtype::F32, size(length), f32::from_le_bytes);
         let x = input("x", Size::Tensor);
         let grad_y = input("grad_y", Size::Tensor);
         let bn_weight = input("bn.weight", Size::Channels);
@@ -215,7 +243,7 @@ impl Reader<'_> {
                 None
             }
             None => {
-                self.problems.push("metadata \"stats\" is missing".into());
+                self.missing_metadata.push("stats".to_owned());
                 None
             }
         }
@@ -224,13 +252,14 @@ impl Reader<'_> {
     /// A value of the metadata.
     fn number<T>(&mut self, key: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
         let Some(text) = self.metadata.get(key) else {
-            self.problems.push(format!("metadata \"{key}\" is missing"));
+            self.missing_metadata.push(key.to_owned());
             return None;
         };
         let value = parse(text);
         if value.is_none() {
-            self.problems
-                .push(format!("metadata \"{key}\" is \"{text}\", which makes no sense"));
+            self.problems.push(format!(
+                "metadata \"{key}\" is \"{text}\", which makes no sense"
+            ));
         }
         value
     }
@@ -253,7 +282,7 @@ impl Reader<'_> {
         from_le_bytes: fn([u8; BYTES]) -> T,
     ) -> Option<Vec<T>> {
         let Ok(tensor) = self.file.tensor(name) else {
-            self.problems.push(format!("tensor \"{name}\" is missing"));
+            self.missing_tensors.push(name.to_owned());
             return None;
         };
         if tensor.dtype() != dtype {

@@ -163,9 +163,10 @@ fn print(report: &Report, out: &mut impl Write) -> Result<()> {
              install mesa-vulkan-drivers)."
         )?;
     }
-    for adapter in &report.adapters {
+    for (index, adapter) in report.adapters.iter().enumerate() {
         let default = if adapter.default { ", the default" } else { "" };
-        writeln!(out, "{}{default}", title(&adapter.description))?;
+        let name = format!("#{index} {}", adapter.description);
+        writeln!(out, "{}{default}", title(&name))?;
         for (what, text) in adapter.lines() {
             writeln!(out, "  {what:<18}{text}")?;
         }
@@ -186,7 +187,7 @@ fn print(report: &Report, out: &mut impl Write) -> Result<()> {
         .enumerate()
         .filter_map(|(index, adapter)| {
             let tuning = adapter.tuning.as_ref()?;
-            Some((format!("{} #{index}", adapter.backend), tuning))
+            Some((format!("#{index}"), tuning))
         })
         .chain([("CPU".to_owned(), &report.cpu.tuning)]);
     let (headings, columns): (Vec<String>, Vec<_>) = tuned.unzip();

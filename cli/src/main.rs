@@ -24,7 +24,7 @@ use std::process::ExitCode;
 /// Normalizes images or activations on the GPU, forward and backward; checks that a GPU and its
 /// driver compute the right thing; measures how fast they do.
 #[derive(Parser)]
-#[command(version, arg_required_else_help = true, after_help = EXAMPLES)]
+#[command(name = "bcnorm", version, arg_required_else_help = true, after_help = EXAMPLES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

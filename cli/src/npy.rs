@@ -8,7 +8,9 @@ const MAGIC: &[u8] = b"\x93NUMPY";
 /// Shape and values of a file; f64 values are rounded to f32.
 pub fn parse(bytes: &[u8]) -> Result<(Vec<usize>, Vec<f32>)> {
     let Some(rest) = bytes.strip_prefix(MAGIC) else {
-        bail!("not in .npy format: it does not begin with \\x93NUMPY (text? save it with numpy.save)");
+        bail!(
+            "not in .npy format: it does not begin with \\x93NUMPY (text? save it with numpy.save)"
+        );
     };
     let short = "the header is cut off";
     let (&[major, _minor], rest) = rest.split_first_chunk::<2>().context(short)?;
@@ -58,7 +60,10 @@ pub fn parse(bytes: &[u8]) -> Result<(Vec<usize>, Vec<f32>)> {
         chunks.iter().map(|&b| f32::from_le_bytes(b)).collect()
     } else {
         let (chunks, _) = data.as_chunks();
-        chunks.iter().map(|&b| f64::from_le_bytes(b) as f32).collect()
+        chunks
+            .iter()
+            .map(|&b| f64::from_le_bytes(b) as f32)
+            .collect()
     };
     Ok((dims, values))
 }
@@ -154,7 +159,10 @@ mod tests {
     }
 
     fn floats(values: &[f32]) -> Vec<u8> {
-        values.iter().flat_map(|value| value.to_le_bytes()).collect()
+        values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect()
     }
 
     const HEADER: &str = "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 2, 3), }      \n";
@@ -168,12 +176,21 @@ mod tests {
             assert_eq!(dims, [1, 2, 3]);
             assert_eq!(read, values);
         }
-        let doubles: Vec<u8> = [1.5f64, 0.1].into_iter().flat_map(f64::to_le_bytes).collect();
+        let doubles: Vec<u8> = [1.5f64, 0.1]
+            .into_iter()
+            .flat_map(f64::to_le_bytes)
+            .collect();
         let header = "{'descr': '<f8', 'fortran_order': False, 'shape': (2,), }\n";
-        assert_eq!(parse(&file(1, header, &doubles)).unwrap(), (vec![2], vec![1.5, 0.1]));
+        assert_eq!(
+            parse(&file(1, header, &doubles)).unwrap(),
+            (vec![2], vec![1.5, 0.1])
+        );
         // A tensor without dimensions has one value, one of size 0 has none.
         let scalar = "{'descr': '<f4', 'fortran_order': False, 'shape': (), }\n";
-        assert_eq!(parse(&file(1, scalar, &floats(&[4.0]))).unwrap(), (vec![], vec![4.0]));
+        assert_eq!(
+            parse(&file(1, scalar, &floats(&[4.0]))).unwrap(),
+            (vec![], vec![4.0])
+        );
         let empty = "{'descr': '<f4', 'fortran_order': False, 'shape': (0, 3), }\n";
         assert_eq!(parse(&file(1, empty, &[])).unwrap(), (vec![0, 3], vec![]));
     }
@@ -196,7 +213,10 @@ mod tests {
             (with("'shape'", "'shade'"), "unknown key"),
             (with("'<f4'", "[('a', '<f4')]"), "plain float"),
             (with("}", ""), "no dictionary"),
-            (with("(1, 2, 3), ", "(99999999999, 99999999999)"), "too large"),
+            (
+                with("(1, 2, 3), ", "(99999999999, 99999999999)"),
+                "too large",
+            ),
         ] {
             let error = format!("{:#}", parse(&bytes).unwrap_err());
             assert!(error.contains(reason), "\"{error}\" lacks \"{reason}\"");

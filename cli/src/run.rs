@@ -59,13 +59,18 @@ pub struct Args {
     #[arg(long, value_enum)]
     stats: Option<Stats>,
     /// eps of the group part (the channel part's is 1e-5)
-    #[arg(long, default_value_t = 1e-5)]
+    #[arg(long, default_value_t = 1e-5, allow_negative_numbers = true)]
     eps: f32,
     /// Weight of the batch in the running statistics, 0 to 1, or "none" for a cumulative average [default: 0.1]
-    #[arg(long, value_name = "M|none", value_parser = parse_momentum)]
+    #[arg(long, value_name = "M|none", value_parser = parse_momentum, allow_negative_numbers = true)]
     momentum: Option<Momentum>,
     /// estbn_moving_speed, 0 to 1 [default: bn.estbn_moving_speed of the parameters, or 0]
-    #[arg(long, value_name = "S", conflicts_with = "momentum")]
+    #[arg(
+        long,
+        value_name = "S",
+        conflicts_with = "momentum",
+        allow_negative_numbers = true
+    )]
     moving_speed: Option<f32>,
     /// "cpu", or a part of an adapter's name or backend [default: the best adapter]
     #[arg(long, value_name = "cpu|NAME")]
@@ -183,7 +188,10 @@ fn channel_stats(args: &Args, params: &Params) -> Result<ChannelStats> {
             Ok(ChannelStats::Batch { momentum })
         }
         Stats::Estimate => {
-            ensure!(args.momentum.is_none(), "--momentum belongs to --stats batch");
+            ensure!(
+                args.momentum.is_none(),
+                "--momentum belongs to --stats batch"
+            );
             let moving_speed = args.moving_speed.or(params.moving_speed).unwrap_or(0.0);
             Ok(ChannelStats::Estimate { moving_speed })
         }

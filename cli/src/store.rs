@@ -21,7 +21,10 @@ pub struct Tensor {
 /// Reads one tensor from a `.npy` or `.safetensors` file: the one called `name`, or the only one.
 pub fn read_tensor(path: &Path, name: Option<&str>, default: &str) -> Result<Tensor> {
     let bytes = read(path)?;
-    let tensor = if path.extension().is_some_and(|end| end.eq_ignore_ascii_case("npy")) {
+    let tensor = if path
+        .extension()
+        .is_some_and(|end| end.eq_ignore_ascii_case("npy"))
+    {
         match name {
             Some(name) => bail!(
                 "{}: a .npy file holds one tensor without a name, so there is no \"{name}\"",
@@ -66,7 +69,10 @@ fn pick(bytes: &[u8], name: Option<&str>, default: &str) -> Result<Tensor> {
 
 fn floats(tensor: &TensorView) -> Vec<f32> {
     let (chunks, _) = tensor.data().as_chunks();
-    chunks.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
+    chunks
+        .iter()
+        .map(|&bytes| f32::from_le_bytes(bytes))
+        .collect()
 }
 
 /// Parameters and running state of a norm, by PyTorch's names.
@@ -159,7 +165,8 @@ impl<'a> ParamsReader<'a> {
         let expected: Vec<String> = shapes.iter().map(|shape| format!("{shape:?}")).collect();
         let expected = format!("{dtype:?} of shape {}", expected.join(" or "));
         let Ok(tensor) = self.file.tensor(name) else {
-            self.problems.push(format!("{name} is missing: expected {expected}"));
+            self.problems
+                .push(format!("{name} is missing: expected {expected}"));
             return None;
         };
         if tensor.dtype() != dtype || !shapes.contains(&tensor.shape()) {
@@ -187,7 +194,8 @@ impl<'a> ParamsReader<'a> {
         let count = i64::from_le_bytes(bytes);
         let narrow = u32::try_from(count).ok();
         if narrow.is_none() {
-            self.problems.push(format!("{name} is {count}: expected 0 to {}", u32::MAX));
+            self.problems
+                .push(format!("{name} is {count}: expected 0 to {}", u32::MAX));
         }
         narrow
     }
@@ -197,7 +205,8 @@ impl<'a> ParamsReader<'a> {
         extra.retain(|name| !self.known.contains(name));
         extra.sort_unstable();
         for name in extra {
-            self.problems.push(format!("{name} is no entry of a BCNorm"));
+            self.problems
+                .push(format!("{name} is no entry of a BCNorm"));
         }
     }
 }
@@ -216,7 +225,10 @@ pub struct Contents {
 impl Contents {
     /// Adds an f32 tensor.
     pub fn floats(&mut self, name: &'static str, dims: &[usize], values: &[f32]) {
-        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let bytes = values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
         self.tensors.push((name, Dtype::F32, dims.to_vec(), bytes));
     }
 
@@ -263,7 +275,10 @@ impl Destination {
         ensure!(!path.is_dir(), "cannot write {shown}: it is a folder");
         // A dangling link is something too.
         let exists = path.symlink_metadata().is_ok();
-        ensure!(force || !exists, "{shown} exists: choose another name, or replace it with --force");
+        ensure!(
+            force || !exists,
+            "{shown} exists: choose another name, or replace it with --force"
+        );
         Ok(Self {
             path: path.to_owned(),
             force,
@@ -322,7 +337,10 @@ mod tests {
 
         let error = Destination::new(&path, false).unwrap_err().to_string();
         assert!(error.contains("--force"), "{error}");
-        Destination::new(&path, true).unwrap().write(b"ours").unwrap();
+        Destination::new(&path, true)
+            .unwrap()
+            .write(b"ours")
+            .unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"ours");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 

@@ -77,7 +77,10 @@ pub fn run(args: Args) -> Result<()> {
         return Ok(());
     }
     let (cases, unreadable) = load_all(&args.paths);
-    ensure!(!cases.is_empty(), "nothing was verified: no golden file could be read");
+    ensure!(
+        !cases.is_empty(),
+        "nothing was verified: no golden file could be read"
+    );
 
     let bar = progress::bar(targets.len() * cases.len(), "verify");
     let (mut runs, mut failed) = (0, 0);
@@ -96,7 +99,10 @@ pub fn run(args: Args) -> Result<()> {
                 bar.suspend(|| writeln!(out, "{text}"))?;
             } else {
                 add_row(&mut table, &line, golden);
-                problems.extend(line.problem.map(|problem| format!("{}: {problem}", line.file)));
+                problems.extend(
+                    line.problem
+                        .map(|problem| format!("{}: {problem}", line.file)),
+                );
             }
             bar.inc(1);
         }
@@ -108,7 +114,10 @@ pub fn run(args: Args) -> Result<()> {
     }
     bar.finish_and_clear();
     ensure!(failed == 0, "{failed} of {runs} runs failed");
-    ensure!(unreadable == 0, "{unreadable} of the paths given could not be read (see above)");
+    ensure!(
+        unreadable == 0,
+        "{unreadable} of the paths given could not be read (see above)"
+    );
     Ok(())
 }
 
@@ -213,7 +222,9 @@ fn judge<'a>(
     };
     // Never true for a NaN, nor for a tensor that has no error.
     let good = |(name, expected): (&&str, &crate::golden::Expected)| {
-        errors.get(*name).is_some_and(|error| *error <= expected.bar())
+        errors
+            .get(*name)
+            .is_some_and(|error| *error <= expected.bar())
     };
     Line {
         file: path.display().to_string(),

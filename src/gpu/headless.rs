@@ -105,19 +105,23 @@ pub async fn adapters() -> Vec<wgpu::Adapter> {
         let flags = adapter.get_downlevel_capabilities().flags;
         flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS)
     });
-    adapters.sort_by_key(|adapter| {
-        let info = adapter.get_info();
-        let class = match Tuning::for_adapter(&info).class {
-            AdapterClass::Software => 3,
-            _ => match info.device_type {
-                wgpu::DeviceType::DiscreteGpu => 0,
-                wgpu::DeviceType::IntegratedGpu => 1,
-                _ => 2,
-            },
-        };
-        (class, info.backend == wgpu::Backend::Gl)
-    });
+    adapters.sort_by_key(|adapter| rank(&adapter.get_info()));
     adapters
+}
+
+/// The lower the better.
+fn rank(info: &wgpu::AdapterInfo) -> (u32, bool) {
+    let class = match Tuning::for_adapter(info).class {
+        // Of the software adapters llvmpipe is about three times as fast as SwiftShader.
+        AdapterClass::Software if info.name.starts_with("llvmpipe") => 3,
+        AdapterClass::Software => 4,
+        _ => match info.device_type {
+            wgpu::DeviceType::DiscreteGpu => 0,
+            wgpu::DeviceType::IntegratedGpu => 1,
+            _ => 2,
+        },
+    };
+    (class, info.backend == wgpu::Backend::Gl)
 }
 
 #[cfg(not(target_arch = "wasm32"))]

@@ -84,9 +84,8 @@ pub struct Golden {
     pub pytorch_f32_error: BTreeMap<String, f64>,
 }
 
-/// The golden files at hand: those in `tests/golden`, and those in the folder that
-/// `BCNORM_GOLDEN` names or else in `../shared/golden` beside the checkout, where that exists. A
-/// file name comes once; the order is by file name.
+/// The golden files at hand: those in `tests/golden`, and those in the folder that `BCNORM_GOLDEN`
+/// names. A file name comes once; the order is by file name.
 ///
 /// # Panics
 /// When `tests/golden` or the folder that `BCNORM_GOLDEN` names holds no golden file: a test over
@@ -94,11 +93,9 @@ pub struct Golden {
 pub fn paths() -> Vec<PathBuf> {
     let checkout = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = files(&checkout.join("tests/golden")).unwrap_or_else(|error| panic!("{error}"));
-    match std::env::var_os("BCNORM_GOLDEN") {
-        Some(folder) => found.extend(
-            files(Path::new(&folder)).unwrap_or_else(|error| panic!("BCNORM_GOLDEN: {error}")),
-        ),
-        None => found.extend(files(&checkout.join("../shared/golden")).unwrap_or_default()),
+    if let Some(folder) = std::env::var_os("BCNORM_GOLDEN") {
+        let more = files(Path::new(&folder));
+        found.extend(more.unwrap_or_else(|error| panic!("BCNORM_GOLDEN: {error}")));
     }
     // Stable: of two files of one name the fixture stays.
     found.sort_by(|a, b| a.file_name().cmp(&b.file_name()));
@@ -262,7 +259,7 @@ mod tests {
     #[test]
     fn every_file_loads_and_is_what_its_name_says() {
         let paths = paths();
-        assert!(paths.len() >= 14, "{} golden files", paths.len());
+        assert!(paths.len() >= 48, "{} golden files", paths.len());
         for path in paths {
             let golden = load(&path).unwrap();
             assert_eq!(path.file_stem().unwrap(), golden.name.as_str());

@@ -3,6 +3,10 @@
 
 pub mod adapters;
 pub mod compare;
+pub mod conditioning;
 pub mod golden;
 pub mod problem;
+pub mod restrict;
 pub mod run;
+pub mod steps;
+pub mod targets;

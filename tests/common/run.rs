@@ -169,6 +169,11 @@ pub fn on_cpu(executor: &cpu::Executor, problem: &Problem) -> Outputs {
     for plan in &plans {
         executor.run(plan, &mut buffers).unwrap();
     }
+    host_outputs(&buffers)
+}
+
+/// What a run left in host buffers.
+pub fn host_outputs(buffers: &cpu::Buffers) -> Outputs {
     let wanted = FORWARD_OUTPUTS.iter().chain(BACKWARD_OUTPUTS);
     wanted
         .filter_map(|&(role, name)| Some((name, buffers.get(role)?.to_vec())))

@@ -1,10 +1,164 @@
-//! Placeholder.
+//! `bcnorm demo`: the norm at work on photographs, end to end.
+//!
+//! Photographs become feature maps ([`filters`]), the GPU normalizes them and differentiates
+//! ([`engine`], [`norm`]), every output is checked ([`check`]) and timed ([`timing`]), and the
+//! maps are drawn before and after ([`pictures`]).
+
+mod check;
+mod draw;
+mod engine;
+mod filters;
+mod norm;
+mod output;
+mod parallel;
+mod photos;
+mod pictures;
+mod report;
+mod timing;
+
+use crate::case::Outputs;
+use anyhow::{Result, bail, ensure};
+use bcnorm::BcNormDesc;
+use engine::Engine;
+use filters::{CHANNELS, GROUPS};
+use indicatif::ProgressBar;
+use norm::Stats;
+use output::{Folder, SUMMARY};
+use photos::Photo;
+use report::Report;
+use std::io::Write as _;
+use std::path::PathBuf;
 
 /// Arguments of `bcnorm demo`.
 #[derive(clap::Args, Debug)]
-pub struct Args {}
+#[command(after_help = "\
+Makes 32 feature maps of each photograph with a fixed bank of colour, blur, edge, Gabor and texture \
+filters; normalizes them on the GPU as a layer in training does, forward and backward; checks every \
+output against f64 arithmetic; and draws the maps before and after.
+
+Files: input.png; features-before.png, features-after.png and gradient.png, all maps on a sheet; \
+histograms-before.png and histograms-after.png, a plot per group; summary.json, the numbers.
+
+Examples:
+  bcnorm demo                          the photographs that come with the program
+  bcnorm demo cat.jpg --output cat     one of yours
+  bcnorm demo *.jpg --groups 4         several as a batch
+  bcnorm demo --adapter llvmpipe       another device (bcnorm info lists them)")]
+pub struct Args {
+    /// JPEG or PNG files, the batch; all take the size of the first [default: four that come with the program]
+    #[arg(value_name = "PHOTO")]
+    photos: Vec<PathBuf>,
+    /// Folder to write into
+    #[arg(long, value_name = "DIR", default_value = "demo-output")]
+    output: PathBuf,
+    /// A part of an adapter's name or backend [default: the best adapter]
+    #[arg(long, value_name = "NAME")]
+    adapter: Option<String>,
+    /// Number of groups, a divisor of 32
+    #[arg(long, value_name = "G", default_value_t = GROUPS.len())]
+    groups: usize,
+    /// The statistics that normalize the channels
+    #[arg(long, value_enum, default_value_t = Stats::Batch)]
+    stats: Stats,
+    /// Run on the library's CPU executor, without any GPU
+    #[arg(long, conflicts_with = "adapter")]
+    cpu: bool,
+    /// Reduce photographs that the device cannot hold at full size
+    #[arg(long)]
+    shrink: bool,
+    /// Replace files of the same names that no earlier demo wrote
+    #[arg(long)]
+    force: bool,
+}
 
 /// Runs it.
-pub fn run(_args: Args) -> anyhow::Result<()> {
-    anyhow::bail!("not there yet")
+pub fn run(args: Args) -> Result<()> {
+    BcNormDesc::new(CHANNELS, args.groups).validate()?;
+    let folder = Folder::new(&args.output, args.force)?;
+    let originals = match args.photos.as_slice() {
+        [] => photos::bundled()?,
+        paths => paths
+            .iter()
+            .map(|path| photos::open(path))
+            .collect::<Result<_>>()?,
+    };
+    let engine = Engine::open(args.adapter.as_deref(), args.cpu)?;
+    let room = engine.room(4 * CHANNELS as u64);
+    let fitted = photos::fit(originals, &room, args.shrink)?;
+    let photos = fitted.photos.as_slice();
+    let size = photos
+        .first()
+        .map_or((1, 1), |photo| (photo.width, photo.height));
+    ensure!(
+        args.stats == Stats::Estimate || !of_one_colour(photos),
+        "all pixels have the same colour, so no feature varies and there is nothing to normalize: \
+         give another photograph, or several, or --stats estimate"
+    );
+
+    let progress = progress(photos.len() * GROUPS.len() + args.groups + 9);
+    let step = || progress.inc(1);
+    progress.set_message("filtering");
+    let maps = filters::feature_maps(photos, &step);
+    let mut case = norm::case(maps, photos.len(), size, args.groups, args.stats);
+    progress.set_message("normalizing, forward");
+    let first = engine.run(&case)?;
+    step();
+    progress.set_message("normalizing, forward and backward");
+    case.grad_y = Some(norm::loss_gradient(&first.y, size));
+    let outputs = engine.run(&case)?;
+    step();
+    progress.set_message("checking against f64");
+    let errors = check::errors(&case, &outputs, &step);
+    progress.set_message("timing");
+    let times = timing::measure(&case, &engine)?;
+    step();
+    let report = Report {
+        engine: &engine,
+        photos,
+        notes: &fitted.notes,
+        stats: args.stats,
+        repeatable: same_bits(&first, &outputs),
+        case: &case,
+        outputs: &outputs,
+        errors,
+        times,
+    };
+    progress.set_message("drawing");
+    let pictures = pictures::draw(photos, &case, &outputs, &step)?;
+    // First, so that the folder is known as ours should a later file fail.
+    let summary = format!("{:#}\n", report.json());
+    folder.write(SUMMARY, summary.as_bytes())?;
+    for (name, picture) in pictures {
+        folder.write(name, &picture)?;
+    }
+    progress.finish_and_clear();
+
+    report.write(folder.path(), &mut std::io::stdout().lock())?;
+    std::io::stdout().flush()?;
+    let failures = report.failures();
+    if !failures.is_empty() {
+        bail!("wrong beyond the bar: {}", failures.join(", "));
+    }
+    ensure!(report.repeatable, "two runs gave y with different bits");
+    Ok(())
+}
+
+/// Whether nothing varies: a single pixel, or many that are equal.
+fn of_one_colour(photos: &[Photo]) -> bool {
+    (0..3).all(|channel| {
+        let mut values = photos.iter().flat_map(|photo| photo.channel(channel));
+        let first = values.next();
+        values.all(|value| Some(value) == first)
+    })
+}
+
+fn progress(steps: usize) -> ProgressBar {
+    let bar = crate::progress::bar(steps, "demo");
+    bar.enable_steady_tick(std::time::Duration::from_millis(100));
+    bar
+}
+
+fn same_bits(first: &Outputs, second: &Outputs) -> bool {
+    let bits = |outputs: &Outputs| -> Vec<u32> { outputs.y.iter().map(|v| v.to_bits()).collect() };
+    bits(first) == bits(second)
 }

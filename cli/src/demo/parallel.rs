@@ -28,7 +28,9 @@ pub fn map<T: Send, R: Send>(
     let mut results: Vec<Option<R>> = jobs.size_hint().1.map_or(Vec::new(), |len| {
         std::iter::repeat_with(|| None).take(len).collect()
     });
-    for_each(jobs.zip(&mut results), |(job, result)| *result = Some(work(job)));
+    for_each(jobs.zip(&mut results), |(job, result)| {
+        *result = Some(work(job))
+    });
     results.into_iter().flatten().collect()
 }
 

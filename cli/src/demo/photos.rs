@@ -8,10 +8,7 @@ use std::path::Path;
 
 /// Name and file of the photographs in the program; their terms are in assets/photos/README.md.
 const BUNDLED: [(&str, &[u8]); 4] = [
-    (
-        "chelsea",
-        include_bytes!("../../assets/photos/chelsea.jpg"),
-    ),
+    ("chelsea", include_bytes!("../../assets/photos/chelsea.jpg")),
     (
         "astronaut",
         include_bytes!("../../assets/photos/astronaut.jpg"),
@@ -64,17 +61,17 @@ pub fn open(path: &Path) -> Result<Original> {
     ensure!(!path.is_dir(), "{shown} is a folder: name a JPEG or PNG");
     let reader = ImageReader::open(path).with_context(|| format!("cannot read {shown}"))?;
     let name = path.file_stem().unwrap_or(path.as_os_str());
-    decode(name.to_string_lossy().into_owned(), reader).with_context(|| format!("cannot use {shown}"))
+    decode(name.to_string_lossy().into_owned(), reader)
+        .with_context(|| format!("cannot use {shown}"))
 }
 
 fn decode<R: BufRead + Seek>(name: String, mut reader: ImageReader<R>) -> Result<Original> {
     // What a file is, its first bytes say; its name may lie.
     reader.clear_format();
+    // The limit is checked below, where the message can name it.
+    reader.no_limits();
     let reader = reader.with_guessed_format()?;
-    ensure!(
-        reader.format().is_some(),
-        "it is no JPEG or PNG (nor another kind of picture that is known here)"
-    );
+    ensure!(reader.format().is_some(), "it is no JPEG or PNG");
     let mut decoder = reader.into_decoder()?;
     let (width, height) = decoder.dimensions();
     ensure!(width > 0 && height > 0, "it has no pixels");
@@ -129,10 +126,10 @@ pub fn fit(originals: Vec<Original>, room: &Room, shrink: bool) -> Result<Fitted
         );
         ensure!(
             shrink,
-            "{} of {width} x {height} pixels make feature maps of {} MiB, and {} takes {} MiB: give \
-             --shrink to have them reduced to {} x {}, choose another device with --adapter, or use \
-             the processor with --cpu",
-            if count == 1 { "a photograph".to_owned() } else { format!("{count} photographs") },
+            "the feature maps of {count} photograph{} of {width} x {height} pixels take {} MiB, and \
+             {} holds tensors of {} MiB: give --shrink to have photographs reduced to {} x {}, \
+             choose another device with --adapter, or use the processor with --cpu",
+            if count == 1 { "" } else { "s" },
             needed >> 20,
             room.owner,
             room.bytes >> 20,
@@ -160,12 +157,12 @@ fn bytes((width, height): (u32, u32), count: u64, room: &Room) -> u128 {
 /// The largest size of the same shape that fits, or one pixel.
 fn reduced(size: (u32, u32), count: u64, room: &Room) -> (u32, u32) {
     let factor = (room.bytes as f64 / bytes(size, count, room) as f64).sqrt();
+    let pixels = room.bytes / count.saturating_mul(room.bytes_per_pixel).max(1);
+    let pixels = u32::try_from(pixels.max(1)).unwrap_or(u32::MAX);
     let scaled = |length: u32| ((f64::from(length) * factor) as u32).max(1);
-    // Where one side has come to its least, the other must give more.
-    let most = room.bytes / (count.max(1) * room.bytes_per_pixel).max(1);
-    let (width, height) = (scaled(size.0), scaled(size.1));
-    let least = |other: u32| (most / u64::from(other)).clamp(1, u64::from(u32::MAX)) as u32;
-    (width.min(least(height)), height.min(least(width.min(least(height)))))
+    // A side of one pixel cannot give its share: the other is cut instead.
+    let width = scaled(size.0).min(pixels);
+    (width, scaled(size.1).min(pixels / width))
 }
 
 fn resized(original: Original, (width, height): (u32, u32)) -> (Photo, Option<String>) {
@@ -174,8 +171,16 @@ fn resized(original: Original, (width, height): (u32, u32)) -> (Photo, Option<St
     if was == (width, height) {
         return (planar(name, &image), None);
     }
+    // Rounding to whole pixels is no crop.
+    let skew = u64::from(was.0) * u64::from(height);
+    let skew = skew.abs_diff(u64::from(was.1) * u64::from(width));
+    let how = if skew > u64::from(was.0.max(was.1)) {
+        "resized and cropped"
+    } else {
+        "resized"
+    };
     let note = format!(
-        "{name} is {} x {}: resized and cropped to {width} x {height}",
+        "{name} is {} x {}: {how} to {width} x {height}",
         was.0, was.1
     );
     let image = image.resize_to_fill(width, height, FilterType::CatmullRom);
@@ -212,7 +217,11 @@ mod tests {
     }
 
     fn original(width: u32, height: u32) -> Original {
-        decode("p".into(), ImageReader::new(Cursor::new(png(width, height)))).unwrap()
+        decode(
+            "p".into(),
+            ImageReader::new(Cursor::new(png(width, height))),
+        )
+        .unwrap()
     }
 
     fn room(bytes: u64) -> Room {
@@ -254,7 +263,12 @@ mod tests {
     fn all_take_the_size_of_the_first() {
         let originals = vec![original(20, 10), original(7, 30), original(20, 10)];
         let fitted = fit(originals, &room(u64::MAX), false).unwrap();
-        assert!(fitted.photos.iter().all(|p| (p.width, p.height) == (20, 10)));
+        assert!(
+            fitted
+                .photos
+                .iter()
+                .all(|p| (p.width, p.height) == (20, 10))
+        );
         assert_eq!(
             fitted.notes,
             ["p is 7 x 30: resized and cropped to 20 x 10"]
@@ -335,6 +349,9 @@ mod tests {
         let path = folder.path().join("photo.jpg");
         std::fs::write(&path, png(5, 4)).unwrap();
         let original = open(&path).unwrap();
-        assert_eq!((original.name.as_str(), original.image.width()), ("photo", 5));
+        assert_eq!(
+            (original.name.as_str(), original.image.width()),
+            ("photo", 5)
+        );
     }
 }

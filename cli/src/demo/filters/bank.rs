@@ -32,7 +32,14 @@ pub const GROUPS: [Group; 8] = [
     Group {
         name: "colour",
         channels: ["red", "green", "blue", "luma"],
-        compute: |p| [p.red.clone(), p.green.clone(), p.blue.clone(), p.luma.clone()],
+        compute: |p| {
+            [
+                p.red.clone(),
+                p.green.clone(),
+                p.blue.clone(),
+                p.luma.clone(),
+            ]
+        },
     },
     Group {
         name: "opponent colours",
@@ -56,12 +63,22 @@ pub const GROUPS: [Group; 8] = [
     },
     Group {
         name: "Gabor, lines",
-        channels: ["line 6 px 0°", "line 6 px 45°", "line 6 px 90°", "line 6 px 135°"],
+        channels: [
+            "line 6 px 0°",
+            "line 6 px 45°",
+            "line 6 px 90°",
+            "line 6 px 135°",
+        ],
         compute: |p| ANGLES.map(|angle| gabor(&p.luma, 6.0, angle, Phase::Line)),
     },
     Group {
         name: "Gabor, edges",
-        channels: ["edge 14 px 0°", "edge 14 px 45°", "edge 14 px 90°", "edge 14 px 135°"],
+        channels: [
+            "edge 14 px 0°",
+            "edge 14 px 45°",
+            "edge 14 px 90°",
+            "edge 14 px 135°",
+        ],
         compute: |p| ANGLES.map(|angle| gabor(&p.luma, 14.0, angle, Phase::Edge)),
     },
     Group {
@@ -181,14 +198,17 @@ mod tests {
     }
 
     fn map<'a>(maps: &'a [f32], area: usize, n: usize, name: &str) -> &'a [f32] {
-        let c = channel_names().iter().position(|&other| other == name).unwrap();
+        let c = channel_names()
+            .iter()
+            .position(|&other| other == name)
+            .unwrap();
         &maps[(n * CHANNELS + c) * area..][..area]
     }
 
     #[test]
     fn there_are_as_many_names_as_maps_and_each_is_its_own() {
         let names = channel_names();
-        assert!(CHANNELS >= 32);
+        const { assert!(CHANNELS >= 32) };
         let distinct: std::collections::BTreeSet<_> = names.iter().collect();
         assert_eq!(distinct.len(), CHANNELS);
     }
@@ -219,14 +239,22 @@ mod tests {
     fn maps_lie_where_the_tensor_has_them() {
         let photos = [10.0, 20.0].map(|gray| photo(3, 2, |x, _| [gray + x as f32; 3]));
         let maps = feature_maps(&photos, &|| {});
-        assert_eq!(map(&maps, 6, 0, "green"), [10.0, 11.0, 12.0, 10.0, 11.0, 12.0]);
-        assert_eq!(map(&maps, 6, 1, "green"), [20.0, 21.0, 22.0, 20.0, 21.0, 22.0]);
+        assert_eq!(
+            map(&maps, 6, 0, "green"),
+            [10.0, 11.0, 12.0, 10.0, 11.0, 12.0]
+        );
+        assert_eq!(
+            map(&maps, 6, 1, "green"),
+            [20.0, 21.0, 22.0, 20.0, 21.0, 22.0]
+        );
     }
 
     #[test]
     fn a_single_pixel_and_a_line_of_pixels_have_maps() {
         for (width, height) in [(1, 1), (1, 40), (40, 1)] {
-            let noise = photo(width, height, |x, y| [(x * 91 % 256) as f32, (y * 57 % 256) as f32, 7.0]);
+            let noise = photo(width, height, |x, y| {
+                [(x * 91 % 256) as f32, (y * 57 % 256) as f32, 7.0]
+            });
             let maps = feature_maps(&[noise], &|| {});
             assert_eq!(maps.len(), CHANNELS * width * height);
             assert!(maps.iter().all(|value| value.is_finite()));
@@ -241,7 +269,9 @@ mod tests {
         let middle = 32 * 64 + 32;
         for name in ["variance 2 px", "variance 6 px"] {
             let value = map(&maps, 4096, 0, name)[middle];
-            assert!((value / 1e4 - 1.0).abs() < 1e-3, "{name}: {value}");
+            // Where the Gaussian is cut, one stripe weighs more than its neighbour: by its last
+            // tap, 0.2%, in the mean and twice that in squares.
+            assert!((value / 1e4 - 1.0).abs() < 5e-3, "{name}: {value}");
         }
         // Brightness 0 with 200 on both sides.
         let laplacian = map(&maps, 4096, 0, "Laplacian")[middle];

@@ -43,9 +43,15 @@ pub fn gabor(plane: &Plane, wavelength: f64, degrees: f64, phase: Phase) -> Plan
     let frequency = std::f64::consts::TAU / wavelength;
     let envelope = Taps::gaussian(sigma);
     // With sum 1 over the plane, half of the envelope's weight meets a wave of its own length.
-    let norm = 2.0 / (0..=2 * radius).map(|i| bell(i as f64 - radius as f64, sigma)).sum::<f64>().powi(2);
-    let wave_x = |f: fn(f64) -> f64| Taps::sample(radius, |x| bell(x, sigma) * f(frequency * cos * x));
-    let wave_y = |f: fn(f64) -> f64| Taps::sample(radius, |y| bell(y, sigma) * f(frequency * sin * y));
+    let norm = 2.0
+        / (0..=2 * radius)
+            .map(|i| bell(i as f64 - radius as f64, sigma))
+            .sum::<f64>()
+            .powi(2);
+    let wave_x =
+        |f: fn(f64) -> f64| Taps::sample(radius, |x| bell(x, sigma) * f(frequency * cos * x));
+    let wave_y =
+        |f: fn(f64) -> f64| Taps::sample(radius, |y| bell(y, sigma) * f(frequency * sin * y));
     let term = |row: Taps, column: Taps, factor: f64| Term {
         row: row.scaled(factor),
         column,
@@ -108,7 +114,9 @@ mod tests {
             ("sobel", 8.0, 0.72, sobel),
             ("line, 6 px", 6.0, 0.3, |p, a| gabor(p, 6.0, a, Phase::Line)),
             ("edge, 6 px", 6.0, 0.3, |p, a| gabor(p, 6.0, a, Phase::Edge)),
-            ("edge, 14 px", 14.0, 0.3, |p, a| gabor(p, 14.0, a, Phase::Edge)),
+            ("edge, 14 px", 14.0, 0.3, |p, a| {
+                gabor(p, 14.0, a, Phase::Edge)
+            }),
         ];
         for (name, wavelength, most, filter) in filters {
             for angle in ANGLES {

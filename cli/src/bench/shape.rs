@@ -1,0 +1,177 @@
+//! Shapes to measure, and data of those shapes.
+
+use crate::case::Case;
+use anyhow::{Result, bail, ensure};
+use bcnorm::{ChannelStats, Mode, TensorDesc};
+use std::fmt;
+
+/// A shape (N, C, *spatial) and its groups.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shape {
+    /// (N, C, *spatial).
+    pub dims: Vec<usize>,
+    /// G.
+    pub groups: usize,
+}
+
+/// What is measured where no shape is named: stages of a ResNet-50 and a detector.
+pub const DEFAULTS: [&[usize]; 5] = [
+    &[8, 64, 56, 56],
+    &[4, 256, 56, 56],
+    &[2, 256, 100, 152],
+    &[16, 512, 7, 7],
+    &[1, 64, 224, 224],
+];
+
+/// Reads sizes such as `8,64,56,56` or `8x64x56x56`.
+pub fn parse_dims(text: &str) -> Result<Dims, String> {
+    let text = text.trim_matches(|c: char| "()[] ".contains(c));
+    text.split([',', 'x'])
+        .map(|size| size.trim().parse::<usize>())
+        .collect::<Result<Vec<usize>, _>>()
+        .map(Dims)
+        .map_err(|_| "expected sizes N,C,H,W, such as 8,64,56,56".to_owned())
+}
+
+/// Sizes (N, C, *spatial) from the command line.
+#[derive(Debug, Clone)]
+pub struct Dims(pub Vec<usize>);
+
+impl Shape {
+    /// A shape with a number of groups; 32 without one, or the largest divisor of C below.
+    pub fn new(dims: &[usize], groups: Option<usize>) -> Result<Self> {
+        let tensor = TensorDesc::new(dims)?;
+        ensure!(
+            tensor.elements() > 0,
+            "a tensor of shape {dims:?} is empty: there is nothing to measure"
+        );
+        let channels = dims[1];
+        let groups = match groups {
+            Some(groups) if groups == 0 || !channels.is_multiple_of(groups) => {
+                bail!("{groups} groups do not divide the {channels} channels of {dims:?}")
+            }
+            Some(groups) => groups,
+            None => (1..=32.min(channels))
+                .rev()
+                .find(|groups| channels.is_multiple_of(*groups))
+                .unwrap_or(1),
+        };
+        Ok(Self {
+            dims: dims.to_vec(),
+            groups,
+        })
+    }
+
+    /// A training case of this shape: normal data, each channel with a mean and a deviation of its
+    /// own; the same data on every run.
+    pub fn case(&self) -> Case {
+        let mut random = Random(0x0bc0_0921);
+        let channels = self.dims[1];
+        let elements: usize = self.dims.iter().product();
+        let row_len = elements / (self.dims[0] * channels);
+        let mut vary = |len: usize, mean: f32, std: f32| -> Vec<f32> {
+            (0..len).map(|_| mean + std * random.normal()).collect()
+        };
+        let means = vary(channels, 1.0, 3.0);
+        let mut x = vary(elements, 0.0, 1.0);
+        for (row, values) in x.chunks_exact_mut(row_len).enumerate() {
+            let channel = row % channels;
+            let std = 0.5 + (channel % 5) as f32;
+            for value in values {
+                *value = means[channel] + std * *value;
+            }
+        }
+        let running_var = vary(channels, 2.0, 0.3);
+        Case {
+            dims: self.dims.clone(),
+            num_groups: self.groups,
+            eps: 1e-5,
+            stats: ChannelStats::default(),
+            mode: Mode::Train,
+            x,
+            grad_y: Some(vary(elements, 0.1, 1.0)),
+            bn_weight: vary(channels, 1.0, 0.2),
+            bn_bias: vary(channels, 0.0, 0.3),
+            weight: vary(self.groups, 1.0, 0.2),
+            bias: vary(self.groups, 0.0, 0.3),
+            running_mean: means.iter().map(|mean| mean + 0.1).collect(),
+            running_var: running_var.into_iter().map(f32::abs).collect(),
+            num_batches_tracked: 0,
+        }
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sizes: Vec<String> = self.dims.iter().map(usize::to_string).collect();
+        write!(f, "({})", sizes.join(", "))
+    }
+}
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Nearly normal: the sum of four uniform numbers, scaled to variance 1.
+    fn normal(&mut self) -> f32 {
+        let bits = self.bits();
+        let sum: f32 = (0..4)
+            .map(|i| (bits >> (16 * i) & 0xffff) as f32 / 65_536.0 - 0.5)
+            .sum();
+        sum * 3f32.sqrt()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_divide() {
+        assert_eq!(Shape::new(&[1, 64, 4], None).unwrap().groups, 32);
+        assert_eq!(Shape::new(&[1, 48, 4], None).unwrap().groups, 24);
+        assert_eq!(Shape::new(&[1, 37, 4], None).unwrap().groups, 1);
+        assert_eq!(Shape::new(&[1, 12, 4], None).unwrap().groups, 12);
+        for (dims, groups) in [
+            (&[1, 12, 4][..], 5),
+            (&[1, 12, 4], 0),
+            (&[0, 12], 1),
+            (&[1], 1),
+        ] {
+            Shape::new(dims, Some(groups)).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn shapes_are_read() {
+        assert_eq!(parse_dims("8,64,56,56").unwrap().0, [8, 64, 56, 56]);
+        assert_eq!(parse_dims("(8, 64, 56)").unwrap().0, [8, 64, 56]);
+        assert_eq!(parse_dims("8x64").unwrap().0, [8, 64]);
+        for wrong in ["", "8,,4", "a", "8,-4"] {
+            parse_dims(wrong).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn data_is_what_it_says() {
+        let case = Shape::new(&[3, 6, 50, 7], None).unwrap().case();
+        case.check().unwrap();
+        assert!(case.running_var.iter().all(|var| *var > 0.5));
+        let mut random = Random(1);
+        let values: Vec<f32> = (0..100_000).map(|_| random.normal()).collect();
+        let mean = values.iter().sum::<f32>() / 1e5;
+        let var = values.iter().map(|v| v * v).sum::<f32>() / 1e5;
+        assert!(
+            mean.abs() < 0.02 && (var - 1.0).abs() < 0.02,
+            "{mean} {var}"
+        );
+    }
+}

@@ -1,0 +1,371 @@
+//! What is measured: the plans of one shape on one device, and what they must yield.
+
+use super::Direction;
+use super::shape::Shape;
+use super::timing::{Candidate, measure_on_cpu};
+use crate::case::{
+    Case, Outputs, Resident, cpu_buffers, errors, named, oracle, run_on_cpu, run_on_gpu,
+};
+use crate::device::guarded;
+use anyhow::{Context as _, Result, ensure};
+use bcnorm::gpu::headless::Gpu;
+use bcnorm::gpu::{Bound, Pipelines, Prepared, Tables};
+use bcnorm::{BackwardOptions, BcNormDesc, Mode, Plan, TensorDesc, cpu, oracle};
+use std::collections::BTreeMap;
+
+/// Results further than this from the oracle are not timed.
+const MAX_ERROR: f64 = 5e-6;
+
+/// One shape's data and what must come of it.
+pub struct Reference {
+    shape: Shape,
+    training: Part,
+    /// Only where eval is measured.
+    eval: Option<Part>,
+}
+
+/// A case, what it should yield, and what a device made of it.
+struct Part {
+    case: Case,
+    expected: oracle::Output,
+    got: Option<Outputs>,
+}
+
+/// Worst errors per direction.
+pub struct Errors {
+    training: BTreeMap<String, f64>,
+    eval: BTreeMap<String, f64>,
+}
+
+impl Reference {
+    /// Makes the data and asks the oracle.
+    pub fn new(shape: &Shape, directions: &[Direction]) -> Result<Self> {
+        let mut training = shape.case();
+        let mut eval = training.clone();
+        eval.mode = Mode::Eval;
+        eval.grad_y = None;
+        if !directions.contains(&Direction::Backward) {
+            training.grad_y = None;
+        }
+        let eval = match directions.contains(&Direction::Eval) {
+            true => Some(Part::new(eval)?),
+            false => None,
+        };
+        Ok(Self {
+            shape: shape.clone(),
+            training: Part::new(training)?,
+            eval,
+        })
+    }
+
+    /// The shape.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// The training case.
+    pub fn training(&self) -> &Case {
+        &self.training.case
+    }
+
+    /// Runs everything once on poisoned buffers and compares with the oracle.
+    pub fn check(&mut self, gpu: &Gpu, pipelines: &Pipelines) -> Result<Errors> {
+        let run = |case: &Case| run_on_gpu(case, gpu, pipelines);
+        Ok(Errors {
+            training: self.training.check(run)?,
+            eval: match &mut self.eval {
+                Some(eval) => eval.check(run)?,
+                None => BTreeMap::new(),
+            },
+        })
+    }
+}
+
+impl Part {
+    fn new(case: Case) -> Result<Self> {
+        case.check()?;
+        Ok(Self {
+            expected: oracle(&case),
+            case,
+            got: None,
+        })
+    }
+
+    fn check(
+        &mut self,
+        run: impl FnOnce(&Case) -> Result<Outputs>,
+    ) -> Result<BTreeMap<String, f64>> {
+        let got = run(&self.case)?;
+        let errors = errors(&got, &self.expected);
+        for (name, error) in &errors {
+            // An error is never NaN.
+            ensure!(
+                *error <= MAX_ERROR,
+                "{name} is wrong by {error:.1e} (mode {:?}), so it is not timed",
+                self.case.mode
+            );
+        }
+        self.got = Some(got);
+        Ok(errors)
+    }
+}
+
+impl Errors {
+    /// The worst error of a direction's outputs.
+    pub fn of(&self, direction: Direction) -> f64 {
+        let worst = |errors: &BTreeMap<String, f64>, backward: bool| {
+            errors
+                .iter()
+                .filter(|(name, _)| name.starts_with("grad_") == backward)
+                .fold(0.0, |worst: f64, (_, &error)| worst.max(error))
+        };
+        match direction {
+            Direction::Forward => worst(&self.training, false),
+            Direction::Backward => worst(&self.training, true),
+            Direction::Eval => worst(&self.eval, false),
+        }
+    }
+}
+
+/// Checks that a device takes the plans of a shape, before anything of that size is made.
+pub fn check_fits(shape: &Shape, gpu: &Gpu, pipelines: &Pipelines) -> Result<()> {
+    let tensor = TensorDesc::new(&shape.dims)?;
+    let norm = BcNormDesc::new(shape.dims[1], shape.groups);
+    let (mode, tuning) = (Mode::Train, pipelines.tuning());
+    let forward = Plan::forward(&norm, &tensor, mode, tuning)?;
+    let options = BackwardOptions::default();
+    let backward = Plan::backward(&norm, &tensor, mode, options, tuning)?;
+    guarded(gpu, || {
+        pipelines.prepare(forward)?;
+        pipelines.prepare(backward)?;
+        Ok(())
+    })
+}
+
+/// Plans and buffers on a device.
+pub struct Subject {
+    training: Plans,
+    eval: Option<Plans>,
+}
+
+struct Plans {
+    forward: Prepared,
+    backward: Option<Prepared>,
+    tables: Tables,
+    buffers: Resident,
+}
+
+impl Subject {
+    /// Compiles and uploads.
+    pub fn new(gpu: &Gpu, pipelines: &Pipelines, reference: &Reference) -> Result<Self> {
+        guarded(gpu, || {
+            Ok(Self {
+                training: Plans::new(gpu, pipelines, &reference.training.case)?,
+                eval: match &reference.eval {
+                    Some(eval) => Some(Plans::new(gpu, pipelines, &eval.case)?),
+                    None => None,
+                },
+            })
+        })
+    }
+
+    /// Makes the bind groups.
+    pub fn bind(&self) -> Result<BoundSubject<'_>> {
+        let training = self.training.buffers.bindings(&self.training.tables);
+        Ok(BoundSubject {
+            subject: self,
+            forward: self.training.forward.bind(&training)?,
+            backward: match &self.training.backward {
+                Some(backward) => Some(backward.bind(&training)?),
+                None => None,
+            },
+            eval: match &self.eval {
+                Some(plans) => {
+                    let bindings = plans.buffers.bindings(&plans.tables);
+                    Some(plans.forward.bind(&bindings)?)
+                }
+                None => None,
+            },
+        })
+    }
+
+    /// Makes sure that what was timed wrote the very bits that were checked.
+    pub fn check_written(
+        &self,
+        gpu: &Gpu,
+        reference: &Reference,
+        directions: &[Direction],
+    ) -> Result<()> {
+        compare(gpu, &self.training, &reference.training, |name| {
+            directions.iter().any(|direction| match direction {
+                Direction::Forward => name == "y",
+                Direction::Backward => name.starts_with("grad_"),
+                Direction::Eval => false,
+            })
+        })?;
+        match (&self.eval, &reference.eval) {
+            (Some(plans), Some(part)) => compare(gpu, plans, part, |name| name == "y"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Compares those outputs that repetitions do not change (the running statistics move on).
+fn compare(gpu: &Gpu, plans: &Plans, part: &Part, counts: impl Fn(&str) -> bool) -> Result<()> {
+    let checked = part.got.as_ref().context("nothing was checked")?;
+    let written = pollster::block_on(plans.buffers.read(&part.case, gpu))?;
+    for ((name, checked), (_, written)) in named(checked).into_iter().zip(named(&written)) {
+        let same = checked.len() == written.len()
+            && checked
+                .iter()
+                .zip(written)
+                .all(|(a, b)| a.to_bits() == b.to_bits());
+        ensure!(!counts(name) || same, "{name} differs");
+    }
+    Ok(())
+}
+
+impl Plans {
+    fn new(gpu: &Gpu, pipelines: &Pipelines, case: &Case) -> Result<Self> {
+        let (forward, backward) = case.plans(pipelines.tuning())?;
+        let forward = pipelines.prepare(forward)?;
+        let backward = match backward {
+            Some(plan) => Some(pipelines.prepare(plan)?),
+            None => None,
+        };
+        let mut tables = forward.create_tables(None);
+        if let Some(backward) = &backward {
+            tables = backward.create_tables(Some(&tables));
+        }
+        Ok(Self {
+            forward,
+            backward,
+            tables,
+            buffers: Resident::new(case, &gpu.device),
+        })
+    }
+}
+
+/// A subject ready to be recorded.
+pub struct BoundSubject<'a> {
+    subject: &'a Subject,
+    forward: Bound<'a>,
+    backward: Option<Bound<'a>>,
+    eval: Option<Bound<'a>>,
+}
+
+impl BoundSubject<'_> {
+    /// Runs forward once: backward reads the tables it saves, and what backward times must be what
+    /// was checked.
+    pub fn prime(&self, gpu: &Gpu) {
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        self.forward.encode(&mut encoder);
+        gpu.queue.submit([encoder.finish()]);
+    }
+
+    fn bound(&self, direction: Direction) -> &Bound<'_> {
+        // A direction that is not there is not asked for.
+        match direction {
+            Direction::Forward => &self.forward,
+            Direction::Backward => self.backward.as_ref().unwrap_or(&self.forward),
+            Direction::Eval => self.eval.as_ref().unwrap_or(&self.forward),
+        }
+    }
+
+    /// The plan of a direction.
+    pub fn plan(&self, direction: Direction) -> &Plan {
+        let Subject { training, eval } = self.subject;
+        let prepared = match direction {
+            Direction::Forward => Some(&training.forward),
+            Direction::Backward => training.backward.as_ref(),
+            Direction::Eval => eval.as_ref().map(|plans| &plans.forward),
+        };
+        prepared.unwrap_or(&training.forward).plan()
+    }
+
+    /// Tensor-sized bytes that a direction moves.
+    pub fn tensor_bytes(&self, direction: Direction) -> u64 {
+        self.plan(direction).tensor_bytes()
+    }
+
+    /// A direction, to be timed.
+    pub fn candidate(&self, direction: Direction) -> Candidate<'_> {
+        let bound = self.bound(direction);
+        Candidate::new(self.plan(direction).steps().len(), move |pass| {
+            bound.encode_in_pass(pass);
+        })
+    }
+
+    /// Its steps, to be timed one by one.
+    pub fn step_candidates(&self, direction: Direction) -> impl Iterator<Item = Candidate<'_>> {
+        let bound = self.bound(direction);
+        (0..self.plan(direction).steps().len())
+            .map(move |index| Candidate::new(1, move |pass| bound.encode_step(pass, index)))
+    }
+}
+
+/// Checks and times the CPU executor: milliseconds per direction.
+pub fn on_cpu(
+    reference: &Reference,
+    directions: &[Direction],
+    executor: &cpu::Executor,
+) -> Result<Vec<f64>> {
+    let check = |part: &Part| -> Result<()> {
+        let errors = errors(&run_on_cpu(&part.case, executor)?, &part.expected);
+        for (name, error) in errors {
+            ensure!(
+                error <= MAX_ERROR,
+                "{name} is wrong by {error:.1e} on the CPU executor (mode {:?}), so it is not timed",
+                part.case.mode
+            );
+        }
+        Ok(())
+    };
+    check(&reference.training)?;
+    if let Some(eval) = &reference.eval {
+        check(eval)?;
+    }
+    directions
+        .iter()
+        .map(|&direction| {
+            let part = match (direction, &reference.eval) {
+                (Direction::Eval, Some(eval)) => eval,
+                _ => &reference.training,
+            };
+            let (forward, backward) = part.case.plans(&executor.tuning())?;
+            let mut buffers = cpu_buffers(&part.case);
+            executor.run(&forward, &mut buffers)?;
+            let plan = match (direction, &backward) {
+                (Direction::Backward, Some(backward)) => backward,
+                _ => &forward,
+            };
+            measure_on_cpu(|| Ok(executor.run(plan, &mut buffers)?))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_result_is_not_timed() {
+        let shape = Shape::new(&[2, 6, 5, 5], None).unwrap();
+        let mut reference = Reference::new(&shape, &Direction::ALL).unwrap();
+        let executor = cpu::Executor::new();
+        let part = &mut reference.training;
+        part.check(|case| run_on_cpu(case, &executor)).unwrap();
+        for wrong in [f32::NAN, 1e-3] {
+            let error = part.check(|case| {
+                let mut outputs = run_on_cpu(case, &executor)?;
+                if let Some(gradients) = &mut outputs.gradients {
+                    gradients.x[7] += wrong;
+                }
+                Ok(outputs)
+            });
+            assert!(error.unwrap_err().to_string().contains("grad_x is wrong"));
+        }
+        let ms = on_cpu(&reference, &Direction::ALL, &executor).unwrap();
+        assert!(ms.len() == 3 && ms.iter().all(|ms| *ms > 0.0));
+    }
+}

@@ -1,0 +1,137 @@
+//! Time on the GPU by the wall clock: many repetitions in one submission, so that submitting and
+//! waiting do not show, and candidates in turn, so that a machine's slow moments hit them all.
+
+use anyhow::{Result, ensure};
+use bcnorm::gpu::headless::Gpu;
+use indicatif::ProgressBar;
+use std::time::{Duration, Instant};
+
+/// Most dispatches of a submission, however short they are.
+const MAX_DISPATCHES: u32 = 20_000;
+
+/// Something to time.
+pub struct Candidate<'a> {
+    record: Box<dyn Fn(&mut wgpu::ComputePass<'_>) + 'a>,
+    max_repeats: u32,
+    repeats: u32,
+    samples: Vec<f64>,
+}
+
+impl<'a> Candidate<'a> {
+    /// What `record` records, `dispatches` of them.
+    pub fn new(dispatches: usize, record: impl Fn(&mut wgpu::ComputePass<'_>) + 'a) -> Self {
+        Self {
+            record: Box::new(record),
+            max_repeats: (MAX_DISPATCHES / dispatches.max(1) as u32).max(1),
+            repeats: 1,
+            samples: Vec::new(),
+        }
+    }
+
+    /// Median of one repetition, in milliseconds.
+    pub fn median_ms(&self) -> f64 {
+        median(&self.samples)
+    }
+
+    /// Seconds that one submission takes.
+    fn submit(&self, gpu: &Gpu) -> Result<f64> {
+        // Recorded before the clock starts.
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        for _ in 0..self.repeats {
+            (self.record)(&mut pass);
+        }
+        drop(pass);
+        let commands = encoder.finish();
+        let start = Instant::now();
+        gpu.queue.submit([commands]);
+        gpu.device.poll(wgpu::PollType::wait_indefinitely())?;
+        Ok(start.elapsed().as_secs_f64())
+    }
+
+    /// Finds how many repetitions make a submission of the wanted length.
+    fn calibrate(&mut self, gpu: &Gpu, target: f64) -> Result<()> {
+        // The first is slower than any other: caches, pages, lazy compilation.
+        self.submit(gpu)?;
+        loop {
+            let seconds = self.submit(gpu)?;
+            if seconds >= 0.7 * target || self.repeats >= self.max_repeats {
+                return Ok(());
+            }
+            // Short submissions are mostly overhead: grow step by step.
+            let factor = (target / seconds.max(1e-6)).clamp(1.5, 16.0);
+            let repeats = (f64::from(self.repeats) * factor).ceil();
+            self.repeats = (repeats as u32).min(self.max_repeats);
+        }
+    }
+}
+
+/// How much to measure.
+#[derive(Debug, Clone, Copy)]
+pub struct Effort {
+    /// How long a submission should take.
+    pub submission: Duration,
+    /// How many of them: the median counts.
+    pub rounds: u32,
+}
+
+/// Times all candidates, in turn.
+pub fn measure(
+    gpu: &Gpu,
+    candidates: &mut [Candidate<'_>],
+    effort: Effort,
+    bar: &ProgressBar,
+) -> Result<()> {
+    for candidate in candidates.iter_mut() {
+        candidate.calibrate(gpu, effort.submission.as_secs_f64())?;
+    }
+    for _ in 0..effort.rounds {
+        for candidate in candidates.iter_mut() {
+            let seconds = candidate.submit(gpu)?;
+            let each = 1e3 * seconds / f64::from(candidate.repeats);
+            candidate.samples.push(each);
+        }
+        bar.inc(1);
+    }
+    ensure!(
+        candidates.iter().all(|c| c.median_ms() > 0.0),
+        "the clock of this machine is too coarse to time anything"
+    );
+    Ok(())
+}
+
+/// Median of CPU work, in milliseconds: three runs at least, then until half a second is over.
+pub fn measure_on_cpu(mut work: impl FnMut() -> Result<()>) -> Result<f64> {
+    work()?;
+    let begin = Instant::now();
+    let mut samples = Vec::new();
+    while samples.len() < 3 || (begin.elapsed() < Duration::from_millis(500) && samples.len() < 99)
+    {
+        let start = Instant::now();
+        work()?;
+        samples.push(1e3 * start.elapsed().as_secs_f64());
+    }
+    Ok(median(&samples))
+}
+
+fn median(samples: &[f64]) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match sorted.len() {
+        0 => 0.0,
+        n if n % 2 == 1 => sorted[n / 2],
+        n => f64::midpoint(sorted[n / 2 - 1], sorted[n / 2]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::median;
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert_eq!(median(&[]), 0.0);
+    }
+}

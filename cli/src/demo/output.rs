@@ -1,0 +1,119 @@
+//! The folder that the demo writes into.
+
+use crate::store::Destination;
+use anyhow::{Context as _, Result, ensure};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Every file that the demo writes.
+pub const FILES: [&str; 7] = [
+    "input.png",
+    "features-before.png",
+    "features-after.png",
+    "gradient.png",
+    "histograms-before.png",
+    "histograms-after.png",
+    SUMMARY,
+];
+
+/// The file that says whose the others are.
+pub const SUMMARY: &str = "summary.json";
+
+/// Who wrote a summary.
+pub const MADE_BY: &str = "bcnorm demo";
+
+/// A folder in which the demo may write its files.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+}
+
+impl Folder {
+    /// A folder that need not exist. Files of an earlier demo may be replaced; other files of the
+    /// same names only with `force`.
+    pub fn new(path: &Path, force: bool) -> Result<Self> {
+        let shown = path.display();
+        ensure!(
+            path.is_dir() || path.symlink_metadata().is_err(),
+            "cannot write into {shown}: it is no folder"
+        );
+        let there = FILES
+            .iter()
+            .find(|file| path.join(file).symlink_metadata().is_ok());
+        if let Some(file) = there {
+            ensure!(
+                force || is_ours(path),
+                "{shown} has a {file} that no earlier demo wrote: choose another folder with \
+                 --output, or replace it with --force"
+            );
+        }
+        Ok(Self {
+            path: path.to_owned(),
+        })
+    }
+
+    /// Writes a file, whole or not at all; makes the folder if need be.
+    pub fn write(&self, file: &str, bytes: &[u8]) -> Result<()> {
+        let shown = self.path.display();
+        fs::create_dir_all(&self.path)
+            .with_context(|| format!("cannot make the folder {shown}"))?;
+        Destination::new(&self.path.join(file), true)?.write(bytes)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Whether an earlier demo wrote into the folder.
+fn is_ours(path: &Path) -> bool {
+    let Ok(text) = fs::read(path.join(SUMMARY)) else {
+        return false;
+    };
+    serde_json::from_slice::<serde_json::Value>(&text)
+        .is_ok_and(|summary| summary.get("made_by").is_some_and(|name| name == MADE_BY))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_files_of_an_earlier_demo_are_replaced() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("a/b");
+        let folder = Folder::new(&path, false).unwrap();
+        assert!(!path.exists(), "made before there is anything to write");
+        folder.write("input.png", b"one").unwrap();
+        assert_eq!(fs::read(path.join("input.png")).unwrap(), b"one");
+
+        let error = Folder::new(&path, false).unwrap_err().to_string();
+        assert!(
+            error.contains("input.png") && error.contains("--force"),
+            "{error}"
+        );
+        Folder::new(&path, true).unwrap();
+
+        folder
+            .write(SUMMARY, br#"{"made_by": "somebody"}"#)
+            .unwrap();
+        Folder::new(&path, false).unwrap_err();
+        folder
+            .write(SUMMARY, br#"{"made_by": "bcnorm demo"}"#)
+            .unwrap();
+        let folder = Folder::new(&path, false).unwrap();
+        folder.write("input.png", b"two").unwrap();
+        assert_eq!(fs::read(path.join("input.png")).unwrap(), b"two");
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn other_files_do_not_matter() {
+        let parent = tempfile::tempdir().unwrap();
+        fs::write(parent.path().join("photo.jpg"), "theirs").unwrap();
+        Folder::new(parent.path(), false).unwrap();
+        let error = Folder::new(&parent.path().join("photo.jpg"), true).unwrap_err();
+        assert!(error.to_string().contains("no folder"), "{error}");
+    }
+}
