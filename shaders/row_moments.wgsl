@@ -31,10 +31,20 @@ fn loose_chunk(span: Span, q: u32) -> Moments {
     let i1 = loose_word(span, q + LANES);
     let i2 = loose_word(span, q + 2u * LANES);
     let i3 = loose_word(span, q + 3u * LANES);
-    let w0 = x[readable(i0)];
-    let w1 = x[readable(i1)];
-    let w2 = x[readable(i2)];
-    let w3 = x[readable(i3)];
+    let w0 = x[i0];
+    var w1 = Word(0.0);
+    var w2 = Word(0.0);
+    var w3 = Word(0.0);
+    // Words behind the last loose one may lie behind the tensor.
+    if (q + LANES < span.loose) {
+        w1 = x[i1];
+    }
+    if (q + 2u * LANES < span.loose) {
+        w2 = x[i2];
+    }
+    if (q + 3u * LANES < span.loose) {
+        w3 = x[i3];
+    }
     let m0 = loose_mask(span, i0);
     let m1 = loose_mask(span, i1);
     let m2 = loose_mask(span, i2);

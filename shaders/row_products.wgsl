@@ -60,8 +60,8 @@ fn row_products(
     for (var q = lane; q < span.loose; q = q + LANES) {
         let i = loose_word(span, q);
         let mask = loose_mask(span, i);
-        let v = select(zero, grad_y[readable(i)] - g, mask);
-        let u = select(zero, (x[readable(i)] - k) - d, mask);
+        let v = select(zero, grad_y[i] - g, mask);
+        let u = select(zero, (x[i] - k) - d, mask);
         sum = sum + v;
         x_sum = x_sum + u;
         product = product + v * u;

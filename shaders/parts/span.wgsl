@@ -44,8 +44,3 @@ fn loose_word(span: Span, q: u32) -> u32 {
 fn loose_mask(span: Span, word: u32) -> Mask {
     return word_mask(word * WIDTH, span.begin, span.end);
 }
-
-// Where to read it: behind the tensor's end any word will do, its mask is empty.
-fn readable(word: u32) -> u32 {
-    return min(word, params.num_words - 1u);
-}

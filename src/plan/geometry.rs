@@ -92,8 +92,13 @@ fn check(tuning: &Tuning) -> Result<(), Error> {
 fn split(row_words: u32, rows: u64, max_lanes: u32, tuning: &Tuning) -> Result<Split, Error> {
     let row_words = row_words.max(1);
     let per_lane = tuning.words_per_lane.max(1);
+    // A lane for each share of words; more, down to a word each, while rows alone make too few
+    // invocations.
+    let alone = u64::from(tuning.min_invocations).div_ceil(rows.max(1));
+    let alone = u32::try_from(alone).unwrap_or(u32::MAX).min(row_words);
     let lanes = row_words
         .div_ceil(per_lane)
+        .max(alone)
         .checked_next_power_of_two()
         .unwrap_or(max_lanes)
         .min(max_lanes);

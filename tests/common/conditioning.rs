@@ -51,6 +51,20 @@ pub fn bounds(problem: &Problem, expected: &Expected) -> BTreeMap<&'static str, 
         .collect()
 }
 
+/// What of a channel matters.
+struct Channel {
+    /// Mean in force.
+    mean: f64,
+    /// 1 / sqrt(V + 1e-5).
+    rstd: f64,
+    /// The batch's deviation.
+    std: f64,
+    /// Largest |x-hat|.
+    x_hat: f64,
+    /// Its root mean square.
+    x_hat_rms: f64,
+}
+
 /// What of a (sample, group) matters.
 struct Kappa {
     /// How much larger the z of the group's rows are than the group's deviation: roundings of z
@@ -58,6 +72,8 @@ struct Kappa {
     kappa: f64,
     /// Largest |z-hat|.
     z_hat: f64,
+    /// Its root mean square.
+    z_hat_rms: f64,
     /// 1 / sqrt(W + eps).
     rstd: f64,
 }
@@ -96,8 +112,13 @@ fn natural_sizes(p: &Problem) -> BTreeMap<&'static str, f64> {
             _ => (batch_mean, batch_var),
         };
         let rstd = 1.0 / (var + 1e-5).sqrt();
-        let x_hat = largest(column(c).map(|x| ((x - mean) * rstd).abs()));
-        stats.push((mean, rstd, x_hat, batch_var.sqrt()));
+        stats.push(Channel {
+            mean,
+            rstd,
+            std: batch_var.sqrt(),
+            x_hat: largest(column(c).map(|x| (x - mean).abs())) * rstd,
+            x_hat_rms: (batch_var + (batch_mean - mean).powi(2)).sqrt() * rstd,
+        });
     }
 
     let mut y = 0.0f64;
@@ -108,14 +129,14 @@ fn natural_sizes(p: &Problem) -> BTreeMap<&'static str, f64> {
         for g in 0..groups {
             let cs = g * size..(g + 1) * size;
             let z = cs.clone().flat_map(|c| {
-                let (mean, rstd, ..) = stats[c];
+                let Channel { mean, rstd, .. } = stats[c];
                 let (w, b) = (f64::from(p.bn_weight[c]), f64::from(p.bn_bias[c]));
                 row(n, c)
                     .iter()
                     .map(move |&x| (f64::from(x) - mean) * rstd * w + b)
             });
-            let (mean, var) = mean_var(z.clone());
-            let sigma = (var + f64::from(p.norm.eps)).sqrt();
+            let (mean, var_z) = mean_var(z.clone());
+            let sigma = (var_z + f64::from(p.norm.eps)).sqrt();
             let rstd = if sigma > 0.0 { 1.0 / sigma } else { 0.0 };
             let biases = cs.clone().map(|c| f64::from(p.bn_bias[c]));
             let widest = largest(
@@ -124,7 +145,9 @@ fn natural_sizes(p: &Problem) -> BTreeMap<&'static str, f64> {
                     .map(|b| (b - f64::from(p.bn_bias[cs.start])).abs()),
             );
             let rows = cs.clone().map(|c| {
-                let (mean, rstd, _, std) = stats[c];
+                let Channel {
+                    mean, rstd, std, ..
+                } = stats[c];
                 let row_mean = row(n, c).iter().map(|&x| f64::from(x)).sum::<f64>() / len as f64;
                 let w = f64::from(p.bn_weight[c]).abs() * rstd;
                 w * ((row_mean - mean).abs() + std)
@@ -132,6 +155,7 @@ fn natural_sizes(p: &Problem) -> BTreeMap<&'static str, f64> {
             let group = Kappa {
                 kappa: (largest(rows) + 2.0 * widest) * rstd,
                 z_hat: largest(z.map(|z| (z - mean).abs())) * rstd,
+                z_hat_rms: var_z.sqrt() * rstd,
                 rstd,
             };
             let w = f64::from(p.weight[g]).abs();
@@ -148,22 +172,26 @@ fn natural_sizes(p: &Problem) -> BTreeMap<&'static str, f64> {
             for c in cs {
                 dz[n * channels + c] = (scale * most, scale * var.sqrt());
             }
-            weight[g] += (size * len) as f64 * var.sqrt() * (1.0 + group.kappa);
+            weight[g] += (size * len) as f64 * var.sqrt() * (group.z_hat_rms + group.kappa);
         }
     }
 
     let (mut x, mut bn_weight, mut bn_bias) = (0.0f64, 0.0f64, 0.0f64);
     let flows = p.mode == Mode::Train && matches!(p.norm.stats, ChannelStats::Batch { .. });
-    for (c, &(_, rstd, x_hat, _)) in stats.iter().enumerate() {
+    for (c, channel) in stats.iter().enumerate() {
         let rows = || (0..samples).map(|n| dz[n * channels + c]);
-        let scale = f64::from(p.bn_weight[c]).abs() * rstd;
+        let scale = f64::from(p.bn_weight[c]).abs() * channel.rstd;
         // The channel's two means are at most the root mean square.
         let rms = (rows().map(|(_, rms)| rms * rms).sum::<f64>() / samples as f64).sqrt();
-        let means = if flows { rms * (1.0 + x_hat) } else { 0.0 };
+        let means = if flows {
+            rms * (1.0 + channel.x_hat)
+        } else {
+            0.0
+        };
         x = x.max(scale * (largest(rows().map(|(most, _)| most)) + means));
         let sum = len as f64 * rows().map(|(_, rms)| rms).sum::<f64>();
         bn_bias = bn_bias.max(sum);
-        bn_weight = bn_weight.max(sum * x_hat);
+        bn_weight = bn_weight.max(sum * channel.x_hat_rms);
     }
     BTreeMap::from([
         ("y", y),

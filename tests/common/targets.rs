@@ -3,11 +3,11 @@
 use super::adapters;
 use super::problem::Problem;
 use super::run::{self, Outputs};
-use bcnorm::Tuning;
 use bcnorm::cpu::Executor;
 use bcnorm::gpu::Pipelines;
 use bcnorm::gpu::headless::{DeviceLimits, Gpu};
 use bcnorm::tuning::AdapterClass;
+use bcnorm::{BackwardOptions, Error, Tuning};
 
 /// An executor of plans.
 pub struct Target {
@@ -45,6 +45,16 @@ impl Target {
         }
     }
 
+    /// The error with which it refuses to prepare the problem, if it does.
+    pub fn refuses(&self, problem: &Problem) -> Option<Error> {
+        let (_, pipelines) = self.device.as_ref()?;
+        let plans = run::plans(problem, BackwardOptions::default(), pipelines.tuning()).unwrap();
+        let mut refusals = plans
+            .into_iter()
+            .filter_map(|plan| pipelines.prepare(plan).err());
+        refusals.next()
+    }
+
     pub fn tuning(&self) -> Tuning {
         match &self.device {
             Some((_, pipelines)) => *pipelines.tuning(),
@@ -73,17 +83,21 @@ pub fn with_tuning(tuning: Tuning) -> Vec<Target> {
         .collect()
 }
 
-/// The adapter for large tensors: a real GPU if there is one, then llvmpipe on Vulkan (several
-/// times faster than the other software adapters), then what there is.
+/// Every adapter, for large tensors: a real GPU first, then llvmpipe on Vulkan (several times faster
+/// than the other software adapters), then what there is.
+pub fn by_speed(limits: DeviceLimits) -> Vec<Target> {
+    let mut gpus = adapters::gpus(limits);
+    gpus.sort_by_key(|(name, gpu)| match Tuning::for_device(&gpu.device).class {
+        AdapterClass::Gpu => 0,
+        _ if name == "llvmpipe-vulkan" => 1,
+        _ => 2,
+    });
+    let gpus = gpus.into_iter();
+    gpus.map(|(name, gpu)| Target::gpu(&name, gpu, None))
+        .collect()
+}
+
+/// The first of [`by_speed`].
 pub fn fastest(limits: DeviceLimits) -> Target {
-    let mut all = adapters::all();
-    let real = |a: &wgpu::Adapter| Tuning::for_adapter(&a.get_info()).class == AdapterClass::Gpu;
-    let index = all
-        .iter()
-        .position(|(_, adapter)| real(adapter))
-        .or_else(|| all.iter().position(|(name, _)| name == "llvmpipe-vulkan"))
-        .unwrap_or(0);
-    let (name, adapter) = all.swap_remove(index);
-    let gpu = pollster::block_on(Gpu::on(adapter, limits));
-    Target::gpu(&name, gpu.unwrap_or_else(|e| panic!("{name}: {e}")), None)
+    by_speed(limits).swap_remove(0)
 }

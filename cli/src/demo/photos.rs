@@ -344,6 +344,26 @@ mod tests {
     }
 
     #[test]
+    fn photographs_are_turned_upright() {
+        use image::ImageEncoder as _;
+        use image::codecs::png::PngEncoder;
+        // TIFF, little-endian, one entry: orientation (0x112), a short, 6: turn right.
+        let mut exif = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0".to_vec();
+        exif.extend([0; 4]);
+        let mut file = Vec::new();
+        let mut encoder = PngEncoder::new(&mut file);
+        encoder.set_exif_metadata(exif).unwrap();
+        let pixels = [[10; 3], [20; 3], [30; 3], [40; 3], [50; 3], [60; 3]].concat();
+        let kind = image::ExtendedColorType::Rgb8;
+        encoder.write_image(&pixels, 3, 2, kind).unwrap();
+        let original = decode("p".into(), ImageReader::new(Cursor::new(file))).unwrap();
+        let fitted = fit(vec![original], &room(u64::MAX), false).unwrap();
+        let photo = &fitted.photos[0];
+        assert_eq!((photo.width, photo.height), (2, 3));
+        assert_eq!(photo.channel(0), [40.0, 10.0, 50.0, 20.0, 60.0, 30.0]);
+    }
+
+    #[test]
     fn a_name_may_lie_about_the_format() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("photo.jpg");

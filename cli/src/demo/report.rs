@@ -234,7 +234,8 @@ impl Report<'_> {
                 Stats::Batch => "batch",
                 Stats::Estimate => "estimate",
             },
-            "eps": self.case.eps,
+            // Its shortest decimals, not those of the f32 in f64.
+            "eps": self.case.eps.to_string().parse::<f64>().ok(),
             "channels": channel_names(),
             "errors": self.errors,
             "bar": BAR,
