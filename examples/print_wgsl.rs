@@ -30,6 +30,7 @@ fn main() {
         width: number(2, 4),
         aligned: !arguments.iter().any(|argument| argument == "unaligned"),
         accumulate: false,
+        fence: false,
     };
     print!("{}", wgsl(&spec));
 }

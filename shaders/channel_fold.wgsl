@@ -12,7 +12,7 @@ fn channel_of(c: u32, pivot: f32, offset: f32, variance: f32) -> Channel {
     let v = variance + params.channel_eps;
     let rstd = reciprocal_std(v);
     let weight = bn_weight[c];
-    let scale = weight * rstd;
+    let scale = rounded(weight * rstd);
     let scale_low = product_rest(weight, rstd, scale) + weight * reciprocal_std_rest(v, rstd);
     return Channel(pivot, offset, rstd, scale, scale_low, bn_bias[c], 0.0, 0.0);
 }
@@ -35,7 +35,7 @@ fn batch_statistics(c: u32, batch: Moments) -> Channel {
 fn estimated_statistics(c: u32, batch: Moments) -> Channel {
     let speed = params.momentum;
     let old_mean = running_mean[c];
-    let delta = (batch.pivot - old_mean) + batch.offset;
+    let delta = rounded(batch.pivot - old_mean) + batch.offset;
     let second_moment = batch.m2 / f32(batch.count) + delta * delta;
     let variance = (1.0 - speed) * running_var[c] + speed * second_moment;
     let near_batch = speed > 0.5;
@@ -66,7 +66,7 @@ fn channel_fold(
     var left = vec2<f32>(0.0, 0.0);
     for (var i = lane; i < params.entries; i = i + LANES) {
         let part = channel_parts[i * params.columns + c];
-        let delta = (part.pivot - batch.pivot) + (part.offset - batch.offset);
+        let delta = rounded(part.pivot - batch.pivot) + (part.offset - batch.offset);
         let count = f32(part.count);
         left = left + vec2<f32>(count * delta, part.m2 + count * (delta * delta));
     }

@@ -9,7 +9,7 @@
 
 // Mean of dy over the row, less the group's mean.
 fn grad_above_mean(entry: Products, mean: Moments) -> f32 {
-    return (entry.pivot - mean.pivot) + (entry.sum / f32(params.row_len) - mean.offset);
+    return rounded(entry.pivot - mean.pivot) + (entry.sum / f32(params.row_len) - mean.offset);
 }
 
 // Sum of (dy - mean of dy) u over the row.
@@ -73,7 +73,7 @@ fn group_fold_backward(
         let channel = channels[first_channel + i];
         let entry = products[first_row + i];
         let above = above_group_mean(row, channel, group);
-        let rest = grad_above_mean(entry, mean) - c * above;
+        let rest = rounded(grad_above_mean(entry, mean) - c * above);
         let inner = centred_product(entry) - c * (channel.scale * row.m2);
         left = left + vec2<f32>(len * rest, channel.scale * inner + (len * rest) * above);
     }
@@ -101,7 +101,7 @@ fn group_fold_backward(
         let entry = products[first_row + i];
         let above = above_group_mean(row, channel, group);
         let m2 = channel.scale * row.m2;
-        let rest = (grad_above_mean(entry, mean) - c * above) - (shift + c_left * above);
+        let rest = rounded(grad_above_mean(entry, mean) - c * above) - (shift + c_left * above);
         let inner = (centred_product(entry) - c * m2) - c_left * m2;
         let t1 = scale * len * (rest + kept * above);
         let t2 = scale * (inner + kept * m2);

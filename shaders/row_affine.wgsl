@@ -6,7 +6,7 @@
 @group(0) @binding(3) var<storage, read_write> y: array<Word>;
 
 fn map(word: Word, a: Affine) -> Word {
-    return ((word - Word(a.pivot)) - Word(a.offset)) * Word(a.scale) + Word(a.shift);
+    return (rounded_word(word - Word(a.pivot)) - Word(a.offset)) * Word(a.scale) + Word(a.shift);
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)

@@ -41,10 +41,10 @@ fn row_products(
         let v1 = grad_y[first + LANES] - g;
         let v2 = grad_y[first + 2u * LANES] - g;
         let v3 = grad_y[first + 3u * LANES] - g;
-        let u0 = (x[first] - k) - d;
-        let u1 = (x[first + LANES] - k) - d;
-        let u2 = (x[first + 2u * LANES] - k) - d;
-        let u3 = (x[first + 3u * LANES] - k) - d;
+        let u0 = rounded_word(x[first] - k) - d;
+        let u1 = rounded_word(x[first + LANES] - k) - d;
+        let u2 = rounded_word(x[first + 2u * LANES] - k) - d;
+        let u3 = rounded_word(x[first + 3u * LANES] - k) - d;
         sum0 = sum0 + v0;
         sum1 = sum1 + v1;
         sum2 = sum2 + v2;
@@ -61,7 +61,7 @@ fn row_products(
         let i = loose_word(span, q);
         let mask = loose_mask(span, i);
         let v = select(zero, grad_y[i] - g, mask);
-        let u = select(zero, (x[i] - k) - d, mask);
+        let u = select(zero, rounded_word(x[i] - k) - d, mask);
         sum = sum + v;
         x_sum = x_sum + u;
         product = product + v * u;

@@ -46,6 +46,6 @@ pub struct Params {
     pub channel_eps: f32,
     /// Momentum, or the moving speed of the estimates.
     pub momentum: f32,
-    /// Padding to a multiple of 16 bytes.
-    pub _pad: u32,
+    /// 0, and no compiler knows it: what `rounded` in params.wgsl hides values behind.
+    pub zero: u32,
 }

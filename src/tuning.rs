@@ -43,6 +43,9 @@ pub struct Tuning {
     pub entries_per_lane: u32,
     /// Batches of more samples than this are folded in two steps.
     pub samples_per_segment: u32,
+    /// Whether to hide differences from shader compilers that reorder them: free where kernels wait
+    /// for memory.
+    pub fence: bool,
     /// Most workgroups in one dimension of a dispatch (65,535 by WebGPU's default).
     pub max_workgroups: u32,
 }
@@ -61,6 +64,7 @@ impl Tuning {
         fold_lanes: 64,
         entries_per_lane: 4,
         samples_per_segment: 1024,
+        fence: true,
         max_workgroups: 65_535,
     };
 
@@ -78,6 +82,7 @@ impl Tuning {
         fold_lanes: 1,
         entries_per_lane: 4096,
         samples_per_segment: 256,
+        fence: false,
         max_workgroups: 65_535,
     };
 
@@ -92,10 +97,14 @@ impl Tuning {
 
     /// The tuning for an adapter: software adapters are known by their device type.
     pub fn for_adapter(info: &wgpu::AdapterInfo) -> Tuning {
-        match info.device_type {
-            wgpu::DeviceType::Cpu => Tuning::SOFTWARE,
-            _ if is_software(&info.name) => Tuning::SOFTWARE,
-            _ => Tuning::GPU,
+        if info.device_type != wgpu::DeviceType::Cpu && !is_software(&info.name) {
+            return Tuning::GPU;
+        }
+        // Mesa and SwiftShader keep the order; DX12's compiler, before WARP, may not.
+        let keeps_order = matches!(info.backend, wgpu::Backend::Vulkan | wgpu::Backend::Gl);
+        Tuning {
+            fence: !keeps_order,
+            ..Tuning::SOFTWARE
         }
     }
 

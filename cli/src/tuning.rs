@@ -3,11 +3,12 @@
 use anyhow::{Context as _, Result, bail};
 use bcnorm::Tuning;
 
-/// Every number of a tuning, by name. (Taken apart in full, so that a field added to the library
+/// Every number of a tuning, by name; its one switch, `fence`, is 0 or 1 to the command. (Taken apart in full, so that a field added to the library
 /// does not compile until it is listed here.)
 pub fn fields(tuning: &mut Tuning) -> [(&'static str, &mut u32); 11] {
     let Tuning {
         class: _,
+        fence: _,
         workgroup_size,
         reduce_lanes,
         map_lanes,
@@ -37,9 +38,11 @@ pub fn fields(tuning: &mut Tuning) -> [(&'static str, &mut u32); 11] {
 
 /// Names and numbers of a tuning.
 pub fn listed(mut tuning: Tuning) -> Vec<(&'static str, u32)> {
+    let fence = ("fence", u32::from(tuning.fence));
     fields(&mut tuning)
         .into_iter()
         .map(|(name, value)| (name, *value))
+        .chain([fence])
         .collect()
 }
 
@@ -52,11 +55,17 @@ pub fn apply(tuning: &mut Tuning, setting: &str) -> Result<()> {
         .trim()
         .parse()
         .with_context(|| format!("--tune {setting}: \"{value}\" is no whole number"))?;
+    if name.trim() == "fence" && value <= 1 {
+        tuning.fence = value == 1;
+        return Ok(());
+    }
     let mut fields = fields(tuning);
     let names = fields.each_ref().map(|(name, _)| *name).join(", ");
     match fields.iter_mut().find(|(known, _)| *known == name.trim()) {
         Some((_, field)) => **field = value,
-        None => bail!("--tune {setting}: there is no \"{name}\"; there are {names}"),
+        None => {
+            bail!("--tune {setting}: there is no \"{name}\"; there are {names}, and fence (0 or 1)")
+        }
     }
     Ok(())
 }
@@ -76,7 +85,15 @@ mod tests {
                 ..Tuning::GPU
             }
         );
-        for wrong in ["fold_lanes", "fold_lanes=x", "nothing=3", "fold_lanes=-1"] {
+        apply(&mut tuning, "fence=0").unwrap();
+        assert!(!tuning.fence);
+        for wrong in [
+            "fence=2",
+            "fold_lanes",
+            "fold_lanes=x",
+            "nothing=3",
+            "fold_lanes=-1",
+        ] {
             apply(&mut tuning, wrong).unwrap_err();
         }
     }

@@ -11,7 +11,7 @@ fn merge_moments(a: Moments, b: Moments) -> Moments {
     let count = a.count + b.count;
     let fraction_a = f32(a.count) / f32(count);
     let fraction_b = f32(b.count) / f32(count);
-    let delta = (b.pivot - a.pivot) + (b.offset - a.offset);
+    let delta = rounded(b.pivot - a.pivot) + (b.offset - a.offset);
     let from_a = a.offset + delta * fraction_b;
     let from_b = b.offset - delta * fraction_a;
     // False for NaN: from_b is NaN then too, since delta is.

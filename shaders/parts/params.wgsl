@@ -15,7 +15,7 @@ struct Params {
     eps: f32,
     channel_eps: f32,
     momentum: f32,
-    pad: u32,
+    zero: u32,
 }
 
 const TRAINING: u32 = 1u;
@@ -24,3 +24,10 @@ const CUMULATIVE: u32 = 4u;
 const ACCUMULATE_PARAMETERS: u32 = 8u;
 
 @group(0) @binding(0) var<uniform> params: Params;
+
+// The value, rounded to f32 here. Compilers may carry sums and products across (Metal's fast math
+// makes (x - k) - d of x - (k + d), and all may contract a product into a sum); none looks through
+// integers and a zero that it does not know.
+fn rounded(v: f32) -> f32 {
+    return bitcast<f32>(bitcast<u32>(v) ^ params.zero);
+}

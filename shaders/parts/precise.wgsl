@@ -6,8 +6,9 @@ fn upper_half(v: f32) -> f32 {
     return bitcast<f32>(bitcast<u32>(v) & 0xfffff000u);
 }
 
-// a b less its rounded value p (Dekker 1971), without a fused multiply-add, which WGSL does not
-// promise. A compiler that contracts or reorders this changes only the last bit that it recovers.
+// a b less its rounded value p = rounded(a * b) (Dekker 1971), without a fused multiply-add, which
+// WGSL does not promise. A compiler that contracts or reorders the sum changes only the last bit that
+// it recovers.
 fn product_rest(a: f32, b: f32, p: f32) -> f32 {
     let a_high = upper_half(a);
     let b_high = upper_half(b);
@@ -21,9 +22,9 @@ fn product_rest(a: f32, b: f32, p: f32) -> f32 {
 // What 1 / sqrt(v) has more than r: a step of Newton's with the residual 1 - v r r to twice the
 // precision.
 fn reciprocal_std_rest(v: f32, r: f32) -> f32 {
-    let vr = v * r;
-    let vrr = vr * r;
-    let residual = ((1.0 - vrr) - product_rest(vr, r, vrr)) - product_rest(v, r, vr) * r;
+    let vr = rounded(v * r);
+    let vrr = rounded(vr * r);
+    let residual = (rounded(1.0 - vrr) - product_rest(vr, r, vrr)) - product_rest(v, r, vr) * r;
     // Outside of this range the products overflow or vanish.
     return select(0.0, 0.5 * r * residual, v > 1e-25 && v < 1e25);
 }
@@ -37,19 +38,20 @@ fn reciprocal_std(v: f32) -> f32 {
 
 // Mean of x over a row, less the channel's mean.
 fn x_above_mean(row: Moments, channel: Channel) -> f32 {
-    return (row.pivot - channel.mean_pivot) + (row.offset - channel.mean_offset);
+    return rounded(row.pivot - channel.mean_pivot) + (row.offset - channel.mean_offset);
 }
 
 // Mean of the channel part's output z over a row, less the channel's bias: rounded, and what the
 // rounding left.
 fn row_shift(row: Moments, channel: Channel) -> vec2<f32> {
     let above = x_above_mean(row, channel);
-    let shift = channel.scale * above;
+    let shift = rounded(channel.scale * above);
     return vec2<f32>(shift, product_rest(channel.scale, above, shift) + channel.scale_low * above);
 }
 
 // Mean of z over a row, less the group's mean.
 fn above_group_mean(row: Moments, channel: Channel, group: Group) -> f32 {
     let shift = row_shift(row, channel);
-    return ((channel.bias - group.mean_pivot) + (shift.x - group.mean_offset)) + (shift.y - group.mean_rest);
+    let high = rounded(channel.bias - group.mean_pivot) + rounded(shift.x - group.mean_offset);
+    return rounded(high) + (shift.y - group.mean_rest);
 }

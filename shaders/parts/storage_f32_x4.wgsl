@@ -20,3 +20,12 @@ fn mask_count(mask: Mask) -> u32 {
     let ones = select(vec4<u32>(0u), vec4<u32>(1u), mask);
     return (ones.x + ones.y) + (ones.z + ones.w);
 }
+
+// As `rounded`, where FENCE asks for it: it is free on a GPU, which waits for memory, but not on a
+// processor.
+fn rounded_word(word: Word) -> Word {
+    if (FENCE) {
+        return bitcast<vec4<f32>>(bitcast<vec4<u32>>(word) ^ vec4<u32>(params.zero));
+    }
+    return word;
+}

@@ -341,4 +341,7 @@ pub struct Spec {
     pub aligned: bool,
     /// Whether the tensor output is added to what is there.
     pub accumulate: bool,
+    /// Whether tensor kernels hide their first differences from the compiler, which may otherwise
+    /// reorder them (Metal, DX12).
+    pub fence: bool,
 }

@@ -29,7 +29,11 @@ pub fn wgsl(spec: &Spec) -> String {
     ] {
         let _ = writeln!(text, "const {name}: u32 = {value}u;");
     }
-    for (name, value) in [("ALIGNED", spec.aligned), ("ACCUMULATE", spec.accumulate)] {
+    for (name, value) in [
+        ("ALIGNED", spec.aligned),
+        ("ACCUMULATE", spec.accumulate),
+        ("FENCE", spec.fence),
+    ] {
         let _ = writeln!(text, "const {name}: bool = {value};");
     }
     for part in parts(kernel.family, spec) {

@@ -153,6 +153,7 @@ impl Builder<'_> {
             width: 1,
             aligned: true,
             accumulate: false,
+            fence: false,
         }
     }
 
@@ -165,6 +166,7 @@ impl Builder<'_> {
             width: self.geometry.width,
             aligned: self.geometry.aligned,
             accumulate: false,
+            fence: self.tuning.fence,
         }
     }
 

@@ -251,6 +251,7 @@ mod tests {
             width: 4,
             aligned: true,
             accumulate: false,
+            fence: false,
         };
         assert_eq!(
             workgroups(&spec, 8 * 65_535, &Tuning::SOFTWARE),
