@@ -1,4 +1,4 @@
-//! The CPU executor: runs plans with the mirrors in [`stages`](crate::stages), in f32, on several
+//! The CPU executor: runs plans with the mirrors in [`stages`], in f32, on several
 //! threads.
 
 use crate::error::Error;
