@@ -70,7 +70,7 @@ fn channel_fold(
         let count = f32(part.count);
         left = left + vec2<f32>(count * delta, part.m2 + count * (delta * delta));
     }
-    left = reduce_sums(vec4<f32>(left, 0.0, 0.0), local).xy;
+    left = reduce_pair(left, local);
     batch.offset = batch.offset + left.x / max(f32(batch.count), 1.0);
     batch.m2 = left.y;
     if (active_item && lane == 0u) {

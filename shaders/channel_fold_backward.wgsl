@@ -24,7 +24,7 @@ fn channel_fold_backward(
         let part = gradient_parts[i * params.columns + column];
         pair = pair + vec2<f32>(part.bias, part.weight);
     }
-    pair = reduce_sums(vec4<f32>(pair, 0.0, 0.0), local).xy;
+    pair = reduce_pair(pair, local);
     if (!active_item || lane != 0u) {
         return;
     }

@@ -39,21 +39,27 @@ fn group_fold(
     moments = reduce_moments(moments, local);
     var group = Group(moments.pivot, moments.offset, 0.0, 0.0, weight[g], 0.0, 0.0, 0.0);
 
-    // A second look from the mean just found: what is left of the mean, and the spread about it.
+    // Two more looks from the mean just found: what is left of it (relative to the first row, so
+    // that rows of one mean leave exactly that), then the spread about it.
+    let first = above_group_mean(rows[first_row], channels[first_channel], group);
     var left = vec2<f32>(0.0, 0.0);
+    for (var i = lane; i < size; i = i + LANES) {
+        let row = rows[first_row + i];
+        let above = above_group_mean(row, channels[first_channel + i], group);
+        left.x = left.x + f32(row.count) * (above - first);
+    }
+    group.mean_rest = first + reduce_pair(left, local).x / f32(moments.count);
+    var spread = vec2<f32>(0.0, 0.0);
     for (var i = lane; i < size; i = i + LANES) {
         let row = rows[first_row + i];
         let channel = channels[first_channel + i];
         let above = above_group_mean(row, channel, group);
-        let len = f32(row.count);
-        left = left + vec2<f32>(len * above, channel.scale * channel.scale * row.m2 + len * (above * above));
+        spread.x = spread.x + (channel.scale * channel.scale * row.m2 + f32(row.count) * (above * above));
     }
-    left = reduce_sums(vec4<f32>(left, 0.0, 0.0), local).xy / f32(moments.count);
+    group.rstd = reciprocal_std(reduce_pair(spread, local).x / f32(moments.count) + params.eps);
     if (!active_item) {
         return;
     }
-    group.mean_rest = left.x;
-    group.rstd = reciprocal_std(left.y + params.eps);
     if (lane == 0u) {
         groups[item] = group;
     }

@@ -9,12 +9,7 @@
 
 // Mean of dy over the row, less the group's mean.
 fn grad_above_mean(entry: Products, mean: Moments) -> f32 {
-    return rounded(entry.pivot - mean.pivot) + (entry.sum / f32(params.row_len) - mean.offset);
-}
-
-// Sum of (dy - mean of dy) u over the row.
-fn centred_product(entry: Products) -> f32 {
-    return entry.product - entry.sum * (entry.x_sum / f32(params.row_len));
+    return rounded(entry.pivot - mean.pivot) + (entry.offset - mean.offset);
 }
 
 // a / b; 0 where b is 0: a group without spread has nothing to project out.
@@ -45,7 +40,7 @@ fn group_fold_backward(
     var mean = Moments(0u, 0.0, 0.0, 0.0);
     for (var i = lane; i < size; i = i + LANES) {
         let entry = products[first_row + i];
-        mean = merge_moments(mean, Moments(params.row_len, entry.pivot, entry.sum / len, 0.0));
+        mean = merge_moments(mean, Moments(params.row_len, entry.pivot, entry.offset, 0.0));
     }
     mean = reduce_moments(mean, local);
 
@@ -60,11 +55,11 @@ fn group_fold_backward(
         let above = above_group_mean(row, channel, group);
         let grad_above = grad_above_mean(entry, mean);
         projection = projection + vec2<f32>(
-            channel.scale * centred_product(entry) + (len * grad_above) * above,
+            channel.scale * entry.product + (len * grad_above) * above,
             channel.scale * channel.scale * row.m2 + len * (above * above),
         );
     }
-    projection = reduce_sums(vec4<f32>(projection, 0.0, 0.0), local).xy;
+    projection = reduce_pair(projection, local);
     let spread = projection.y;
     let c = ratio(projection.x, spread);
     var left = vec2<f32>(0.0, 0.0);
@@ -74,10 +69,10 @@ fn group_fold_backward(
         let entry = products[first_row + i];
         let above = above_group_mean(row, channel, group);
         let rest = rounded(grad_above_mean(entry, mean) - c * above);
-        let inner = centred_product(entry) - c * (channel.scale * row.m2);
+        let inner = entry.product - c * (channel.scale * row.m2);
         left = left + vec2<f32>(len * rest, channel.scale * inner + (len * rest) * above);
     }
-    left = reduce_sums(vec4<f32>(left, 0.0, 0.0), local).xy;
+    left = reduce_pair(left, local);
     if (!active_item) {
         return;
     }
@@ -102,7 +97,7 @@ fn group_fold_backward(
         let above = above_group_mean(row, channel, group);
         let m2 = channel.scale * row.m2;
         let rest = rounded(grad_above_mean(entry, mean) - c * above) - (shift + c_left * above);
-        let inner = (centred_product(entry) - c * m2) - c_left * m2;
+        let inner = (entry.product - c * m2) - c_left * m2;
         let t1 = scale * len * (rest + kept * above);
         let t2 = scale * (inner + kept * m2);
         gradient_terms[first_term + first_channel + i] = GradientPair(t1, channel.rstd * (t2 + x_above_mean(row, channel) * t1));

@@ -37,7 +37,7 @@ fn row_coefficients_backward(
         row.offset,
         -channel.scale * (group.rstd * group.rstd * k * channel.scale + means.weight * channel.rstd),
         entry.pivot,
-        entry.sum / len,
+        entry.offset,
         channel.scale * group.rstd * group.weight,
         channel.scale * ((t1 / len - means.bias) - means.weight * channel.rstd * x_above_mean(row, channel)),
         0.0,

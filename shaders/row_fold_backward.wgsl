@@ -1,5 +1,4 @@
-// Backward 1b, where rows are split. LANES invocations own one row and add up its parts, which
-// share one pivot.
+// Backward 1b, where rows are split. LANES invocations own one row and merge its parts.
 @group(0) @binding(1) var<storage, read> product_parts: array<Products>;
 @group(0) @binding(2) var<storage, read_write> products: array<Products>;
 
@@ -14,13 +13,12 @@ fn row_fold_backward(
     let active_item = item < params.items;
     let first = min(item, params.items - 1u) * params.parts;
 
-    var sums = vec4<f32>(0.0);
+    var merged = Products(0u, 0.0, 0.0, 0.0, 0.0);
     for (var part = lane; part < params.parts; part = part + LANES) {
-        let entry = product_parts[first + part];
-        sums = sums + vec4<f32>(entry.sum, entry.product, entry.x_sum, 0.0);
+        merged = merge_products(merged, product_parts[first + part]);
     }
-    sums = reduce_sums(sums, local);
+    merged = reduce_products(merged, local);
     if (active_item && lane == 0u) {
-        products[item] = Products(product_parts[first].pivot, sums.x, sums.y, sums.z);
+        products[item] = merged;
     }
 }

@@ -23,7 +23,7 @@ fn sample_fold_backward(
         let term = gradient_terms[i * params.columns + column];
         pair = pair + vec2<f32>(term.bias, term.weight);
     }
-    pair = reduce_sums(vec4<f32>(pair, 0.0, 0.0), local).xy;
+    pair = reduce_pair(pair, local);
     if (active_item && lane == 0u) {
         gradient_parts[item] = GradientPair(pair.x, pair.y);
     }

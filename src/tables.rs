@@ -71,19 +71,22 @@ pub struct Affine {
     pub shift: f32,
 }
 
-/// Sums of one row (or part of one) for the backward pass, with g = the row's first dy as pivot and
-/// u = (x - row pivot) - row offset.
+/// What backward needs of a row, or of a part of one: the mean of dy, and its product with
+/// u = x - row mean, about both means. The row's own mean of u is 0 but for rounding, of which the
+/// product is thus free.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Pod, Zeroable)]
 pub struct Products {
-    /// g, one of the row's dy.
+    /// How many elements.
+    pub count: u32,
+    /// One of the dy; their mean = pivot + offset.
     pub pivot: f32,
-    /// Sum of dy - g.
-    pub sum: f32,
-    /// Sum of (dy - g) * u.
+    /// See `pivot`.
+    pub offset: f32,
+    /// Mean of u.
+    pub x_mean: f32,
+    /// Sum of (dy - mean of dy) (u - mean of u).
     pub product: f32,
-    /// Sum of u: 0 but for the rounding of the row's mean, which the products are cleared of with it.
-    pub x_sum: f32,
 }
 
 /// Two sums that travel together: the bias's gradient first, the weight's second.

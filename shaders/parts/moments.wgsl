@@ -23,3 +23,28 @@ fn merge_moments(a: Moments, b: Moments) -> Moments {
         (a.m2 + b.m2) + (delta * delta) * (fraction_b * f32(a.count)),
     );
 }
+
+// The same for dy and its product with u = x - row mean: the product is about both means.
+fn merge_products(a: Products, b: Products) -> Products {
+    if (b.count == 0u) {
+        return a;
+    }
+    if (a.count == 0u) {
+        return b;
+    }
+    let count = a.count + b.count;
+    let fraction_a = f32(a.count) / f32(count);
+    let fraction_b = f32(b.count) / f32(count);
+    let delta = rounded(b.pivot - a.pivot) + (b.offset - a.offset);
+    let from_a = a.offset + delta * fraction_b;
+    let from_b = b.offset - delta * fraction_a;
+    let keep_a = abs(from_a) <= abs(from_b);
+    let x_delta = b.x_mean - a.x_mean;
+    return Products(
+        count,
+        select(b.pivot, a.pivot, keep_a),
+        select(from_b, from_a, keep_a),
+        a.x_mean + x_delta * fraction_b,
+        (a.product + b.product) + (delta * x_delta) * (fraction_b * f32(a.count)),
+    );
+}

@@ -30,10 +30,12 @@ fn reciprocal_std_rest(v: f32, r: f32) -> f32 {
 }
 
 // 1 / sqrt(v), rounded once although inverseSqrt may be off by two units in the last place. 0 where v
-// is exactly 0 (eps 0 and variance 0), so that a constant yields its bias.
+// is exactly 0 (eps 0 and variance 0), so that a constant yields its bias. NaN where v overflowed:
+// its reciprocal, 0, would hide that behind finite values.
 fn reciprocal_std(v: f32) -> f32 {
     let r = inverseSqrt(v);
-    return select(r + reciprocal_std_rest(v, r), 0.0, v == 0.0);
+    let refined = select(r + reciprocal_std_rest(v, r), 0.0, v == 0.0);
+    return select(refined, rounded(bitcast<f32>(0x7fc00000u ^ params.zero)), v > 3.4e38);
 }
 
 // Mean of x over a row, less the channel's mean.

@@ -4,6 +4,10 @@ fn reduce_moments(value: Moments, local: u32) -> Moments {
     return value;
 }
 
-fn reduce_sums(value: vec4<f32>, local: u32) -> vec4<f32> {
+fn reduce_products(value: Products, local: u32) -> Products {
+    return value;
+}
+
+fn reduce_pair(value: vec2<f32>, local: u32) -> vec2<f32> {
     return value;
 }

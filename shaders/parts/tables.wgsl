@@ -36,10 +36,11 @@ struct Affine {
 }
 
 struct Products {
+    count: u32,
     pivot: f32,
-    sum: f32,
+    offset: f32,
+    x_mean: f32,
     product: f32,
-    x_sum: f32,
 }
 
 struct GradientPair {

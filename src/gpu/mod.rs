@@ -236,7 +236,7 @@ fn check_limits(plan: &Plan, limits: &wgpu::Limits) -> Result<(), Error> {
         if step.spec.lanes > 1 {
             check(
                 format!("the workgroup memory of {name} in bytes"),
-                u64::from(size) * 32,
+                u64::from(size) * 24,
                 u64::from(limits.max_compute_workgroup_storage_size),
                 "max_compute_workgroup_storage_size of the device",
                 "plan with a smaller workgroup_size",

@@ -45,8 +45,8 @@ pub fn wgsl(spec: &Spec) -> String {
     text
 }
 
-/// Parts of one family export the same names: `Word` and its functions (storage), `reduce_moments`
-/// and `reduce_sums` (reduction).
+/// Parts of one family export the same names: `Word` and its functions (storage), `reduce_moments`,
+/// `reduce_products` and `reduce_pair` (reduction).
 fn parts(family: Family, spec: &Spec) -> Vec<&'static str> {
     let storage = if spec.width == 4 {
         STORAGE_F32_X4

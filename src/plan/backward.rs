@@ -10,7 +10,12 @@ use crate::role::Role;
 
 pub(super) fn plan(b: &mut Builder, options: BackwardOptions) -> Result<(), Error> {
     let columns = u64::from(b.params.num_channels) + u64::from(b.params.num_groups);
-    let terms = u64::from(b.params.num_samples).max(1) * columns;
+    // An empty batch has no terms, whatever its N; its columns are those of the gradients.
+    let samples = match b.tensor.elements() {
+        0 => 1,
+        _ => u64::from(b.params.num_samples),
+    };
+    let terms = samples * columns;
     if terms > u64::from(u32::MAX) {
         return Err(Error::Limit {
             what: "the number of gradient terms, N * (C + G),".into(),

@@ -56,7 +56,7 @@ pub(super) fn plan(b: &mut Builder) -> Result<(), Error> {
     let groups = u64::from(b.params.num_groups);
     let items = samples * b.params.num_groups;
     let size = b.params.num_channels / b.params.num_groups;
-    let lanes = fold_lanes(KernelId::GroupFold, size, 3, b.tuning)?;
+    let lanes = fold_lanes(KernelId::GroupFold, size, 4, b.tuning)?;
     b.push(
         b.fold_spec(KernelId::GroupFold, lanes),
         Params { items, ..b.params },
@@ -148,7 +148,7 @@ impl Builder<'_> {
     pub(super) fn fold_spec(&self, kernel: KernelId, lanes: u32) -> Spec {
         Spec {
             kernel,
-            workgroup_size: self.tuning.fold_workgroup_size.max(lanes),
+            workgroup_size: self.tuning.fold_workgroup_size.next_multiple_of(lanes),
             lanes,
             width: 1,
             aligned: true,

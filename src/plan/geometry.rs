@@ -36,6 +36,20 @@ pub(super) struct Geometry {
 impl Geometry {
     pub fn new(tensor: &TensorDesc, tuning: &Tuning) -> Result<Self, Error> {
         check(tuning)?;
+        if tensor.elements() == 0 {
+            let nothing = Split {
+                lanes: 1,
+                parts: 1,
+                words_per_part: 0,
+            };
+            return Ok(Self {
+                width: 1,
+                aligned: true,
+                num_words: 0,
+                reduce: nothing,
+                map: nothing,
+            });
+        }
         let row_len = tensor.row_len();
         // Words of 4 where the tensor is a whole number of them. A word of 4 may lie in at most two
         // rows, hence the bound on the row.

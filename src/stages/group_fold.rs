@@ -33,16 +33,18 @@ pub fn group_fold(
             mean_offset: moments.offset,
             ..Group::default()
         };
-        // A second look from the mean just found: what is left of it, and the spread about it.
+        // Two more looks from the mean just found: what is left of it, then the spread about it.
         let (mut left, mut spread) = (0.0, 0.0);
+        let first = above_group_mean(&rows[0], &channels[0], group);
         for (row, channel) in rows.iter().zip(channels) {
-            let above = above_group_mean(row, channel, group);
-            let len = row.count as f32;
-            left += len * above;
-            spread += channel.scale * channel.scale * row.m2 + len * (above * above);
+            left += row.count as f32 * (above_group_mean(row, channel, group) - first);
         }
         let count = moments.count as f32;
-        group.mean_rest = left / count;
+        group.mean_rest = first + left / count;
+        for (row, channel) in rows.iter().zip(channels) {
+            let above = above_group_mean(row, channel, group);
+            spread += channel.scale * channel.scale * row.m2 + row.count as f32 * (above * above);
+        }
         group.rstd = reciprocal_std(spread / count + params.eps);
         group.weight = weight[g];
         let scale = group.weight * group.rstd;
@@ -81,21 +83,20 @@ pub fn group_fold_backward(
         let mean = products.iter().map(|entry| Moments {
             count: params.row_len,
             pivot: entry.pivot,
-            offset: entry.sum / len,
+            offset: entry.offset,
             m2: 0.0,
         });
         let mean = mean.fold(Moments::default(), merge_moments);
         let grad_above =
-            |entry: &Products| (entry.pivot - mean.pivot) + (entry.sum / len - mean.offset);
+            |entry: &Products| (entry.pivot - mean.pivot) + (entry.offset - mean.offset);
         let above = |row: &Moments, channel: &Channel| above_group_mean(row, channel, group);
-        let centred_product = |entry: &Products| entry.product - entry.sum * (entry.x_sum / len);
         let entries = || rows.iter().zip(channels).zip(products);
 
         // Project z less its mean out of dy, twice.
         let (mut product, mut spread) = (0.0, 0.0);
         for ((row, channel), entry) in entries() {
             let above = above(row, channel);
-            product += channel.scale * centred_product(entry) + (len * grad_above(entry)) * above;
+            product += channel.scale * entry.product + (len * grad_above(entry)) * above;
             spread += channel.scale * channel.scale * row.m2 + len * (above * above);
         }
         let c = ratio(product, spread);
@@ -103,7 +104,7 @@ pub fn group_fold_backward(
         for ((row, channel), entry) in entries() {
             let above = above(row, channel);
             let rest = grad_above(entry) - c * above;
-            let inner = centred_product(entry) - c * (channel.scale * row.m2);
+            let inner = entry.product - c * (channel.scale * row.m2);
             left += len * rest;
             product_left += channel.scale * inner + (len * rest) * above;
         }
@@ -121,7 +122,7 @@ pub fn group_fold_backward(
             let above = above(row, channel);
             let m2 = channel.scale * row.m2;
             let rest = (grad_above(entry) - c * above) - (shift + c_left * above);
-            let inner = (centred_product(entry) - c * m2) - c_left * m2;
+            let inner = (entry.product - c * m2) - c_left * m2;
             let t1 = scale * len * (rest + kept * above);
             let t2 = scale * (inner + kept * m2);
             *term = GradientPair {
@@ -171,7 +172,7 @@ pub fn row_coefficients_backward(
             x_scale: -channel.scale
                 * (group.rstd * group.rstd * k * channel.scale + means.weight * channel.rstd),
             grad_pivot: entry.pivot,
-            grad_offset: entry.sum / len,
+            grad_offset: entry.offset,
             grad_scale: channel.scale * group.rstd * group.weight,
             shift: channel.scale
                 * ((t1 / len - means.bias)

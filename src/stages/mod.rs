@@ -19,7 +19,7 @@ mod span;
 pub use channel_fold::{ParameterGradients, channel_fold_backward};
 pub use channel_fold::{RunningStatistics, batch_count, channel_fold};
 pub use group_fold::{group_fold, group_fold_backward, row_coefficients_backward};
-pub use moments::merge_moments;
+pub use moments::{merge_moments, merge_products};
 pub use row_affine::{row_affine, row_affine_backward};
 pub use row_fold::{row_fold, row_fold_backward};
 pub use row_moments::row_moments;

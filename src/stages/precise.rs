@@ -3,10 +3,12 @@
 
 use crate::tables::{Channel, Group, Moments};
 
-/// 1 / sqrt(v) rounded once; 0 where v is exactly 0.
+/// 1 / sqrt(v) rounded once; 0 where v is exactly 0, NaN where it overflowed.
 pub(super) fn reciprocal_std(v: f32) -> f32 {
     if v == 0.0 {
         0.0
+    } else if v > 3.4e38 {
+        f32::NAN
     } else {
         (1.0 / f64::from(v).sqrt()) as f32
     }

@@ -1,6 +1,6 @@
 //! Mirrors of `shaders/row_fold.wgsl` and `shaders/row_fold_backward.wgsl`.
 
-use super::moments::merge_moments;
+use super::moments::{merge_moments, merge_products};
 use crate::params::Params;
 use crate::tables::{Moments, Products};
 
@@ -14,15 +14,13 @@ pub fn row_fold(params: &Params, row_parts: &[Moments], rows: &mut [Moments]) {
     }
 }
 
-/// Sums of every row from those of its parts, which share one pivot.
+/// Products of every row from those of its parts.
 pub fn row_fold_backward(params: &Params, product_parts: &[Products], products: &mut [Products]) {
     let parts = product_parts.chunks(params.parts as usize);
     for (row, parts) in products.iter_mut().zip(parts) {
-        *row = Products {
-            pivot: parts[0].pivot,
-            sum: parts.iter().map(|part| part.sum).sum(),
-            product: parts.iter().map(|part| part.product).sum(),
-            x_sum: parts.iter().map(|part| part.x_sum).sum(),
-        };
+        *row = parts
+            .iter()
+            .copied()
+            .fold(Products::default(), merge_products);
     }
 }

@@ -8,7 +8,7 @@ use crate::tables::Moments;
 use std::num::NonZero;
 
 /// Values of a chunk: CHUNK words of 4.
-const CHUNK: usize = 16;
+pub(super) const CHUNK: usize = 16;
 
 /// Moments of every part of every row of x; `width` is the step's.
 pub fn row_moments(

@@ -1,16 +1,15 @@
 //! Mirror of `shaders/row_products.wgsl`.
 
+use super::moments::merge_products;
 use super::parallel::for_ranges;
-use super::row_moments::tree_sum;
+use super::row_moments::{CHUNK, tree_sum};
 use super::span::part_span;
 use crate::params::Params;
 use crate::tables::{Moments, Products};
 use std::num::NonZero;
 
-/// Running sums kept side by side, as the kernel keeps the elements of a chunk's words apart.
-const LANES: usize = 16;
-
-/// Sums of dy - g, of (dy - g) u and of u of every part of every row; `width` is the step's.
+/// Mean of dy, and its product with u = x - row mean, of every part of every row; `width` is the
+/// step's.
 pub fn row_products(
     threads: NonZero<usize>,
     params: &Params,
@@ -28,39 +27,56 @@ pub fn row_products(
         |i| i,
         |range, parts| {
             for (item, part) in range.zip(parts) {
-                let row = item / params.parts as usize;
-                let pivot = grad_y[row * params.row_len as usize];
+                let row = &rows[item / params.parts as usize];
                 let span = part_span(params, width, item);
-                *part = products_of(&x[span.clone()], &grad_y[span], &rows[row], pivot);
+                *part = products_of(&x[span.clone()], &grad_y[span], row);
             }
         },
     );
 }
 
-fn products_of(x: &[f32], grad_y: &[f32], row: &Moments, pivot: f32) -> Products {
-    let [mut sums, mut products, mut x_sums] = [[0.0f32; LANES]; 3];
-    let (x_chunks, x_rest) = x.as_chunks::<LANES>();
-    let (grad_chunks, grad_rest) = grad_y.as_chunks::<LANES>();
-    for (x, dy) in x_chunks.iter().zip(grad_chunks) {
-        for i in 0..LANES {
-            let v = dy[i] - pivot;
-            sums[i] += v;
-            let u = (x[i] - row.pivot) - row.offset;
-            x_sums[i] += u;
-            products[i] += v * u;
-        }
+fn products_of(x: &[f32], grad_y: &[f32], row: &Moments) -> Products {
+    let (x_chunks, x_rest) = x.as_chunks::<CHUNK>();
+    let (grad_chunks, grad_rest) = grad_y.as_chunks::<CHUNK>();
+    let mut products = Products::default();
+    for (x, grad_y) in x_chunks.iter().zip(grad_chunks) {
+        products = merge_products(products, whole_chunk(x, grad_y, row));
     }
-    for (i, (x, dy)) in x_rest.iter().zip(grad_rest).enumerate() {
-        let v = dy - pivot;
-        sums[i] += v;
-        let u = (x - row.pivot) - row.offset;
-        x_sums[i] += u;
-        products[i] += v * u;
+    merge_products(products, loose_chunk(x_rest, grad_rest, row))
+}
+
+fn whole_chunk(x: &[f32; CHUNK], grad_y: &[f32; CHUNK], row: &Moments) -> Products {
+    let pivot = grad_y[0];
+    let v = grad_y.map(|dy| dy - pivot);
+    let u = x.map(|x| (x - row.pivot) - row.offset);
+    let product = std::array::from_fn(|i| v[i] * u[i]);
+    let sums = [tree_sum(v), tree_sum(u), tree_sum(product)];
+    chunk_products(CHUNK, pivot, sums)
+}
+
+fn loose_chunk(x: &[f32], grad_y: &[f32], row: &Moments) -> Products {
+    let Some(&pivot) = grad_y.first() else {
+        return Products::default();
+    };
+    let mut sums = [0.0; 3];
+    for (x, dy) in x.iter().zip(grad_y) {
+        let (v, u) = (dy - pivot, (x - row.pivot) - row.offset);
+        sums[0] += v;
+        sums[1] += u;
+        sums[2] += v * u;
     }
+    chunk_products(x.len(), pivot, sums)
+}
+
+/// From the chunk's sums of v = dy - pivot, of u and of v u.
+fn chunk_products(count: usize, pivot: f32, [sum, x_sum, product]: [f32; 3]) -> Products {
+    let n = count as f32;
+    let offset = sum / n;
     Products {
+        count: count as u32,
         pivot,
-        sum: tree_sum(sums),
-        product: tree_sum(products),
-        x_sum: tree_sum(x_sums),
+        offset,
+        x_mean: x_sum / n,
+        product: product - offset * x_sum,
     }
 }

@@ -126,7 +126,7 @@ fn natural_sizes(p: &Problem) -> BTreeMap<&'static str, f64> {
     // Size of dz of every row: at its largest, and on average.
     let mut dz = vec![(0.0, 0.0); samples * channels];
     for n in 0..samples {
-        for g in 0..groups {
+        for (g, weight) in weight.iter_mut().enumerate() {
             let cs = g * size..(g + 1) * size;
             let z = cs.clone().flat_map(|c| {
                 let Channel { mean, rstd, .. } = stats[c];
@@ -172,7 +172,7 @@ fn natural_sizes(p: &Problem) -> BTreeMap<&'static str, f64> {
             for c in cs {
                 dz[n * channels + c] = (scale * most, scale * var.sqrt());
             }
-            weight[g] += (size * len) as f64 * var.sqrt() * (group.z_hat_rms + group.kappa);
+            *weight += (size * len) as f64 * var.sqrt() * (group.z_hat_rms + group.kappa);
         }
     }
 

@@ -10,3 +10,4 @@ pub mod restrict;
 pub mod run;
 pub mod steps;
 pub mod targets;
+pub mod watch;

@@ -8,15 +8,18 @@
 use super::common::run::POISON;
 use bcnorm::gpu::headless::Gpu;
 use bcnorm::gpu::{Bindings, Bound, Pipelines, Prepared, transfer};
-use bcnorm::kernels::Access;
+use bcnorm::kernels::{Access, KernelId, Spec, wgsl};
 use bcnorm::plan::{Plan, Step};
 use bcnorm::{Role, cpu};
 use pollster::block_on;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use wgpu::{BufferUsages, CommandEncoder};
 
-/// Poison on either side, in bytes: what a binding's offset must be a multiple of by default.
+/// Poison before, in bytes: what a binding's offset must be a multiple of by default.
 const GUARD: u64 = 256;
+
+/// Poison behind, in bytes: more than a workgroup's items of any table.
+const TAIL: u64 = 8192;
 
 /// What a buffer holds.
 pub type Words = Vec<u32>;
@@ -33,6 +36,47 @@ pub enum Way {
     OnePass,
     /// Every step in a pass of its own, by `Bound::encode_step`.
     StepByStep,
+}
+
+/// What a step's bindings reach.
+pub enum Ranges<'a> {
+    /// What the plan needs, bound and recorded by the library.
+    Exact,
+    /// The poison behind it as well, by pipelines made here from the kernels' WGSL.
+    Wide(&'a mut WidePipelines),
+}
+
+/// Pipelines without the library's layouts, kept from case to case.
+#[derive(Default)]
+pub struct WidePipelines {
+    cache: HashMap<Spec, wgpu::ComputePipeline>,
+}
+
+impl WidePipelines {
+    fn get(&mut self, gpu: &Gpu, spec: &Spec) -> &wgpu::ComputePipeline {
+        self.cache.entry(*spec).or_insert_with(|| {
+            let source = wgpu::ShaderSource::Wgsl(wgsl(spec).into());
+            let module = gpu
+                .device
+                .create_shader_module(wgpu::ShaderModuleDescriptor {
+                    label: Some(spec.kernel.name()),
+                    source,
+                });
+            gpu.device
+                .create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                    label: Some(spec.kernel.name()),
+                    layout: None,
+                    module: &module,
+                    entry_point: Some(spec.kernel.name()),
+                    // As the library has it, but for Metal.
+                    compilation_options: wgpu::PipelineCompilationOptions {
+                        zero_initialize_workgroup_memory: false,
+                        ..Default::default()
+                    },
+                    cache: None,
+                })
+        })
+    }
 }
 
 /// Prepared plans and buffers for them.
@@ -71,7 +115,7 @@ impl<'a> Rig<'a> {
         let buffer = |(role, bytes): (Role, u64)| {
             let buffer = gpu.device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some(role.name()),
-                size: bytes + 2 * GUARD,
+                size: bytes + GUARD + TAIL,
                 usage: BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST,
                 mapped_at_creation: false,
             });
@@ -113,7 +157,11 @@ impl<'a> Rig<'a> {
     ///
     /// # Errors
     /// Where a step wrote outside of what it binds.
-    pub fn run_steps(&self, before: &[Contents]) -> Result<Vec<Contents>, String> {
+    pub fn run_steps(
+        &self,
+        before: &[Contents],
+        mut ranges: Ranges,
+    ) -> Result<Vec<Contents>, String> {
         let mut tape = Tape::default();
         let mut results = Vec::new();
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
@@ -129,10 +177,13 @@ impl<'a> Rig<'a> {
             results.push(self.places(written(step), &mut results_size));
         }
         let sink = self.sink(results_size);
-        for (((plan, index, _), load), result) in self.steps().zip(&loads).zip(&results) {
+        for (((plan, index, step), load), result) in self.steps().zip(&loads).zip(&results) {
             self.copy_in(&mut encoder, &source, load);
             let mut pass = encoder.begin_compute_pass(&Default::default());
-            bound[plan].encode_step(&mut pass, index);
+            match &mut ranges {
+                Ranges::Exact => bound[plan].encode_step(&mut pass, index),
+                Ranges::Wide(pipelines) => self.encode_wide(&mut pass, step, pipelines),
+            }
             drop(pass);
             self.copy_out(&mut encoder, &sink, result);
         }
@@ -144,6 +195,48 @@ impl<'a> Rig<'a> {
             outputs.map_err(|error| format!("step {index}: {error}"))
         });
         outputs.collect()
+    }
+
+    fn encode_wide(
+        &self,
+        pass: &mut wgpu::ComputePass,
+        step: &Step,
+        pipelines: &mut WidePipelines,
+    ) {
+        let pipeline = pipelines.get(self.gpu, &step.spec);
+        let params = transfer::buffer_with_bytes(
+            &self.gpu.device,
+            "params",
+            bytemuck::bytes_of(&step.params),
+            BufferUsages::UNIFORM,
+        );
+        let range = |binding, buffer, offset| wgpu::BindGroupEntry {
+            binding,
+            resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                buffer,
+                offset,
+                size: None,
+            }),
+        };
+        let mut entries = Vec::new();
+        // The one kernel that reads no uniform has none in the layout that is made of its text.
+        if step.spec.kernel != KernelId::BatchCount {
+            entries.push(range(0, &params, 0));
+        }
+        for (binding, role) in (1..).zip(&step.bindings) {
+            entries.push(range(binding, &self.buffers[role], GUARD));
+        }
+        let group = self
+            .gpu
+            .device
+            .create_bind_group(&wgpu::BindGroupDescriptor {
+                label: None,
+                layout: &pipeline.get_bind_group_layout(0),
+                entries: &entries,
+            });
+        pass.set_pipeline(pipeline);
+        pass.set_bind_group(0, &group, &[]);
+        pass.dispatch_workgroups(step.workgroups[0], step.workgroups[1], 1);
     }
 
     /// Runs all plans `runs` times, every time from the same contents, and returns what all the

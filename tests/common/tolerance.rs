@@ -608,7 +608,7 @@ fn group_fold(inputs: &Inputs) -> Vec<Checks> {
         let farthest = (0..size)
             .map(|i| (bias_of(i) - mean).abs())
             .fold(0.0, f64::max);
-        let most = |f: fn(&Shift) -> f64| z.iter().map(|z| f(z)).fold(0.0, f64::max);
+        let most = |f: fn(&Shift) -> f64| z.iter().map(f).fold(0.0, f64::max);
         let reach = 3.0 * farthest + 2.0 * most(|z| z.shift.abs()) + most(|z| z.rounded);
         let apart = weighted(&|i| above(i).abs());
         let grown = growth(size as f64) * U;
@@ -628,9 +628,9 @@ fn group_fold(inputs: &Inputs) -> Vec<Checks> {
         rstds.push(r_tolerance);
 
         let w = weight[g];
-        for i in 0..size {
-            let scale = w * r * z[i].scale;
-            scales.push((w * z[i].scale).abs() * r_tolerance + 8.0 * U * scale.abs());
+        for (i, z) in z.iter().enumerate() {
+            let scale = w * r * z.scale;
+            scales.push((w * z.scale).abs() * r_tolerance + 8.0 * U * scale.abs());
             shifts.push(
                 (w * above(i)).abs() * r_tolerance
                     + (w * r).abs() * above_tolerance
@@ -680,15 +680,17 @@ fn row_affine_backward(inputs: &Inputs) -> Vec<Checks> {
         let u = x[i] - wide(a.x_pivot);
         let u_above = u - wide(a.x_offset);
         let (from_v, from_u) = (wide(a.grad_scale), wide(a.x_scale));
-        let sum = v_above * from_v + u_above * from_u;
-        let value = sum + wide(a.shift);
-        let mut rounded = from_v.abs() * (v.abs() + 2.0 * v_above.abs())
-            + from_u.abs() * (u.abs() + 2.0 * u_above.abs())
-            + sum.abs()
-            + value.abs();
+        let terms = [v_above * from_v, u_above * from_u, wide(a.shift)];
+        let mut sum: f64 = terms.iter().map(|term| term.abs()).sum();
+        let mut additions = 2.0;
         if inputs.step.spec.accumulate {
-            rounded += (old[i] + value).abs();
+            sum += old[i].abs();
+            additions += 1.0;
         }
+        // Drivers may add up in another order (Mesa does): no partial sum exceeds `sum`.
+        let rounded = from_v.abs() * (v.abs() + 2.0 * v_above.abs())
+            + from_u.abs() * (u.abs() + 2.0 * u_above.abs())
+            + additions * sum;
         2.0 * U * rounded
     });
     vec![Checks::new(1).near("grad_x", &[0], tolerance.collect())]
@@ -931,7 +933,7 @@ impl Group1<'_> {
             }
         };
         let z: Vec<Row> = (0..size).map(z).collect();
-        let sum = |f: &dyn Fn(&Row) -> f64| z.iter().map(|row| f(row)).sum::<f64>();
+        let sum = |f: &dyn Fn(&Row) -> f64| z.iter().map(f).sum::<f64>();
 
         // c = projection / spread.
         let projection = sum(&|r| r.product + len * r.q * r.above);

@@ -169,10 +169,10 @@ impl<'a> Analysis<'a> {
                     left.by_return |= here;
                     self.result_differs |= here || value.is_some_and(|value| self.differs(value));
                 }
-                Statement::Store { pointer, value } => {
-                    if here || self.differs(*value) || self.indices_differ(*pointer) {
-                        self.taint(*pointer);
-                    }
+                Statement::Store { pointer, value }
+                    if here || self.differs(*value) || self.indices_differ(*pointer) =>
+                {
+                    self.taint(*pointer);
                 }
                 Statement::Call {
                     function,
@@ -194,9 +194,8 @@ impl<'a> Analysis<'a> {
                         }
                     }
                     if let (Some(result), true) = (result, result_differs) {
-                        if self.calls.insert(*result) {
-                            self.known.clear();
-                        }
+                        self.calls.insert(*result);
+                        self.known.clear();
                     }
                 }
                 Statement::ControlBarrier(_)
