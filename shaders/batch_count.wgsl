@@ -8,6 +8,7 @@ fn batch_count(
     @builtin(local_invocation_index) local: u32,
 ) {
     if (item_index(workgroup, num_workgroups, local) == 0u) {
-        num_batches_tracked[0] = num_batches_tracked[0] + 1u;
+        // It stays at the last count rather than begin again.
+        num_batches_tracked[0] = min(num_batches_tracked[0], 0xfffffffeu) + 1u;
     }
 }

@@ -154,7 +154,7 @@ fn kernels_are_what_they_declare() {
         );
         // What `Pipelines::prepare` asks of the device.
         let asked = if spec.lanes > 1 {
-            32 * spec.workgroup_size
+            24 * spec.workgroup_size
         } else {
             0
         };
@@ -514,10 +514,11 @@ fn layouts() -> Vec<Layout> {
             shift
         }),
         layout!(Products {
+            count,
             pivot,
-            sum,
-            product,
-            x_sum
+            offset,
+            x_mean,
+            product
         }),
         layout!(GradientPair { bias, weight }),
         layout!(
@@ -797,6 +798,8 @@ const SHAPES: &[(&[usize], usize)] = &[
     (&[5, 6, 1, 3], 3),
     (&[2, 4, 5], 2),
     (&[3, 8, 7, 11], 4),
+    (&[2, 6, 7, 9], 3),
+    (&[2, 2, 10_007], 1),
     (&[4, 12, 16], 4),
     (&[1, 3, 13, 17, 3], 3),
     (&[8, 64, 56, 56], 32),

@@ -428,9 +428,9 @@ fn one_wrong_word_fails() {
                     let values = || expected.chunks(size).map(|entry| check.value(entry).abs());
                     let largest = values().fold(0.0, f64::max);
                     if let Rule::Near(tolerances) = &check.rule {
-                        // The sum of x less its mean is 0 but for rounding: a tolerance is all it
+                        // The mean of x less its mean is 0 but for rounding: a tolerance is all it
                         // can be compared with.
-                        let all_rounding = check.name == "x_sum";
+                        let all_rounding = check.name == "x_mean";
                         let most = tolerances.iter().copied().fold(0.0, f64::max);
                         assert!(
                             all_rounding || most <= 1e-4 * largest,

@@ -1,6 +1,11 @@
-// Chan, Golub, LeVeque 1979: moments of the union of two sets from the moments of each. The mean of
-// the union is kept relative to that pivot of the two which lies nearer, so that an outlier does
-// not stay pivot; offsets shrink as sets grow, and with them their rounding.
+// Whether the mean of a union is better written relative to the pivot of a: where the terms of that
+// sum, and so its rounding, are the smaller ones. Offsets shrink as sets grow, an outlier does not stay
+// pivot, and a few outliers do not become one. (With NaN either will do: both sums are NaN then.)
+fn keeps_pivot(a_offset: f32, b_offset: f32, delta_to_a: f32, delta_to_b: f32) -> bool {
+    return max(abs(a_offset), abs(delta_to_a)) <= max(abs(b_offset), abs(delta_to_b));
+}
+
+// Chan, Golub, LeVeque 1979: moments of the union of two sets from the moments of each.
 fn merge_moments(a: Moments, b: Moments) -> Moments {
     if (b.count == 0u) {
         return a;
@@ -12,14 +17,13 @@ fn merge_moments(a: Moments, b: Moments) -> Moments {
     let fraction_a = f32(a.count) / f32(count);
     let fraction_b = f32(b.count) / f32(count);
     let delta = rounded(b.pivot - a.pivot) + (b.offset - a.offset);
-    let from_a = a.offset + delta * fraction_b;
-    let from_b = b.offset - delta * fraction_a;
-    // False for NaN: from_b is NaN then too, since delta is.
-    let keep_a = abs(from_a) <= abs(from_b);
+    let to_a = delta * fraction_b;
+    let to_b = delta * fraction_a;
+    let keep_a = keeps_pivot(a.offset, b.offset, to_a, to_b);
     return Moments(
         count,
         select(b.pivot, a.pivot, keep_a),
-        select(from_b, from_a, keep_a),
+        select(b.offset - to_b, a.offset + to_a, keep_a),
         (a.m2 + b.m2) + (delta * delta) * (fraction_b * f32(a.count)),
     );
 }
@@ -36,14 +40,14 @@ fn merge_products(a: Products, b: Products) -> Products {
     let fraction_a = f32(a.count) / f32(count);
     let fraction_b = f32(b.count) / f32(count);
     let delta = rounded(b.pivot - a.pivot) + (b.offset - a.offset);
-    let from_a = a.offset + delta * fraction_b;
-    let from_b = b.offset - delta * fraction_a;
-    let keep_a = abs(from_a) <= abs(from_b);
+    let to_a = delta * fraction_b;
+    let to_b = delta * fraction_a;
+    let keep_a = keeps_pivot(a.offset, b.offset, to_a, to_b);
     let x_delta = b.x_mean - a.x_mean;
     return Products(
         count,
         select(b.pivot, a.pivot, keep_a),
-        select(from_b, from_a, keep_a),
+        select(b.offset - to_b, a.offset + to_a, keep_a),
         a.x_mean + x_delta * fraction_b,
         (a.product + b.product) + (delta * x_delta) * (fraction_b * f32(a.count)),
     );

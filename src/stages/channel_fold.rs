@@ -8,7 +8,7 @@ use crate::tables::{Channel, GradientPair, Moments};
 
 /// Counts the batch.
 pub fn batch_count(num_batches_tracked: &mut [u32]) {
-    num_batches_tracked[0] = num_batches_tracked[0].wrapping_add(1);
+    num_batches_tracked[0] = num_batches_tracked[0].saturating_add(1);
 }
 
 /// `bn.running_mean` and `bn.running_var`, (C) each.

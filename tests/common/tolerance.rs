@@ -612,7 +612,9 @@ fn group_fold(inputs: &Inputs) -> Vec<Checks> {
         let reach = 3.0 * farthest + 2.0 * most(|z| z.shift.abs()) + most(|z| z.rounded);
         let apart = weighted(&|i| above(i).abs());
         let grown = growth(size as f64) * U;
-        let mean_tolerance = 8.0 * U * reach + grown * apart;
+        // What is left of the mean is summed relative to the first row's.
+        let from_first = weighted(&|i| (above(i) - above(0)).abs());
+        let mean_tolerance = 8.0 * U * reach + grown * apart.max(from_first);
         let above_tolerance = 8.0 * U * reach + mean_tolerance;
         means.push(mean_tolerance);
 
@@ -699,38 +701,79 @@ fn row_affine_backward(inputs: &Inputs) -> Vec<Checks> {
 // ---------------------------------------------------------------------------------------------
 // Sums
 
+/// Checks of a table of products, from what each entry was merged of: the entries, the chain, and
+/// the largest value that u was made of.
+///
+/// The mean of dy as that of moments, the mean of u likewise. The product, as M2: its terms' own
+/// roundings, and the errors of one mean times the distances from the other.
+fn products_checks(merged_from: Vec<(Vec<Products>, f64, f64)>) -> Vec<Checks> {
+    let [mut means, mut x_means, mut products] = [const { Vec::new() }; 3];
+    let mut allowed = Vec::new();
+    for (entries, chain, x_reach) in merged_from {
+        let entries: Vec<_> = entries.iter().filter(|entry| entry.count > 0).collect();
+        let of_dy = |entry: &&Products| Moments {
+            count: entry.count,
+            pivot: entry.pivot,
+            offset: entry.offset,
+            m2: 0.0,
+        };
+        let dy = merged(&entries.iter().map(of_dy).collect::<Vec<_>>(), chain);
+        let sum = |f: &dyn Fn(&Products) -> f64| -> f64 {
+            entries
+                .iter()
+                .map(|entry| f64::from(entry.count) * f(entry))
+                .sum()
+        };
+        let x_mean = if dy.count > 0.0 {
+            sum(&|e| wide(e.x_mean)) / dy.count
+        } else {
+            0.0
+        };
+        let above = |e: &Products| (wide(e.pivot) - dy.mean + wide(e.offset)).abs();
+        let x_above = |e: &Products| (wide(e.x_mean) - x_mean).abs();
+        let grown = growth(chain) * U;
+        means.push(dy.mean_tolerance);
+        x_means.push(grown * x_reach);
+        let terms: f64 = entries.iter().map(|entry| wide(entry.product).abs()).sum();
+        let distances =
+            sum(&|e| above(e) * x_above(e) + dy.reach * x_above(e) + x_reach * above(e));
+        products.push(grown * (terms + distances));
+        let pivots: Vec<u32> = entries.iter().map(|entry| entry.pivot.to_bits()).collect();
+        // Of nothing, zeros.
+        allowed.push(if pivots.is_empty() { vec![0] } else { pivots });
+    }
+    vec![
+        Checks::new(5)
+            .same("count", &[0])
+            .one_of("pivot", 1, allowed)
+            .near("mean", &[1, 2], means)
+            .near("x_mean", &[3], x_means)
+            .near("product", &[4], products),
+    ]
+}
+
 fn row_products(inputs: &Inputs) -> Vec<Checks> {
     let (x, dy) = (inputs.values(0), inputs.values(1));
     let rows = inputs.table::<Moments>(2);
-    let len = inputs.step.params.row_len as usize;
-    let [mut sums, mut products, mut x_sums] = [const { Vec::new() }; 3];
-    for (row, span) in spans(inputs.step) {
-        let pivot = dy[row * len];
+    let parts = spans(inputs.step).into_iter().map(|(row, span)| {
         let (k, d) = (wide(rows[row].pivot), wide(rows[row].offset));
-        // Terms, and what was rounded to get them.
-        let (mut sum, mut product, mut x_sum) = (0.0, 0.0, 0.0);
+        // Chunks of at least 4 values are summed in one, then merged.
         let chain = span.len() as f64 / 4.0;
-        for i in span {
-            let v = (dy[i] - pivot).abs();
-            let (difference, u) = ((x[i] - k).abs(), (x[i] - k - d).abs());
-            sum += v;
-            product += v * (u + difference);
-            x_sum += u + difference;
-        }
-        let grown = growth(chain) * U;
-        sums.push(grown * sum);
-        products.push(grown * product);
-        x_sums.push(grown * x_sum);
-    }
-    vec![products_checks(sums, products, x_sums)]
-}
-
-fn products_checks(sums: Vec<f64>, products: Vec<f64>, x_sums: Vec<f64>) -> Checks {
-    Checks::new(4)
-        .same("pivot", &[0])
-        .near("sum", &[1], sums)
-        .near("product", &[2], products)
-        .near("x_sum", &[3], x_sums)
+        let mut x_reach = 0.0f64;
+        let values = span.map(|i| {
+            let (difference, u) = (x[i] - k, x[i] - k - d);
+            x_reach = x_reach.max(difference.abs()).max(u.abs());
+            Products {
+                count: 1,
+                pivot: dy[i] as f32,
+                offset: 0.0,
+                x_mean: u as f32,
+                product: 0.0,
+            }
+        });
+        (values.collect(), chain, x_reach)
+    });
+    products_checks(parts.collect())
 }
 
 /// The tolerance of a sum: growth times the sum of magnitudes.
@@ -740,16 +783,16 @@ fn sum_tolerance(terms: impl ExactSizeIterator<Item = f64>) -> f64 {
 
 fn row_fold_backward(inputs: &Inputs) -> Vec<Checks> {
     let parts = inputs.table::<Products>(0);
-    let tolerance = |field: fn(&Products) -> f32| -> Vec<f64> {
-        let rows = parts.chunks(inputs.step.params.parts as usize);
-        rows.map(|parts| sum_tolerance(parts.iter().map(|part| wide(field(part)))))
-            .collect()
-    };
-    vec![products_checks(
-        tolerance(|p| p.sum),
-        tolerance(|p| p.product),
-        tolerance(|p| p.x_sum),
-    )]
+    let rows = parts
+        .chunks(inputs.step.params.parts as usize)
+        .map(|parts| {
+            let x_reach = parts
+                .iter()
+                .map(|part| wide(part.x_mean).abs())
+                .fold(0.0, f64::max);
+            (parts.to_vec(), parts.len() as f64, x_reach)
+        });
+    products_checks(rows.collect())
 }
 
 fn sample_fold_backward(inputs: &Inputs) -> Vec<Checks> {
@@ -885,18 +928,18 @@ impl Group1<'_> {
         let (pivot, offset) = (wide(group.mean_pivot), wide(group.mean_offset));
 
         // dy less its mean over the group (whose pivot may be any row's): the rows as moments
-        // without a spread. A quotient each, and differences within reach.
+        // without a spread. Differences within reach.
         let grads: Vec<Moments> = products
             .iter()
             .map(|entry| Moments {
                 count: 1,
                 pivot: entry.pivot,
-                offset: entry.sum / len as f32,
+                offset: entry.offset,
                 m2: 0.0,
             })
             .collect();
         let mean = merged(&grads, size as f64);
-        let q_tolerance = mean.mean_tolerance + 24.0 * U * mean.reach;
+        let q_tolerance = mean.mean_tolerance + 16.0 * U * mean.reach;
 
         struct Row {
             scale: f64,
@@ -915,8 +958,7 @@ impl Group1<'_> {
             let z = shift(row, channel);
             let bias = wide(channel.bias) - pivot;
             let above = bias + (z.shift - offset) - wide(group.mean_rest);
-            let correction = wide(entry.sum) * (wide(entry.x_sum) / len);
-            let product = wide(entry.product) - correction;
+            let product = z.scale * wide(entry.product);
             Row {
                 scale: z.scale,
                 m2: z.scale * z.scale * wide(row.m2),
@@ -925,11 +967,9 @@ impl Group1<'_> {
                 x_rounded: z.rounded / z.scale.abs().max(f64::MIN_POSITIVE),
                 above,
                 above_tolerance: 4.0 * U * (bias.abs() + z.shift.abs() + offset.abs() + z.rounded),
-                q: wide(entry.pivot) + wide(entry.sum) / len - mean.mean,
-                product: z.scale * product,
-                product_tolerance: U
-                    * z.scale.abs()
-                    * (4.0 * wide(entry.product).abs() + 16.0 * correction.abs()),
+                q: wide(entry.pivot) - mean.mean + wide(entry.offset),
+                product,
+                product_tolerance: 4.0 * U * product.abs(),
             }
         };
         let z: Vec<Row> = (0..size).map(z).collect();
@@ -1008,14 +1048,14 @@ fn row_coefficients_backward(inputs: &Inputs) -> Vec<Checks> {
     let (channels_all, groups_all) = (p.num_channels as usize, p.num_groups as usize);
     let size = channels_all / groups_all;
     let len = f64::from(p.row_len);
-    let (rows, products) = (inputs.table::<Moments>(0), inputs.table::<Products>(1));
+    let rows = inputs.table::<Moments>(0);
     let (channels, groups) = (inputs.table::<Channel>(2), inputs.table::<Group>(3));
     let (terms, means) = (
         inputs.table::<GradientPair>(4),
         inputs.table::<GradientPair>(5),
     );
-    let [mut x_scale, mut grad_offset, mut grad_scale, mut shifts] = [const { Vec::new() }; 4];
-    for (item, (row, entry)) in rows.iter().zip(&products).enumerate() {
+    let [mut x_scale, mut grad_scale, mut shifts] = [const { Vec::new() }; 3];
+    for (item, row) in rows.iter().enumerate() {
         let (sample, c) = (item / channels_all, item % channels_all);
         let g = c / size;
         let (channel, group) = (&channels[c], &groups[sample * groups_all + g]);
@@ -1029,7 +1069,6 @@ fn row_coefficients_backward(inputs: &Inputs) -> Vec<Checks> {
         // Products and quotients: at most 8 roundings of a value, a division counts 5.
         let of_group = group_rstd * group_rstd * k * scale;
         x_scale.push(2.0 * U * scale.abs() * (12.0 * of_group.abs() + 4.0 * of_weight.abs()));
-        grad_offset.push(2.0 * U * 5.0 * (wide(entry.sum) / len).abs());
         grad_scale.push(2.0 * U * 2.0 * (scale * group_rstd * w).abs());
         let z = shift(row, channel);
         let own = scale.abs().max(f64::MIN_POSITIVE);
@@ -1045,8 +1084,7 @@ fn row_coefficients_backward(inputs: &Inputs) -> Vec<Checks> {
         Checks::new(8)
             .same("x_pivot and x_offset", &[0, 1])
             .near("x_scale", &[2], x_scale)
-            .same("grad_pivot", &[3])
-            .near("grad_offset", &[4], grad_offset)
+            .same("grad_pivot and grad_offset", &[3, 4])
             .near("grad_scale", &[5], grad_scale)
             .near("shift", &[6], shifts)
             .same("padding", &[7]),

@@ -23,7 +23,7 @@ pub fn loops(kernel: KernelId) -> (u64, u64) {
         KernelId::SampleFold | KernelId::SampleFoldBackward => (1, 1),
         KernelId::ChannelFold => (2, 2),
         KernelId::ChannelFoldBackward => (1, 1),
-        KernelId::GroupFold => (3, 2),
+        KernelId::GroupFold => (4, 3),
         KernelId::GroupFoldBackward => (4, 3),
         other => panic!("{} is not known here: count its loops", other.name()),
     }
@@ -50,8 +50,8 @@ pub fn iterations(step: &Step) -> u64 {
         whole.map(iterations).max().unwrap_or(0)
     };
     let body = match kernel {
-        KernelId::RowMoments => split(CHUNK),
-        KernelId::RowProducts | KernelId::RowAffine | KernelId::RowAffineBackward => split(1),
+        KernelId::RowMoments | KernelId::RowProducts => split(CHUNK),
+        KernelId::RowAffine | KernelId::RowAffineBackward => split(1),
         KernelId::RowFold | KernelId::RowFoldBackward => own * shared(p.parts),
         KernelId::SampleFold | KernelId::SampleFoldBackward => {
             own * shared(p.entries_per_segment.min(p.entries))
