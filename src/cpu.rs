@@ -291,7 +291,7 @@ impl Executor {
                     bytemuck::cast_slice_mut(grad_x),
                 );
             }
-            // The planner binds what the kernel declares (tests/plan.rs).
+            // The planner binds what the kernel declares (tests/reflection.rs).
             (kernel, _, _) => unreachable!("{} with other bindings", kernel.name()),
         }
     }

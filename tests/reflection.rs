@@ -1205,8 +1205,8 @@ fn check_dataflow(what: &str, plan: &Plan) {
     assert_eq!(written.contains(&Role::NumBatchesTracked), counts, "{what}");
 }
 
-/// Two steps on tensors each way: 3 transfers forward, 5 backward (6 where dx is accumulated, which
-/// `tensor_bytes` leaves out).
+/// Two steps on tensors each way: 3 transfers forward, 5 backward, and a sixth where dx is
+/// accumulated.
 fn check_transfers(what: &str, plan: &Plan) {
     let tensors = |step: &Step| {
         let is_tensor =
@@ -1224,7 +1224,8 @@ fn check_transfers(what: &str, plan: &Plan) {
         Direction::Backward => [2, 3],
     };
     assert_eq!(counts, expected, "{what}");
-    let transfers = expected.iter().sum::<u64>();
+    let accumulates = plan.steps().iter().any(|step| step.spec.accumulate);
+    let transfers = expected.iter().sum::<u64>() + u64::from(accumulates);
     assert_eq!(
         plan.tensor_bytes(),
         transfers * plan.tensor().bytes(),

@@ -84,6 +84,9 @@ fn cases() -> Vec<Case> {
         Case::new(&[1, 1, 2], 1, 2).accumulate(),
         Case::new(&[1, 3, 1], 1, 3).stats(SLOW).accumulate(),
         Case::new(&[5, 3], 3, 4).stats(CUMULATIVE),
+        Case::new(&[5, 3], 1, 4)
+            .stats(CUMULATIVE)
+            .change("the last count", |p| p.num_batches_tracked = u32::MAX),
         Case::new(&[1, 7, 2], 7, 5).eval(),
         Case::new(&[3, 5, 7, 3], 5, 6),
         Case::new(&[3, 5, 7, 3], 1, 7).accumulate(),

@@ -167,7 +167,7 @@ pub(super) fn fold_lanes(
             value: u64::from(entries),
             limit: u64::from(256 * (MAX_ITERATIONS / loops)),
             limit_name: "256 invocations of 65,000 loop iterations",
-            way_out: "use more groups",
+            way_out: "use more groups, or tune max_words_per_lane and samples_per_segment",
         }),
     }
 }

@@ -150,14 +150,19 @@ impl Plan {
         &self.tensor
     }
 
-    /// Bytes of tensor-sized data that the plan moves: 3 transfers forward, 5 backward.
+    /// Bytes of tensor-sized data that the plan moves: 3 transfers forward, 5 backward (6 where dx
+    /// is accumulated, and so read).
     pub fn tensor_bytes(&self) -> u64 {
-        self.steps
-            .iter()
-            .flat_map(|step| &step.bindings)
+        let bound = self.steps.iter().flat_map(|step| &step.bindings);
+        let transfers = bound
             .filter(|role| matches!(role, Role::X | Role::Y | Role::GradY | Role::GradX))
-            .count() as u64
-            * self.tensor.bytes()
+            .count();
+        let reread = self
+            .steps
+            .iter()
+            .filter(|step| step.spec.accumulate)
+            .count();
+        (transfers + reread) as u64 * self.tensor.bytes()
     }
 }
 
