@@ -25,7 +25,8 @@ fn check(what: &str, compute: impl Fn(&Problem) -> run::Outputs) {
                 worst = error / bar;
                 worst_case = format!("{} {name}: {error:.2e}", golden.name);
             }
-            if !(error <= bar) {
+            // A NaN is no pass.
+            if error.is_nan() || error > bar {
                 failures.push(format!("{} {name}: {error:.3e} > {bar:.3e}", golden.name));
             }
         }
