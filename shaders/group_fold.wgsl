@@ -37,7 +37,7 @@ fn group_fold(
         moments = merge_moments(moments, z);
     }
     moments = reduce_moments(moments, local);
-    var group = Group(moments.pivot, moments.offset, 0.0, 0.0, weight[g], 0.0, 0.0, 0.0);
+    var group = Group(moments.pivot, moments.offset, 0.0, 0.0, weight[g]);
 
     // Two more looks from the mean just found: what is left of it (relative to the first row, so
     // that rows of one mean leave exactly that), then the spread about it.

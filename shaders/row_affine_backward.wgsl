@@ -6,8 +6,8 @@
 @group(0) @binding(4) var<storage, read_write> grad_x: array<Word>;
 
 fn map(i: u32, a: AffineBackward) -> Word {
-    let v = rounded_word(grad_y[i] - Word(a.grad_pivot)) - Word(a.grad_offset);
-    let u = rounded_word(x[i] - Word(a.x_pivot)) - Word(a.x_offset);
+    let v = rounded_word(grad_y[i] - Word(a.grad_pivot));
+    let u = rounded_word(x[i] - Word(a.x_pivot));
     return (v * Word(a.grad_scale) + u * Word(a.x_scale)) + Word(a.shift);
 }
 

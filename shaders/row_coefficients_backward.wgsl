@@ -32,14 +32,14 @@ fn row_coefficients_backward(
     let means = channel_gradients[c];
 
     let k = group.weight * h / (f32(size) * len);
+    let x_scale = -channel.scale * (group.rstd * group.rstd * k * channel.scale + means.weight * channel.rstd);
+    let grad_scale = channel.scale * group.rstd * group.weight;
+    let shift = channel.scale * ((t1 / len - means.bias) - means.weight * channel.rstd * x_above_mean(row, channel));
     coefficients_backward[item] = AffineBackward(
         row.pivot,
-        row.offset,
-        -channel.scale * (group.rstd * group.rstd * k * channel.scale + means.weight * channel.rstd),
+        x_scale,
         entry.pivot,
-        entry.offset,
-        channel.scale * group.rstd * group.weight,
-        channel.scale * ((t1 / len - means.bias) - means.weight * channel.rstd * x_above_mean(row, channel)),
-        0.0,
+        grad_scale,
+        shift - (grad_scale * entry.offset + x_scale * row.offset),
     );
 }

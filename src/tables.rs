@@ -53,8 +53,6 @@ pub struct Group {
     pub rstd: f32,
     /// `weight` of the group, as forward used it.
     pub weight: f32,
-    /// Padding to 32 bytes.
-    pub _pad: [f32; 3],
 }
 
 /// The map of one row: y = ((x - pivot) - offset) * scale + shift.
@@ -100,24 +98,19 @@ pub struct GradientPair {
 }
 
 /// The map of one row backward:
-/// dx = grad_scale * ((dy - grad_pivot) - grad_offset) + x_scale * ((x - x_pivot) - x_offset) + shift.
+/// dx = (dy - grad_pivot) * grad_scale + (x - x_pivot) * x_scale + shift. The offsets of both means are
+/// in the shift: they are at most as large as the differences, so that their rounding is no larger.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Pod, Zeroable)]
 pub struct AffineBackward {
     /// See the formula.
     pub x_pivot: f32,
     /// See the formula.
-    pub x_offset: f32,
-    /// See the formula.
     pub x_scale: f32,
     /// See the formula.
     pub grad_pivot: f32,
     /// See the formula.
-    pub grad_offset: f32,
-    /// See the formula.
     pub grad_scale: f32,
     /// See the formula.
     pub shift: f32,
-    /// Padding to 32 bytes.
-    pub _pad: f32,
 }

@@ -497,16 +497,13 @@ fn layouts() -> Vec<Layout> {
             },
             _pad
         ),
-        layout!(
-            Group {
-                mean_pivot,
-                mean_offset,
-                mean_rest,
-                rstd,
-                weight
-            },
-            _pad
-        ),
+        layout!(Group {
+            mean_pivot,
+            mean_offset,
+            mean_rest,
+            rstd,
+            weight
+        }),
         layout!(Affine {
             pivot,
             offset,
@@ -521,18 +518,13 @@ fn layouts() -> Vec<Layout> {
             product
         }),
         layout!(GradientPair { bias, weight }),
-        layout!(
-            AffineBackward {
-                x_pivot,
-                x_offset,
-                x_scale,
-                grad_pivot,
-                grad_offset,
-                grad_scale,
-                shift,
-            },
-            _pad
-        ),
+        layout!(AffineBackward {
+            x_pivot,
+            x_scale,
+            grad_pivot,
+            grad_scale,
+            shift
+        }),
     ]
 }
 

@@ -23,9 +23,6 @@ struct Group {
     mean_rest: f32,
     rstd: f32,
     weight: f32,
-    pad0: f32,
-    pad1: f32,
-    pad2: f32,
 }
 
 struct Affine {
@@ -50,11 +47,8 @@ struct GradientPair {
 
 struct AffineBackward {
     x_pivot: f32,
-    x_offset: f32,
     x_scale: f32,
     grad_pivot: f32,
-    grad_offset: f32,
     grad_scale: f32,
     shift: f32,
-    pad: f32,
 }

@@ -166,18 +166,17 @@ pub fn row_coefficients_backward(
         let t1 = terms[c].bias;
         let h = terms[num_channels + g].weight;
         let k = group.weight * h / (size as f32 * len);
+        let x_scale = -channel.scale
+            * (group.rstd * group.rstd * k * channel.scale + means.weight * channel.rstd);
+        let grad_scale = channel.scale * group.rstd * group.weight;
+        let shift = channel.scale
+            * ((t1 / len - means.bias) - means.weight * channel.rstd * x_above_mean(row, channel));
         *out = AffineBackward {
             x_pivot: row.pivot,
-            x_offset: row.offset,
-            x_scale: -channel.scale
-                * (group.rstd * group.rstd * k * channel.scale + means.weight * channel.rstd),
+            x_scale,
             grad_pivot: entry.pivot,
-            grad_offset: entry.offset,
-            grad_scale: channel.scale * group.rstd * group.weight,
-            shift: channel.scale
-                * ((t1 / len - means.bias)
-                    - means.weight * channel.rstd * x_above_mean(row, channel)),
-            _pad: 0.0,
+            grad_scale,
+            shift: shift - (grad_scale * entry.offset + x_scale * row.offset),
         };
     }
 }

@@ -54,8 +54,7 @@ pub fn row_affine_backward(
             let rows = coefficients_backward[range].iter().zip(x.zip(grad_y));
             for ((a, (x, grad_y)), grad_x) in rows.zip(grad_x.chunks_mut(len)) {
                 for ((out, x), dy) in grad_x.iter_mut().zip(x).zip(grad_y) {
-                    let v = (dy - a.grad_pivot) - a.grad_offset;
-                    let u = (x - a.x_pivot) - a.x_offset;
+                    let (v, u) = (dy - a.grad_pivot, x - a.x_pivot);
                     let value = (v * a.grad_scale + u * a.x_scale) + a.shift;
                     *out = if accumulate { *out + value } else { value };
                 }
