@@ -106,7 +106,7 @@ pub enum Error {
         needed: u64,
         /// Offset given, in bytes.
         offset: u64,
-        /// Size of the buffer or of the bound range's end, in bytes.
+        /// Size of the buffer, in bytes.
         size: u64,
     },
     /// A buffer's offset is not aligned.

@@ -6,7 +6,7 @@ use crate::plan::{Need, Plan};
 use crate::role::{Role, RoleKind};
 use std::collections::BTreeMap;
 
-/// A range of a caller's buffer: from `offset`, to `end` or to the buffer's end.
+/// A caller's buffer from a byte offset on.
 #[derive(Debug, Clone)]
 struct Slot {
     buffer: wgpu::Buffer,
