@@ -1,11 +1,44 @@
-// Whether the mean of a union is better written relative to the pivot of a: where the terms of that
-// sum, and so its rounding, are the smaller ones. Offsets shrink as sets grow, an outlier does not stay
-// pivot, and a few outliers do not become one. (With NaN either will do: both sums are NaN then.)
-fn keeps_pivot(a_offset: f32, b_offset: f32, delta_to_a: f32, delta_to_b: f32) -> bool {
-    return max(abs(a_offset), abs(delta_to_a)) <= max(abs(b_offset), abs(delta_to_b));
+// The mean of the union of two sets, as pivot + offset, and what their spreads need of it (Chan,
+// Golub, LeVeque 1979).
+struct Union {
+    count: u32,
+    pivot: f32,
+    offset: f32,
+    // The mean of b less the mean of a, the share of b in the union, and count_a count_b / count.
+    delta: f32,
+    share: f32,
+    weight: f32,
 }
 
-// Chan, Golub, LeVeque 1979: moments of the union of two sets from the moments of each.
+// Neither set may be empty. The mean can be written relative to either pivot: the sum with the smaller
+// terms, and so the smaller rounding, is taken. Offsets shrink as sets grow, an outlier does not stay
+// pivot, and a few outliers do not become one. (With NaN either will do: both sums are NaN then.)
+fn unite(
+    a_count: u32,
+    a_pivot: f32,
+    a_offset: f32,
+    b_count: u32,
+    b_pivot: f32,
+    b_offset: f32,
+) -> Union {
+    let count = a_count + b_count;
+    let share_a = f32(a_count) / f32(count);
+    let share_b = f32(b_count) / f32(count);
+    let delta = rounded(b_pivot - a_pivot) + (b_offset - a_offset);
+    let to_a = delta * share_b;
+    let to_b = delta * share_a;
+    let keep_a = max(abs(a_offset), abs(to_a)) <= max(abs(b_offset), abs(to_b));
+    return Union(
+        count,
+        select(b_pivot, a_pivot, keep_a),
+        select(b_offset - to_b, a_offset + to_a, keep_a),
+        delta,
+        share_b,
+        share_b * f32(a_count),
+    );
+}
+
+// Moments of the union of two sets from the moments of each.
 fn merge_moments(a: Moments, b: Moments) -> Moments {
     if (b.count == 0u) {
         return a;
@@ -13,19 +46,9 @@ fn merge_moments(a: Moments, b: Moments) -> Moments {
     if (a.count == 0u) {
         return b;
     }
-    let count = a.count + b.count;
-    let fraction_a = f32(a.count) / f32(count);
-    let fraction_b = f32(b.count) / f32(count);
-    let delta = rounded(b.pivot - a.pivot) + (b.offset - a.offset);
-    let to_a = delta * fraction_b;
-    let to_b = delta * fraction_a;
-    let keep_a = keeps_pivot(a.offset, b.offset, to_a, to_b);
-    return Moments(
-        count,
-        select(b.pivot, a.pivot, keep_a),
-        select(b.offset - to_b, a.offset + to_a, keep_a),
-        (a.m2 + b.m2) + (delta * delta) * (fraction_b * f32(a.count)),
-    );
+    let both = unite(a.count, a.pivot, a.offset, b.count, b.pivot, b.offset);
+    let between = (both.delta * both.delta) * both.weight;
+    return Moments(both.count, both.pivot, both.offset, (a.m2 + b.m2) + between);
 }
 
 // The same for dy and its product with u = x - row mean: the product is about both means.
@@ -36,19 +59,14 @@ fn merge_products(a: Products, b: Products) -> Products {
     if (a.count == 0u) {
         return b;
     }
-    let count = a.count + b.count;
-    let fraction_a = f32(a.count) / f32(count);
-    let fraction_b = f32(b.count) / f32(count);
-    let delta = rounded(b.pivot - a.pivot) + (b.offset - a.offset);
-    let to_a = delta * fraction_b;
-    let to_b = delta * fraction_a;
-    let keep_a = keeps_pivot(a.offset, b.offset, to_a, to_b);
+    let both = unite(a.count, a.pivot, a.offset, b.count, b.pivot, b.offset);
     let x_delta = b.x_mean - a.x_mean;
+    let between = (both.delta * x_delta) * both.weight;
     return Products(
-        count,
-        select(b.pivot, a.pivot, keep_a),
-        select(b.offset - to_b, a.offset + to_a, keep_a),
-        a.x_mean + x_delta * fraction_b,
-        (a.product + b.product) + (delta * x_delta) * (fraction_b * f32(a.count)),
+        both.count,
+        both.pivot,
+        both.offset,
+        a.x_mean + x_delta * both.share,
+        (a.product + b.product) + between,
     );
 }

@@ -2,10 +2,43 @@
 
 use crate::tables::{Moments, Products};
 
-/// Whether the mean of a union is better written relative to the pivot of a: where the terms of that
-/// sum, and so its rounding, are the smaller ones.
-fn keeps_pivot(a_offset: f32, b_offset: f32, delta_to_a: f32, delta_to_b: f32) -> bool {
-    a_offset.abs().max(delta_to_a.abs()) <= b_offset.abs().max(delta_to_b.abs())
+/// The mean of the union of two sets, and what their spreads need of it.
+struct Union {
+    count: u32,
+    pivot: f32,
+    offset: f32,
+    /// The mean of b less the mean of a.
+    delta: f32,
+    /// The share of b in the union.
+    share: f32,
+    /// `count_a * count_b / count`.
+    weight: f32,
+}
+
+/// Unites (count, pivot, offset) of two sets, neither of them empty. The mean can be written
+/// relative to either pivot: the sum with the smaller terms, and so the smaller rounding, is taken.
+fn unite(a: (u32, f32, f32), b: (u32, f32, f32)) -> Union {
+    let (a_count, a_pivot, a_offset) = a;
+    let (b_count, b_pivot, b_offset) = b;
+    let count = a_count + b_count;
+    let share_a = a_count as f32 / count as f32;
+    let share_b = b_count as f32 / count as f32;
+    let delta = (b_pivot - a_pivot) + (b_offset - a_offset);
+    let (to_a, to_b) = (delta * share_b, delta * share_a);
+    let keep_a = a_offset.abs().max(to_a.abs()) <= b_offset.abs().max(to_b.abs());
+    let (pivot, offset) = if keep_a {
+        (a_pivot, a_offset + to_a)
+    } else {
+        (b_pivot, b_offset - to_b)
+    };
+    Union {
+        count,
+        pivot,
+        offset,
+        delta,
+        share: share_b,
+        weight: share_b * a_count as f32,
+    }
 }
 
 /// Moments of the union of two sets from the moments of each (Chan, Golub, LeVeque 1979).
@@ -16,25 +49,16 @@ pub fn merge_moments(a: Moments, b: Moments) -> Moments {
     if a.count == 0 {
         return b;
     }
-    let count = a.count + b.count;
-    let fraction_a = a.count as f32 / count as f32;
-    let fraction_b = b.count as f32 / count as f32;
-    let delta = (b.pivot - a.pivot) + (b.offset - a.offset);
-    let (to_a, to_b) = (delta * fraction_b, delta * fraction_a);
-    let keep_a = keeps_pivot(a.offset, b.offset, to_a, to_b);
+    let both = unite((a.count, a.pivot, a.offset), (b.count, b.pivot, b.offset));
     Moments {
-        count,
-        pivot: if keep_a { a.pivot } else { b.pivot },
-        offset: if keep_a {
-            a.offset + to_a
-        } else {
-            b.offset - to_b
-        },
-        m2: (a.m2 + b.m2) + (delta * delta) * (fraction_b * a.count as f32),
+        count: both.count,
+        pivot: both.pivot,
+        offset: both.offset,
+        m2: (a.m2 + b.m2) + (both.delta * both.delta) * both.weight,
     }
 }
 
-/// The same for dy and its product with u, which is about both means.
+/// The same for dy and its product with u = x - row mean, which is about both means.
 pub fn merge_products(a: Products, b: Products) -> Products {
     if b.count == 0 {
         return a;
@@ -42,22 +66,13 @@ pub fn merge_products(a: Products, b: Products) -> Products {
     if a.count == 0 {
         return b;
     }
-    let count = a.count + b.count;
-    let fraction_a = a.count as f32 / count as f32;
-    let fraction_b = b.count as f32 / count as f32;
-    let delta = (b.pivot - a.pivot) + (b.offset - a.offset);
-    let (to_a, to_b) = (delta * fraction_b, delta * fraction_a);
-    let keep_a = keeps_pivot(a.offset, b.offset, to_a, to_b);
+    let both = unite((a.count, a.pivot, a.offset), (b.count, b.pivot, b.offset));
     let x_delta = b.x_mean - a.x_mean;
     Products {
-        count,
-        pivot: if keep_a { a.pivot } else { b.pivot },
-        offset: if keep_a {
-            a.offset + to_a
-        } else {
-            b.offset - to_b
-        },
-        x_mean: a.x_mean + x_delta * fraction_b,
-        product: (a.product + b.product) + (delta * x_delta) * (fraction_b * a.count as f32),
+        count: both.count,
+        pivot: both.pivot,
+        offset: both.offset,
+        x_mean: a.x_mean + x_delta * both.share,
+        product: (a.product + b.product) + (both.delta * x_delta) * both.weight,
     }
 }
