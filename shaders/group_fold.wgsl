@@ -27,14 +27,9 @@ fn group_fold(
     for (var i = lane; i < size; i = i + LANES) {
         let row = rows[first_row + i];
         let channel = channels[first_channel + i];
-        // The row's z as moments: the channel's bias is the pivot, so that a large bias costs nothing.
-        let z = Moments(
-            row.count,
-            channel.bias,
-            row_shift(row, channel).x,
-            channel.scale * channel.scale * row.m2,
-        );
-        moments = merge_moments(moments, z);
+        // The row's z as moments without a spread, for the mean alone: the channel's bias is the
+        // pivot, so that a large bias costs nothing.
+        moments = merge_moments(moments, Moments(row.count, channel.bias, row_shift(row, channel).x, 0.0));
     }
     moments = reduce_moments(moments, local);
     var group = Group(moments.pivot, moments.offset, 0.0, 0.0, weight[g]);

@@ -760,19 +760,7 @@ fn layers(provoked: &mut Provoked) {
     let (device, queue) = (&watched.gpu.device, &watched.gpu.queue);
     let pipelines = Pipelines::new(device);
     let problem = Problem::random(&[2, 4, 64], 2, 5);
-    let expected = {
-        let fresh = Problem {
-            bn_weight: vec![1.0; 4],
-            bn_bias: vec![0.0; 4],
-            weight: vec![1.0; 2],
-            bias: vec![0.0; 2],
-            running_mean: vec![0.0; 4],
-            running_var: vec![1.0; 4],
-            num_batches_tracked: 0,
-            ..problem.clone()
-        };
-        run::expected(&fresh)
-    };
+    let expected = run::expected(&problem.clone().with_fresh_state());
     let tensor = |dims: &[usize]| {
         let len = dims.iter().product();
         Tensor::from_slice(device, dims, &vec![1.0; len]).unwrap()

@@ -162,16 +162,9 @@ fn initial_state() {
         let layer = BcNorm::new(&pipelines, norm).unwrap();
         assert_eq!(layer.mode(), Mode::Train);
         assert_eq!(*layer.desc(), norm);
-        let fresh = Problem {
-            weight: vec![1.0; 3],
-            bias: vec![0.0; 3],
-            bn_weight: vec![1.0; 6],
-            bn_bias: vec![0.0; 6],
-            running_mean: vec![0.0; 6],
-            running_var: vec![1.0; 6],
-            num_batches_tracked: 0,
-            ..Problem::random(&[1, 6, 1], 3, 0).with_stats(stats)
-        };
+        let fresh = Problem::random(&[1, 6, 1], 3, 0)
+            .with_stats(stats)
+            .with_fresh_state();
         let state = block_on(layer.state_dict(&gpu.queue)).unwrap();
         assert_eq!(state, dict(&fresh));
         let buffers = Role::ALL

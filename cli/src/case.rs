@@ -5,7 +5,7 @@ use crate::device::guarded;
 use anyhow::{Result, ensure};
 use bcnorm::gpu::headless::Gpu;
 use bcnorm::gpu::transfer::{buffer_with_bytes, read, upload};
-use bcnorm::gpu::{Bindings, Pipelines, Tables};
+use bcnorm::gpu::{Bindings, Pipelines, Prepared, Tables};
 use bcnorm::{
     BackwardOptions, BcNormDesc, ChannelStats, Mode, Plan, Role, TensorDesc, Tuning, cpu, oracle,
 };
@@ -260,8 +260,36 @@ fn gather(
 /// Runs a case on a GPU. What the driver or wgpu object to, a lost device included, comes back as
 /// an error; so does a value that no kernel wrote.
 pub fn run_on_gpu(case: &Case, gpu: &Gpu, pipelines: &Pipelines) -> Result<Outputs> {
-    let (forward, backward) = case.plans(pipelines.tuning())?;
     guarded(gpu, || {
+        let plans = Plans::new(pipelines, case)?;
+        poison_tables(gpu, &plans.tables);
+        let bindings = plans.buffers.bindings(&plans.tables);
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        plans.forward.encode(&mut encoder, &bindings)?;
+        if let Some(backward) = &plans.backward {
+            backward.encode(&mut encoder, &bindings)?;
+        }
+        gpu.queue.submit([encoder.finish()]);
+        pollster::block_on(plans.buffers.read(case, gpu))
+    })
+}
+
+/// A case made ready on a device.
+pub struct Plans {
+    /// The forward plan.
+    pub forward: Prepared,
+    /// The backward plan, where the case has a gradient of y.
+    pub backward: Option<Prepared>,
+    /// The tables of both.
+    pub tables: Tables,
+    /// The case's tensors, parameters and state.
+    pub buffers: Resident,
+}
+
+impl Plans {
+    /// Compiles and uploads.
+    pub fn new(pipelines: &Pipelines, case: &Case) -> Result<Self> {
+        let (forward, backward) = case.plans(pipelines.tuning())?;
         let forward = pipelines.prepare(forward)?;
         let backward = match backward {
             Some(plan) => Some(pipelines.prepare(plan)?),
@@ -271,17 +299,13 @@ pub fn run_on_gpu(case: &Case, gpu: &Gpu, pipelines: &Pipelines) -> Result<Outpu
         if let Some(backward) = &backward {
             tables = backward.create_tables(Some(&tables));
         }
-        poison_tables(gpu, &tables);
-        let resident = Resident::new(case, &gpu.device);
-        let bindings = resident.bindings(&tables);
-        let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        forward.encode(&mut encoder, &bindings)?;
-        if let Some(backward) = &backward {
-            backward.encode(&mut encoder, &bindings)?;
-        }
-        gpu.queue.submit([encoder.finish()]);
-        pollster::block_on(resident.read(case, gpu))
-    })
+        Ok(Self {
+            forward,
+            backward,
+            tables,
+            buffers: Resident::new(case, pipelines.device()),
+        })
+    }
 }
 
 /// Runs a case on the CPU executor.

@@ -103,9 +103,9 @@ pub enum KernelId {
     GroupFold,
     /// Forward 4: y from x.
     RowAffine,
-    /// Backward 1: x, dy -> sums of every row (or part).
+    /// Backward 1: x, dy -> mean of dy and its product with x, of every row (or part).
     RowProducts,
-    /// Backward 1b: sums of the parts of a row -> of the row.
+    /// Backward 1b: products of the parts of a row -> of the row.
     RowFoldBackward,
     /// Backward 2: terms of all parameter gradients.
     GroupFoldBackward,

@@ -25,7 +25,7 @@ pub fn group_fold(
             count: row.count,
             pivot: channel.bias,
             offset: row_shift(row, channel).0,
-            m2: channel.scale * channel.scale * row.m2,
+            m2: 0.0,
         });
         let moments = moments.fold(Moments::default(), merge_moments);
         *group = Group {

@@ -1,5 +1,4 @@
-//! Which elements a work item owns: the twin of `shaders/parts/span.wgsl` and of the ranges in
-//! `row_affine.wgsl`.
+//! Which elements a work item of a reduction owns: the twin of `shaders/parts/span.wgsl`.
 
 use crate::params::Params;
 use std::ops::Range;

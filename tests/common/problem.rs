@@ -115,6 +115,21 @@ impl Problem {
         }
     }
 
+    /// The parameters and the state of a new layer.
+    pub fn with_fresh_state(self) -> Self {
+        let (channels, groups) = (self.norm.num_channels, self.norm.num_groups);
+        Self {
+            bn_weight: vec![1.0; channels],
+            bn_bias: vec![0.0; channels],
+            weight: vec![1.0; groups],
+            bias: vec![0.0; groups],
+            running_mean: vec![0.0; channels],
+            running_var: vec![1.0; channels],
+            num_batches_tracked: 0,
+            ..self
+        }
+    }
+
     pub fn with_mode(self, mode: Mode) -> Self {
         Self { mode, ..self }
     }

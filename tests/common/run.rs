@@ -5,7 +5,6 @@ use super::compare;
 use super::problem::Problem;
 use bcnorm::gpu::headless::Gpu;
 use bcnorm::gpu::{Bindings, Pipelines, Tables, transfer};
-use bcnorm::kernels::Access;
 use bcnorm::role::RoleKind;
 use bcnorm::{BackwardOptions, Error, Plan, Role, Tuning, cpu, oracle};
 use pollster::block_on;
@@ -214,15 +213,6 @@ pub fn assert_outputs(
         let (expected, scale) = &expected[name];
         compare::assert_close(&format!("{what}: {name}"), values, expected, *scale, bound);
     }
-}
-
-/// All tables that a plan writes, for comparisons between runs.
-pub fn written_roles(plan: &Plan) -> Vec<Role> {
-    let written = plan
-        .needs()
-        .iter()
-        .filter(|need| need.access == Access::ReadWrite);
-    written.map(|need| need.role).collect()
 }
 
 /// Tables a plan allocates.

@@ -4,12 +4,12 @@ use super::Direction;
 use super::shape::Shape;
 use super::timing::{Candidate, measure_on_cpu};
 use crate::case::{
-    Case, Outputs, Resident, cpu_buffers, errors, named, oracle, run_on_cpu, run_on_gpu,
+    Case, Outputs, Plans, cpu_buffers, errors, named, oracle, run_on_cpu, run_on_gpu,
 };
 use crate::device::guarded;
 use anyhow::{Context as _, Result, ensure};
 use bcnorm::gpu::headless::Gpu;
-use bcnorm::gpu::{Bound, Pipelines, Prepared, Tables};
+use bcnorm::gpu::{Bound, Pipelines};
 use bcnorm::{BackwardOptions, BcNormDesc, Mode, Plan, TensorDesc, cpu, oracle};
 use std::collections::BTreeMap;
 
@@ -148,21 +148,14 @@ pub struct Subject {
     eval: Option<Plans>,
 }
 
-struct Plans {
-    forward: Prepared,
-    backward: Option<Prepared>,
-    tables: Tables,
-    buffers: Resident,
-}
-
 impl Subject {
     /// Compiles and uploads.
     pub fn new(gpu: &Gpu, pipelines: &Pipelines, reference: &Reference) -> Result<Self> {
         guarded(gpu, || {
             Ok(Self {
-                training: Plans::new(gpu, pipelines, &reference.training.case)?,
+                training: Plans::new(pipelines, &reference.training.case)?,
                 eval: match &reference.eval {
-                    Some(eval) => Some(Plans::new(gpu, pipelines, &eval.case)?),
+                    Some(eval) => Some(Plans::new(pipelines, &eval.case)?),
                     None => None,
                 },
             })
@@ -223,27 +216,6 @@ fn compare(gpu: &Gpu, plans: &Plans, part: &Part, counts: impl Fn(&str) -> bool)
         ensure!(!counts(name) || same, "{name} differs");
     }
     Ok(())
-}
-
-impl Plans {
-    fn new(gpu: &Gpu, pipelines: &Pipelines, case: &Case) -> Result<Self> {
-        let (forward, backward) = case.plans(pipelines.tuning())?;
-        let forward = pipelines.prepare(forward)?;
-        let backward = match backward {
-            Some(plan) => Some(pipelines.prepare(plan)?),
-            None => None,
-        };
-        let mut tables = forward.create_tables(None);
-        if let Some(backward) = &backward {
-            tables = backward.create_tables(Some(&tables));
-        }
-        Ok(Self {
-            forward,
-            backward,
-            tables,
-            buffers: Resident::new(case, &gpu.device),
-        })
-    }
 }
 
 /// A subject ready to be recorded.
