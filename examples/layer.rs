@@ -1,15 +1,16 @@
-//! The layer: one training step and one evaluation.
+//! Layers: a training step of a residual block's tail, and an evaluation in place.
 //!
 //! `cargo run --example layer`
 
 use bcnorm::gpu::Pipelines;
 use bcnorm::gpu::headless::{DeviceLimits, Gpu};
-use bcnorm::{BcNorm, BcNormDesc, Error, Role, Tensor};
+use bcnorm::{Activation, DType, Error, Norm, NormDesc, Role, Tensor, TensorDesc};
 
 async fn run() -> Result<(), Error> {
     let gpu = Gpu::new(DeviceLimits::Default).await?;
     println!("on {}", gpu.describe());
-    let mut norm = BcNorm::new(&Pipelines::new(&gpu.device), BcNormDesc::new(8, 2))?;
+    let pipelines = Pipelines::new(&gpu.device);
+    let mut norm = Norm::new(&pipelines, NormDesc::bc_norm(8, 2))?;
 
     // Features of two samples, (N, C, H, W): a large mean, and another scale in every channel.
     let dims = [2, 8, 16, 16];
@@ -38,12 +39,32 @@ async fn run() -> Result<(), Error> {
     );
     assert!(norm.buffer(Role::GradWeight).is_some());
 
-    // Evaluation with the running statistics.
+    // relu(norm(x) + residual) in one go, on f16 tensors; the residual has a gradient as well.
+    let half_desc = TensorDesc::new(&dims)?.with_dtype(DType::F16);
+    let half = |values: &[f32]| Tensor::new(&gpu.device, &half_desc, values);
+    let (x, residual) = (half(&values)?, half(&vec![0.5; values.len()])?);
+    let grad_y = half(&vec![1.0; values.len()])?;
+    // The running statistics are the average over all batches: after one, its own.
+    let desc = NormDesc::batch_norm(8).with_momentum(None);
+    let norm = Norm::new(&pipelines, desc)?;
+    let mut norm = norm.with_activation(Activation::Relu);
+    let mut encoder = gpu.device.create_command_encoder(&Default::default());
+    norm.forward_residual(&mut encoder, &x, &residual)?;
+    let (_, grad_residual) = norm.backward_residual(&mut encoder, &grad_y)?;
+    gpu.queue.submit([encoder.finish()]);
+    let grad_residual = grad_residual.read(&gpu.device, &gpu.queue).await?;
+    let share = grad_residual.iter().sum::<f32>() / grad_residual.len() as f32;
+    println!(
+        "residual block: {:.1} % of the outputs are positive",
+        100.0 * share
+    );
+
+    // Evaluation with the running statistics, over x itself.
     norm.eval();
     let mut encoder = gpu.device.create_command_encoder(&Default::default());
-    let y = norm.forward(&mut encoder, &x)?;
+    norm.forward_in_place(&mut encoder, &x)?;
     gpu.queue.submit([encoder.finish()]);
-    let y = y.read(&gpu.device, &gpu.queue).await?;
+    let y = x.read(&gpu.device, &gpu.queue).await?;
     println!("evaluation: y begins with {:?}", &y[..4]);
     Ok(())
 }

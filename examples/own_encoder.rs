@@ -4,7 +4,7 @@
 
 use bcnorm::gpu::headless::{DeviceLimits, Gpu};
 use bcnorm::gpu::{Bindings, Pipelines, transfer};
-use bcnorm::{BcNormDesc, Error, Mode, Plan, Role, TensorDesc};
+use bcnorm::{Error, ForwardOptions, Mode, NormDesc, Plan, Role, TensorDesc};
 
 const DOUBLE: &str = "
 @group(0) @binding(0) var<storage, read_write> v: array<f32>;
@@ -15,10 +15,11 @@ const DOUBLE: &str = "
 async fn run() -> Result<(), Error> {
     let gpu = Gpu::new(DeviceLimits::Default).await?;
     let device = &gpu.device;
-    let norm = BcNormDesc::new(6, 3);
+    let norm = NormDesc::bc_norm(6, 3);
     let tensor = TensorDesc::new(&[4, 6, 5, 5])?;
     let pipelines = Pipelines::new(device);
-    let plan = Plan::forward(&norm, &tensor, Mode::Train, pipelines.tuning())?;
+    let options = ForwardOptions::default();
+    let plan = Plan::forward(&norm, &tensor, Mode::Train, options, pipelines.tuning())?;
     for step in plan.steps() {
         println!(
             "{:?} workgroups of {}",

@@ -1,36 +1,66 @@
 //! The final WGSL of any kernel, as it is handed to wgpu.
 //!
-//! `cargo run --example print_wgsl -- row_moments [lanes] [width] [unaligned]`
+//! `cargo run --example print_wgsl -- group_fold lanes=1 without=weight,bias`
 
 use bcnorm::kernels::{KernelId, Spec, wgsl};
+use bcnorm::{Activation, DType};
+
+fn usage() -> String {
+    let kernels: Vec<&str> = KernelId::ALL.iter().map(|kernel| kernel.name()).collect();
+    format!(
+        "usage: print_wgsl KERNEL [lanes=64] [width=4] [f16|bf16] [relu|silu] [unaligned] \
+         [accumulate] [fence] [without=BINDING,...]\nkernels: {}",
+        kernels.join(" ")
+    )
+}
+
+fn spec(arguments: &[String]) -> Option<Spec> {
+    let (name, rest) = arguments.split_first()?;
+    let kernel = *KernelId::ALL.iter().find(|kernel| kernel.name() == name)?;
+    let mut spec = Spec {
+        kernel,
+        workgroup_size: 64,
+        lanes: 64,
+        dtype: DType::F32,
+        width: 4,
+        aligned: true,
+        accumulate: false,
+        fence: false,
+        activation: Activation::None,
+        absent: 0,
+    };
+    for argument in rest {
+        match argument.split_once('=').unwrap_or((argument, "")) {
+            ("lanes", lanes) => spec.lanes = lanes.parse().ok()?,
+            ("width", width) => spec.width = width.parse().ok()?,
+            ("without", names) => {
+                for name in names.split(',') {
+                    let bindings = kernel.kernel().bindings.iter();
+                    let mut named = bindings.map(|b| b.optional && b.name == name);
+                    spec.absent |= 1 << named.position(|named| named)?;
+                }
+            }
+            ("f16", "") => spec.dtype = DType::F16,
+            ("bf16", "") => spec.dtype = DType::BF16,
+            ("relu", "") => spec.activation = Activation::Relu,
+            ("silu", "") => spec.activation = Activation::Silu,
+            ("unaligned", "") => spec.aligned = false,
+            ("accumulate", "") => spec.accumulate = true,
+            ("fence", "") => spec.fence = true,
+            _ => return None,
+        }
+    }
+    spec.workgroup_size = spec.lanes.max(64);
+    Some(spec)
+}
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let named = |kernel: &&KernelId| arguments.first().is_some_and(|name| name == kernel.name());
-    let Some(&kernel) = KernelId::ALL.iter().find(named) else {
-        eprintln!("usage: print_wgsl KERNEL [lanes] [width] [unaligned]; kernels:");
-        for kernel in KernelId::ALL {
-            eprintln!("  {}", kernel.name());
-        }
-        std::process::exit(2);
-    };
-    let number = |index: usize, default: u32| match arguments.get(index).map(|text| text.parse()) {
-        None => default,
-        Some(Ok(number)) => number,
-        Some(Err(error)) => {
-            eprintln!("{}: {error}", arguments[index]);
+    match spec(&arguments) {
+        Some(spec) => print!("{}", wgsl(&spec)),
+        None => {
+            eprintln!("{}", usage());
             std::process::exit(2);
         }
-    };
-    let lanes = number(1, 64);
-    let spec = Spec {
-        kernel,
-        workgroup_size: lanes.max(64),
-        lanes,
-        width: number(2, 4),
-        aligned: !arguments.iter().any(|argument| argument == "unaligned"),
-        accumulate: false,
-        fence: false,
-    };
-    print!("{}", wgsl(&spec));
+    }
 }

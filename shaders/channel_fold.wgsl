@@ -1,38 +1,67 @@
 // Forward 2. LANES invocations own one channel: merge its moments, update the running statistics,
-// write the statistics in force. In eval there is nothing to merge (entries = 0).
+// write the statistics in force. With running statistics, and without a channel part, there is nothing
+// to merge (entries = 0).
 @group(0) @binding(1) var<storage, read> channel_parts: array<Moments>;
 @group(0) @binding(2) var<storage, read> bn_weight: array<f32>;
 @group(0) @binding(3) var<storage, read> bn_bias: array<f32>;
-@group(0) @binding(4) var<storage, read> num_batches_tracked: array<u32>;
-@group(0) @binding(5) var<storage, read_write> running_mean: array<f32>;
-@group(0) @binding(6) var<storage, read_write> running_var: array<f32>;
-@group(0) @binding(7) var<storage, read_write> channels: array<Channel>;
+@group(0) @binding(4) var<storage, read> weight: array<f32>;
+@group(0) @binding(5) var<storage, read> num_batches_tracked: array<u32>;
+@group(0) @binding(6) var<storage, read_write> running_mean: array<f32>;
+@group(0) @binding(7) var<storage, read_write> running_var: array<f32>;
+@group(0) @binding(8) var<storage, read_write> channels: array<Channel>;
 
-fn channel_of(c: u32, pivot: f32, offset: f32, variance: f32) -> Channel {
-    let v = variance + params.channel_eps;
-    let rstd = reciprocal_std(v);
-    let weight = bn_weight[c];
-    let scale = rounded(weight * rstd);
-    let scale_low = product_rest(weight, rstd, scale) + weight * reciprocal_std_rest(v, rstd);
-    return Channel(pivot, offset, rstd, scale, scale_low, bn_bias[c], 0.0, 0.0);
+// The weight of the group part, where it is per channel.
+fn group_weight(c: u32) -> f32 {
+    var w = 1.0;
+    if (HAS_WEIGHT && (params.flags & PER_CHANNEL) != 0u) {
+        w = weight[c];
+    }
+    return w;
 }
 
-// The batch normalizes; running statistics take the unbiased variance.
-fn batch_statistics(c: u32, batch: Moments) -> Channel {
-    var momentum = params.momentum;
-    if ((params.flags & CUMULATIVE) != 0u) {
-        momentum = 1.0 / f32(num_batches_tracked[0]);
+fn channel_of(c: u32, pivot: f32, offset: f32, variance: f32, count: u32) -> Channel {
+    var w = 1.0;
+    if (HAS_BN_WEIGHT) {
+        w = bn_weight[c];
     }
-    let unbiased = batch.m2 / f32(batch.count - 1u);
-    let old_mean = running_mean[c];
-    running_mean[c] = (1.0 - momentum) * old_mean + (momentum * batch.pivot + momentum * batch.offset);
-    running_var[c] = (1.0 - momentum) * running_var[c] + momentum * unbiased;
-    return channel_of(c, batch.pivot, batch.offset, batch.m2 / f32(batch.count));
+    var b = 0.0;
+    if (HAS_BN_BIAS) {
+        b = bn_bias[c];
+    }
+    let v = variance + params.channel_eps;
+    let rstd = reciprocal_std(v);
+    let scale = rounded(w * rstd);
+    let scale_low = product_rest(w, rstd, scale) + w * reciprocal_std_rest(v, rstd);
+    return Channel(pivot, offset, rstd, scale, scale_low, b, group_weight(c), count);
+}
+
+// The batch normalizes; running statistics, if there are any, take the unbiased variance. A batch of
+// no values leaves them as they are.
+fn batch_statistics(c: u32, batch: Moments) -> Channel {
+    if (HAS_RUNNING_MEAN && HAS_RUNNING_VAR && batch.count != 0u) {
+        var momentum = params.momentum;
+        if (HAS_NUM_BATCHES_TRACKED && (params.flags & CUMULATIVE) != 0u) {
+            momentum = 1.0 / f32(num_batches_tracked[0]);
+        }
+        let unbiased = batch.m2 / f32(batch.count - 1u);
+        let old_mean = running_mean[c];
+        running_mean[c] = (1.0 - momentum) * old_mean + (momentum * batch.pivot + momentum * batch.offset);
+        running_var[c] = (1.0 - momentum) * running_var[c] + momentum * unbiased;
+    }
+    return channel_of(c, batch.pivot, batch.offset, batch.m2 / f32(batch.count), batch.count);
+}
+
+// Running statistics as they are.
+fn running_statistics(c: u32) -> Channel {
+    return channel_of(c, running_mean[c], 0.0, running_var[c], 0u);
 }
 
 // EstBN: the second moment about the old running mean; the updated estimates normalize. The mean in
 // force, (1 - s) old + s batch, is kept relative to the nearer of the two.
 fn estimated_statistics(c: u32, batch: Moments) -> Channel {
+    if (batch.count == 0u) {
+        return running_statistics(c);
+    }
     let speed = params.momentum;
     let old_mean = running_mean[c];
     let delta = rounded(batch.pivot - old_mean) + batch.offset;
@@ -43,7 +72,7 @@ fn estimated_statistics(c: u32, batch: Moments) -> Channel {
     let offset = select(speed * delta, batch.offset - (1.0 - speed) * delta, near_batch);
     running_mean[c] = pivot + offset;
     running_var[c] = variance;
-    return channel_of(c, pivot, offset, variance);
+    return channel_of(c, pivot, offset, variance, 0u);
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
@@ -74,8 +103,11 @@ fn channel_fold(
     batch.offset = batch.offset + left.x / max(f32(batch.count), 1.0);
     batch.m2 = left.y;
     if (active_item && lane == 0u) {
-        if ((params.flags & TRAINING) == 0u) {
-            channels[c] = channel_of(c, running_mean[c], 0.0, running_var[c]);
+        if ((params.flags & NO_CHANNEL_PART) != 0u) {
+            // z = 1 (x - 0) + 0.
+            channels[c] = Channel(0.0, 0.0, 1.0, 1.0, 0.0, 0.0, group_weight(c), 0u);
+        } else if ((params.flags & TRAINING) == 0u) {
+            channels[c] = running_statistics(c);
         } else if ((params.flags & ESTIMATE) != 0u) {
             channels[c] = estimated_statistics(c, batch);
         } else {

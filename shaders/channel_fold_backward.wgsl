@@ -1,12 +1,14 @@
-// Backward 3. LANES invocations own one column, a channel or a group: its two parameter gradients,
-// and for a channel what the channel part subtracts from dz: the means of dz and of dz x-hat (0
-// where no gradient flows through the statistics). An empty batch has no entries and gradient 0.
+// Backward 3. LANES invocations own one column. Those of the channel part come first: two parameter
+// gradients each, and what the channel part subtracts from dz, the means of dz and of dz x-hat (or, for
+// an exchange with other devices, the sums). Then those of weight and bias. An empty batch has no
+// entries and gradient 0.
 @group(0) @binding(1) var<storage, read> gradient_parts: array<GradientPair>;
-@group(0) @binding(2) var<storage, read_write> grad_bn_weight: array<f32>;
-@group(0) @binding(3) var<storage, read_write> grad_bn_bias: array<f32>;
-@group(0) @binding(4) var<storage, read_write> grad_weight: array<f32>;
-@group(0) @binding(5) var<storage, read_write> grad_bias: array<f32>;
-@group(0) @binding(6) var<storage, read_write> channel_gradients: array<GradientPair>;
+@group(0) @binding(2) var<storage, read> channels: array<Channel>;
+@group(0) @binding(3) var<storage, read_write> grad_bn_weight: array<f32>;
+@group(0) @binding(4) var<storage, read_write> grad_bn_bias: array<f32>;
+@group(0) @binding(5) var<storage, read_write> grad_weight: array<f32>;
+@group(0) @binding(6) var<storage, read_write> grad_bias: array<f32>;
+@group(0) @binding(7) var<storage, read_write> channel_gradients: array<GradientPair>;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn channel_fold_backward(
@@ -29,23 +31,43 @@ fn channel_fold_backward(
         return;
     }
     let accumulate = (params.flags & ACCUMULATE_PARAMETERS) != 0u;
-    if (column < params.num_channels) {
-        var means = vec2<f32>(0.0, 0.0);
-        if ((params.flags & TRAINING) != 0u && (params.flags & ESTIMATE) == 0u) {
-            means = pair / max(f32(params.num_samples) * f32(params.row_len), 1.0);
+    if (column < params.channel_columns) {
+        if (HAS_CHANNEL_GRADIENTS) {
+            var means = pair;
+            if (HAS_CHANNELS && (params.flags & SUMS) == 0u) {
+                means = pair / max(f32(channels[column].count), 1.0);
+            }
+            channel_gradients[column] = GradientPair(means.x, means.y);
         }
-        channel_gradients[column] = GradientPair(means.x, means.y);
-        if (accumulate) {
-            pair = pair + vec2<f32>(grad_bn_bias[column], grad_bn_weight[column]);
+        if (HAS_GRAD_BN_BIAS) {
+            var sum = pair.x;
+            if (accumulate) {
+                sum = sum + grad_bn_bias[column];
+            }
+            grad_bn_bias[column] = sum;
         }
-        grad_bn_bias[column] = pair.x;
-        grad_bn_weight[column] = pair.y;
+        if (HAS_GRAD_BN_WEIGHT) {
+            var sum = pair.y;
+            if (accumulate) {
+                sum = sum + grad_bn_weight[column];
+            }
+            grad_bn_weight[column] = sum;
+        }
     } else {
-        let g = column - params.num_channels;
-        if (accumulate) {
-            pair = pair + vec2<f32>(grad_bias[g], grad_weight[g]);
+        let a = column - params.channel_columns;
+        if (HAS_GRAD_BIAS) {
+            var sum = pair.x;
+            if (accumulate) {
+                sum = sum + grad_bias[a];
+            }
+            grad_bias[a] = sum;
         }
-        grad_bias[g] = pair.x;
-        grad_weight[g] = pair.y;
+        if (HAS_GRAD_WEIGHT) {
+            var sum = pair.y;
+            if (accumulate) {
+                sum = sum + grad_weight[a];
+            }
+            grad_weight[a] = sum;
+        }
     }
 }

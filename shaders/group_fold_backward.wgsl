@@ -1,13 +1,26 @@
-// Backward 2. LANES invocations own one (sample, group): its terms of the gradients of bias and
-// weight, and then, per row, the terms of the gradients of bn.bias and bn.weight. All sums are of
-// differences from the group's mean of dy, so that a large one cancels nowhere.
+// Backward 2. LANES invocations own one (sample, group): what it makes of dy in each of its rows, and
+// its terms of the gradients: of bias and weight, per group or per row, and per row those of bn.bias
+// and bn.weight. All sums are of differences from the group's mean of dy (times the weight, where that
+// is per channel), so that a large one cancels nowhere.
 @group(0) @binding(1) var<storage, read> rows: array<Moments>;
 @group(0) @binding(2) var<storage, read> products: array<Products>;
 @group(0) @binding(3) var<storage, read> channels: array<Channel>;
 @group(0) @binding(4) var<storage, read> groups: array<Group>;
 @group(0) @binding(5) var<storage, read_write> gradient_terms: array<GradientPair>;
+@group(0) @binding(6) var<storage, read_write> row_gradients: array<RowGradient>;
 
-// Mean of dy over the row, less the group's mean.
+// The same of w dy, where the group part's weight w is per channel.
+fn weighted(entry: Products, channel: Channel) -> Products {
+    if ((params.flags & PER_CHANNEL) == 0u) {
+        return entry;
+    }
+    let w = channel.weight;
+    let pivot = rounded(w * entry.pivot);
+    let offset = product_rest(w, entry.pivot, pivot) + w * entry.offset;
+    return Products(entry.count, pivot, offset, entry.x_mean, w * entry.product);
+}
+
+// Mean of dy (or w dy) over the row, less the group's mean.
 fn grad_above_mean(entry: Products, mean: Moments) -> f32 {
     return rounded(entry.pivot - mean.pivot) + (entry.offset - mean.offset);
 }
@@ -36,10 +49,11 @@ fn group_fold_backward(
     let len = f32(params.row_len);
     let group_len = f32(size) * len;
 
-    // Mean of dy over the group, as pivot + offset: rows are moments without a spread.
+    // Mean of dy over the group, as pivot + offset: rows are moments without a spread. Where w is per
+    // channel, dy is w dy from here on.
     var mean = Moments(0u, 0.0, 0.0, 0.0);
     for (var i = lane; i < size; i = i + LANES) {
-        let entry = products[first_row + i];
+        let entry = weighted(products[first_row + i], channels[first_channel + i]);
         mean = merge_moments(mean, Moments(params.row_len, entry.pivot, entry.offset, 0.0));
     }
     mean = reduce_moments(mean, local);
@@ -51,7 +65,7 @@ fn group_fold_backward(
     for (var i = lane; i < size; i = i + LANES) {
         let row = rows[first_row + i];
         let channel = channels[first_channel + i];
-        let entry = products[first_row + i];
+        let entry = weighted(products[first_row + i], channel);
         let above = above_group_mean(row, channel, group);
         let grad_above = grad_above_mean(entry, mean);
         projection = projection + vec2<f32>(
@@ -66,7 +80,7 @@ fn group_fold_backward(
     for (var i = lane; i < size; i = i + LANES) {
         let row = rows[first_row + i];
         let channel = channels[first_channel + i];
-        let entry = products[first_row + i];
+        let entry = weighted(products[first_row + i], channel);
         let above = above_group_mean(row, channel, group);
         let rest = rounded(grad_above_mean(entry, mean) - c * above);
         let inner = entry.product - c * (channel.scale * row.m2);
@@ -79,27 +93,48 @@ fn group_fold_backward(
     let shift = left.x / group_len;
     let c_left = ratio(left.y, spread);
 
+    // Columns of the terms: the channel part's, if it has any, then those of bias and weight, if there
+    // are any.
     let first_term = sample * params.columns;
-    if (lane == 0u) {
+    let first_affine = first_term + params.channel_columns;
+    let channel_terms = HAS_GRADIENT_TERMS && params.channel_columns != 0u;
+    let affine_terms = HAS_GRADIENT_TERMS && params.columns != params.channel_columns;
+    let per_channel = (params.flags & PER_CHANNEL) != 0u;
+    let h = group.rstd * projection.x;
+    if (affine_terms && !per_channel && lane == 0u) {
         let sum = group_len * mean.pivot + group_len * mean.offset;
-        let h = group.rstd * projection.x;
-        gradient_terms[first_term + params.num_channels + g] = GradientPair(sum, h);
+        gradient_terms[first_affine + g] = GradientPair(sum, h);
     }
-    // dz = rstd weight (dy less all of z, plus the share of z that eps leaves), summed over each
-    // row: alone, and times x-hat.
-    let variance = spread / group_len;
+    // dz = rstd weight (dy less all of z, plus the share of z that eps leaves): its mean over each
+    // row, and its sum times x-hat.
+    let freedom = degrees_of_freedom(group_len);
+    let variance = spread / freedom;
     let kept = (c + c_left) * ratio(params.eps, variance + params.eps);
     let scale = group.rstd * group.weight;
+    let k = group.weight * h / freedom;
     for (var i = lane; i < size; i = i + LANES) {
         let row = rows[first_row + i];
         let channel = channels[first_channel + i];
-        let entry = products[first_row + i];
+        let plain = products[first_row + i];
+        let entry = weighted(plain, channel);
         let above = above_group_mean(row, channel, group);
-        let m2 = channel.scale * row.m2;
         let rest = rounded(grad_above_mean(entry, mean) - c * above) - (shift + c_left * above);
-        let inner = (entry.product - c * m2) - c_left * m2;
-        let t1 = scale * len * (rest + kept * above);
-        let t2 = scale * (inner + kept * m2);
-        gradient_terms[first_term + first_channel + i] = GradientPair(t1, channel.rstd * (t2 + x_above_mean(row, channel) * t1));
+        let dz_mean = scale * (rest + kept * above);
+        row_gradients[first_row + i] = RowGradient(
+            scale * channel.weight,
+            -(group.rstd * group.rstd * k * channel.scale),
+            dz_mean,
+        );
+        if (channel_terms) {
+            let m2 = channel.scale * row.m2;
+            let inner = (entry.product - c * m2) - c_left * m2;
+            let t1 = len * dz_mean;
+            let t2 = scale * (inner + kept * m2);
+            gradient_terms[first_term + first_channel + i] = GradientPair(t1, channel.rstd * (t2 + x_above_mean(row, channel) * t1));
+        }
+        if (affine_terms && per_channel) {
+            let sum = len * plain.pivot + len * plain.offset;
+            gradient_terms[first_affine + first_channel + i] = GradientPair(sum, group.rstd * (channel.scale * plain.product + above * sum));
+        }
     }
 }

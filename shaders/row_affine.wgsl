@@ -1,12 +1,25 @@
 // Forward 4. LANES invocations own the words of one part of one row and write y there. A word
-// belongs to the row of its first element; the last one may reach into the next row. One read of x,
-// one write of y.
-@group(0) @binding(1) var<storage, read> x: array<Word>;
+// belongs to the row of its first element; the last one may reach into the next row. One read of x
+// (and of the residual), one write of y.
+@group(0) @binding(1) var<storage, read> x: array<Stored>;
 @group(0) @binding(2) var<storage, read> coefficients: array<Affine>;
-@group(0) @binding(3) var<storage, read_write> y: array<Word>;
+@group(0) @binding(3) var<storage, read> residual: array<Stored>;
+@group(0) @binding(4) var<storage, read_write> y: array<Stored>;
 
-fn map(word: Word, a: Affine) -> Word {
-    return (rounded_word(word - Word(a.pivot)) - Word(a.offset)) * Word(a.scale) + Word(a.shift);
+// In place, x is in y.
+fn x_at(i: u32) -> Word {
+    if (HAS_X) {
+        return load(x[stored_index(i)], i);
+    }
+    return load(y[stored_index(i)], i);
+}
+
+fn map(i: u32, a: Affine) -> Word {
+    var t = normalized(x_at(i), Word(a.pivot), Word(a.offset), Word(a.scale), Word(a.shift));
+    if (HAS_RESIDUAL) {
+        t = t + load(residual[stored_index(i)], i);
+    }
+    return activate(t);
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
@@ -20,37 +33,34 @@ fn row_affine(
         return;
     }
     let lane = local % LANES;
-    let row = item / params.parts;
-    let part = item - row * params.parts;
-    let row_begin = row * params.row_len;
-    let row_end = row_begin + params.row_len;
-    let begin = (row_begin + WIDTH - 1u) / WIDTH + part * params.words_per_part;
-    let end = max(begin, min(begin + params.words_per_part, row_end / WIDTH));
-    let a = coefficients[row];
+    let words = row_words(item);
+    let a = coefficients[words.row];
 
-    let chunks = (end - begin) / (4u * LANES);
+    let chunks = (words.end - words.begin) / (4u * LANES);
     for (var i = 0u; i < chunks; i = i + 1u) {
-        let first = begin + i * (4u * LANES) + lane;
-        let w0 = x[first];
-        let w1 = x[first + LANES];
-        let w2 = x[first + 2u * LANES];
-        let w3 = x[first + 3u * LANES];
-        y[first] = map(w0, a);
-        y[first + LANES] = map(w1, a);
-        y[first + 2u * LANES] = map(w2, a);
-        y[first + 3u * LANES] = map(w3, a);
+        let first = words.begin + i * (4u * LANES) + lane;
+        let w0 = map(first, a);
+        let w1 = map(first + LANES, a);
+        let w2 = map(first + 2u * LANES, a);
+        let w3 = map(first + 3u * LANES, a);
+        y[first] = store(w0);
+        y[first + LANES] = store(w1);
+        y[first + 2u * LANES] = store(w2);
+        y[first + 3u * LANES] = store(w3);
     }
-    for (var i = begin + chunks * (4u * LANES) + lane; i < end; i = i + LANES) {
-        y[i] = map(x[i], a);
+    let loose = words.begin + chunks * (4u * LANES) + lane;
+    for (var i = loose; i < words.end; i = i + LANES) {
+        y[i] = store(map(i, a));
     }
     if (!ALIGNED) {
-        // The row's last word, where its end is the next row's begin. The tensor is a whole number
-        // of words, so there is a next row.
-        let last = row_end / WIDTH;
-        if (row_end % WIDTH != 0u && part == 0u && lane == 0u) {
-            let next = coefficients[row + 1u];
-            let word = x[last];
-            y[last] = select(map(word, next), map(word, a), word_mask(last * WIDTH, row_begin, row_end));
+        // The row's last word, where its end is the next row's begin, or the tensor's end.
+        if (words.kept != 0u && lane == 0u) {
+            let mine = map(words.last, a);
+            var others = Word(0.0);
+            if (has_next(words.row)) {
+                others = map(words.last, coefficients[words.row + 1u]);
+            }
+            y[words.last] = store(select(others, mine, kept_mask(words)));
         }
     }
 }

@@ -1,21 +1,57 @@
-// Backward 4. LANES invocations own the words of one part of one row and write dx there; words
-// belong to rows as in row_affine. One read of x, one of dy, one write of dx.
-@group(0) @binding(1) var<storage, read> x: array<Word>;
-@group(0) @binding(2) var<storage, read> grad_y: array<Word>;
+// Backward 4. LANES invocations own the words of one part of one row and write dx there (and the
+// residual's gradient); words belong to rows as in row_affine. One read of x, one of dy (and of the
+// residual), one write of dx.
+@group(0) @binding(1) var<storage, read> x: array<Stored>;
+@group(0) @binding(2) var<storage, read> grad_y: array<Stored>;
 @group(0) @binding(3) var<storage, read> coefficients_backward: array<AffineBackward>;
-@group(0) @binding(4) var<storage, read_write> grad_x: array<Word>;
+@group(0) @binding(4) var<storage, read> coefficients: array<Affine>;
+@group(0) @binding(5) var<storage, read> residual: array<Stored>;
+@group(0) @binding(6) var<storage, read_write> grad_x: array<Stored>;
+@group(0) @binding(7) var<storage, read_write> grad_residual: array<Stored>;
 
-fn map(i: u32, a: AffineBackward) -> Word {
-    let v = rounded_word(grad_y[i] - Word(a.grad_pivot));
-    let u = rounded_word(x[i] - Word(a.x_pivot));
-    return (v * Word(a.grad_scale) + u * Word(a.x_scale)) + Word(a.shift);
+struct Row {
+    backward: AffineBackward,
+    forward: Affine,
 }
 
-fn store(i: u32, value: Word) {
+fn row_at(row: u32) -> Row {
+    var forward = Affine(0.0, 0.0, 0.0, 0.0);
+    if (ACTIVATION != 0u) {
+        forward = coefficients[row];
+    }
+    return Row(coefficients_backward[row], forward);
+}
+
+struct Gradients {
+    x: Word,
+    residual: Word,
+}
+
+fn map(i: u32, row: Row) -> Gradients {
+    let word = load(x[stored_index(i)], i);
+    var g = load(grad_y[stored_index(i)], i);
+    if (ACTIVATION != 0u) {
+        let a = row.forward;
+        var t = normalized(word, Word(a.pivot), Word(a.offset), Word(a.scale), Word(a.shift));
+        if (HAS_RESIDUAL) {
+            t = t + load(residual[stored_index(i)], i);
+        }
+        g = activation_gradient(t, g);
+    }
+    let a = row.backward;
+    let v = rounded_word(g - Word(a.grad_pivot));
+    let u = rounded_word(word - Word(a.x_pivot));
+    var dx = (v * Word(a.grad_scale) + u * Word(a.x_scale)) + Word(a.shift);
     if (ACCUMULATE) {
-        grad_x[i] = grad_x[i] + value;
-    } else {
-        grad_x[i] = value;
+        dx = load(grad_x[stored_index(i)], i) + dx;
+    }
+    return Gradients(dx, g);
+}
+
+fn put(i: u32, gradients: Gradients) {
+    grad_x[i] = store(gradients.x);
+    if (HAS_GRAD_RESIDUAL) {
+        grad_residual[i] = store(gradients.residual);
     }
 }
 
@@ -30,36 +66,36 @@ fn row_affine_backward(
         return;
     }
     let lane = local % LANES;
-    let row = item / params.parts;
-    let part = item - row * params.parts;
-    let row_begin = row * params.row_len;
-    let row_end = row_begin + params.row_len;
-    let begin = (row_begin + WIDTH - 1u) / WIDTH + part * params.words_per_part;
-    let end = max(begin, min(begin + params.words_per_part, row_end / WIDTH));
-    let a = coefficients_backward[row];
+    let words = row_words(item);
+    let row = row_at(words.row);
 
-    let chunks = (end - begin) / (4u * LANES);
+    let chunks = (words.end - words.begin) / (4u * LANES);
     for (var i = 0u; i < chunks; i = i + 1u) {
-        let first = begin + i * (4u * LANES) + lane;
-        let w0 = map(first, a);
-        let w1 = map(first + LANES, a);
-        let w2 = map(first + 2u * LANES, a);
-        let w3 = map(first + 3u * LANES, a);
-        store(first, w0);
-        store(first + LANES, w1);
-        store(first + 2u * LANES, w2);
-        store(first + 3u * LANES, w3);
+        let first = words.begin + i * (4u * LANES) + lane;
+        let w0 = map(first, row);
+        let w1 = map(first + LANES, row);
+        let w2 = map(first + 2u * LANES, row);
+        let w3 = map(first + 3u * LANES, row);
+        put(first, w0);
+        put(first + LANES, w1);
+        put(first + 2u * LANES, w2);
+        put(first + 3u * LANES, w3);
     }
-    for (var i = begin + chunks * (4u * LANES) + lane; i < end; i = i + LANES) {
-        store(i, map(i, a));
+    let loose = words.begin + chunks * (4u * LANES) + lane;
+    for (var i = loose; i < words.end; i = i + LANES) {
+        put(i, map(i, row));
     }
     if (!ALIGNED) {
-        // The row's last word, where its end is the next row's begin.
-        let last = row_end / WIDTH;
-        if (row_end % WIDTH != 0u && part == 0u && lane == 0u) {
-            let next = coefficients_backward[row + 1u];
-            let mask = word_mask(last * WIDTH, row_begin, row_end);
-            store(last, select(map(last, next), map(last, a), mask));
+        // The row's last word, where its end is the next row's begin, or the tensor's end.
+        if (words.kept != 0u && lane == 0u) {
+            let mine = map(words.last, row);
+            var others = Gradients(Word(0.0), Word(0.0));
+            if (has_next(words.row)) {
+                others = map(words.last, row_at(words.row + 1u));
+            }
+            let mask = kept_mask(words);
+            let x_gradient = select(others.x, mine.x, mask);
+            put(words.last, Gradients(x_gradient, select(others.residual, mine.residual, mask)));
         }
     }
 }

@@ -2,14 +2,18 @@
 //
 // Each lane takes chunks of CHUNK words: exact local mean about the chunk's own first value, squared
 // differences from it, then a merge. No sum of squares, no long-lived pivot.
-@group(0) @binding(1) var<storage, read> x: array<Word>;
+@group(0) @binding(1) var<storage, read> x: array<Stored>;
 @group(0) @binding(2) var<storage, read_write> row_parts: array<Moments>;
 
+fn x_at(i: u32) -> Word {
+    return load(x[stored_index(i)], i);
+}
+
 fn whole_chunk(first: u32) -> Moments {
-    let w0 = x[first];
-    let w1 = x[first + LANES];
-    let w2 = x[first + 2u * LANES];
-    let w3 = x[first + 3u * LANES];
+    let w0 = x_at(first);
+    let w1 = x_at(first + LANES);
+    let w2 = x_at(first + 2u * LANES);
+    let w3 = x_at(first + 3u * LANES);
     let count = CHUNK * WIDTH;
     let pivot = word_at(w0, 0u);
     let k = Word(pivot);
@@ -31,27 +35,26 @@ fn loose_chunk(span: Span, q: u32) -> Moments {
     let i1 = loose_word(span, q + LANES);
     let i2 = loose_word(span, q + 2u * LANES);
     let i3 = loose_word(span, q + 3u * LANES);
-    let w0 = x[i0];
+    let w0 = x_at(i0);
     var w1 = Word(0.0);
     var w2 = Word(0.0);
     var w3 = Word(0.0);
-    // Words behind the last loose one may lie behind the tensor.
+    // Words behind the last loose one may lie behind the window.
     if (q + LANES < span.loose) {
-        w1 = x[i1];
+        w1 = x_at(i1);
     }
     if (q + 2u * LANES < span.loose) {
-        w2 = x[i2];
+        w2 = x_at(i2);
     }
     if (q + 3u * LANES < span.loose) {
-        w3 = x[i3];
+        w3 = x_at(i3);
     }
     let m0 = loose_mask(span, i0);
     let m1 = loose_mask(span, i1);
     let m2 = loose_mask(span, i2);
     let m3 = loose_mask(span, i3);
     let count = (mask_count(m0) + mask_count(m1)) + (mask_count(m2) + mask_count(m3));
-    // The first element of the span in the first word.
-    let pivot = word_at(w0, max(span.begin, i0 * WIDTH) - i0 * WIDTH);
+    let pivot = word_at(w0, loose_first(span, i0));
     let k = Word(pivot);
     let zero = Word(0.0);
     let d0 = select(zero, rounded_word(w0 - k), m0);
@@ -87,6 +90,6 @@ fn row_moments(
     }
     moments = reduce_moments(moments, local);
     if (active_item && lane == 0u) {
-        row_parts[item] = moments;
+        row_parts[item + params.first_item] = moments;
     }
 }

@@ -1,15 +1,48 @@
 // Backward 1. LANES invocations own one part of one row and write the mean of dy and its product
-// with u = x - row mean. One read of x, one of dy.
+// with u = x - row mean. One read of x, one of dy; with an activation, dy is what comes out of it
+// backward, and one read of the residual, if there is one.
 //
 // As in row_moments, a chunk's dy are taken about the chunk's own first one, then merged: neither a
 // large mean of dy nor an outlier among them, wherever it stands, harms more than its own chunk.
-@group(0) @binding(1) var<storage, read> x: array<Word>;
-@group(0) @binding(2) var<storage, read> grad_y: array<Word>;
+@group(0) @binding(1) var<storage, read> x: array<Stored>;
+@group(0) @binding(2) var<storage, read> grad_y: array<Stored>;
 @group(0) @binding(3) var<storage, read> rows: array<Moments>;
-@group(0) @binding(4) var<storage, read_write> product_parts: array<Products>;
+@group(0) @binding(4) var<storage, read> coefficients: array<Affine>;
+@group(0) @binding(5) var<storage, read> residual: array<Stored>;
+@group(0) @binding(6) var<storage, read_write> product_parts: array<Products>;
 
-fn x_above(word: Word, row: Moments) -> Word {
-    return rounded_word(word - Word(row.pivot)) - Word(row.offset);
+// What a row's words need of it.
+struct Row {
+    moments: Moments,
+    forward: Affine,
+}
+
+fn row_at(row: u32) -> Row {
+    var forward = Affine(0.0, 0.0, 0.0, 0.0);
+    if (ACTIVATION != 0u) {
+        forward = coefficients[row];
+    }
+    return Row(rows[row], forward);
+}
+
+// u and dy.
+struct Pair {
+    u: Word,
+    g: Word,
+}
+
+fn pair_at(i: u32, row: Row) -> Pair {
+    let word = load(x[stored_index(i)], i);
+    var g = load(grad_y[stored_index(i)], i);
+    if (ACTIVATION != 0u) {
+        let a = row.forward;
+        var t = normalized(word, Word(a.pivot), Word(a.offset), Word(a.scale), Word(a.shift));
+        if (HAS_RESIDUAL) {
+            t = t + load(residual[stored_index(i)], i);
+        }
+        g = activation_gradient(t, g);
+    }
+    return Pair(rounded_word(word - Word(row.moments.pivot)) - Word(row.moments.offset), g);
 }
 
 // From the chunk's sums of v = dy - pivot, of u and of v u.
@@ -20,31 +53,27 @@ fn chunk_products(count: u32, pivot: f32, sum: Word, x_sum: Word, product: Word)
     return Products(count, pivot, offset, u / n, word_sum(product) - offset * u);
 }
 
-fn whole_chunk(first: u32, row: Moments) -> Products {
-    let g0 = grad_y[first];
-    let g1 = grad_y[first + LANES];
-    let g2 = grad_y[first + 2u * LANES];
-    let g3 = grad_y[first + 3u * LANES];
-    let u0 = x_above(x[first], row);
-    let u1 = x_above(x[first + LANES], row);
-    let u2 = x_above(x[first + 2u * LANES], row);
-    let u3 = x_above(x[first + 3u * LANES], row);
-    let pivot = word_at(g0, 0u);
+fn whole_chunk(first: u32, row: Row) -> Products {
+    let p0 = pair_at(first, row);
+    let p1 = pair_at(first + LANES, row);
+    let p2 = pair_at(first + 2u * LANES, row);
+    let p3 = pair_at(first + 3u * LANES, row);
+    let pivot = word_at(p0.g, 0u);
     let g = Word(pivot);
-    let v0 = rounded_word(g0 - g);
-    let v1 = rounded_word(g1 - g);
-    let v2 = rounded_word(g2 - g);
-    let v3 = rounded_word(g3 - g);
+    let v0 = rounded_word(p0.g - g);
+    let v1 = rounded_word(p1.g - g);
+    let v2 = rounded_word(p2.g - g);
+    let v3 = rounded_word(p3.g - g);
     return chunk_products(
         CHUNK * WIDTH,
         pivot,
         (v0 + v1) + (v2 + v3),
-        (u0 + u1) + (u2 + u3),
-        (v0 * u0 + v1 * u1) + (v2 * u2 + v3 * u3),
+        (p0.u + p1.u) + (p2.u + p3.u),
+        (v0 * p0.u + v1 * p1.u) + (v2 * p2.u + v3 * p3.u),
     );
 }
 
-fn loose_chunk(span: Span, q: u32, row: Moments) -> Products {
+fn loose_chunk(span: Span, q: u32, row: Row) -> Products {
     let i0 = loose_word(span, q);
     let i1 = loose_word(span, q + LANES);
     let i2 = loose_word(span, q + 2u * LANES);
@@ -53,40 +82,31 @@ fn loose_chunk(span: Span, q: u32, row: Moments) -> Products {
     let m1 = loose_mask(span, i1);
     let m2 = loose_mask(span, i2);
     let m3 = loose_mask(span, i3);
-    let g0 = grad_y[i0];
-    // The first element of the span in the first word.
-    let pivot = word_at(g0, max(span.begin, i0 * WIDTH) - i0 * WIDTH);
-    let g = Word(pivot);
     let zero = Word(0.0);
-    var v0 = rounded_word(g0 - g);
-    var v1 = zero;
-    var v2 = zero;
-    var v3 = zero;
-    var u0 = x_above(x[i0], row);
-    var u1 = zero;
-    var u2 = zero;
-    var u3 = zero;
-    // Words behind the last loose one may lie behind the tensor.
+    let p0 = pair_at(i0, row);
+    var p1 = Pair(zero, zero);
+    var p2 = Pair(zero, zero);
+    var p3 = Pair(zero, zero);
+    // Words behind the last loose one may lie behind the window.
     if (q + LANES < span.loose) {
-        v1 = rounded_word(grad_y[i1] - g);
-        u1 = x_above(x[i1], row);
+        p1 = pair_at(i1, row);
     }
     if (q + 2u * LANES < span.loose) {
-        v2 = rounded_word(grad_y[i2] - g);
-        u2 = x_above(x[i2], row);
+        p2 = pair_at(i2, row);
     }
     if (q + 3u * LANES < span.loose) {
-        v3 = rounded_word(grad_y[i3] - g);
-        u3 = x_above(x[i3], row);
+        p3 = pair_at(i3, row);
     }
-    v0 = select(zero, v0, m0);
-    v1 = select(zero, v1, m1);
-    v2 = select(zero, v2, m2);
-    v3 = select(zero, v3, m3);
-    u0 = select(zero, u0, m0);
-    u1 = select(zero, u1, m1);
-    u2 = select(zero, u2, m2);
-    u3 = select(zero, u3, m3);
+    let pivot = word_at(p0.g, loose_first(span, i0));
+    let g = Word(pivot);
+    let v0 = select(zero, rounded_word(p0.g - g), m0);
+    let v1 = select(zero, rounded_word(p1.g - g), m1);
+    let v2 = select(zero, rounded_word(p2.g - g), m2);
+    let v3 = select(zero, rounded_word(p3.g - g), m3);
+    let u0 = select(zero, p0.u, m0);
+    let u1 = select(zero, p1.u, m1);
+    let u2 = select(zero, p2.u, m2);
+    let u3 = select(zero, p3.u, m3);
     return chunk_products(
         (mask_count(m0) + mask_count(m1)) + (mask_count(m2) + mask_count(m3)),
         pivot,
@@ -106,7 +126,7 @@ fn row_products(
     let lane = local % LANES;
     let active_item = item < params.items;
     let span = part_span(min(item, params.items - 1u));
-    let row = rows[span.row];
+    let row = row_at(span.row);
 
     var products = Products(0u, 0.0, 0.0, 0.0, 0.0);
     for (var i = 0u; i < span.chunks; i = i + 1u) {
@@ -117,6 +137,6 @@ fn row_products(
     }
     products = reduce_products(products, local);
     if (active_item && lane == 0u) {
-        product_parts[item] = products;
+        product_parts[item + params.first_item] = products;
     }
 }

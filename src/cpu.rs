@@ -1,16 +1,17 @@
 //! The CPU executor: runs plans with the mirrors in [`stages`], in f32, on several
 //! threads.
 
+use crate::desc::DType;
 use crate::error::Error;
-use crate::kernels::{Access, KernelId};
+use crate::kernels::{Access, KernelId, Spec};
 use crate::plan::{Need, Plan, Step};
 use crate::role::{Role, RoleKind};
-use crate::stages;
-use crate::tables::{Affine, AffineBackward, Channel, GradientPair, Group, Moments, Products};
+use crate::stages::{self, Element};
 use crate::tuning::Tuning;
 use bytemuck::Pod;
 use std::collections::BTreeMap;
 use std::num::NonZero;
+use std::ops::Range;
 
 /// Host memory by [`Role`]: words of 4 bytes, seen as f32, as u32, or as the entries of a table.
 #[derive(Debug, Clone, Default)]
@@ -30,7 +31,7 @@ impl Buffers {
             .insert(role, bytemuck::allocation::cast_vec(values));
     }
 
-    /// Gives a counter.
+    /// Gives a counter, or a tensor of 16-bit elements, two in a u32 (the first in its lower half).
     pub fn set_u32(&mut self, role: Role, values: Vec<u32>) {
         self.words.insert(role, values);
     }
@@ -48,7 +49,7 @@ impl Buffers {
             .map(|words| bytemuck::cast_slice(words))
     }
 
-    /// A counter.
+    /// A counter, or a tensor of 16-bit elements.
     pub fn get_u32(&self, role: Role) -> Option<&[u32]> {
         self.words.get(&role).map(Vec::as_slice)
     }
@@ -100,14 +101,30 @@ impl Executor {
     }
 
     /// Runs a plan. Tables, and tensors that are only written, are allocated where they are
-    /// missing; tables stay in `buffers`, so that backward can follow forward.
+    /// missing; tables stay in `buffers`, so that backward can follow forward. Of a plan with an
+    /// [exchange](Plan::exchange) it runs all steps: use [`run_steps`](Self::run_steps) there.
     ///
     /// # Errors
     /// [`Error::Missing`] and [`Error::Length`]; nothing has run then.
     pub fn run(&self, plan: &Plan, buffers: &mut Buffers) -> Result<(), Error> {
+        self.run_steps(plan, 0..plan.steps().len(), buffers)
+    }
+
+    /// Runs some steps of a plan: those before and those after [`Plan::exchange`], say. Indices beyond
+    /// the plan run nothing.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_steps(
+        &self,
+        plan: &Plan,
+        steps: Range<usize>,
+        buffers: &mut Buffers,
+    ) -> Result<(), Error> {
         self.check(plan, buffers)?;
-        for step in plan.steps() {
-            self.run_step(step, buffers)?;
+        let end = steps.end.min(plan.steps().len());
+        for step in plan.steps().get(steps.start..end).unwrap_or_default() {
+            self.run_step(plan, step, buffers)?;
         }
         Ok(())
     }
@@ -147,32 +164,46 @@ impl Executor {
     ///
     /// # Errors
     /// [`Error::Missing`].
-    pub fn run_step(&self, step: &Step, buffers: &mut Buffers) -> Result<(), Error> {
+    pub fn run_step(&self, plan: &Plan, step: &Step, buffers: &mut Buffers) -> Result<(), Error> {
         let mut missing = step.bindings.clone();
         missing.retain(|role| !buffers.words.contains_key(role));
         if !missing.is_empty() {
             return Err(Error::Missing { roles: missing });
         }
         // Written buffers leave the map while the step runs, so that it can read the others.
-        let declared = step.spec.kernel.kernel().bindings;
         let mut written: Vec<(Role, Vec<u32>)> = Vec::new();
-        for (&role, binding) in step.bindings.iter().zip(declared) {
+        for (&role, (_, binding)) in step.bindings.iter().zip(step.spec.bindings()) {
             if binding.access == Access::ReadWrite {
                 let words = buffers.words.remove(&role).unwrap_or_default();
                 written.push((role, words));
             }
         }
-        let reads: Vec<&[u32]> = step
-            .bindings
-            .iter()
-            .filter_map(|role| buffers.words.get(role).map(Vec::as_slice))
-            .collect();
         {
-            let mut writes: Vec<&mut [u32]> = written
-                .iter_mut()
-                .map(|(_, words)| &mut words[..])
-                .collect();
-            self.dispatch(step, &reads, &mut writes);
+            // By binding, as the kernel declares them; `None` for those that are not there.
+            let mut roles = step.bindings.iter();
+            let mut writes = written.iter_mut();
+            let (mut reads, mut outputs) = (Vec::new(), Vec::new());
+            for (index, binding) in step.spec.kernel.kernel().bindings.iter().enumerate() {
+                let role = (step.spec.absent >> index & 1 == 0)
+                    .then(|| roles.next())
+                    .flatten();
+                match binding.access {
+                    Access::Read => {
+                        let words = role.and_then(|role| buffers.words.get(role));
+                        reads.push(words.map(Vec::as_slice));
+                    }
+                    Access::ReadWrite => {
+                        let words = role.and_then(|_| writes.next());
+                        outputs.push(words.map(|(_, words)| &mut words[..]));
+                    }
+                }
+            }
+            let elements = plan.tensor().elements() as usize;
+            match step.spec.dtype {
+                DType::F32 => self.dispatch::<f32>(step, elements, &reads, &mut outputs),
+                DType::F16 => self.dispatch::<half::f16>(step, elements, &reads, &mut outputs),
+                DType::BF16 => self.dispatch::<half::bf16>(step, elements, &reads, &mut outputs),
+            }
         }
         buffers.words.extend(written);
         Ok(())
@@ -180,115 +211,266 @@ impl Executor {
 
     /// The mirror of the step's kernel; `reads` and `writes` are its bindings of each access, in
     /// order.
-    fn dispatch(&self, step: &Step, reads: &[&[u32]], writes: &mut [&mut [u32]]) {
-        let (params, width, threads) = (&step.params, step.spec.width, self.threads);
-        match (step.spec.kernel, reads, writes) {
-            (KernelId::RowMoments, [x], [parts]) => {
-                stages::row_moments(threads, params, width, f32s(x), table_mut(parts));
+    fn dispatch<T: Element>(
+        &self,
+        step: &Step,
+        elements: usize,
+        reads: &[Option<&[u32]>],
+        writes: &mut [Option<&mut [u32]>],
+    ) {
+        let (params, spec, threads) = (&step.params, &step.spec, self.threads);
+        let width = spec.width;
+        fn whole<T: Element>(words: &[u32], elements: usize) -> &[T] {
+            &bytemuck::cast_slice(words)[..elements]
+        }
+        let tensor = |words| whole::<T>(words, elements);
+        match (spec.kernel, reads, writes) {
+            (KernelId::RowMoments, &[Some(x)], [Some(parts)]) => {
+                stages::row_moments(threads, params, width, tensor(x), table_mut(parts));
             }
-            (KernelId::RowFold, [parts], [rows]) => {
+            (KernelId::ColumnMoments, &[Some(x)], [Some(parts)]) => {
+                stages::column_moments(threads, params, width, tensor(x), table_mut(parts));
+            }
+            (KernelId::RowFold, &[Some(parts)], [Some(rows)]) => {
                 stages::row_fold(params, table(parts), table_mut(rows));
             }
-            (KernelId::BatchCount, [], [count]) => stages::batch_count(count),
-            (KernelId::SampleFold, [rows], [parts]) => {
+            (KernelId::BatchCount, [], [Some(count)]) => stages::batch_count(count),
+            (KernelId::SampleFold, &[Some(rows)], [Some(parts)]) => {
                 stages::sample_fold(params, table(rows), table_mut(parts));
             }
-            (KernelId::ChannelFold, [parts, weight, bias, count], [mean, var, channels]) => {
-                let running = stages::RunningStatistics {
-                    mean: bytemuck::cast_slice_mut(mean),
-                    var: bytemuck::cast_slice_mut(var),
+            (
+                KernelId::ChannelFold,
+                &[parts, bn_weight, bn_bias, weight, count],
+                [mean, var, Some(channels)],
+            ) => {
+                let running = match (mean, var) {
+                    (Some(mean), Some(var)) => Some(stages::RunningStatistics {
+                        mean: bytemuck::cast_slice_mut(mean),
+                        var: bytemuck::cast_slice_mut(var),
+                    }),
+                    _ => None,
                 };
                 stages::channel_fold(
                     params,
-                    table::<Moments>(parts),
-                    f32s(weight),
-                    f32s(bias),
-                    count[0],
+                    parts.map(table).unwrap_or_default(),
+                    bn_weight.map(f32s),
+                    bn_bias.map(f32s),
+                    weight.map(f32s),
+                    count.map(|count| count[0]),
                     running,
-                    table_mut::<Channel>(channels),
+                    table_mut(channels),
                 );
             }
-            (KernelId::GroupFold, [rows, channels, weight, bias], [groups, coefficients]) => {
+            (
+                KernelId::GroupFold,
+                &[Some(rows), Some(channels), weight, bias],
+                [Some(groups), Some(coefficients)],
+            ) => {
                 stages::group_fold(
                     params,
                     table(rows),
                     table(channels),
-                    f32s(weight),
-                    f32s(bias),
-                    table_mut::<Group>(groups),
-                    table_mut::<Affine>(coefficients),
+                    weight.map(f32s),
+                    bias.map(f32s),
+                    table_mut(groups),
+                    table_mut(coefficients),
                 );
             }
-            (KernelId::RowAffine, [x, coefficients], [y]) => {
-                let y = bytemuck::cast_slice_mut(y);
-                stages::row_affine(threads, params, f32s(x), table(coefficients), y);
+            (KernelId::RowCoefficients, &[Some(channels)], [rows, Some(coefficients)]) => {
+                let rows = rows.as_deref_mut().map(table_mut);
+                let coefficients = table_mut(coefficients);
+                stages::row_coefficients(params, table(channels), rows, coefficients);
             }
-            (KernelId::RowProducts, [x, grad_y, rows], [parts]) => {
+            (KernelId::RunningFold, &[Some(rows)], [Some(mean), Some(var)]) => {
+                let running = stages::RunningStatistics {
+                    mean: bytemuck::cast_slice_mut(mean),
+                    var: bytemuck::cast_slice_mut(var),
+                };
+                stages::running_fold(params, table(rows), running);
+            }
+            (KernelId::RowAffine, &[x, Some(coefficients), residual], [Some(y)]) => {
+                stages::row_affine(
+                    threads,
+                    params,
+                    width,
+                    spec.activation,
+                    x.map(tensor),
+                    table(coefficients),
+                    residual.map(tensor),
+                    tensor_mut::<T>(y, elements),
+                );
+            }
+            (KernelId::ColumnAffine, &[x, Some(coefficients), residual], [Some(y)]) => {
+                stages::column_affine(
+                    threads,
+                    params,
+                    width,
+                    spec.aligned,
+                    spec.activation,
+                    x.map(tensor),
+                    table(coefficients),
+                    residual.map(tensor),
+                    tensor_mut::<T>(y, elements),
+                );
+            }
+            (
+                KernelId::RowProducts,
+                &[Some(x), Some(grad_y), Some(rows), coefficients, residual],
+                [Some(parts)],
+            ) => {
                 stages::row_products(
                     threads,
                     params,
                     width,
-                    f32s(x),
-                    f32s(grad_y),
+                    tensor(x),
+                    tensor(grad_y),
                     table(rows),
-                    table_mut::<Products>(parts),
+                    recompute(spec, coefficients, residual.map(tensor)),
+                    table_mut(parts),
                 );
             }
-            (KernelId::RowFoldBackward, [parts], [products]) => {
+            (
+                KernelId::ColumnProducts,
+                &[Some(x), Some(grad_y), Some(rows), coefficients, residual],
+                [Some(parts)],
+            ) => {
+                stages::column_products(
+                    threads,
+                    params,
+                    width,
+                    tensor(x),
+                    tensor(grad_y),
+                    table(rows),
+                    recompute(spec, coefficients, residual.map(tensor)),
+                    table_mut(parts),
+                );
+            }
+            (KernelId::RowFoldBackward, &[Some(parts)], [Some(products)]) => {
                 stages::row_fold_backward(params, table(parts), table_mut(products));
             }
-            (KernelId::GroupFoldBackward, [rows, products, channels, groups], [terms]) => {
+            (
+                KernelId::GroupFoldBackward,
+                &[Some(rows), Some(products), Some(channels), Some(groups)],
+                [terms, Some(row_gradients)],
+            ) => {
                 stages::group_fold_backward(
                     params,
                     table(rows),
                     table(products),
                     table(channels),
                     table(groups),
-                    table_mut::<GradientPair>(terms),
+                    terms.as_deref_mut().map(table_mut),
+                    table_mut(row_gradients),
                 );
             }
-            (KernelId::SampleFoldBackward, [terms], [parts]) => {
+            (
+                KernelId::RowTermsBackward,
+                &[Some(rows), Some(products), Some(channels)],
+                [terms, Some(row_gradients)],
+            ) => {
+                stages::row_terms_backward(
+                    params,
+                    table(rows),
+                    table(products),
+                    table(channels),
+                    terms.as_deref_mut().map(table_mut),
+                    table_mut(row_gradients),
+                );
+            }
+            (KernelId::SampleFoldBackward, &[Some(terms)], [Some(parts)]) => {
                 stages::sample_fold_backward(params, table(terms), table_mut(parts));
             }
             (
                 KernelId::ChannelFoldBackward,
-                [parts],
+                &[Some(parts), channels],
                 [bn_weight, bn_bias, weight, bias, channel_gradients],
             ) => {
                 let gradients = stages::ParameterGradients {
-                    bn_weight: bytemuck::cast_slice_mut(bn_weight),
-                    bn_bias: bytemuck::cast_slice_mut(bn_bias),
-                    weight: bytemuck::cast_slice_mut(weight),
-                    bias: bytemuck::cast_slice_mut(bias),
+                    bn_weight: bn_weight.as_deref_mut().map(bytemuck::cast_slice_mut),
+                    bn_bias: bn_bias.as_deref_mut().map(bytemuck::cast_slice_mut),
+                    weight: weight.as_deref_mut().map(bytemuck::cast_slice_mut),
+                    bias: bias.as_deref_mut().map(bytemuck::cast_slice_mut),
                 };
-                let channel_gradients = table_mut(channel_gradients);
-                stages::channel_fold_backward(params, table(parts), gradients, channel_gradients);
+                stages::channel_fold_backward(
+                    params,
+                    table(parts),
+                    channels.map(table),
+                    gradients,
+                    channel_gradients.as_deref_mut().map(table_mut),
+                );
             }
             (
                 KernelId::RowCoefficientsBackward,
-                [rows, products, channels, groups, terms, channel_gradients],
-                [coefficients],
+                &[
+                    Some(rows),
+                    Some(products),
+                    Some(channels),
+                    Some(row_gradients),
+                    channel_gradients,
+                ],
+                [Some(coefficients)],
             ) => {
                 stages::row_coefficients_backward(
                     params,
                     table(rows),
                     table(products),
                     table(channels),
-                    table(groups),
-                    table(terms),
-                    table(channel_gradients),
-                    table_mut::<AffineBackward>(coefficients),
+                    table(row_gradients),
+                    channel_gradients.map(table),
+                    table_mut(coefficients),
                 );
             }
-            (KernelId::RowAffineBackward, [x, grad_y, coefficients], [grad_x]) => {
+            (
+                KernelId::RowAffineBackward,
+                &[
+                    Some(x),
+                    Some(grad_y),
+                    Some(coefficients_backward),
+                    coefficients,
+                    residual,
+                ],
+                [Some(grad_x), grad_residual],
+            ) => {
                 stages::row_affine_backward(
                     threads,
                     params,
-                    step.spec.accumulate,
-                    f32s(x),
-                    f32s(grad_y),
-                    table(coefficients),
-                    bytemuck::cast_slice_mut(grad_x),
+                    width,
+                    spec.accumulate,
+                    tensor(x),
+                    tensor(grad_y),
+                    table(coefficients_backward),
+                    recompute(spec, coefficients, residual.map(tensor)),
+                    tensor_mut::<T>(grad_x, elements),
+                    grad_residual
+                        .as_deref_mut()
+                        .map(|words| tensor_mut::<T>(words, elements)),
+                );
+            }
+            (
+                KernelId::ColumnAffineBackward,
+                &[
+                    Some(x),
+                    Some(grad_y),
+                    Some(coefficients_backward),
+                    coefficients,
+                    residual,
+                ],
+                [Some(grad_x), grad_residual],
+            ) => {
+                stages::column_affine_backward(
+                    threads,
+                    params,
+                    width,
+                    spec.aligned,
+                    spec.accumulate,
+                    tensor(x),
+                    tensor(grad_y),
+                    table(coefficients_backward),
+                    recompute(spec, coefficients, residual.map(tensor)),
+                    tensor_mut::<T>(grad_x, elements),
+                    grad_residual
+                        .as_deref_mut()
+                        .map(|words| tensor_mut::<T>(words, elements)),
                 );
             }
             // The planner binds what the kernel declares (tests/reflection.rs).
@@ -297,11 +479,32 @@ impl Executor {
     }
 }
 
+/// What backward recomputes of a fused activation.
+fn recompute<'a, T: Element>(
+    spec: &Spec,
+    coefficients: Option<&'a [u32]>,
+    residual: Option<&'a [T]>,
+) -> Option<stages::Recompute<'a, T>> {
+    coefficients.map(|coefficients| stages::Recompute {
+        activation: spec.activation,
+        coefficients: table(coefficients),
+        residual,
+    })
+}
+
+/// A written tensor, its padding set to 0.
+fn tensor_mut<T: Element>(words: &mut [u32], elements: usize) -> &mut [T] {
+    let (tensor, padding) = bytemuck::cast_slice_mut::<u32, T>(words).split_at_mut(elements);
+    padding.fill(T::from_f32(0.0));
+    tensor
+}
+
 /// Whether the plan expects something in the buffer: what it only reads (scratch aside: the table of
 /// an empty batch is read by no one), and the state that it updates.
 fn is_given(need: &Need) -> bool {
     match need.role {
-        Role::RunningMean | Role::RunningVar | Role::NumBatchesTracked => true,
+        // Written, and read: state, and x in place.
+        Role::RunningMean | Role::RunningVar | Role::NumBatchesTracked | Role::X => true,
         role => need.access == Access::Read && role.kind() != RoleKind::Scratch,
     }
 }

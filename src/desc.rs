@@ -5,21 +5,81 @@ use crate::error::Error;
 /// The channel part's eps: PyTorch's default, as in the paper's code.
 pub const CHANNEL_EPS: f32 = 1e-5;
 
-/// Most elements of one tensor: kernels compute word and element indices in u32, with room for the
-/// rounding up of the last part.
-pub const MAX_ELEMENTS: u64 = 1 << 31;
+/// Most elements of one tensor: kernels compute element indices modulo 2^32, in windows.
+pub const MAX_ELEMENTS: u64 = 1 << 32;
 
-/// A contiguous tensor (N, C, *spatial) of f32.
+/// Most elements of one row (one sample and channel): kernels count within a row in u32, with room for
+/// rounding up.
+pub const MAX_ROW: u64 = 1 << 31;
+
+/// How a tensor's values are stored. Arithmetic, tables and parameters are f32 whatever it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum DType {
+    /// IEEE 754 binary32.
+    #[default]
+    F32,
+    /// IEEE 754 binary16. Beyond 65,504 it overflows to Inf, as a rounded store must.
+    F16,
+    /// bfloat16: the upper half of an f32.
+    BF16,
+}
+
+impl DType {
+    /// Bytes of one element.
+    pub const fn bytes(self) -> u64 {
+        match self {
+            DType::F32 => 4,
+            DType::F16 | DType::BF16 => 2,
+        }
+    }
+
+    /// `f32`, `f16` or `bf16`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            DType::F32 => "f32",
+            DType::F16 => "f16",
+            DType::BF16 => "bf16",
+        }
+    }
+}
+
+/// The order of a tensor's elements in memory. Shapes are given as (N, C, *spatial) in either, as with
+/// PyTorch's memory formats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Layout {
+    /// N, C, *spatial: the elements of a channel lie together.
+    #[default]
+    ChannelsFirst,
+    /// N, *spatial, C: the channels of a position lie together.
+    ChannelsLast,
+}
+
+impl Layout {
+    /// `channels_first` or `channels_last`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Layout::ChannelsFirst => "channels_first",
+            Layout::ChannelsLast => "channels_last",
+        }
+    }
+}
+
+/// A contiguous tensor of shape (N, C, *spatial).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TensorDesc {
     dims: Vec<usize>,
+    dtype: DType,
+    layout: Layout,
     num_samples: u32,
     num_channels: u32,
     row_len: u32,
 }
 
 impl TensorDesc {
-    /// Describes a tensor of shape (N, C, *spatial), rank 2 or more. N and the spatial sizes may be 0.
+    /// Describes a tensor of shape (N, C, *spatial), rank 2 or more, of f32 with channels first. N and
+    /// the spatial sizes may be 0.
     ///
     /// # Errors
     /// [`Error::Rank`], [`Error::TooManyElements`].
@@ -50,6 +110,13 @@ impl TensorDesc {
         if elements > u128::from(MAX_ELEMENTS) {
             return Err(too_many);
         }
+        if elements > 0 && row_len > u128::from(MAX_ROW) {
+            return Err(Error::TooManyElements {
+                dims: dims.to_vec(),
+                elements: row_len,
+                limit: MAX_ROW,
+            });
+        }
         // The sizes of an empty tensor may be anything; no kernel runs over them.
         let fits = |size: u128| match u32::try_from(size) {
             Err(_) if elements == 0 => Ok(u32::MAX),
@@ -60,12 +127,50 @@ impl TensorDesc {
             num_channels: fits(*channels as u128)?,
             row_len: fits(row_len)?,
             dims: dims.to_vec(),
+            dtype: DType::F32,
+            layout: Layout::ChannelsFirst,
         })
     }
 
-    /// The shape, (N, C, *spatial).
+    /// Describes the filters of a convolution, (O, *rest): what
+    /// [`NormDesc::weight_standardization`] takes. Each filter is a sample of one channel.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn filters(dims: &[usize]) -> Result<Self, Error> {
+        let [outputs, rest @ ..] = dims else {
+            return Err(Error::Rank { rank: 0 });
+        };
+        let mut with_channel = vec![*outputs, 1];
+        with_channel.extend(rest);
+        Self::new(&with_channel)
+    }
+
+    /// Sets how the elements are stored.
+    #[must_use]
+    pub fn with_dtype(self, dtype: DType) -> Self {
+        Self { dtype, ..self }
+    }
+
+    /// Sets their order in memory; the shape stays (N, C, *spatial).
+    #[must_use]
+    pub fn with_layout(self, layout: Layout) -> Self {
+        Self { layout, ..self }
+    }
+
+    /// The shape, (N, C, *spatial) in either layout.
     pub fn dims(&self) -> &[usize] {
         &self.dims
+    }
+
+    /// How the elements are stored.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Their order in memory.
+    pub fn layout(&self) -> Layout {
+        self.layout
     }
 
     /// N.
@@ -98,7 +203,13 @@ impl TensorDesc {
 
     /// Size in bytes.
     pub fn bytes(&self) -> u64 {
-        self.elements() * 4
+        self.elements() * self.dtype.bytes()
+    }
+
+    /// Bytes that a buffer of it must have: storage bindings are a multiple of 4, so that an odd number
+    /// of 16-bit elements is followed by one element of padding, which y and the gradients get as 0.
+    pub fn buffer_bytes(&self) -> u64 {
+        self.bytes().next_multiple_of(4)
     }
 }
 
@@ -138,41 +249,278 @@ pub enum Mode {
     Eval,
 }
 
-/// Batch-Channel Normalization (Qiao et al. 2019, arXiv:1911.09738): a channel normalization over
-/// (N, *spatial) with per-channel affine, then a normalization of each (sample, group) over its
-/// C/G channels and space, with per-group affine.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct BcNormDesc {
-    /// C.
-    pub num_channels: usize,
-    /// G, a divisor of C.
-    pub num_groups: usize,
-    /// eps of the group part, finite and not negative. The channel part's is [`CHANNEL_EPS`].
-    /// With eps = 0, a group of variance 0 yields its bias.
-    pub eps: f32,
-    /// Where the channel part's statistics come from.
-    pub stats: ChannelStats,
+/// Which norm of the family; it decides the names in a state dict and what is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum NormKind {
+    /// `nn.BatchNorm1d`, `2d`, `3d`.
+    BatchNorm,
+    /// The authors' `EstBN` alone.
+    EstBn,
+    /// `nn.GroupNorm`.
+    GroupNorm,
+    /// `nn.InstanceNorm1d`, `2d`, `3d`.
+    InstanceNorm,
+    /// Layer normalization over (C, *spatial) with an affine per channel.
+    LayerNorm,
+    /// Batch-Channel Normalization.
+    BcNorm,
+    /// Weight Standardization.
+    WeightStandardization,
 }
 
-impl BcNormDesc {
-    /// Batch statistics with momentum 0.1 and eps 1e-5.
-    pub fn new(num_channels: usize, num_groups: usize) -> Self {
+impl NormKind {
+    /// Every kind.
+    pub const ALL: &[NormKind] = &[
+        NormKind::BatchNorm,
+        NormKind::EstBn,
+        NormKind::GroupNorm,
+        NormKind::InstanceNorm,
+        NormKind::LayerNorm,
+        NormKind::BcNorm,
+        NormKind::WeightStandardization,
+    ];
+
+    /// Its name in snake case, as the command and the golden files write it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            NormKind::BatchNorm => "batch_norm",
+            NormKind::EstBn => "est_bn",
+            NormKind::GroupNorm => "group_norm",
+            NormKind::InstanceNorm => "instance_norm",
+            NormKind::LayerNorm => "layer_norm",
+            NormKind::BcNorm => "bc_norm",
+            NormKind::WeightStandardization => "weight_standardization",
+        }
+    }
+}
+
+/// A norm of the family: a channel part (a normalization of each channel over (N, *spatial)), a group
+/// part (of each sample's groups of channels over their channels and space), or both, the group part on
+/// the channel part's output.
+///
+/// Make one with the constructor of its name; the fields hold what `torch.nn`'s arguments of these names
+/// hold, and those that a norm has no use for are ignored.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub struct NormDesc {
+    /// Which norm.
+    pub kind: NormKind,
+    /// C.
+    pub num_channels: usize,
+    /// G of the group part, a divisor of C.
+    pub num_groups: usize,
+    /// eps, finite and not negative: the group part's, where there is one (with BCNorm the channel
+    /// part's is [`CHANNEL_EPS`]). With eps = 0, a variance of 0 yields the bias.
+    pub eps: f32,
+    /// Where the channel part's statistics come from; for InstanceNorm the momentum of its running
+    /// statistics.
+    pub stats: ChannelStats,
+    /// Whether there is a `weight`.
+    pub weight: bool,
+    /// Whether there is a `bias`.
+    pub bias: bool,
+    /// BCNorm: whether there is a `bn.weight`.
+    pub bn_weight: bool,
+    /// BCNorm: whether there is a `bn.bias`.
+    pub bn_bias: bool,
+    /// BCNorm: `weight` and `bias` per channel, (C), rather than per group, (G), as in the paper.
+    pub per_channel_affine: bool,
+    /// Whether there are running statistics. Without them the input's own are used in eval too.
+    pub track_running_stats: bool,
+}
+
+/// What the channel part does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ChannelPart {
+    /// There is none.
+    None,
+    /// The batch's statistics normalize; gradients flow through them.
+    Batch,
+    /// Estimates are moved first, then normalize.
+    Estimate,
+    /// Running statistics as they are.
+    Running,
+}
+
+impl NormDesc {
+    const fn new(kind: NormKind, num_channels: usize, num_groups: usize) -> Self {
         Self {
+            kind,
             num_channels,
             num_groups,
             eps: 1e-5,
-            stats: ChannelStats::default(),
+            stats: ChannelStats::Batch {
+                momentum: Some(0.1),
+            },
+            weight: true,
+            bias: true,
+            bn_weight: true,
+            bn_bias: true,
+            per_channel_affine: true,
+            track_running_stats: true,
         }
     }
 
-    /// Sets eps of the group part.
-    pub fn with_eps(self, eps: f32) -> Self {
-        Self { eps, ..self }
+    /// `nn.BatchNorm1d/2d/3d(num_channels)`: eps 1e-5, momentum 0.1, affine, running statistics.
+    pub const fn batch_norm(num_channels: usize) -> Self {
+        Self::new(NormKind::BatchNorm, num_channels, 1)
+    }
+
+    /// The authors' `EstBN(num_channels)`: moving speed 0, affine.
+    pub const fn est_bn(num_channels: usize) -> Self {
+        let mut norm = Self::new(NormKind::EstBn, num_channels, 1);
+        norm.stats = ChannelStats::Estimate { moving_speed: 0.0 };
+        norm
+    }
+
+    /// `nn.GroupNorm(num_groups, num_channels)`: eps 1e-5, affine per channel.
+    pub const fn group_norm(num_groups: usize, num_channels: usize) -> Self {
+        let mut norm = Self::new(NormKind::GroupNorm, num_channels, num_groups);
+        norm.track_running_stats = false;
+        norm
+    }
+
+    /// `nn.InstanceNorm1d/2d/3d(num_channels)`: eps 1e-5, momentum 0.1, no affine, no running
+    /// statistics.
+    pub const fn instance_norm(num_channels: usize) -> Self {
+        let mut norm = Self::new(NormKind::InstanceNorm, num_channels, num_channels);
+        norm.weight = false;
+        norm.bias = false;
+        norm.track_running_stats = false;
+        norm
+    }
+
+    /// Layer normalization over (C, *spatial): eps 1e-5, affine per channel (`nn.GroupNorm(1, C)`; on
+    /// (N, C) it is `nn.LayerNorm(C)`).
+    pub const fn layer_norm(num_channels: usize) -> Self {
+        let mut norm = Self::new(NormKind::LayerNorm, num_channels, 1);
+        norm.track_running_stats = false;
+        norm
+    }
+
+    /// Batch-Channel Normalization (Qiao et al. 2019, arXiv:1911.09738): a channel normalization over
+    /// (N, *spatial) with per-channel affine, then a normalization of each (sample, group) over its
+    /// C/G channels and space, with per-group affine. Batch statistics with momentum 0.1, eps 1e-5.
+    pub const fn bc_norm(num_channels: usize, num_groups: usize) -> Self {
+        let mut norm = Self::new(NormKind::BcNorm, num_channels, num_groups);
+        norm.per_channel_affine = false;
+        norm
+    }
+
+    /// Weight Standardization (Qiao et al. 2019, arXiv:1903.10520): each filter less its mean, divided
+    /// by the square root of its unbiased variance + 1e-5. Its tensor is
+    /// [`TensorDesc::filters`].
+    pub const fn weight_standardization() -> Self {
+        let mut norm = Self::new(NormKind::WeightStandardization, 1, 1);
+        norm.weight = false;
+        norm.bias = false;
+        norm.track_running_stats = false;
+        norm
+    }
+
+    /// Sets eps.
+    #[must_use]
+    pub const fn with_eps(mut self, eps: f32) -> Self {
+        self.eps = eps;
+        self
     }
 
     /// Sets where the channel statistics come from.
-    pub fn with_stats(self, stats: ChannelStats) -> Self {
-        Self { stats, ..self }
+    #[must_use]
+    pub const fn with_stats(mut self, stats: ChannelStats) -> Self {
+        self.stats = stats;
+        self
+    }
+
+    /// Sets batch statistics with this momentum (`None`: the cumulative average).
+    #[must_use]
+    pub const fn with_momentum(self, momentum: Option<f32>) -> Self {
+        self.with_stats(ChannelStats::Batch { momentum })
+    }
+
+    /// Sets estimated statistics with this moving speed.
+    #[must_use]
+    pub const fn with_moving_speed(self, moving_speed: f32) -> Self {
+        self.with_stats(ChannelStats::Estimate { moving_speed })
+    }
+
+    /// Sets whether there are `weight` and `bias`.
+    #[must_use]
+    pub const fn with_affine(mut self, weight: bool, bias: bool) -> Self {
+        self.weight = weight;
+        self.bias = bias;
+        self
+    }
+
+    /// Sets whether BCNorm's channel part has `bn.weight` and `bn.bias`.
+    #[must_use]
+    pub const fn with_bn_affine(mut self, weight: bool, bias: bool) -> Self {
+        self.bn_weight = weight;
+        self.bn_bias = bias;
+        self
+    }
+
+    /// Sets whether BCNorm's `weight` and `bias` are per channel.
+    #[must_use]
+    pub const fn with_per_channel_affine(mut self, per_channel: bool) -> Self {
+        self.per_channel_affine = per_channel;
+        self
+    }
+
+    /// Sets whether there are running statistics.
+    #[must_use]
+    pub const fn with_track_running_stats(mut self, track: bool) -> Self {
+        self.track_running_stats = track;
+        self
+    }
+
+    /// What the channel part does in this mode.
+    pub(crate) fn channel_part(&self, mode: Mode) -> ChannelPart {
+        let training = mode == Mode::Train;
+        match self.kind {
+            NormKind::GroupNorm | NormKind::LayerNorm | NormKind::WeightStandardization => {
+                ChannelPart::None
+            }
+            // In eval the running statistics of InstanceNorm are a batch norm's.
+            NormKind::InstanceNorm if training || !self.track_running_stats => ChannelPart::None,
+            NormKind::InstanceNorm => ChannelPart::Running,
+            NormKind::BatchNorm | NormKind::EstBn | NormKind::BcNorm => match self.stats {
+                ChannelStats::Estimate { .. } if training => ChannelPart::Estimate,
+                ChannelStats::Batch { .. } if training || !self.track_running_stats => {
+                    ChannelPart::Batch
+                }
+                _ => ChannelPart::Running,
+            },
+        }
+    }
+
+    /// Whether there is a group part in this mode.
+    pub(crate) fn has_group_part(&self, mode: Mode) -> bool {
+        match self.kind {
+            NormKind::BatchNorm | NormKind::EstBn => false,
+            NormKind::InstanceNorm => self.channel_part(mode) == ChannelPart::None,
+            _ => true,
+        }
+    }
+
+    /// Whether this norm keeps running statistics at all.
+    pub fn has_running_stats(&self) -> bool {
+        match self.kind {
+            NormKind::InstanceNorm => self.track_running_stats,
+            NormKind::BatchNorm | NormKind::EstBn | NormKind::BcNorm => {
+                self.track_running_stats || matches!(self.stats, ChannelStats::Estimate { .. })
+            }
+            NormKind::GroupNorm | NormKind::LayerNorm | NormKind::WeightStandardization => false,
+        }
+    }
+
+    /// Values of `weight` and `bias`: (G) for BCNorm as in the paper, else (C).
+    pub fn affine_len(&self) -> usize {
+        match self.kind {
+            NormKind::BcNorm if !self.per_channel_affine => self.num_groups,
+            _ => self.num_channels,
+        }
     }
 
     /// Checks the norm by itself.
@@ -185,6 +533,7 @@ impl BcNormDesc {
             num_groups,
             eps,
             stats,
+            ..
         } = self;
         if num_channels == 0 {
             return Err(Error::NoChannels);
@@ -223,8 +572,10 @@ impl BcNormDesc {
     /// Checks the norm against a tensor.
     ///
     /// # Errors
-    /// Those of [`validate`](Self::validate), [`Error::ChannelMismatch`],
-    /// [`Error::OneValuePerChannel`].
+    /// Those of [`validate`](Self::validate), [`Error::ChannelMismatch`], and, as in PyTorch,
+    /// [`Error::OneValuePerChannel`]: statistics of a single value, with batch statistics (BatchNorm,
+    /// BCNorm), per instance (InstanceNorm), per filter (Weight Standardization), or in the only group
+    /// of the batch (GroupNorm).
     pub fn validate_for(&self, tensor: &TensorDesc, mode: Mode) -> Result<(), Error> {
         self.validate()?;
         if tensor.num_channels() as usize != self.num_channels {
@@ -234,14 +585,48 @@ impl BcNormDesc {
                 expected: self.num_channels,
             });
         }
-        let values = u64::from(tensor.num_samples()) * u64::from(tensor.row_len());
-        if mode == Mode::Train && matches!(self.stats, ChannelStats::Batch { .. }) && values == 1 {
+        let samples = u64::from(tensor.num_samples());
+        let row = u64::from(tensor.row_len());
+        let one_value = match self.kind {
+            _ if tensor.elements() == 0 => false,
+            NormKind::InstanceNorm | NormKind::WeightStandardization => {
+                self.has_group_part(mode) && row == 1
+            }
+            NormKind::GroupNorm => {
+                samples * (self.num_channels / self.num_groups) as u64 * row == 1
+            }
+            NormKind::LayerNorm => false,
+            _ => self.channel_part(mode) == ChannelPart::Batch && samples * row == 1,
+        };
+        if one_value {
             return Err(Error::OneValuePerChannel {
                 dims: tensor.dims().to_vec(),
             });
         }
         Ok(())
     }
+}
+
+/// What the second pass applies after the norm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Activation {
+    /// Nothing.
+    #[default]
+    None,
+    /// max(t, 0); a NaN stays.
+    Relu,
+    /// t / (1 + exp(-t)).
+    Silu,
+}
+
+/// What is fused into the second pass: y = activation(norm(x) + residual).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Fusion {
+    /// Applied last.
+    pub activation: Activation,
+    /// Whether a residual of x's shape, type and layout is added before the activation.
+    pub residual: bool,
 }
 
 /// Whether a gradient replaces what is in its buffer or is added to it.

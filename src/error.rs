@@ -1,5 +1,6 @@
 //! One error type for the whole library: each message names the value, the limit and the way out.
 
+use crate::desc::{DType, Layout};
 use crate::role::Role;
 
 /// Everything that can be wrong with a request, found before any work is recorded.
@@ -78,6 +79,19 @@ pub enum Error {
         found: Vec<usize>,
         /// The shape it must have.
         expected: Vec<usize>,
+    },
+    /// The input of a call is stored otherwise than the one it belongs to.
+    #[error(
+        "{what} is {} {}, expected {} {} as x",
+        .found.0.name(), .found.1.name(), .expected.0.name(), .expected.1.name()
+    )]
+    Storage {
+        /// Which tensor.
+        what: String,
+        /// Its type and layout.
+        found: (DType, Layout),
+        /// Those it must have.
+        expected: (DType, Layout),
     },
     /// Host data of the wrong length.
     #[error("{what} has {found} values, expected {expected}")]
@@ -161,13 +175,37 @@ pub enum Error {
         /// What to do.
         way_out: &'static str,
     },
+    /// A forward in place that backward would need the input of.
+    #[error(
+        "forward in place overwrites x, which the backward of a training forward reads: write to a tensor of its own, or use eval()"
+    )]
+    InPlace,
     /// Backward was asked without the forward pass it belongs to.
     #[error("backward without forward: call forward on this layer first, with the same x")]
     BackwardWithoutForward,
+    /// Backward was asked of a forward that overwrote its input.
+    #[error(
+        "backward after forward_in_place: x, which backward reads, was overwritten; call forward instead"
+    )]
+    BackwardAfterInPlace,
+    /// Backward was asked for a residual's gradient that there is not, or not asked for the one there is.
+    #[error("{}", residual_gradient(*.forward))]
+    ResidualGradient {
+        /// Whether the last forward had a residual.
+        forward: bool,
+    },
     /// A state dict does not fit; every mismatch is listed.
     #[error("the state dict does not fit: {}", .problems.join("; "))]
     StateDict {
         /// One line per entry that is missing, extra or of the wrong size.
+        problems: Vec<String>,
+    },
+    /// A safetensors file cannot be read or written; every bad entry is listed.
+    #[error("{file}: {}", .problems.join("; "))]
+    Checkpoint {
+        /// The file.
+        file: String,
+        /// One line per entry, or what failed as a whole.
         problems: Vec<String>,
     },
     /// No GPU adapter was found.
@@ -181,4 +219,12 @@ pub enum Error {
 fn list(roles: &[Role]) -> String {
     let names: Vec<String> = roles.iter().map(ToString::to_string).collect();
     names.join(", ")
+}
+
+fn residual_gradient(forward: bool) -> &'static str {
+    if forward {
+        "backward after forward_residual: call backward_residual, which returns the residual's gradient too"
+    } else {
+        "backward_residual after a forward without a residual: call backward"
+    }
 }

@@ -87,10 +87,12 @@ pub mod stages;
 pub mod tables;
 pub mod tuning;
 
-pub use desc::{BcNormDesc, ChannelStats, Mode, TensorDesc, Write};
+pub use desc::{
+    Activation, ChannelStats, DType, Fusion, Layout, Mode, NormDesc, NormKind, TensorDesc, Write,
+};
 pub use error::Error;
-pub use layer::{BcNorm, Tensor};
-pub use plan::{BackwardOptions, Plan};
+pub use layer::{Norm, Tensor};
+pub use plan::{BackwardOptions, ForwardOptions, Plan, RowSource};
 pub use role::Role;
 pub use tuning::Tuning;
 pub use wgpu;

@@ -1,44 +1,59 @@
-//! What every other implementation is measured against: Batch-Channel Normalization, forward and
-//! backward, as the definition reads.
+//! What every other implementation is measured against: the norms of the family, forward and
+//! backward, as their definitions read.
 //!
-//! # Source
-//! S. Qiao, H. Wang, C. Liu, W. Shen, A. Yuille, *Rethinking Normalization and Elimination
-//! Singularity in Neural Networks*, [arXiv:1911.09738](https://arxiv.org/abs/1911.09738), and the
-//! PyTorch module its authors published (`BCNorm` over `BatchNorm2d` or `EstBN`). The backward
-//! formulas are those of Ioffe and Szegedy, [arXiv:1502.03167](https://arxiv.org/abs/1502.03167),
-//! applied twice: the group part gives a gradient tensor, the channel part turns it into the
-//! input's.
+//! # Sources
+//! * Batch-Channel Normalization: S. Qiao, H. Wang, C. Liu, W. Shen, A. Yuille, *Rethinking
+//!   Normalization and Elimination Singularity in Neural Networks*,
+//!   [arXiv:1911.09738](https://arxiv.org/abs/1911.09738), and the PyTorch module its authors
+//!   published (`BCNorm` over `BatchNorm2d` or `EstBN`).
+//! * Weight Standardization: the same authors, [arXiv:1903.10520](https://arxiv.org/abs/1903.10520).
+//! * The others: `torch.nn`'s modules of these names.
+//! * The backward formulas are those of Ioffe and Szegedy,
+//!   [arXiv:1502.03167](https://arxiv.org/abs/1502.03167), applied to each part: the group part
+//!   gives a gradient tensor, the channel part turns it into the input's.
 //!
 //! # What it computes
 //! The input `x` has shape (N, C, L): N samples, C channels, L the product of the spatial
-//! dimensions. With `mean` and `var` of each channel over (N, L), or the running ones, and with
-//! the group (n, g) being sample n's C/G channels from g·C/G on:
+//! dimensions. A norm has a channel part, a group part, or both, the one after the other. With
+//! `mean` and `var` of each channel over (N, L), or the running ones, and with the group (n, g)
+//! being sample n's C/G channels from g·C/G on:
 //!
 //! ```text
-//! x-hat = (x - mean) / sqrt(var + 1e-5)         per channel
+//! x-hat = (x - mean) / sqrt(var + eps)          per channel
 //! z     = bn_weight · x-hat + bn_bias           per channel
 //! z-hat = (z - mean z) / sqrt(var z + eps)      per (sample, group), over C/G · L elements
-//! y     = weight · z-hat + bias                 per group
+//! u     = weight · z-hat + bias                 per group or per channel
+//! y     = activation(u + residual)
 //! ```
+//!
+//! | norm | channel part | group part |
+//! | --- | --- | --- |
+//! | BatchNorm, EstBN | with `weight` and `bias` in place of `bn_weight` and `bn_bias` | none: u = z |
+//! | GroupNorm | none: z = x | affine per channel |
+//! | LayerNorm | none | of one group, affine per channel |
+//! | InstanceNorm | none; in evaluation with running statistics as BatchNorm's | of one channel each, affine per channel; none in evaluation with running statistics |
+//! | BCNorm | eps 1e-5 | affine per group or per channel |
+//! | Weight Standardization | none | of one group; the unbiased variance |
 //!
 //! # How far to trust it
 //! It shares no code and no method with the library's stages: no row tables, no folds, no
-//! coefficients, a loop over the tensor for each line above. All of it runs in double-double
-//! arithmetic (about 32 digits) and is rounded to `f64` once, at the end. So the results are good
-//! to about 1e-15 of their scale even where the mean is 1e7 standard deviations, or where a
-//! gradient is what remains of terms 1e5 times its size. An `f64` alone would leave 1e-9 and 1e-11
-//! there.
+//! coefficients, a loop over the tensor for each line above. All of it, the exponential of SiLU
+//! included, runs in double-double arithmetic (about 32 digits) and is rounded to `f64` once, at
+//! the end. So the results are good to about 1e-15 of their scale even where the mean is 1e7
+//! standard deviations, or where a gradient is what remains of terms 1e5 times its size. An `f64`
+//! alone would leave 1e-9 and 1e-11 there.
 //!
-//! It is single-threaded and needs memory for four `f64` copies of the input.
+//! It is single-threaded and needs memory for eight `f64` copies of the input.
 
 #![forbid(unsafe_code)]
 
 mod double;
 
+use crate::desc::{Activation, ChannelStats, Mode, NormDesc, NormKind, TensorDesc};
 use double::Double;
 use std::ops::Range;
 
-/// The epsilon of the channel part: PyTorch's default, a constant in the reference.
+/// The epsilon of BCNorm's channel part: PyTorch's default, a constant in the reference.
 const CHANNEL_EPS: f64 = 1e-5;
 
 /// Where the channel part takes its mean and variance from, and how it updates the running ones.
@@ -48,52 +63,110 @@ pub enum Stats {
     /// them, and the running ones move towards them.
     Batch {
         /// The weight of the new value in the running one; `None` averages over all batches so
-        /// far, with weight 1 / (batches tracked, this one included).
+        /// far, with weight 1 / (batches tracked, this one included). With InstanceNorm `None` is
+        /// 0, as in PyTorch.
         momentum: Option<f64>,
     },
     /// `EstBN`. In training the running statistics move first and then normalise; no gradient
-    /// flows through them.
+    /// flows through them. InstanceNorm takes it for a momentum of 0.
     Estimate {
         /// The weight of the new value in the running one, 0 at the start of a training.
         moving_speed: f64,
     },
 }
 
-/// One call of Batch-Channel Normalization. Tensors are in row-major order.
+impl From<ChannelStats> for Stats {
+    fn from(stats: ChannelStats) -> Self {
+        match stats {
+            ChannelStats::Batch { momentum } => Stats::Batch {
+                momentum: momentum.map(f64::from),
+            },
+            ChannelStats::Estimate { moving_speed } => Stats::Estimate {
+                moving_speed: f64::from(moving_speed),
+            },
+        }
+    }
+}
+
+/// One call of a norm. Tensors are in row-major order, channels first.
+///
+/// Parameters and running statistics that the norm has no use for are ignored.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a> {
-    /// N, the number of samples. May be 0.
+    /// Which norm.
+    pub kind: NormKind,
+    /// N, the number of samples; with Weight Standardization, of filters. May be 0.
     pub num_samples: usize,
-    /// C, the number of channels.
+    /// C, the number of channels; with Weight Standardization 1.
     pub num_channels: usize,
     /// L, the product of the spatial dimensions (1 if there are none). May be 0.
     pub row_len: usize,
-    /// G, the number of groups, a divisor of C.
+    /// G, the number of groups, a divisor of C. Only GroupNorm and BCNorm look at it.
     pub num_groups: usize,
-    /// The epsilon of the group part. The channel part's is always 1e-5.
+    /// The epsilon: of the group part, where there is one, else of the channel part. With BCNorm
+    /// the channel part's is always 1e-5.
     pub eps: f64,
-    /// The kind of channel statistics.
+    /// The kind of channel statistics, and how running ones move.
     pub stats: Stats,
     /// Training (true) or evaluation (false), where the running statistics are used as they are.
     pub training: bool,
+    /// BCNorm: weight and bias per channel rather than per group.
+    pub per_channel_affine: bool,
+    /// Whether BatchNorm, InstanceNorm or BCNorm has running statistics; without them the input's
+    /// own normalise in evaluation, too. Those of [`Stats::Estimate`] are always there.
+    pub track_running_stats: bool,
     /// The input, (N, C, L).
     pub x: &'a [f32],
+    /// What is added to the normalised input, (N, C, L); `None` adds nothing.
+    pub residual: Option<&'a [f32]>,
+    /// What is applied last.
+    pub activation: Activation,
     /// The gradient of the loss with respect to `y`, (N, C, L); `None` skips the backward pass.
     pub grad_y: Option<&'a [f32]>,
-    /// The channel part's weight, (C).
-    pub bn_weight: &'a [f32],
-    /// The channel part's bias, (C).
-    pub bn_bias: &'a [f32],
-    /// The group part's weight, (G).
-    pub weight: &'a [f32],
-    /// The group part's bias, (G).
-    pub bias: &'a [f32],
-    /// The channels' running mean before the call, (C).
-    pub running_mean: &'a [f32],
-    /// The channels' running variance before the call, (C).
-    pub running_var: &'a [f32],
+    /// BCNorm: the channel part's weight, (C); `None` is 1.
+    pub bn_weight: Option<&'a [f32]>,
+    /// BCNorm: the channel part's bias, (C); `None` is 0.
+    pub bn_bias: Option<&'a [f32]>,
+    /// The weight, (C), or with BCNorm per group (G); `None` is 1.
+    pub weight: Option<&'a [f32]>,
+    /// The bias, as the weight; `None` is 0.
+    pub bias: Option<&'a [f32]>,
+    /// The channels' running mean before the call, (C), where the norm has one.
+    pub running_mean: Option<&'a [f32]>,
+    /// The channels' running variance before the call, (C), where the norm has one.
+    pub running_var: Option<&'a [f32]>,
     /// How many training batches came before this call.
     pub num_batches_tracked: u64,
+}
+
+impl<'a> Input<'a> {
+    /// A call of this norm on `x`, without residual, activation, gradient, parameters and running
+    /// statistics, and with no batch tracked so far.
+    pub fn new(norm: &NormDesc, tensor: &TensorDesc, mode: Mode, x: &'a [f32]) -> Self {
+        Self {
+            kind: norm.kind,
+            num_samples: tensor.num_samples() as usize,
+            num_channels: tensor.num_channels() as usize,
+            row_len: tensor.row_len() as usize,
+            num_groups: norm.num_groups,
+            eps: f64::from(norm.eps),
+            stats: norm.stats.into(),
+            training: mode == Mode::Train,
+            per_channel_affine: norm.per_channel_affine,
+            track_running_stats: norm.track_running_stats,
+            x,
+            residual: None,
+            activation: Activation::None,
+            grad_y: None,
+            bn_weight: None,
+            bn_bias: None,
+            weight: None,
+            bias: None,
+            running_mean: None,
+            running_var: None,
+            num_batches_tracked: 0,
+        }
+    }
 }
 
 /// What one call yields.
@@ -101,246 +174,302 @@ pub struct Input<'a> {
 pub struct Output {
     /// The result, (N, C, L).
     pub y: Vec<f64>,
-    /// The channels' running mean after the call, (C).
-    pub running_mean: Vec<f64>,
-    /// The channels' running variance after the call, (C).
-    pub running_var: Vec<f64>,
-    /// One more than before in training with [`Stats::Batch`], otherwise as before.
+    /// What the activation is applied to, the normalised input + residual, (N, C, L).
+    pub pre_activation: Vec<f64>,
+    /// The channels' running mean after the call, (C), where the norm has one.
+    pub running_mean: Option<Vec<f64>>,
+    /// The channels' running variance after the call, (C), where the norm has one.
+    pub running_var: Option<Vec<f64>>,
+    /// One more than before where a training with [`Stats::Batch`] moved running statistics, but
+    /// with InstanceNorm, which never counts; otherwise as before.
     pub num_batches_tracked: u64,
     /// The gradients, if [`Input::grad_y`] was given.
     pub gradients: Option<Gradients>,
 }
 
 /// The gradients of the loss, and the scales that errors of the parameters' gradients are
-/// divided by.
+/// divided by. A tensor that was not given, or that the norm has no use for, has none.
 ///
 /// A parameter's gradient is a sum that may cancel to nothing, so its size says little about the
 /// error to expect of it. Its scale is the largest sum of *absolute* terms behind one entry of
 /// the tensor. For the other tensors see [`scale`].
+///
+/// In these sums `g` is dy behind the activation: the gradient with respect to
+/// [`Output::pre_activation`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gradients {
     /// With respect to the input, (N, C, L).
     pub x: Vec<f64>,
+    /// With respect to the residual, (N, C, L): `g`.
+    pub residual: Option<Vec<f64>>,
     /// With respect to the channel part's weight, (C): the sums of dz · x-hat.
-    pub bn_weight: Vec<f64>,
+    pub bn_weight: Option<Vec<f64>>,
     /// With respect to the channel part's bias, (C): the sums of dz.
-    pub bn_bias: Vec<f64>,
-    /// With respect to the group part's weight, (G): the sums of dy · z-hat.
-    pub weight: Vec<f64>,
-    /// With respect to the group part's bias, (G): the sums of dy.
-    pub bias: Vec<f64>,
-    /// The scale of `bn_weight`.
+    pub bn_bias: Option<Vec<f64>>,
+    /// With respect to the weight, in its shape: the sums of g · z-hat, or of g · x-hat where
+    /// there is no group part.
+    pub weight: Option<Vec<f64>>,
+    /// With respect to the bias, in its shape: the sums of g.
+    pub bias: Option<Vec<f64>>,
+    /// The scale of `bn_weight`, 0 without it.
     pub bn_weight_scale: f64,
-    /// The scale of `bn_bias`.
+    /// The scale of `bn_bias`, 0 without it.
     pub bn_bias_scale: f64,
-    /// The scale of `weight`.
+    /// The scale of `weight`, 0 without it.
     pub weight_scale: f64,
-    /// The scale of `bias`.
+    /// The scale of `bias`, 0 without it.
     pub bias_scale: f64,
 }
 
-/// Batch-Channel Normalization, forward and, with [`Input::grad_y`], backward.
+/// A norm, forward and, with [`Input::grad_y`], backward.
 ///
 /// Cases that the formulas leave open:
-/// * A group of one element has variance 0 and yields its bias.
+/// * A group of one element has variance 0 and yields its bias, but a filter of one element (Weight
+///   Standardization) has no unbiased variance, 0 / 0, and yields NaN.
 /// * Where variance + eps is 0, the reciprocal standard deviation is taken to be 0: the output is
 ///   the bias, and the gradients of everything but the bias are 0.
 /// * Without elements (N, C or L is 0) `y` is empty, the gradients are zeros and the state stays
 ///   as it is.
-/// * One value per channel in training with [`Stats::Batch`], which PyTorch and this library's
-///   layers refuse, makes the running variance NaN (its unbiased estimate is 0 / 0).
+/// * One value per channel in training with [`Stats::Batch`], or one per instance in training with
+///   InstanceNorm's running statistics, which PyTorch and this library's layers refuse, makes the
+///   running variance NaN (its unbiased estimate is 0 / 0).
+/// * ReLU takes everything up to 0 to 0, and its gradient there is 0. NaN stays and lets the
+///   gradient pass. SiLU of -Inf is NaN, as in PyTorch.
 /// * NaN and infinities go where the formulas take them; so do a negative or NaN epsilon, momentum
 ///   or speed.
 ///
 /// # Panics
-/// When G is 0 or does not divide C, or when a slice does not have the length that its field
-/// states.
-pub fn bcnorm(input: &Input) -> Output {
-    let shape = Shape::of(input);
+/// When GroupNorm's or BCNorm's G is 0 or does not divide C, when a slice does not have the length
+/// that its field states, or when running statistics are missing where the norm has them.
+pub fn normalize(input: &Input) -> Output {
+    let parts = Parts::of(input);
+    let shape = Shape::of(input, &parts);
     if shape.len() == 0 {
-        return without_elements(input);
+        return without_elements(input, &parts);
     }
-
-    let channels = channel_statistics(input, &shape);
+    let mut running = parts.tracked.then(|| Running::before(input));
 
     // z, the output of the channel part.
-    let mut z = vec![Double::ZERO; shape.len()];
-    for (c, channel) in channels.iter().enumerate() {
-        let weight = Double::from(input.bn_weight[c]);
-        let bias = Double::from(input.bn_bias[c]);
-        for i in shape.channel(c) {
-            z[i] = weight * channel.normalize(Double::from(input.x[i])) + bias;
+    let mut z: Vec<Double> = input.x.iter().copied().map(Double::from).collect();
+    let mut channels = Vec::new();
+    if parts.channel != ChannelPart::None {
+        channels = channel_statistics(input, &parts, &shape, running.as_mut());
+        let affine = parts.channel_affine(input);
+        for (c, channel) in channels.iter().enumerate() {
+            let (weight, bias) = affine.at(c);
+            for i in shape.channel(c) {
+                z[i] = weight * channel.normalize(z[i]) + bias;
+            }
         }
     }
 
-    // y, the output of the group part.
-    let mut y = vec![0.0; shape.len()];
-    let mut groups = Vec::with_capacity(shape.samples * shape.groups);
-    for n in 0..shape.samples {
-        for g in 0..shape.groups {
-            let elements = shape.group(n, g);
-            let group = Moments::of(|| z[elements.clone()].iter().copied(), input.eps);
-            let weight = Double::from(input.weight[g]);
-            let bias = Double::from(input.bias[g]);
-            for i in elements {
-                y[i] = (weight * group.normalize(z[i]) + bias).to_f64();
+    // u, the output of the group part.
+    let mut groups = Vec::new();
+    let mut u = z.clone();
+    if parts.group {
+        let affine = Affine::of(input.weight, input.bias);
+        let moments = group_moments(&shape, &z);
+        for (part, moments) in moments.iter().enumerate() {
+            let variance = moments.sum_of_squares / parts.group_divisor(moments.count);
+            let group = Normalizer::new(moments.mean, variance, input.eps);
+            for i in shape.group(part) {
+                let (weight, bias) = affine.at(shape.group_parameter(i));
+                u[i] = weight * group.normalize(z[i]) + bias;
             }
             groups.push(group);
         }
+        if let Some(running) = running.as_mut()
+            && input.training
+            && input.kind == NormKind::InstanceNorm
+        {
+            running.move_by_instances(input, &shape, &moments);
+        }
     }
 
-    let tracked = u64::from(input.training && matches!(input.stats, Stats::Batch { .. }));
+    // y; then u is the gradient with respect to what the activation is applied to.
+    let mut pre_activation = vec![0.0; shape.len()];
+    let mut y = vec![0.0; shape.len()];
+    for i in 0..shape.len() {
+        let residual = input
+            .residual
+            .map_or(Double::ZERO, |residual| residual[i].into());
+        let t = u[i] + residual;
+        pre_activation[i] = t.to_f64();
+        let (activated, slope) = activate(input.activation, t);
+        y[i] = activated.to_f64();
+        if let Some(grad_y) = input.grad_y {
+            u[i] = slope.gradient(grad_y[i].into());
+        }
+    }
+
+    let counts = parts.channel == ChannelPart::Batch && input.training && parts.tracked;
     Output {
         y,
-        running_mean: channels.iter().map(|c| c.running_mean.to_f64()).collect(),
-        running_var: channels.iter().map(|c| c.running_var.to_f64()).collect(),
-        num_batches_tracked: input.num_batches_tracked.saturating_add(tracked),
+        pre_activation,
         gradients: input
             .grad_y
-            .map(|grad_y| backward(input, &shape, &channels, &groups, z, grad_y)),
+            .map(|_| backward(input, &parts, &shape, &channels, &groups, z, &u)),
+        num_batches_tracked: input.num_batches_tracked.saturating_add(counts.into()),
+        running_mean: running.as_ref().map(|running| rounded(&running.mean)),
+        running_var: running.as_ref().map(|running| rounded(&running.var)),
     }
 }
 
-/// The gradients; `z` is the output of the channel part and gives its memory to its gradient.
+/// The gradients; `z` is the output of the channel part and gives its memory to its gradient, `g` is
+/// the gradient behind the activation.
 fn backward(
     input: &Input,
+    parts: &Parts,
     shape: &Shape,
-    channels: &[Channel],
-    groups: &[Moments],
+    channels: &[Normalizer],
+    groups: &[Normalizer],
     z: Vec<Double>,
-    grad_y: &[f32],
+    g: &[Double],
 ) -> Gradients {
-    // The group part: dz = (g - mean g - z-hat · mean(g · z-hat)) / std, where g = weight · dy.
-    let mut weight = vec![Sum::ZERO; shape.groups];
-    let mut bias = vec![Sum::ZERO; shape.groups];
+    // The group part: dz = (h - mean h - z-hat · mean(h · z-hat)) / std, where h = weight · g. With
+    // the unbiased variance the second mean is over one element less.
+    let mut weight = vec![Sum::ZERO; shape.affine];
+    let mut bias = vec![Sum::ZERO; shape.affine];
     let mut dz = z;
-    for n in 0..shape.samples {
-        for g in 0..shape.groups {
-            let group = &groups[n * shape.groups + g];
-            let group_weight = Double::from(input.weight[g]);
-            let elements = shape.group(n, g);
+    if parts.group {
+        let affine = Affine::of(input.weight, input.bias);
+        for (part, group) in groups.iter().enumerate() {
+            let elements = shape.group(part);
             let count = Double::from(elements.len() as f64);
             let (mut sum, mut product) = (Double::ZERO, Double::ZERO);
             for i in elements.clone() {
-                let dy = Double::from(grad_y[i]);
                 let z_hat = group.normalize(dz[i]);
-                weight[g].add(dy * z_hat);
-                bias[g].add(dy);
-                sum += group_weight * dy;
-                product += group_weight * dy * z_hat;
+                let parameter = shape.group_parameter(i);
+                weight[parameter].add(g[i] * z_hat);
+                bias[parameter].add(g[i]);
+                let h = affine.at(parameter).0 * g[i];
+                sum += h;
+                product += h * z_hat;
             }
-            let (mean, mean_product) = (sum / count, product / count);
+            let (mean, mean_product) = (sum / count, product / parts.group_divisor(count));
             for i in elements {
                 let z_hat = group.normalize(dz[i]);
-                let g = group_weight * Double::from(grad_y[i]);
-                dz[i] = group.inverse_std * (g - mean - z_hat * mean_product);
+                let h = affine.at(shape.group_parameter(i)).0 * g[i];
+                dz[i] = group.inverse_std * (h - mean - z_hat * mean_product);
             }
         }
+    } else {
+        dz.copy_from_slice(g);
     }
 
     // The channel part, by the same formula with z for y; a constant mean and variance drop the
     // two middle terms.
-    let through_statistics = input.training && matches!(input.stats, Stats::Batch { .. });
-    let count = Double::from((shape.samples * shape.row_len) as f64);
-    let mut x = vec![0.0; shape.len()];
     let mut bn_weight = vec![Sum::ZERO; shape.channels];
     let mut bn_bias = vec![Sum::ZERO; shape.channels];
-    for (c, channel) in channels.iter().enumerate() {
-        for i in shape.channel(c) {
-            bn_weight[c].add(dz[i] * channel.normalize(Double::from(input.x[i])));
-            bn_bias[c].add(dz[i]);
-        }
-        let scale = Double::from(input.bn_weight[c]) * channel.inverse_std;
-        let (mean, mean_product) = (bn_bias[c].sum / count, bn_weight[c].sum / count);
-        for i in shape.channel(c) {
-            let mut centred = dz[i];
-            if through_statistics {
-                let x_hat = channel.normalize(Double::from(input.x[i]));
-                centred = centred - mean - x_hat * mean_product;
+    if parts.channel != ChannelPart::None {
+        let affine = parts.channel_affine(input);
+        let count = Double::from((shape.samples * shape.row_len) as f64);
+        for (c, channel) in channels.iter().enumerate() {
+            let x_hat = |i: usize| channel.normalize(Double::from(input.x[i]));
+            for i in shape.channel(c) {
+                bn_weight[c].add(dz[i] * x_hat(i));
+                bn_bias[c].add(dz[i]);
             }
-            x[i] = (scale * centred).to_f64();
+            let scale = affine.at(c).0 * channel.inverse_std;
+            let (mean, mean_product) = (bn_bias[c].sum / count, bn_weight[c].sum / count);
+            for i in shape.channel(c) {
+                let mut centred = dz[i];
+                if parts.channel == ChannelPart::Batch {
+                    centred = centred - mean - x_hat(i) * mean_product;
+                }
+                dz[i] = scale * centred;
+            }
         }
     }
 
+    // Without a group part the channel part's affine is the norm's only one.
+    if !parts.group {
+        (weight, bias) = (bn_weight, bn_bias);
+        (bn_weight, bn_bias) = (Vec::new(), Vec::new());
+    }
+    let both = parts.are_both();
     Gradients {
-        x,
-        bn_weight_scale: Sum::scale(&bn_weight),
-        bn_bias_scale: Sum::scale(&bn_bias),
-        weight_scale: Sum::scale(&weight),
-        bias_scale: Sum::scale(&bias),
-        bn_weight: Sum::values(&bn_weight),
-        bn_bias: Sum::values(&bn_bias),
-        weight: Sum::values(&weight),
-        bias: Sum::values(&bias),
+        x: rounded(&dz),
+        residual: input.residual.map(|_| rounded(g)),
+        bn_weight_scale: Sum::scale(both && input.bn_weight.is_some(), &bn_weight),
+        bn_bias_scale: Sum::scale(both && input.bn_bias.is_some(), &bn_bias),
+        weight_scale: Sum::scale(input.weight.is_some(), &weight),
+        bias_scale: Sum::scale(input.bias.is_some(), &bias),
+        bn_weight: Sum::values(both && input.bn_weight.is_some(), &bn_weight),
+        bn_bias: Sum::values(both && input.bn_bias.is_some(), &bn_bias),
+        weight: Sum::values(input.weight.is_some(), &weight),
+        bias: Sum::values(input.bias.is_some(), &bias),
     }
 }
 
-/// The statistics that normalise each channel, and the running ones after the call.
-fn channel_statistics(input: &Input, shape: &Shape) -> Vec<Channel> {
+/// What normalises each channel; moves the running statistics.
+fn channel_statistics(
+    input: &Input,
+    parts: &Parts,
+    shape: &Shape,
+    mut running: Option<&mut Running>,
+) -> Vec<Normalizer> {
+    let eps = if parts.group { CHANNEL_EPS } else { input.eps };
+    let count = Double::from((shape.samples * shape.row_len) as f64);
     let one = Double::from(1.0);
-    let count = (shape.samples * shape.row_len) as f64;
-    (0..shape.channels)
-        .map(|c| {
-            let running_mean = Double::from(input.running_mean[c]);
-            let running_var = Double::from(input.running_var[c]);
-            let values = || shape.channel(c).map(|i| Double::from(input.x[i]));
-            let moved = |old: Double, new: Double, speed: Double| (one - speed) * old + speed * new;
-            match input.stats {
-                _ if !input.training => Channel {
-                    mean: running_mean,
-                    inverse_std: inverse_std(running_var, CHANNEL_EPS),
-                    running_mean,
-                    running_var,
-                },
-                Stats::Batch { momentum } => {
-                    let batch = Moments::of(values, CHANNEL_EPS);
-                    let unbiased = batch.sum_of_squares / Double::from(count - 1.0);
-                    let speed = match momentum {
-                        Some(momentum) => Double::from(momentum),
-                        None => {
-                            let tracked = input.num_batches_tracked.saturating_add(1);
-                            one / Double::from(tracked as f64)
-                        }
-                    };
-                    Channel {
-                        mean: batch.mean,
-                        inverse_std: batch.inverse_std,
-                        running_mean: moved(running_mean, batch.mean, speed),
-                        running_var: moved(running_var, unbiased, speed),
+    let mut normalizer = |c: usize| {
+        let values = || shape.channel(c).map(|i| Double::from(input.x[i]));
+        if parts.channel == ChannelPart::Batch {
+            let batch = Moments::of(values);
+            if let Some(running) = running.as_mut()
+                && input.training
+            {
+                let speed = match input.stats {
+                    Stats::Batch {
+                        momentum: Some(momentum),
+                    } => Double::from(momentum),
+                    _ => {
+                        let tracked = input.num_batches_tracked.saturating_add(1);
+                        one / Double::from(tracked as f64)
                     }
-                }
-                Stats::Estimate { moving_speed } => {
-                    let speed = Double::from(moving_speed);
-                    let second_moment =
-                        sum_of_squares(values(), running_mean) / Double::from(count);
-                    let running_mean = moved(running_mean, mean(values), speed);
-                    let running_var = moved(running_var, second_moment, speed);
-                    Channel {
-                        mean: running_mean,
-                        inverse_std: inverse_std(running_var, CHANNEL_EPS),
-                        running_mean,
-                        running_var,
-                    }
-                }
+                };
+                let unbiased = batch.sum_of_squares / (count - one);
+                running.move_to(c, batch.mean, unbiased, speed);
             }
-        })
+            return Normalizer::new(batch.mean, batch.sum_of_squares / count, eps);
+        }
+        let running = running.as_mut().expect("the shape was checked for them");
+        if let (ChannelPart::Estimate, Stats::Estimate { moving_speed }) =
+            (parts.channel, input.stats)
+        {
+            let second_moment = sum_of_squares(values(), running.mean[c]) / count;
+            running.move_to(c, mean(values), second_moment, Double::from(moving_speed));
+        }
+        Normalizer::new(running.mean[c], running.var[c], eps)
+    };
+    (0..shape.channels).map(&mut normalizer).collect()
+}
+
+/// The moments of each (sample, group).
+fn group_moments(shape: &Shape, z: &[Double]) -> Vec<Moments> {
+    (0..shape.samples * shape.groups)
+        .map(|part| Moments::of(|| z[shape.group(part)].iter().copied()))
         .collect()
 }
 
 /// The result of a call without elements.
-fn without_elements(input: &Input) -> Output {
-    let widened = |values: &[f32]| values.iter().copied().map(f64::from).collect();
+fn without_elements(input: &Input, parts: &Parts) -> Output {
+    let running = parts.tracked.then(|| Running::before(input));
+    let zeros = |given: Option<&[f32]>| given.map(|given| vec![0.0; given.len()]);
+    let both = parts.are_both();
     Output {
         y: Vec::new(),
-        running_mean: widened(input.running_mean),
-        running_var: widened(input.running_var),
+        pre_activation: Vec::new(),
+        running_mean: running.as_ref().map(|running| rounded(&running.mean)),
+        running_var: running.as_ref().map(|running| rounded(&running.var)),
         num_batches_tracked: input.num_batches_tracked,
         gradients: input.grad_y.map(|_| Gradients {
             x: Vec::new(),
-            bn_weight: vec![0.0; input.num_channels],
-            bn_bias: vec![0.0; input.num_channels],
-            weight: vec![0.0; input.num_groups],
-            bias: vec![0.0; input.num_groups],
+            residual: zeros(input.residual),
+            bn_weight: zeros(input.bn_weight.filter(|_| both)),
+            bn_bias: zeros(input.bn_bias.filter(|_| both)),
+            weight: zeros(input.weight),
+            bias: zeros(input.bias),
             bn_weight_scale: 0.0,
             bn_bias_scale: 0.0,
             weight_scale: 0.0,
@@ -349,44 +478,187 @@ fn without_elements(input: &Input) -> Output {
     }
 }
 
-/// What a channel is normalised by, and its running statistics after the call.
-struct Channel {
-    mean: Double,
-    inverse_std: Double,
-    running_mean: Double,
-    running_var: Double,
+/// What the channel part normalises by.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum ChannelPart {
+    /// There is none.
+    None,
+    /// The batch's statistics.
+    Batch,
+    /// The running statistics, moved first.
+    Estimate,
+    /// The running statistics as they are.
+    Running,
 }
 
-impl Channel {
-    fn normalize(&self, x: Double) -> Double {
-        (x - self.mean) * self.inverse_std
+/// What a norm consists of in this call.
+struct Parts {
+    kind: NormKind,
+    channel: ChannelPart,
+    group: bool,
+    /// Whether there are running statistics.
+    tracked: bool,
+}
+
+impl Parts {
+    fn of(input: &Input) -> Self {
+        let estimate = matches!(input.stats, Stats::Estimate { .. });
+        let (training, track) = (input.training, input.track_running_stats);
+        let (channel, group, tracked) = match input.kind {
+            NormKind::GroupNorm | NormKind::LayerNorm | NormKind::WeightStandardization => {
+                (ChannelPart::None, true, false)
+            }
+            NormKind::InstanceNorm if track && !training => (ChannelPart::Running, false, true),
+            NormKind::InstanceNorm => (ChannelPart::None, true, track),
+            NormKind::BatchNorm | NormKind::EstBn | NormKind::BcNorm => {
+                let channel = match (estimate, training) {
+                    (true, true) => ChannelPart::Estimate,
+                    (false, true) => ChannelPart::Batch,
+                    (false, false) if !track => ChannelPart::Batch,
+                    (_, false) => ChannelPart::Running,
+                };
+                (channel, input.kind == NormKind::BcNorm, track || estimate)
+            }
+        };
+        Self {
+            kind: input.kind,
+            channel,
+            group,
+            tracked,
+        }
+    }
+
+    /// Whether the one part follows the other.
+    fn are_both(&self) -> bool {
+        self.group && self.channel != ChannelPart::None
+    }
+
+    /// The channel part's weight and bias: where it is the only part, they are the norm's.
+    fn channel_affine<'a>(&self, input: &Input<'a>) -> Affine<'a> {
+        if self.group {
+            Affine::of(input.bn_weight, input.bn_bias)
+        } else {
+            Affine::of(input.weight, input.bias)
+        }
+    }
+
+    /// What a group's sum of squares is divided by: the count, and one less for the unbiased
+    /// variance.
+    fn group_divisor(&self, count: Double) -> Double {
+        match self.kind {
+            NormKind::WeightStandardization => count - Double::from(1.0),
+            _ => count,
+        }
+    }
+}
+
+/// The weight and the bias of a part.
+struct Affine<'a> {
+    weight: Option<&'a [f32]>,
+    bias: Option<&'a [f32]>,
+}
+
+impl<'a> Affine<'a> {
+    fn of(weight: Option<&'a [f32]>, bias: Option<&'a [f32]>) -> Self {
+        Self { weight, bias }
+    }
+
+    /// One weight and one bias, 1 and 0 without any.
+    fn at(&self, index: usize) -> (Double, Double) {
+        let value = |values: Option<&[f32]>, otherwise: f64| {
+            values.map_or(Double::from(otherwise), |values| values[index].into())
+        };
+        (value(self.weight, 1.0), value(self.bias, 0.0))
+    }
+}
+
+/// The running statistics.
+struct Running {
+    mean: Vec<Double>,
+    var: Vec<Double>,
+}
+
+impl Running {
+    /// As they are before the call.
+    fn before(input: &Input) -> Self {
+        let widened = |values: Option<&[f32]>| {
+            let values = values.unwrap_or_default().iter();
+            values.copied().map(Double::from).collect()
+        };
+        Self {
+            mean: widened(input.running_mean),
+            var: widened(input.running_var),
+        }
+    }
+
+    /// Moves those of channel `c`.
+    fn move_to(&mut self, c: usize, mean: Double, var: Double, speed: Double) {
+        let moved = |old: Double, new: Double| (Double::from(1.0) - speed) * old + speed * new;
+        self.mean[c] = moved(self.mean[c], mean);
+        self.var[c] = moved(self.var[c], var);
+    }
+
+    /// InstanceNorm: towards the means, over the samples, of the instances' means and unbiased
+    /// variances.
+    fn move_by_instances(&mut self, input: &Input, shape: &Shape, instances: &[Moments]) {
+        let speed = match input.stats {
+            Stats::Batch {
+                momentum: Some(momentum),
+            } => Double::from(momentum),
+            _ => Double::ZERO,
+        };
+        for c in 0..shape.channels {
+            let of_channel = || instances.iter().skip(c).step_by(shape.channels);
+            let unbiased =
+                |instance: &Moments| instance.sum_of_squares / (instance.count - Double::from(1.0));
+            let new_mean = mean(|| of_channel().map(|instance| instance.mean));
+            let new_var = mean(|| of_channel().map(unbiased));
+            self.move_to(c, new_mean, new_var, speed);
+        }
+    }
+}
+
+/// What elements are normalised by.
+struct Normalizer {
+    mean: Double,
+    inverse_std: Double,
+}
+
+impl Normalizer {
+    /// The standard deviation is sqrt(variance + eps). Where that is 0, its reciprocal is taken to
+    /// be 0.
+    fn new(mean: Double, variance: Double, eps: f64) -> Self {
+        let std = (variance + Double::from(eps)).sqrt();
+        let inverse_std = if std == Double::ZERO {
+            Double::ZERO
+        } else {
+            Double::from(1.0) / std
+        };
+        Self { mean, inverse_std }
+    }
+
+    fn normalize(&self, value: Double) -> Double {
+        (value - self.mean) * self.inverse_std
     }
 }
 
 /// The moments of some elements.
 struct Moments {
+    count: Double,
     mean: Double,
     /// Of the deviations from the mean.
     sum_of_squares: Double,
-    /// From the biased variance.
-    inverse_std: Double,
 }
 
 impl Moments {
     /// Of at least one element.
-    fn of<I: Iterator<Item = Double>>(values: impl Fn() -> I, eps: f64) -> Self {
-        let count = Double::from(values().count() as f64);
+    fn of<I: Iterator<Item = Double>>(values: impl Fn() -> I) -> Self {
         let mean = mean(&values);
-        let sum_of_squares = sum_of_squares(values(), mean);
         Self {
+            count: Double::from(values().count() as f64),
             mean,
-            sum_of_squares,
-            inverse_std: inverse_std(sum_of_squares / count, eps),
+            sum_of_squares: sum_of_squares(values(), mean),
         }
-    }
-
-    fn normalize(&self, value: Double) -> Double {
-        (value - self.mean) * self.inverse_std
     }
 }
 
@@ -412,14 +684,57 @@ fn sum_of_squares(values: impl Iterator<Item = Double>, centre: Double) -> Doubl
     })
 }
 
-/// 1 / sqrt(variance + eps), and 0 where that is 1 / 0.
-fn inverse_std(variance: Double, eps: f64) -> Double {
-    let std = (variance + Double::from(eps)).sqrt();
-    if std == Double::ZERO {
-        Double::ZERO
-    } else {
-        Double::from(1.0) / std
+/// The slope of an activation. No mere factor, as 0 · NaN is not the 0 that ReLU makes of any
+/// gradient.
+enum Slope {
+    /// The gradient is 0.
+    Zero,
+    /// The gradient stays.
+    One,
+    /// The gradient is multiplied.
+    Factor(Double),
+}
+
+impl Slope {
+    /// The gradient before the activation, given the one behind it.
+    fn gradient(&self, grad_y: Double) -> Double {
+        match *self {
+            Slope::Zero => Double::ZERO,
+            Slope::One => grad_y,
+            Slope::Factor(factor) => factor * grad_y,
+        }
     }
+}
+
+/// An activation's value and slope.
+fn activate(activation: Activation, t: Double) -> (Double, Slope) {
+    match activation {
+        Activation::None => (t, Slope::One),
+        Activation::Relu if t.to_f64() <= 0.0 => (Double::ZERO, Slope::Zero),
+        Activation::Relu => (t, Slope::One),
+        Activation::Silu => {
+            // 1 - sigmoid(t) is sigmoid(-t), which cancels nothing.
+            let sigmoid = sigmoid(t);
+            let slope = sigmoid * (Double::from(1.0) + t * self::sigmoid(-t));
+            (t * sigmoid, Slope::Factor(slope))
+        }
+    }
+}
+
+/// 1 / (1 + exp(-t)), by the exponential that cannot overflow.
+fn sigmoid(t: Double) -> Double {
+    let one = Double::from(1.0);
+    if t.to_f64() < 0.0 {
+        let small = t.exp();
+        small / (one + small)
+    } else {
+        one / (one + (-t).exp())
+    }
+}
+
+/// Each value as an `f64`.
+fn rounded(values: &[Double]) -> Vec<f64> {
+    values.iter().map(|value| value.to_f64()).collect()
 }
 
 /// A sum beside the sum of its terms' magnitudes.
@@ -440,12 +755,15 @@ impl Sum {
         self.magnitude += term.to_f64().abs();
     }
 
-    fn values(sums: &[Self]) -> Vec<f64> {
-        sums.iter().map(|sum| sum.sum.to_f64()).collect()
+    /// The sums, where they are asked for.
+    fn values(wanted: bool, sums: &[Self]) -> Option<Vec<f64>> {
+        wanted.then(|| sums.iter().map(|sum| sum.sum.to_f64()).collect())
     }
 
-    fn scale(sums: &[Self]) -> f64 {
-        let magnitudes: Vec<f64> = sums.iter().map(|sum| sum.magnitude).collect();
+    /// Their scale, 0 where they are not asked for.
+    fn scale(wanted: bool, sums: &[Self]) -> f64 {
+        let sums = sums.iter().filter(|_| wanted);
+        let magnitudes: Vec<f64> = sums.map(|sum| sum.magnitude).collect();
         scale(&magnitudes)
     }
 }
@@ -455,48 +773,79 @@ struct Shape {
     samples: usize,
     channels: usize,
     row_len: usize,
+    /// Of the group part, each of as many channels.
     groups: usize,
+    /// Values of the weight and of the bias.
+    affine: usize,
 }
 
 impl Shape {
-    /// Checks what [`bcnorm`] documents.
-    fn of(input: &Input) -> Self {
+    /// Checks what [`normalize`] documents.
+    fn of(input: &Input, parts: &Parts) -> Self {
         let (samples, channels) = (input.num_samples, input.num_channels);
-        let (row_len, groups) = (input.row_len, input.num_groups);
+        let row_len = input.row_len;
+        let groups = match input.kind {
+            NormKind::GroupNorm | NormKind::BcNorm => input.num_groups,
+            NormKind::InstanceNorm => channels.max(1),
+            _ => 1,
+        };
         assert!(
             groups > 0 && channels.is_multiple_of(groups),
             "num_groups is {groups}: it must be at least 1 and divide num_channels, {channels}"
         );
-        let elements = samples
-            .checked_mul(channels)
-            .and_then(|rows| rows.checked_mul(row_len));
-        let check = |name: &str, len: usize, expected: Option<usize>| {
+        let affine = match input.kind {
+            NormKind::BcNorm if !input.per_channel_affine => groups,
+            _ => channels,
+        };
+        let elements = if samples == 0 || channels == 0 || row_len == 0 {
+            Some(0)
+        } else {
+            let rows = samples.checked_mul(channels);
+            rows.and_then(|rows| rows.checked_mul(row_len))
+        };
+        let check = |name: &str, values: Option<&[f32]>, expected: Option<usize>| {
+            let Some(len) = values.map(<[f32]>::len) else {
+                return;
+            };
             assert!(
                 Some(len) == expected,
                 "{name} has {len} elements: it needs {expected:?} for {samples} samples of \
                  {channels} channels of {row_len} elements in {groups} groups"
             );
         };
-        check("x", input.x.len(), elements);
-        if let Some(grad_y) = input.grad_y {
-            check("grad_y", grad_y.len(), elements);
+        check("x", Some(input.x), elements);
+        check("residual", input.residual, elements);
+        check("grad_y", input.grad_y, elements);
+        if parts.are_both() {
+            check("bn_weight", input.bn_weight, Some(channels));
+            check("bn_bias", input.bn_bias, Some(channels));
         }
-        check("bn_weight", input.bn_weight.len(), Some(channels));
-        check("bn_bias", input.bn_bias.len(), Some(channels));
-        check("weight", input.weight.len(), Some(groups));
-        check("bias", input.bias.len(), Some(groups));
-        check("running_mean", input.running_mean.len(), Some(channels));
-        check("running_var", input.running_var.len(), Some(channels));
+        check("weight", input.weight, Some(affine));
+        check("bias", input.bias, Some(affine));
+        if parts.tracked {
+            for (name, values) in [
+                ("running_mean", input.running_mean),
+                ("running_var", input.running_var),
+            ] {
+                let given = values.is_some();
+                assert!(given, "{name} is missing: the norm has running statistics");
+                check(name, values, Some(channels));
+            }
+        }
         Self {
             samples,
             channels,
             row_len,
             groups,
+            affine,
         }
     }
 
     /// The number of elements.
     fn len(&self) -> usize {
+        if self.channels == 0 || self.row_len == 0 {
+            return 0;
+        }
         self.samples * self.channels * self.row_len
     }
 
@@ -509,11 +858,16 @@ impl Shape {
         })
     }
 
-    /// Where group `g` of sample `n` lies: its channels are neighbours.
-    fn group(&self, n: usize, g: usize) -> Range<usize> {
+    /// Where group `part` modulo G of sample `part` / G lies: its channels are neighbours.
+    fn group(&self, part: usize) -> Range<usize> {
         let len = self.channels / self.groups * self.row_len;
-        let start = (n * self.groups + g) * len;
-        start..start + len
+        part * len..(part + 1) * len
+    }
+
+    /// Which weight and bias of the group part element `i` has.
+    fn group_parameter(&self, i: usize) -> usize {
+        let c = i / self.row_len % self.channels;
+        c / (self.channels / self.affine)
     }
 }
 

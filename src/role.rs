@@ -15,27 +15,31 @@ pub enum Role {
     GradY,
     /// Gradient of x.
     GradX,
-    /// `bn.weight`, (C).
+    /// What is added before the activation, shape of x.
+    Residual,
+    /// Gradient of the residual.
+    GradResidual,
+    /// BCNorm's `bn.weight`, (C).
     BnWeight,
-    /// `bn.bias`, (C).
+    /// BCNorm's `bn.bias`, (C).
     BnBias,
-    /// `weight` of the group part, (G).
+    /// `weight`, (G) for BCNorm as in the paper, else (C).
     Weight,
-    /// `bias` of the group part, (G).
+    /// `bias`, as `weight`.
     Bias,
-    /// `bn.running_mean`, (C).
+    /// `running_mean` (BCNorm: `bn.running_mean`), (C).
     RunningMean,
-    /// `bn.running_var`, (C).
+    /// `running_var` (BCNorm: `bn.running_var`), (C).
     RunningVar,
-    /// `bn.num_batches_tracked`, one u32.
+    /// `num_batches_tracked` (BCNorm: `bn.num_batches_tracked`), one u32.
     NumBatchesTracked,
     /// Gradient of `bn.weight`, (C).
     GradBnWeight,
     /// Gradient of `bn.bias`, (C).
     GradBnBias,
-    /// Gradient of `weight`, (G).
+    /// Gradient of `weight`, of its length.
     GradWeight,
-    /// Gradient of `bias`, (G).
+    /// Gradient of `bias`, of its length.
     GradBias,
     /// Table: moments of every part of every row, (N, C, parts) [`Moments`](crate::tables::Moments).
     RowParts,
@@ -43,21 +47,39 @@ pub enum Role {
     Rows,
     /// Table: moments of segments of the batch, (segments, C) [`Moments`](crate::tables::Moments).
     ChannelParts,
+    /// Table: moments of every channel of this device's batch, (C) [`Moments`](crate::tables::Moments):
+    /// what it contributes to an all-gather.
+    ChannelMoments,
+    /// Table: the moments of every channel of all devices, (shards, C)
+    /// [`Moments`](crate::tables::Moments), which the caller fills.
+    ChannelShards,
     /// Table: statistics in force per channel, (C) [`Channel`](crate::tables::Channel). Saved for backward.
     Channels,
     /// Table: statistics per sample and group, (N, G) [`Group`](crate::tables::Group). Saved for backward.
     Groups,
-    /// Table: the affine map of every row, (N, C) [`Affine`](crate::tables::Affine).
+    /// Table: the affine map of every row, (N, C) [`Affine`](crate::tables::Affine). Saved for
+    /// backward, which recomputes activations.
     Coefficients,
     /// Table: products of every part of every row, (N, C, parts) [`Products`](crate::tables::Products).
     ProductParts,
     /// Table: products of every row, (N, C) [`Products`](crate::tables::Products).
     Products,
-    /// Table: terms of the parameter gradients, (N, C + G) [`GradientPair`](crate::tables::GradientPair).
+    /// Table: what the group part makes of dy, per row, (N, C)
+    /// [`RowGradient`](crate::tables::RowGradient).
+    RowGradients,
+    /// Table: terms of the parameter gradients, (N, columns)
+    /// [`GradientPair`](crate::tables::GradientPair): the channel part's C columns, if it has any, then
+    /// those of `weight` and `bias`.
     GradientTerms,
-    /// Table: the same summed over segments of the batch, (segments, C + G)
+    /// Table: the same summed over segments of the batch, (segments, columns)
     /// [`GradientPair`](crate::tables::GradientPair).
     GradientParts,
+    /// Table: the channel part's sums over this device's batch, (C)
+    /// [`GradientPair`](crate::tables::GradientPair): what it contributes to an all-gather.
+    GradientSums,
+    /// Table: those of all devices, (shards, C) [`GradientPair`](crate::tables::GradientPair), which the
+    /// caller fills.
+    GradientShards,
     /// Table: what the channel part subtracts from the gradient, (C)
     /// [`GradientPair`](crate::tables::GradientPair).
     ChannelGradients,
@@ -85,6 +107,8 @@ impl Role {
         Role::Y,
         Role::GradY,
         Role::GradX,
+        Role::Residual,
+        Role::GradResidual,
         Role::BnWeight,
         Role::BnBias,
         Role::Weight,
@@ -99,13 +123,18 @@ impl Role {
         Role::RowParts,
         Role::Rows,
         Role::ChannelParts,
+        Role::ChannelMoments,
+        Role::ChannelShards,
         Role::Channels,
         Role::Groups,
         Role::Coefficients,
         Role::ProductParts,
         Role::Products,
+        Role::RowGradients,
         Role::GradientTerms,
         Role::GradientParts,
+        Role::GradientSums,
+        Role::GradientShards,
         Role::ChannelGradients,
         Role::CoefficientsBackward,
     ];
@@ -117,6 +146,8 @@ impl Role {
             Role::Y => "y",
             Role::GradY => "grad_y",
             Role::GradX => "grad_x",
+            Role::Residual => "residual",
+            Role::GradResidual => "grad_residual",
             Role::BnWeight => "bn.weight",
             Role::BnBias => "bn.bias",
             Role::Weight => "weight",
@@ -131,13 +162,18 @@ impl Role {
             Role::RowParts => "row_parts",
             Role::Rows => "rows",
             Role::ChannelParts => "channel_parts",
+            Role::ChannelMoments => "channel_moments",
+            Role::ChannelShards => "channel_shards",
             Role::Channels => "channels",
             Role::Groups => "groups",
             Role::Coefficients => "coefficients",
             Role::ProductParts => "product_parts",
             Role::Products => "products",
+            Role::RowGradients => "row_gradients",
             Role::GradientTerms => "gradient_terms",
             Role::GradientParts => "gradient_parts",
+            Role::GradientSums => "gradient_sums",
+            Role::GradientShards => "gradient_shards",
             Role::ChannelGradients => "channel_gradients",
             Role::CoefficientsBackward => "coefficients_backward",
         }
@@ -146,18 +182,37 @@ impl Role {
     /// Who provides it.
     pub fn kind(self) -> RoleKind {
         match self {
-            Role::Rows | Role::Channels | Role::Groups => RoleKind::Saved,
+            Role::Rows | Role::Channels | Role::Groups | Role::Coefficients => RoleKind::Saved,
             Role::RowParts
             | Role::ChannelParts
-            | Role::Coefficients
+            | Role::ChannelMoments
+            | Role::ChannelShards
             | Role::ProductParts
             | Role::Products
+            | Role::RowGradients
             | Role::GradientTerms
             | Role::GradientParts
+            | Role::GradientSums
+            | Role::GradientShards
             | Role::ChannelGradients
             | Role::CoefficientsBackward => RoleKind::Scratch,
             _ => RoleKind::Caller,
         }
+    }
+}
+
+impl Role {
+    /// Whether it is a tensor: x's shape, type and layout.
+    pub fn is_tensor(self) -> bool {
+        matches!(
+            self,
+            Role::X
+                | Role::Y
+                | Role::GradY
+                | Role::GradX
+                | Role::Residual
+                | Role::GradResidual
+        )
     }
 }
 

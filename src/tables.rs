@@ -26,16 +26,19 @@ pub struct Channel {
     pub mean_pivot: f32,
     /// See `mean_pivot`.
     pub mean_offset: f32,
-    /// 1 / sqrt(variance + 1e-5).
+    /// 1 / sqrt(variance + channel eps).
     pub rstd: f32,
-    /// `bn.weight` * rstd = scale + scale_low.
+    /// The channel part's weight * rstd = scale + scale_low.
     pub scale: f32,
     /// What the rounding of `scale` left.
     pub scale_low: f32,
-    /// `bn.bias`.
+    /// The channel part's bias.
     pub bias: f32,
-    /// Padding to 32 bytes.
-    pub _pad: [f32; 2],
+    /// The group part's weight, where it is per channel, as forward used it; else 1.
+    pub weight: f32,
+    /// Values behind the statistics, where the batch's are in force: over all devices, where there are
+    /// several; else 0.
+    pub count: u32,
 }
 
 /// Statistics of one (sample, group) of the channel part's output.
@@ -51,7 +54,7 @@ pub struct Group {
     pub mean_rest: f32,
     /// 1 / sqrt(variance + eps).
     pub rstd: f32,
-    /// `weight` of the group, as forward used it.
+    /// `weight` of the group, where it is per group, as forward used it; else 1.
     pub weight: f32,
 }
 
@@ -95,6 +98,20 @@ pub struct GradientPair {
     pub bias: f32,
     /// Term of the weight's gradient.
     pub weight: f32,
+}
+
+/// What the group part makes of dy in one row: its gradient
+/// dz = (dy - row mean of dy) * grad_scale + (x - row mean) * x_scale + mean, the last being the row's mean of
+/// dz. Without a group part, dz is dy.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Pod, Zeroable)]
+pub struct RowGradient {
+    /// See the formula.
+    pub grad_scale: f32,
+    /// See the formula.
+    pub x_scale: f32,
+    /// See the formula.
+    pub mean: f32,
 }
 
 /// The map of one row backward:

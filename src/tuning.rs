@@ -46,9 +46,21 @@ pub struct Tuning {
     /// Whether to hide differences from shader compilers that reorder them: free where kernels wait
     /// for memory.
     pub fence: bool,
+    /// Channels last: words of neighbouring channels that a workgroup should read at one position
+    /// before lanes share them out by positions. A power of two.
+    pub column_tile: u32,
+    /// Invocations of a workgroup in the reductions with channels last, which need 80 bytes of workgroup
+    /// memory each: 128 at most under WebGPU's default limits.
+    pub column_workgroup_size: u32,
     /// Most workgroups in one dimension of a dispatch (65,535 by WebGPU's default).
     pub max_workgroups: u32,
+    /// Most bytes of a tensor that one dispatch binds (128 MiB by WebGPU's default): larger tensors are
+    /// worked on in windows.
+    pub max_binding_bytes: u64,
 }
+
+/// WebGPU's default `max_storage_buffer_binding_size`.
+const DEFAULT_BINDING: u64 = 128 << 20;
 
 impl Tuning {
     /// For GPUs.
@@ -65,7 +77,10 @@ impl Tuning {
         entries_per_lane: 4,
         samples_per_segment: 1024,
         fence: true,
+        column_tile: 16,
+        column_workgroup_size: 128,
         max_workgroups: 65_535,
+        max_binding_bytes: DEFAULT_BINDING,
     };
 
     /// For software adapters: one lane a row, no barrier; workgroups of 8 to 64 are equally fast on
@@ -83,15 +98,20 @@ impl Tuning {
         entries_per_lane: 4096,
         samples_per_segment: 256,
         fence: false,
+        column_tile: 16,
+        column_workgroup_size: 32,
         max_workgroups: 65_535,
+        max_binding_bytes: DEFAULT_BINDING,
     };
 
     /// For the CPU executor.
     pub const CPU: Tuning = Tuning {
         class: AdapterClass::Cpu,
         workgroup_size: 1,
+        column_workgroup_size: 1,
         min_invocations: 64,
         fold_workgroup_size: 1,
+        max_binding_bytes: u64::MAX,
         ..Tuning::SOFTWARE
     };
 
@@ -120,11 +140,13 @@ impl Tuning {
         let most = 1 << most.ilog2();
         Tuning {
             workgroup_size: tuning.workgroup_size.min(most),
+            column_workgroup_size: tuning.column_workgroup_size.min(most),
             reduce_lanes: tuning.reduce_lanes.min(most),
             map_lanes: tuning.map_lanes.min(most),
             fold_workgroup_size: tuning.fold_workgroup_size.min(most),
             fold_lanes: tuning.fold_lanes.min(most),
             max_workgroups: limits.max_compute_workgroups_per_dimension,
+            max_binding_bytes: limits.max_storage_buffer_binding_size,
             ..tuning
         }
     }

@@ -5,8 +5,14 @@ mod common;
 
 use bcnorm::gpu::Pipelines;
 use bcnorm::gpu::headless::{DeviceLimits, Gpu};
+use bcnorm::gpu::transfer;
 use bcnorm::layer::{StateDict, StateValue};
-use bcnorm::{BcNorm, BcNormDesc, ChannelStats, Mode, Role, Tensor};
+use bcnorm::{
+    Activation, ChannelStats, DType, Error, Fusion, Layout, Mode, Norm, NormDesc, NormKind, Role,
+    Tensor, TensorDesc,
+};
+use bcnorm_cases::problem::{input_name, output_name};
+use bcnorm_cases::storage;
 use common::adapters;
 use common::compare::{assert_close, assert_same_bits};
 use common::conditioning;
@@ -28,7 +34,7 @@ const GRADIENTS: [(Role, &str); 4] = [
 /// A layer, and the problem that the oracle is given for its next call: parameters and state.
 struct Twin {
     gpu: Gpu,
-    layer: BcNorm,
+    layer: Norm,
     next: Problem,
 }
 
@@ -45,29 +51,33 @@ fn f32s(state: &StateDict, name: &str) -> Vec<f32> {
 
 /// A state dict with the parameters and the state of a problem.
 fn dict(problem: &Problem) -> StateDict {
-    let (channels, groups) = (problem.norm.num_channels, problem.norm.num_groups);
+    let norm = &problem.norm;
     let f32 = |dims: &[usize], values: &[f32]| StateValue::F32 {
         dims: dims.to_vec(),
         values: values.to_vec(),
     };
-    let count = i64::from(problem.num_batches_tracked);
-    let mut state = StateDict::from([
-        ("weight".into(), f32(&[1, groups, 1], &problem.weight)),
-        ("bias".into(), f32(&[1, groups, 1], &problem.bias)),
-        ("bn.weight".into(), f32(&[channels], &problem.bn_weight)),
-        ("bn.bias".into(), f32(&[channels], &problem.bn_bias)),
-        (
-            "bn.running_mean".into(),
-            f32(&[channels], &problem.running_mean),
-        ),
-        (
-            "bn.running_var".into(),
-            f32(&[channels], &problem.running_var),
-        ),
-        ("bn.num_batches_tracked".into(), StateValue::I64(count)),
-    ]);
-    if let ChannelStats::Estimate { moving_speed } = problem.norm.stats {
-        state.insert("bn.estbn_moving_speed".into(), f32(&[1], &[moving_speed]));
+    let mut state = StateDict::new();
+    let inputs = problem.inputs().into_iter();
+    for (role, values) in inputs.filter(|(role, _)| !role.is_tensor()) {
+        let outer = matches!(role, Role::Weight | Role::Bias);
+        let dims = match norm.kind {
+            NormKind::BcNorm if outer => vec![1, values.len(), 1],
+            _ => vec![values.len()],
+        };
+        let name = input_name(norm, role).unwrap();
+        state.insert(name.into(), f32(&dims, values));
+    }
+    let inner = match norm.kind {
+        NormKind::BcNorm => "bn.",
+        _ => "",
+    };
+    if norm.has_running_stats() {
+        let count = StateValue::I64(i64::from(problem.num_batches_tracked));
+        state.insert(format!("{inner}num_batches_tracked"), count);
+    }
+    if let ChannelStats::Estimate { moving_speed } = norm.stats {
+        let name = format!("{inner}estbn_moving_speed");
+        state.insert(name, f32(&[1], &[moving_speed]));
     }
     state
 }
@@ -76,7 +86,7 @@ impl Twin {
     fn new(gpu: &Gpu, stats: ChannelStats) -> Self {
         let next = Problem::random(&[1, 6, 2], 3, 12).with_stats(stats);
         let pipelines = Pipelines::new(&gpu.device);
-        let mut layer = BcNorm::new(&pipelines, next.norm).unwrap();
+        let mut layer = Norm::new(&pipelines, next.norm).unwrap();
         layer.load_state_dict(&gpu.queue, &dict(&next)).unwrap();
         Self {
             gpu: gpu.clone(),
@@ -137,8 +147,9 @@ impl Twin {
             state["bn.num_batches_tracked"],
             StateValue::I64(count as i64)
         );
-        self.next.running_mean = after.running_mean.iter().map(|&v| v as f32).collect();
-        self.next.running_var = after.running_var.iter().map(|&v| v as f32).collect();
+        let f32s = |values: Option<Vec<f64>>| values.unwrap().iter().map(|&v| v as f32).collect();
+        self.next.running_mean = f32s(after.running_mean);
+        self.next.running_var = f32s(after.running_var);
         self.next.num_batches_tracked = count as u32;
         outputs
     }
@@ -147,7 +158,7 @@ impl Twin {
         let buffer = self.layer.buffer(role).unwrap();
         let len = buffer.size() as usize / 4;
         let gpu = &self.gpu;
-        let values = bcnorm::gpu::transfer::read(&gpu.device, &gpu.queue, buffer, 0, len);
+        let values = transfer::read(&gpu.device, &gpu.queue, buffer, 0, len);
         block_on(values).unwrap()
     }
 }
@@ -158,8 +169,8 @@ fn initial_state() {
     let gpu = adapters::first();
     let pipelines = Pipelines::new(&gpu.device);
     for stats in [ChannelStats::default(), ESTIMATE] {
-        let norm = BcNormDesc::new(6, 3).with_stats(stats);
-        let layer = BcNorm::new(&pipelines, norm).unwrap();
+        let norm = NormDesc::bc_norm(6, 3).with_stats(stats);
+        let layer = Norm::new(&pipelines, norm).unwrap();
         assert_eq!(layer.mode(), Mode::Train);
         assert_eq!(*layer.desc(), norm);
         let fresh = Problem::random(&[1, 6, 1], 3, 0)
@@ -174,7 +185,7 @@ fn initial_state() {
         for (role, _) in GRADIENTS {
             let buffer = layer.buffer(role).unwrap();
             let len = buffer.size() as usize / 4;
-            let values = bcnorm::gpu::transfer::read(&gpu.device, &gpu.queue, buffer, 0, len);
+            let values = transfer::read(&gpu.device, &gpu.queue, buffer, 0, len);
             assert_eq!(block_on(values), Ok(vec![0.0f32; len]), "{role}");
         }
     }
@@ -339,7 +350,7 @@ fn statistics_change_during_training() {
 fn backward_after_a_change() {
     for (name, gpu) in adapters::gpus(DeviceLimits::Default) {
         let dims = [3, 6, 8];
-        type Change<'a> = (&'a str, &'a dyn Fn(&mut BcNorm));
+        type Change<'a> = (&'a str, &'a dyn Fn(&mut Norm));
         let changes: [Change; 4] = [
             ("to eval", &|layer| layer.eval()),
             ("to training", &|layer| layer.train()),
@@ -422,16 +433,17 @@ fn into_tensors_of_the_caller() {
     let mut arena = twin.next.x.clone();
     arena.resize(begin, f32::NAN);
     arena.extend(&twin.next.grad_y);
-    let arena = bcnorm::gpu::transfer::upload(&gpu.device, "arena", &arena);
-    let x = Tensor::from_buffer(&arena, 0, &dims);
-    let grad_y = Tensor::from_buffer(&arena, 4 * begin as u64, &dims);
+    let arena = transfer::upload(&gpu.device, "arena", &arena);
+    let view = |buffer, values: usize| {
+        Tensor::from_buffer(buffer, 4 * values as u64, TensorDesc::new(&dims).unwrap())
+    };
+    let (x, grad_y) = (view(&arena, 0), view(&arena, begin));
     assert_eq!(
         (grad_y.offset(), grad_y.buffer()),
         (4 * begin as u64, &arena)
     );
-    let outputs = bcnorm::gpu::transfer::upload(&gpu.device, "outputs", &vec![f32::NAN; 3 * begin]);
-    let y = Tensor::from_buffer(&outputs, 4 * begin as u64, &dims);
-    let grad_x = Tensor::from_buffer(&outputs, 8 * begin as u64, &dims);
+    let outputs = transfer::upload(&gpu.device, "outputs", &vec![f32::NAN; 3 * begin]);
+    let (y, grad_x) = (view(&outputs, begin), view(&outputs, 2 * begin));
     let mut encoder = gpu.device.create_command_encoder(&Default::default());
     twin.layer.forward_into(&mut encoder, &x, &y).unwrap();
     twin.layer
@@ -461,7 +473,7 @@ fn state_dict_round_trip() {
             if stats == ESTIMATE {
                 norm.stats = ChannelStats::Estimate { moving_speed: 0.0 };
             }
-            let mut copy = BcNorm::new(&pipelines, norm).unwrap();
+            let mut copy = Norm::new(&pipelines, norm).unwrap();
             copy.load_state_dict(&gpu.queue, &state).unwrap();
             assert_eq!(copy.desc().stats, stats, "{name}");
             assert_eq!(block_on(copy.state_dict(&gpu.queue)).unwrap(), state);
@@ -505,7 +517,7 @@ fn state_dicts_of_other_shapes() {
     assert_eq!(count, i64::from(u32::MAX));
     // One channel in one group: shapes of a single element.
     let pipelines = Pipelines::new(&gpu.device);
-    let mut single = BcNorm::new(&pipelines, BcNormDesc::new(1, 1)).unwrap();
+    let mut single = Norm::new(&pipelines, NormDesc::bc_norm(1, 1)).unwrap();
     let mut state = block_on(single.state_dict(&gpu.queue)).unwrap();
     for dims in [vec![1], vec![], vec![1, 1, 1]] {
         let values = vec![0.5];
@@ -563,5 +575,445 @@ fn empty_batches() {
         assert_eq!(GRADIENTS.map(|(role, _)| twin.gradient(role)), gradients);
         twin.step(&[4, 6, 5], 2, 1);
     }
+    watched.assert_no_errors();
+}
+
+/// The family: every norm with every option that a layer has to know of.
+fn family() -> Vec<NormDesc> {
+    let bc = NormDesc::bc_norm(6, 3);
+    let instance = NormDesc::instance_norm(6);
+    vec![
+        NormDesc::batch_norm(6),
+        NormDesc::batch_norm(6).with_momentum(None),
+        NormDesc::batch_norm(6).with_affine(false, true),
+        NormDesc::batch_norm(6).with_track_running_stats(false),
+        NormDesc::est_bn(6).with_moving_speed(0.25),
+        NormDesc::group_norm(2, 6),
+        NormDesc::group_norm(3, 6).with_affine(false, false),
+        instance,
+        instance
+            .with_affine(true, true)
+            .with_track_running_stats(true),
+        NormDesc::layer_norm(6),
+        NormDesc::layer_norm(6).with_affine(true, false),
+        bc,
+        bc.with_moving_speed(0.25),
+        bc.with_per_channel_affine(true),
+        bc.with_affine(false, true).with_bn_affine(true, false),
+        bc.with_track_running_stats(false),
+        NormDesc::weight_standardization(),
+    ]
+}
+
+/// A problem of the family: filters, or features with an odd number of elements in each row.
+fn problem(norm: NormDesc, dtype: DType, layout: Layout, seed: u64) -> Problem {
+    let dims: &[usize] = match norm.kind {
+        NormKind::WeightStandardization => &[5, 1, 4, 3, 3],
+        _ => &[3, 6, 5, 7],
+    };
+    Problem::random_of(norm, dims, seed)
+        .with_layout(layout)
+        .with_dtype(dtype)
+}
+
+/// A problem's values, in a tensor.
+fn tensor(gpu: &Gpu, problem: &Problem, values: &[f32]) -> Tensor {
+    let desc = problem.tensor();
+    let words = storage::encode(values, &desc);
+    let buffer = transfer::buffer_with_bytes(
+        &gpu.device,
+        "tensor",
+        bytemuck::cast_slice(&words),
+        wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC,
+    );
+    Tensor::from_buffer(&buffer, 0, desc)
+}
+
+/// One call of a layer, forward and backward in one submission: what the plans of the same call leave
+/// (which `family.rs` compares with the oracle), and under the names of the golden files.
+fn assert_as_planned(what: &str, gpu: &Gpu, pipelines: &Pipelines, problem: &Problem) {
+    let mut layer = Norm::new(pipelines, problem.norm)
+        .unwrap()
+        .with_activation(problem.fusion.activation);
+    assert_eq!(layer.activation(), problem.fusion.activation);
+    if problem.mode == Mode::Eval {
+        layer.eval();
+    }
+    layer.load_state_dict(&gpu.queue, &dict(problem)).unwrap();
+    let x = tensor(gpu, problem, &problem.x);
+    let grad_y = tensor(gpu, problem, &problem.grad_y);
+    let mut encoder = gpu.device.create_command_encoder(&Default::default());
+    let mut tensors = if problem.fusion.residual {
+        let residual = tensor(gpu, problem, &problem.residual);
+        let y = layer.forward_residual(&mut encoder, &x, &residual).unwrap();
+        let (grad_x, grad_residual) = layer.backward_residual(&mut encoder, &grad_y).unwrap();
+        vec![
+            ("y", y),
+            ("grad_x", grad_x),
+            ("grad_residual", grad_residual),
+        ]
+    } else {
+        let y = layer.forward(&mut encoder, &x).unwrap();
+        let grad_x = layer.backward(&mut encoder, &grad_y).unwrap();
+        vec![("y", y), ("grad_x", grad_x)]
+    };
+    gpu.queue.submit([encoder.finish()]);
+
+    let planned = run::gpu(gpu, pipelines, problem).unwrap();
+    let mut left: Vec<&str> = planned.outputs.keys().copied().collect();
+    for (name, tensor) in tensors.drain(..) {
+        assert_eq!(*tensor.desc(), problem.tensor(), "{what}: {name}");
+        let words = transfer::read(
+            &gpu.device,
+            &gpu.queue,
+            tensor.buffer(),
+            0,
+            (tensor.desc().buffer_bytes() / 4) as usize,
+        );
+        let words: Vec<u32> = block_on(words).unwrap();
+        let got = storage::decode(&words, tensor.desc());
+        assert_same_bits(&format!("{what}: {name}"), &got, &planned[name]);
+        left.retain(|other| *other != name);
+    }
+    for (role, name) in GRADIENTS {
+        let got = layer.buffer(role).map(|buffer| {
+            let len = buffer.size() as usize / 4;
+            block_on(transfer::read(&gpu.device, &gpu.queue, buffer, 0, len)).unwrap()
+        });
+        // Not to the bit: added to a buffer of zeros, -0 becomes 0.
+        let expected = planned.outputs.get(name);
+        assert_eq!(got.as_ref(), expected, "{what}: {name}");
+        left.retain(|other| *other != name);
+    }
+    let mut after = problem.clone();
+    for (role, values) in [
+        (Role::RunningMean, &mut after.running_mean),
+        (Role::RunningVar, &mut after.running_var),
+    ] {
+        let name = output_name(&problem.norm, role).unwrap();
+        *values = planned.get(name).to_vec();
+        left.retain(|other| *other != name);
+    }
+    after.num_batches_tracked = planned.num_batches_tracked;
+    let state = block_on(layer.state_dict(&gpu.queue)).unwrap();
+    assert_eq!(state, dict(&after), "{what}");
+    assert!(left.is_empty(), "{what}: {left:?} was not compared");
+}
+
+/// Every norm in both modes, through types, layouts, activations and residuals in turn.
+#[test]
+fn the_family() {
+    for (name, gpu) in adapters::gpus(DeviceLimits::Default) {
+        println!("{name}");
+        let pipelines = Pipelines::new(&gpu.device);
+        let dtypes = [DType::F32, DType::F16, DType::BF16];
+        let layouts = [Layout::ChannelsFirst, Layout::ChannelsLast];
+        let activations = [Activation::None, Activation::Relu, Activation::Silu];
+        for (i, norm) in family().into_iter().enumerate() {
+            for (j, mode) in [Mode::Train, Mode::Eval].into_iter().enumerate() {
+                for k in 0..6 {
+                    let fusion = Fusion {
+                        activation: activations[(i + k / 2) % 3],
+                        residual: (i + j + k) % 2 == 1,
+                    };
+                    let problem = problem(norm, dtypes[k % 3], layouts[k / 3], k as u64)
+                        .with_fusion(fusion)
+                        .with_mode(mode);
+                    let what = format!(
+                        "{norm:?}, {:?}, {:?}, {mode:?}, {fusion:?}",
+                        problem.dtype, problem.layout
+                    );
+                    assert_as_planned(&what, &gpu, &pipelines, &problem);
+                }
+            }
+        }
+    }
+}
+
+/// In place is the same to the bit, in eval, and then there is no way back.
+#[test]
+fn in_place() {
+    let watched = Watched::new();
+    let gpu = &watched.gpu;
+    let pipelines = Pipelines::new(&gpu.device);
+    for (i, norm) in family().into_iter().enumerate() {
+        let dtype = [DType::F32, DType::F16, DType::BF16][i % 3];
+        let layout = [Layout::ChannelsFirst, Layout::ChannelsLast][i % 2];
+        let problem = problem(norm, dtype, layout, i as u64);
+        let tensor = |values| tensor(gpu, &problem, values);
+        let (x, other) = (tensor(&problem.x), tensor(&problem.grad_y));
+        let mut layer = Norm::new(&pipelines, norm)
+            .unwrap()
+            .with_activation(Activation::Relu);
+        layer.load_state_dict(&gpu.queue, &dict(&problem)).unwrap();
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+
+        // In training it is refused, and x stays; the forward before counts.
+        layer.forward(&mut encoder, &x).unwrap();
+        let refused = layer.forward_in_place(&mut encoder, &x);
+        assert_eq!(refused, Err(Error::InPlace));
+        let refused = layer.forward_residual_in_place(&mut encoder, &x, &other);
+        assert_eq!(refused, Err(Error::InPlace));
+        layer.backward(&mut encoder, &other).unwrap();
+
+        layer.eval();
+        let expected = layer.forward(&mut encoder, &x).unwrap();
+        let alone = tensor(&problem.x);
+        layer.forward_in_place(&mut encoder, &alone).unwrap();
+        let refused = layer.backward(&mut encoder, &other).map(|_| ());
+        assert_eq!(refused, Err(Error::BackwardAfterInPlace));
+        let expected_sum = layer.forward_residual(&mut encoder, &x, &other).unwrap();
+        let sum = tensor(&problem.x);
+        layer
+            .forward_residual_in_place(&mut encoder, &sum, &other)
+            .unwrap();
+        let refused = layer.backward_residual(&mut encoder, &other).map(|_| ());
+        assert_eq!(refused, Err(Error::BackwardAfterInPlace));
+        // Another forward, and there is a way again.
+        layer.forward(&mut encoder, &x).unwrap();
+        layer.backward(&mut encoder, &other).unwrap();
+        gpu.queue.submit([encoder.finish()]);
+
+        let what = format!("{norm:?}, {dtype:?}, {layout:?}");
+        let input = read(gpu, &x);
+        assert_same_bits(&what, &input, &read(gpu, &tensor(&problem.x)));
+        assert_same_bits(&what, &read(gpu, &alone), &read(gpu, &expected));
+        assert_same_bits(&what, &read(gpu, &sum), &read(gpu, &expected_sum));
+        assert_ne!(read(gpu, &alone), input);
+        assert_ne!(read(gpu, &alone), read(gpu, &sum));
+    }
+    watched.assert_no_errors();
+}
+
+/// The residual's gradient is dy where nothing comes after the sum, and is never lost.
+#[test]
+fn gradients_of_residuals() {
+    let watched = Watched::new();
+    let gpu = &watched.gpu;
+    let pipelines = Pipelines::new(&gpu.device);
+    let problem = Problem::random(&[3, 6, 8], 3, 5);
+    let [x, grad_y, added] = [
+        &problem.x,
+        &problem.grad_y,
+        &problem.x.iter().rev().copied().collect(),
+    ]
+    .map(|values| tensor(gpu, &problem, values));
+    for activation in [Activation::None, Activation::Relu, Activation::Silu] {
+        let mut layer = Norm::new(&pipelines, NormDesc::batch_norm(6))
+            .unwrap()
+            .with_activation(activation);
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        let refused = layer.backward_residual(&mut encoder, &grad_y).map(|_| ());
+        assert_eq!(refused, Err(Error::BackwardWithoutForward));
+
+        layer.forward(&mut encoder, &x).unwrap();
+        let refused = layer.backward_residual(&mut encoder, &grad_y).map(|_| ());
+        assert_eq!(refused, Err(Error::ResidualGradient { forward: false }));
+        let alone = layer.backward(&mut encoder, &grad_y).unwrap();
+
+        layer.forward_residual(&mut encoder, &x, &added).unwrap();
+        let refused = layer.backward(&mut encoder, &grad_y).map(|_| ());
+        assert_eq!(refused, Err(Error::ResidualGradient { forward: true }));
+        let refused = layer.backward_into(&mut encoder, &grad_y, &alone);
+        assert_eq!(refused, Err(Error::ResidualGradient { forward: true }));
+        let (grad_x, grad_residual) = layer.backward_residual(&mut encoder, &grad_y).unwrap();
+        let y = Tensor::from_slice(&gpu.device, x.dims(), &[0.0; 144]).unwrap();
+        layer
+            .forward_residual_into(&mut encoder, &x, &added, &y)
+            .unwrap();
+        gpu.queue.submit([encoder.finish()]);
+        if activation == Activation::None {
+            assert_eq!(grad_residual, grad_y);
+            assert_same_bits("grad_x", &read(gpu, &grad_x), &read(gpu, &alone));
+        } else {
+            assert_ne!(grad_residual, grad_y);
+            assert_ne!(read(gpu, &grad_x), read(gpu, &alone));
+        }
+        assert!(read(gpu, &y).iter().any(|y| *y != 0.0));
+    }
+    watched.assert_no_errors();
+}
+
+/// Tensors that are not as x are refused, with both in the message, before anything is recorded.
+#[test]
+fn tensors_that_are_not_as_x() {
+    let watched = Watched::new();
+    let gpu = &watched.gpu;
+    let pipelines = Pipelines::new(&gpu.device);
+    let dims = [2, 6, 4, 4];
+    let desc = TensorDesc::new(&dims).unwrap().with_dtype(DType::F16);
+    let tensor = |desc: &TensorDesc| {
+        Tensor::new(&gpu.device, desc, &vec![1.0; desc.elements() as usize]).unwrap()
+    };
+    let x = tensor(&desc);
+    let mut layer = Norm::new(&pipelines, NormDesc::group_norm(3, 6)).unwrap();
+    let mut encoder = gpu.device.create_command_encoder(&Default::default());
+    for (other, says) in [
+        (
+            desc.clone().with_dtype(DType::F32),
+            "is f32 channels_first, expected f16 channels_first",
+        ),
+        (
+            desc.clone().with_dtype(DType::BF16),
+            "is bf16 channels_first, expected f16 channels_first",
+        ),
+        (
+            desc.clone().with_layout(Layout::ChannelsLast),
+            "is f16 channels_last, expected f16 channels_first",
+        ),
+        (
+            TensorDesc::new(&[2, 6, 16]).unwrap().with_dtype(DType::F16),
+            "has shape [2, 6, 16], expected [2, 6, 4, 4]",
+        ),
+    ] {
+        let other = tensor(&other);
+        let refused = |name: &str, result: Result<(), Error>| {
+            let error = result.expect_err(name).to_string();
+            assert!(error.starts_with(&format!("{name} {says}")), "{error}");
+        };
+        refused("y", layer.forward_into(&mut encoder, &x, &other));
+        let result = layer.forward_residual(&mut encoder, &x, &other);
+        refused("residual", result.map(|_| ()));
+        layer.eval();
+        let result = layer.forward_residual_in_place(&mut encoder, &x, &other);
+        refused("residual", result);
+        layer.train();
+        layer.forward_residual(&mut encoder, &x, &x).unwrap();
+        let result = layer.backward_residual(&mut encoder, &other);
+        refused("grad_y", result.map(|_| ()));
+        layer.forward(&mut encoder, &x).unwrap();
+        let result = layer.backward(&mut encoder, &other);
+        refused("grad_y", result.map(|_| ()));
+        refused("grad_x", layer.backward_into(&mut encoder, &x, &other));
+    }
+    // A view that is longer than its buffer is refused before y of that size is made.
+    let huge = TensorDesc::new(&[1 << 14, 6, 1 << 12]).unwrap();
+    let huge = Tensor::from_buffer(x.buffer(), 0, huge);
+    let refused = layer.forward(&mut encoder, &huge).unwrap_err();
+    assert!(
+        matches!(refused, Error::BufferTooSmall { role: Role::X, .. }),
+        "{refused}"
+    );
+    gpu.queue.submit([encoder.finish()]);
+    watched.assert_no_errors();
+}
+
+/// Values go into a type and come back, whatever their number and wherever they begin.
+#[test]
+fn tensors_of_16_bits() {
+    let watched = Watched::new();
+    let gpu = &watched.gpu;
+    let values = [1.0, -0.1, 65504.0, 1e6, 1e-7, 3.0e-39, 0.333_333_34];
+    let halves = [
+        1.0,
+        -0.099_975_586,
+        65504.0,
+        f32::INFINITY,
+        1.192_092_9e-7,
+        0.0,
+        0.333_251_95,
+    ];
+    let brains = [
+        1.0,
+        -0.100_097_656,
+        65536.0,
+        999_424.0,
+        1.001_171_8e-7,
+        f32::from_bits(0x0021_0000),
+        0.333_984_38,
+    ];
+    for len in 0..=values.len() {
+        let desc = TensorDesc::new(&[1, len]).unwrap();
+        for (dtype, expected) in [
+            (DType::F32, &values),
+            (DType::F16, &halves),
+            (DType::BF16, &brains),
+        ] {
+            let desc = desc.clone().with_dtype(dtype);
+            let tensor = Tensor::new(&gpu.device, &desc, &values[..len]).unwrap();
+            assert_eq!(tensor.buffer().size(), desc.buffer_bytes().max(4));
+            let what = format!("{len} of {dtype:?}");
+            assert_same_bits(&what, &read(gpu, &tensor), &expected[..len]);
+            // From the middle, at a multiple of 2 bytes but not of 4.
+            for skip in 0..len {
+                let offset = skip as u64 * dtype.bytes();
+                let (device, queue) = (&gpu.device, &gpu.queue);
+                let rest = len - skip;
+                let buffer = tensor.buffer();
+                let got = transfer::read_as(device, queue, buffer, offset, rest, dtype);
+                assert_same_bits(&what, &block_on(got).unwrap(), &expected[skip..len]);
+                // The padding counts as what is there.
+                let too_many = (desc.buffer_bytes() / dtype.bytes()) as usize - skip + 1;
+                let got = transfer::read_as(device, queue, buffer, offset, too_many, dtype);
+                let error = block_on(got).unwrap_err();
+                assert!(matches!(error, Error::Length { .. }), "{error}");
+            }
+            let error = Tensor::new(&gpu.device, &desc, &[0.0; 9]).unwrap_err();
+            assert!(error.to_string().contains("has 9 values"), "{error}");
+        }
+    }
+    watched.assert_no_errors();
+}
+
+/// 16-bit tensors with an odd number of elements, in views of one buffer, which stays as it is
+/// around them.
+#[test]
+fn views_of_16_bit_buffers() {
+    let watched = Watched::new();
+    let gpu = &watched.gpu;
+    let pipelines = Pipelines::new(&gpu.device);
+    for (dtype, layout) in [
+        (DType::F16, Layout::ChannelsFirst),
+        (DType::BF16, Layout::ChannelsLast),
+    ] {
+        // 27 elements: 54 bytes, and 2 of padding.
+        let problem = Problem::random(&[3, 3, 3], 3, 8);
+        let problem = problem.with_layout(layout).with_dtype(dtype);
+        let [x, grad_y] = [&problem.x, &problem.grad_y].map(|values| tensor(gpu, &problem, values));
+        let mut layer = Norm::new(&pipelines, NormDesc::bc_norm(3, 3)).unwrap();
+        let arena = transfer::upload_as(&gpu.device, "arena", dtype, &[7.0; 1024]);
+        let view = |slot: u64| Tensor::from_buffer(&arena, 256 * slot, x.desc().clone());
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        let y = layer.forward(&mut encoder, &x).unwrap();
+        layer.forward_into(&mut encoder, &x, &view(1)).unwrap();
+        let grad_x = layer.backward(&mut encoder, &grad_y).unwrap();
+        layer
+            .backward_into(&mut encoder, &grad_y, &view(3))
+            .unwrap();
+        gpu.queue.submit([encoder.finish()]);
+        assert_same_bits("y", &read(gpu, &view(1)), &read(gpu, &y));
+        assert_same_bits("grad_x", &read(gpu, &view(3)), &read(gpu, &grad_x));
+        let all = transfer::read_as(&gpu.device, &gpu.queue, &arena, 0, 1024, dtype);
+        for (i, value) in block_on(all).unwrap().into_iter().enumerate() {
+            match (i / 128, i % 128) {
+                (1 | 3, 0..27) => {}
+                (1 | 3, 27) => assert_eq!(value, 0.0, "the padding"),
+                _ => assert_eq!(value, 7.0, "element {i}"),
+            }
+        }
+    }
+    watched.assert_no_errors();
+}
+
+/// Running statistics that a layer went without are made when estimates come in.
+#[test]
+fn estimates_bring_their_running_statistics() {
+    let watched = Watched::new();
+    let gpu = &watched.gpu;
+    let pipelines = Pipelines::new(&gpu.device);
+    let norm = NormDesc::bc_norm(6, 3).with_track_running_stats(false);
+    let mut layer = Norm::new(&pipelines, norm).unwrap();
+    assert!(layer.buffer(Role::RunningMean).is_none());
+    layer.set_stats(ESTIMATE).unwrap();
+    let state = block_on(layer.state_dict(&gpu.queue)).unwrap();
+    assert_eq!(f32s(&state, "bn.running_var"), [1.0; 6]);
+    let problem = Problem::random(&[3, 6, 8], 3, 1);
+    let x = tensor(gpu, &problem, &problem.x);
+    let mut encoder = gpu.device.create_command_encoder(&Default::default());
+    layer.forward(&mut encoder, &x).unwrap();
+    layer.backward(&mut encoder, &x).unwrap();
+    gpu.queue.submit([encoder.finish()]);
+    let after = block_on(layer.state_dict(&gpu.queue)).unwrap();
+    assert_ne!(f32s(&after, "bn.running_mean"), [0.0; 6]);
     watched.assert_no_errors();
 }

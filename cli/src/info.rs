@@ -44,7 +44,7 @@ struct Adapter {
     subgroup_max_size: u32,
     /// Absent where the adapter gives no device.
     #[serde(skip_serializing_if = "Option::is_none")]
-    tuning: Option<BTreeMap<&'static str, u32>>,
+    tuning: Option<BTreeMap<&'static str, u64>>,
     /// Why the adapter gives no device.
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
@@ -75,7 +75,7 @@ struct Features {
 #[derive(Serialize)]
 struct Cpu {
     threads: usize,
-    tuning: BTreeMap<&'static str, u32>,
+    tuning: BTreeMap<&'static str, u64>,
 }
 
 /// Runs `bcnorm info`.

@@ -5,7 +5,6 @@ mod bench;
 mod case;
 mod demo;
 mod device;
-mod golden;
 mod info;
 mod npy;
 mod progress;

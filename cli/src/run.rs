@@ -1,11 +1,11 @@
 //! `bcnorm run`: normalizes stored activations with stored parameters.
 
-use crate::case::{Case, Outputs, run_on_cpu, run_on_gpu};
+use crate::case::{Problem, Run, run_on_cpu, run_on_gpu};
 use crate::device;
 use crate::store::{Contents, Destination, Params, Tensor, read_params, read_tensor};
 use anyhow::{Context as _, Result, ensure};
 use bcnorm::gpu::Pipelines;
-use bcnorm::{BcNormDesc, ChannelStats, Mode, cpu};
+use bcnorm::{ChannelStats, Mode, NormDesc, cpu};
 use std::io::Write as _;
 use std::path::PathBuf;
 
@@ -122,7 +122,7 @@ pub fn run(args: Args) -> Result<()> {
         )
     })?;
     // A mistake here would show as misshapen parameters.
-    BcNormDesc::new(channels, args.groups).validate()?;
+    NormDesc::bc_norm(channels, args.groups).validate()?;
     let params = read_params(&args.params, channels, args.groups)?;
     let grad = match &args.grad {
         None => None,
@@ -157,7 +157,7 @@ pub fn run(args: Args) -> Result<()> {
         "{}: shape {:?}, {} groups, {} statistics, {}, on {adapter}",
         args.output.display(),
         case.dims,
-        case.num_groups,
+        case.norm.num_groups,
         stats_name(stats),
         if args.eval { "eval" } else { "train" },
     )?;
@@ -212,15 +212,17 @@ fn make_case(
     grad: Option<Tensor>,
     stats: ChannelStats,
     mode: Mode,
-) -> Case {
-    Case {
-        dims: input.dims,
-        num_groups: args.groups,
-        eps: args.eps,
-        stats,
-        mode,
-        x: input.values,
-        grad_y: grad.map(|tensor| tensor.values),
+) -> Problem {
+    let channels = params.bn_weight.len();
+    let norm = NormDesc::bc_norm(channels, args.groups)
+        .with_eps(args.eps)
+        .with_stats(stats);
+    let problem = Problem::new(norm, &input.dims, input.values).with_mode(mode);
+    let problem = match grad {
+        Some(grad) => problem.with_grad_y(grad.values),
+        None => problem,
+    };
+    Problem {
         bn_weight: params.bn_weight,
         bn_bias: params.bn_bias,
         weight: params.weight.values,
@@ -228,11 +230,12 @@ fn make_case(
         running_mean: params.running_mean,
         running_var: params.running_var,
         num_batches_tracked: params.num_batches_tracked,
+        ..problem
     }
 }
 
 /// Runs the case, and says where.
-fn execute(case: &Case, adapter: Option<&str>) -> Result<(Outputs, String)> {
+fn execute(case: &Problem, adapter: Option<&str>) -> Result<(Run, String)> {
     if adapter.is_some_and(|name| name.eq_ignore_ascii_case("cpu")) {
         let outputs = run_on_cpu(case, &cpu::Executor::new())?;
         return Ok((outputs, "CPU executor".to_owned()));
@@ -242,22 +245,21 @@ fn execute(case: &Case, adapter: Option<&str>) -> Result<(Outputs, String)> {
     Ok((outputs, gpu.describe()))
 }
 
-fn pack(case: &Case, outputs: &Outputs, weight_dims: &[usize], bias_dims: &[usize]) -> Contents {
+fn pack(case: &Problem, run: &Run, weight_dims: &[usize], bias_dims: &[usize]) -> Contents {
     let channels = [case.num_channels()];
     let mut contents = Contents::default();
-    contents.floats("y", &case.dims, &outputs.y);
-    contents.floats("bn.running_mean", &channels, &outputs.running_mean);
-    contents.floats("bn.running_var", &channels, &outputs.running_var);
-    contents.integer(
-        "bn.num_batches_tracked",
-        i64::from(outputs.num_batches_tracked),
-    );
-    if let Some(gradients) = &outputs.gradients {
-        contents.floats("grad_x", &case.dims, &gradients.x);
-        contents.floats("grad_bn.weight", &channels, &gradients.bn_weight);
-        contents.floats("grad_bn.bias", &channels, &gradients.bn_bias);
-        contents.floats("grad_weight", weight_dims, &gradients.weight);
-        contents.floats("grad_bias", bias_dims, &gradients.bias);
+    contents.integer("bn.num_batches_tracked", i64::from(run.num_batches_tracked));
+    for (&name, values) in &run.outputs {
+        let (name, dims) = match name {
+            // State keeps the names of the parameters' file.
+            "bn.running_mean_after" => ("bn.running_mean", &channels[..]),
+            "bn.running_var_after" => ("bn.running_var", &channels[..]),
+            "y" | "grad_x" => (name, &case.dims[..]),
+            "grad_weight" => (name, weight_dims),
+            "grad_bias" => (name, bias_dims),
+            _ => (name, &channels[..]),
+        };
+        contents.floats(name, dims, values);
     }
     contents
 }

@@ -3,12 +3,14 @@
 use anyhow::{Context as _, Result, bail};
 use bcnorm::Tuning;
 
-/// Every number of a tuning, by name; its one switch, `fence`, is 0 or 1 to the command. (Taken apart in full, so that a field added to the library
-/// does not compile until it is listed here.)
-pub fn fields(tuning: &mut Tuning) -> [(&'static str, &mut u32); 11] {
+/// Every u32 of a tuning, by name. Its one switch, `fence`, is 0 or 1 to the command; its one u64 is
+/// `max_binding_bytes`. (Taken apart in full, so that a field added to the library does not compile until
+/// it is listed here.)
+fn fields(tuning: &mut Tuning) -> [(&'static str, &mut u32); 13] {
     let Tuning {
         class: _,
         fence: _,
+        max_binding_bytes: _,
         workgroup_size,
         reduce_lanes,
         map_lanes,
@@ -19,6 +21,8 @@ pub fn fields(tuning: &mut Tuning) -> [(&'static str, &mut u32); 11] {
         fold_lanes,
         entries_per_lane,
         samples_per_segment,
+        column_tile,
+        column_workgroup_size,
         max_workgroups,
     } = tuning;
     [
@@ -32,17 +36,22 @@ pub fn fields(tuning: &mut Tuning) -> [(&'static str, &mut u32); 11] {
         ("fold_lanes", fold_lanes),
         ("entries_per_lane", entries_per_lane),
         ("samples_per_segment", samples_per_segment),
+        ("column_tile", column_tile),
+        ("column_workgroup_size", column_workgroup_size),
         ("max_workgroups", max_workgroups),
     ]
 }
 
 /// Names and numbers of a tuning.
-pub fn listed(mut tuning: Tuning) -> Vec<(&'static str, u32)> {
-    let fence = ("fence", u32::from(tuning.fence));
+pub fn listed(mut tuning: Tuning) -> Vec<(&'static str, u64)> {
+    let others = [
+        ("fence", u64::from(tuning.fence)),
+        ("max_binding_bytes", tuning.max_binding_bytes),
+    ];
     fields(&mut tuning)
         .into_iter()
-        .map(|(name, value)| (name, *value))
-        .chain([fence])
+        .map(|(name, value)| (name, u64::from(*value)))
+        .chain(others)
         .collect()
 }
 
@@ -51,20 +60,31 @@ pub fn apply(tuning: &mut Tuning, setting: &str) -> Result<()> {
     let (name, value) = setting
         .split_once('=')
         .with_context(|| format!("--tune {setting}: expected NAME=VALUE"))?;
-    let value: u32 = value
+    let bytes: u64 = value
         .trim()
         .parse()
         .with_context(|| format!("--tune {setting}: \"{value}\" is no whole number"))?;
-    if name.trim() == "fence" && value <= 1 {
-        tuning.fence = value == 1;
-        return Ok(());
+    match name.trim() {
+        "fence" if bytes <= 1 => {
+            tuning.fence = bytes == 1;
+            return Ok(());
+        }
+        "max_binding_bytes" => {
+            tuning.max_binding_bytes = bytes;
+            return Ok(());
+        }
+        _ => {}
     }
+    let value = u32::try_from(bytes)
+        .with_context(|| format!("--tune {setting}: {bytes} is over {}", u32::MAX))?;
     let mut fields = fields(tuning);
     let names = fields.each_ref().map(|(name, _)| *name).join(", ");
     match fields.iter_mut().find(|(known, _)| *known == name.trim()) {
         Some((_, field)) => **field = value,
         None => {
-            bail!("--tune {setting}: there is no \"{name}\"; there are {names}, and fence (0 or 1)")
+            bail!(
+                "--tune {setting}: there is no \"{name}\"; there are {names}, max_binding_bytes, and fence (0 or 1)"
+            )
         }
     }
     Ok(())

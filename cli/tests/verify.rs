@@ -6,6 +6,7 @@ use common::{File, bcnorm, command, fail, golden, golden_file, json_lines, succe
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
+use std::path::Path;
 use std::process::Stdio;
 
 const TENSORS: [&str; 8] = [
@@ -19,6 +20,19 @@ const TENSORS: [&str; 8] = [
     "y",
 ];
 
+/// How many lines a file gives on one adapter: one a layout.
+const LAYOUTS: usize = 2;
+
+/// Golden files of a folder, those of its subfolders apart.
+fn count_files(folder: &Path) -> usize {
+    let entries = std::fs::read_dir(folder).expect("golden files");
+    let files = entries.filter(|entry| {
+        let path = entry.as_ref().expect("an entry").path();
+        path.extension().is_some_and(|end| end == "safetensors")
+    });
+    files.count()
+}
+
 #[test]
 fn golden_vectors_pass_on_every_adapter_and_the_cpu() {
     let folder = golden();
@@ -29,52 +43,102 @@ fn golden_vectors_pass_on_every_adapter_and_the_cpu() {
         "--json".as_ref(),
     ]);
     let lines = json_lines(&text);
-    let mut runs: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();
+    let mut runs: BTreeMap<(String, String, String), BTreeSet<String>> = BTreeMap::new();
+    let mut norms = BTreeSet::new();
     for line in &lines {
         let object = line.as_object().expect("an object");
-        let fields: Vec<&str> = object.keys().map(String::as_str).collect();
-        assert_eq!(
-            fields,
-            [
-                "adapter",
-                "backend",
-                "errors",
-                "file",
-                "pass",
-                "pytorch_f32_errors"
-            ]
-        );
+        let text = |field: &str| line[field].as_str().expect("text").to_owned();
+        let file = text("file");
+        let given = !file.contains("family");
+        let half = text("dtype") != "f32";
+        let mut fields: BTreeSet<&str> = object.keys().map(String::as_str).collect();
+        for field in [
+            "adapter",
+            "backend",
+            "dtype",
+            "errors",
+            "file",
+            "layout",
+            "norm",
+            "pass",
+            "pytorch_f32_errors",
+        ] {
+            assert!(fields.remove(field), "{field}: {line}");
+        }
+        // Only 16-bit tensors are measured in units in the last place.
+        let more: &[&str] = if half { &["exact", "ulps"] } else { &[] };
+        assert_eq!(fields, BTreeSet::from_iter(more.iter().copied()), "{line}");
         assert_eq!(line["pass"], Value::Bool(true), "{line}");
-        for tensor in TENSORS {
-            let error = line["errors"][tensor].as_f64().expect("a number");
-            let theirs = line["pytorch_f32_errors"][tensor]
-                .as_f64()
-                .expect("a number");
+        let errors = line["errors"].as_object().expect("errors");
+        let theirs = line["pytorch_f32_errors"].as_object().expect("errors");
+        assert_eq!(theirs.len(), if half { 0 } else { errors.len() }, "{line}");
+        if given {
+            let tensors: Vec<&str> = errors.keys().map(String::as_str).collect();
+            assert_eq!(tensors, TENSORS);
+            assert_eq!((text("norm").as_str(), half), ("bc_norm", false));
+        }
+        assert!(errors.contains_key("y"), "{line}");
+        for (tensor, error) in errors {
+            let error = error.as_f64().expect("a number");
+            if let Some(ulps) = line["ulps"].get(tensor) {
+                assert!(ulps.as_u64().expect("a number") <= 1, "{tensor}: {line}");
+                let exact = line["exact"][tensor].as_f64().expect("a number");
+                assert!((0.98..=1.0).contains(&exact), "{tensor}: {line}");
+                continue;
+            }
+            let theirs = theirs
+                .get(tensor)
+                .map_or(0.0, |e| e.as_f64().expect("a number"));
             assert!(error <= theirs.max(1e-6), "{tensor}: {line}");
         }
-        for errors in ["errors", "pytorch_f32_errors"] {
-            assert_eq!(
-                line[errors].as_object().map(|o| o.len()),
-                Some(TENSORS.len())
-            );
-        }
-        let text = |field: &str| line[field].as_str().expect("text").to_owned();
-        runs.entry((text("adapter"), text("backend")))
+        norms.insert(text("norm"));
+        runs.entry((text("adapter"), text("backend"), text("layout")))
             .or_default()
-            .insert(text("file"));
+            .insert(file);
     }
-    assert!(runs.contains_key(&("cpu".to_owned(), "Cpu".to_owned())));
-    assert!(runs.len() >= 2, "no GPU adapter ran: {:?}", runs.keys());
-    let files = std::fs::read_dir(golden())
-        .expect("golden files")
-        .filter(|entry| {
-            let path = entry.as_ref().expect("an entry").path();
-            path.extension().is_some_and(|end| end == "safetensors")
-        });
-    let files = files.count();
-    assert!(files > 10);
-    assert!(runs.values().all(|seen| seen.len() == files), "{runs:?}");
-    assert_eq!(lines.len(), files * runs.len());
+    for layout in ["channels_first", "channels_last"] {
+        let cpu = ["cpu", "Cpu", layout].map(str::to_owned).into();
+        assert!(runs.contains_key(&cpu), "{:?}", runs.keys());
+    }
+    assert!(
+        runs.len() >= 2 * LAYOUTS,
+        "no GPU adapter ran: {:?}",
+        runs.keys()
+    );
+    // The seven kinds, and the paper's chain of two.
+    assert_eq!(norms.len(), 8, "{norms:?}");
+    let (given, family) = (
+        count_files(&golden()),
+        count_files(&golden().join("family")),
+    );
+    assert!(given == 48 && family > 100, "{given} {family}");
+    assert!(
+        runs.values().all(|seen| seen.len() == given + family),
+        "{runs:?}"
+    );
+    assert_eq!(lines.len(), (given + family) * runs.len());
+}
+
+#[test]
+fn several_folders_are_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let good = File::read(&golden_file("small.batch.train"));
+    std::fs::create_dir_all(folder.path().join("a/b")).expect("folders");
+    std::fs::create_dir(folder.path().join("c")).expect("a folder");
+    good.write(&folder.path().join("a/one.safetensors"));
+    good.write(&folder.path().join("a/b/two.safetensors"));
+    good.write(&folder.path().join("c/three.safetensors"));
+    let [a, c] = ["a", "c"].map(|name| folder.path().join(name));
+    let args = ["verify".as_ref(), a.as_os_str(), c.as_os_str()];
+    let args = args
+        .into_iter()
+        .chain(["--adapter", "cpu", "--json"].map(AsRef::as_ref));
+    let lines = json_lines(&succeed(args));
+    let files: BTreeSet<&str> = lines
+        .iter()
+        .filter_map(|line| line["file"].as_str())
+        .collect();
+    assert_eq!((lines.len(), files.len()), (3 * LAYOUTS, 3));
 }
 
 #[test]
@@ -86,7 +150,8 @@ fn the_table_is_for_people() {
         "small.batch.train",
         "worst error",
         "pass",
-        "1 of 1 pass",
+        "channels_last",
+        "2 of 2 pass",
     ] {
         assert!(text.contains(part), "\"{text}\" lacks \"{part}\"");
     }
@@ -123,9 +188,9 @@ fn one_wrong_value_fails_in_any_tensor() {
     ]);
     assert_eq!(output.status.code(), Some(1));
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(stderr.contains("24 of 25 runs failed"), "{stderr}");
+    assert!(stderr.contains("48 of 50 runs failed"), "{stderr}");
     let lines = json_lines(&String::from_utf8(output.stdout).expect("UTF-8"));
-    assert_eq!(lines.len(), 25);
+    assert_eq!(lines.len(), 25 * LAYOUTS);
     for line in lines {
         let file = line["file"].as_str().expect("text");
         assert_eq!(
@@ -145,6 +210,45 @@ fn one_wrong_value_fails_in_any_tensor() {
             );
         }
     }
+}
+
+#[test]
+fn one_wrong_value_fails_in_16_bits() {
+    let good = File::read(&golden().join("family/batch_norm.f16_relu_residual.train.safetensors"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let tensors = [
+        "y",
+        "grad_x",
+        "grad_residual",
+        "grad_weight",
+        "running_var_after",
+    ];
+    for tensor in tensors {
+        let mut file = good.clone();
+        let entry = format!("expected.{tensor}");
+        let values = file.doubles(&entry);
+        // f16 resolves 1/1024 and finer of a value: this is two units at least.
+        let (at, value) = (0..values.len())
+            .map(|i| (i, values[i]))
+            .max_by(|a, b| a.1.total_cmp(&b.1))
+            .expect("values");
+        file.set_double(&entry, at, value * (1.0 + 2.5 / 1024.0));
+        file.write(&folder.path().join(format!("{tensor}.safetensors")));
+    }
+    let output = bcnorm([
+        "verify".as_ref(),
+        folder.path().as_os_str(),
+        "--adapter".as_ref(),
+        "cpu".as_ref(),
+        "--json".as_ref(),
+    ]);
+    assert_eq!(output.status.code(), Some(1));
+    let lines = json_lines(&String::from_utf8(output.stdout).expect("UTF-8"));
+    assert_eq!(lines.len(), tensors.len() * LAYOUTS);
+    assert!(
+        lines.iter().all(|line| line["pass"] == Value::Bool(false)),
+        "{lines:?}"
+    );
 }
 
 #[test]
@@ -183,8 +287,8 @@ fn bad_files_are_named_and_the_others_still_run() {
     ]);
     assert_eq!(output.status.code(), Some(1));
     let lines = json_lines(&String::from_utf8(output.stdout).expect("UTF-8"));
-    assert_eq!(lines.len(), 1, "the good one runs");
-    assert_eq!(lines[0]["pass"], Value::Bool(true));
+    assert_eq!(lines.len(), LAYOUTS, "the good one runs");
+    assert!(lines.iter().all(|line| line["pass"] == Value::Bool(true)));
     let stderr = String::from_utf8(output.stderr).expect("UTF-8");
     for (file, reason) in [
         ("garbage.safetensors", "not in safetensors format"),

@@ -43,17 +43,32 @@ fn x_above_mean(row: Moments, channel: Channel) -> f32 {
     return rounded(row.pivot - channel.mean_pivot) + (row.offset - channel.mean_offset);
 }
 
-// Mean of the channel part's output z over a row, less the channel's bias: rounded, and what the
-// rounding left.
-fn row_shift(row: Moments, channel: Channel) -> vec2<f32> {
+// Mean of z, what the group part normalizes, over a row: pivot + offset + what rounding left of them.
+struct RowMean {
+    pivot: f32,
+    offset: f32,
+    rest: f32,
+}
+
+// Without a channel part z is x, and the row's own pair is its mean. With one, the channel's bias is
+// the pivot, so that a large bias costs nothing.
+fn row_mean(row: Moments, channel: Channel) -> RowMean {
+    if ((params.flags & NO_CHANNEL_PART) != 0u) {
+        return RowMean(row.pivot, row.offset, 0.0);
+    }
     let above = x_above_mean(row, channel);
     let shift = rounded(channel.scale * above);
-    return vec2<f32>(shift, product_rest(channel.scale, above, shift) + channel.scale_low * above);
+    return RowMean(channel.bias, shift, product_rest(channel.scale, above, shift) + channel.scale_low * above);
 }
 
 // Mean of z over a row, less the group's mean.
 fn above_group_mean(row: Moments, channel: Channel, group: Group) -> f32 {
-    let shift = row_shift(row, channel);
-    let high = rounded(channel.bias - group.mean_pivot) + rounded(shift.x - group.mean_offset);
-    return rounded(high) + (shift.y - group.mean_rest);
+    let mean = row_mean(row, channel);
+    let high = rounded(mean.pivot - group.mean_pivot) + rounded(mean.offset - group.mean_offset);
+    return rounded(high) + (mean.rest - group.mean_rest);
+}
+
+// What the spread of `count` values is divided by to make the group part's variance.
+fn degrees_of_freedom(count: f32) -> f32 {
+    return select(count, count - 1.0, (params.flags & UNBIASED) != 0u);
 }

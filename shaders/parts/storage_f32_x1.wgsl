@@ -1,29 +1,14 @@
-// Storage f32, words of 1 element: for tensors whose size is no multiple of 4, and rows below 4.
-alias Word = f32;
-alias Mask = bool;
+// Storage f32, words of 1 element: as they are.
+alias Stored = f32;
 
-fn word_at(word: Word, i: u32) -> f32 {
-    return word;
+fn stored_index(i: u32) -> u32 {
+    return i;
 }
 
-fn word_sum(word: Word) -> f32 {
-    return word;
+fn load(stored: Stored, i: u32) -> Word {
+    return stored;
 }
 
-// Whether element `first` lies in [begin, end).
-fn word_mask(first: u32, begin: u32, end: u32) -> Mask {
-    return first >= begin && first < end;
-}
-
-fn mask_count(mask: Mask) -> u32 {
-    return select(0u, 1u, mask);
-}
-
-// As `rounded`, where FENCE asks for it: it is free on a GPU, which waits for memory, but not on a
-// processor.
-fn rounded_word(word: Word) -> Word {
-    if (FENCE) {
-        return bitcast<f32>(bitcast<u32>(word) ^ params.zero);
-    }
+fn store(word: Word) -> Stored {
     return word;
 }

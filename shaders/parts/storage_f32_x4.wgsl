@@ -1,31 +1,14 @@
-// Storage f32, words of 4 elements: the tensor is a whole number of them.
-alias Word = vec4<f32>;
-alias Mask = vec4<bool>;
+// Storage f32, words of 4 elements: as they are.
+alias Stored = vec4<f32>;
 
-fn word_at(word: Word, i: u32) -> f32 {
-    return word[i];
+fn stored_index(i: u32) -> u32 {
+    return i;
 }
 
-fn word_sum(word: Word) -> f32 {
-    return (word.x + word.y) + (word.z + word.w);
+fn load(stored: Stored, i: u32) -> Word {
+    return stored;
 }
 
-// Which elements of the word that begins at element `first` lie in [begin, end).
-fn word_mask(first: u32, begin: u32, end: u32) -> Mask {
-    let i = vec4<u32>(first, first + 1u, first + 2u, first + 3u);
-    return (i >= vec4<u32>(begin)) & (i < vec4<u32>(end));
-}
-
-fn mask_count(mask: Mask) -> u32 {
-    let ones = select(vec4<u32>(0u), vec4<u32>(1u), mask);
-    return (ones.x + ones.y) + (ones.z + ones.w);
-}
-
-// As `rounded`, where FENCE asks for it: it is free on a GPU, which waits for memory, but not on a
-// processor.
-fn rounded_word(word: Word) -> Word {
-    if (FENCE) {
-        return bitcast<vec4<f32>>(bitcast<vec4<u32>>(word) ^ vec4<u32>(params.zero));
-    }
+fn store(word: Word) -> Stored {
     return word;
 }

@@ -13,8 +13,8 @@ struct Channel {
     scale: f32,
     scale_low: f32,
     bias: f32,
-    pad0: f32,
-    pad1: f32,
+    weight: f32,
+    count: u32,
 }
 
 struct Group {
@@ -43,6 +43,12 @@ struct Products {
 struct GradientPair {
     bias: f32,
     weight: f32,
+}
+
+struct RowGradient {
+    grad_scale: f32,
+    x_scale: f32,
+    mean: f32,
 }
 
 struct AffineBackward {

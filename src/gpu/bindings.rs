@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::kernels::Access;
-use crate::plan::{Need, Plan};
+use crate::plan::{Need, Plan, Window};
 use crate::role::{Role, RoleKind};
 use std::collections::BTreeMap;
 
@@ -93,7 +93,7 @@ impl Bindings {
     /// ranges.
     fn check_steps(&self, plan: &Plan) -> Result<(), Error> {
         for step in plan.steps() {
-            let declared = step.spec.kernel.kernel().bindings;
+            let declared = step.spec.bindings().map(|(_, binding)| binding);
             let uses: Vec<_> = step.bindings.iter().zip(declared).collect();
             for &(&read, a) in &uses {
                 for &(&write, b) in &uses {
@@ -114,19 +114,24 @@ impl Bindings {
         Ok(())
     }
 
-    /// The binding of a role, exactly as large as the plan needs.
+    /// The binding of a role, exactly as large as the plan needs; of a tensor only the window.
     pub(super) fn resource(
         &self,
         plan: &Plan,
         role: Role,
+        window: Option<Window>,
     ) -> Result<wgpu::BindingResource<'_>, Error> {
         let missing = || Error::Missing { roles: vec![role] };
         let slot = self.slots.get(&role).ok_or_else(missing)?;
         let need = plan.need(role).ok_or_else(missing)?;
+        let (offset, bytes) = match window {
+            Some(window) if role.is_tensor() => (slot.offset + window.offset, window.bytes),
+            _ => (slot.offset, need.bytes),
+        };
         Ok(wgpu::BindingResource::Buffer(wgpu::BufferBinding {
             buffer: &slot.buffer,
-            offset: slot.offset,
-            size: wgpu::BufferSize::new(need.bytes),
+            offset,
+            size: wgpu::BufferSize::new(bytes),
         }))
     }
 }

@@ -13,12 +13,13 @@ pub mod transfer;
 pub use bindings::{Bindings, Tables};
 
 use crate::error::Error;
-use crate::kernels::{Access, Spec, wgsl};
+use crate::kernels::{Access, Family, Spec, wgsl};
 use crate::params::Params;
 use crate::plan::Plan;
 use crate::role::RoleKind;
 use crate::tuning::Tuning;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// A compiled kernel.
@@ -124,10 +125,10 @@ fn compile(device: &wgpu::Device, spec: &Spec) -> Kernel {
         wgpu::BufferBindingType::Uniform,
         size_of::<Params>() as u64,
     )];
-    for (index, binding) in (1..).zip(declared.bindings) {
+    for (number, binding) in spec.bindings() {
         let read_only = binding.access == Access::Read;
         let ty = wgpu::BufferBindingType::Storage { read_only };
-        entries.push(layout_entry(index, ty, binding.element.bytes(spec.width)));
+        entries.push(layout_entry(number, ty, binding.element.bytes(spec)));
     }
     let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
         label,
@@ -186,8 +187,20 @@ fn check_limits(plan: &Plan, limits: &wgpu::Limits) -> Result<(), Error> {
             way_out,
         })
     };
-    for need in plan.needs() {
-        let binding = limits.max_storage_buffer_binding_size;
+    let binding = limits.max_storage_buffer_binding_size;
+    for step in plan.steps() {
+        let tensor = step.bindings.iter().find(|role| role.is_tensor());
+        let Some(role) = tensor else { continue };
+        let whole = plan.need(*role).map_or(0, |need| need.bytes);
+        check(
+            format!("the size in bytes of what {} binds of {role}", step.spec.kernel.name()),
+            step.window.map_or(whole, |window| window.bytes),
+            binding,
+            "max_storage_buffer_binding_size of the device",
+            "plan with Tuning::for_device of this device, which makes windows",
+        )?;
+    }
+    for need in plan.needs().iter().filter(|need| !need.role.is_tensor()) {
         check(
             format!("the size of {} in bytes", need.role),
             need.bytes,
@@ -233,10 +246,12 @@ fn check_limits(plan: &Plan, limits: &wgpu::Limits) -> Result<(), Error> {
             "max_storage_buffers_per_shader_stage of the device",
             "request a device with at least 8",
         )?;
+        let family = step.spec.kernel.kernel().family;
         if step.spec.lanes > 1 {
             check(
                 format!("the workgroup memory of {name} in bytes"),
-                u64::from(size) * 24,
+                // Of the reductions over lanes, the one with the largest entries.
+                u64::from(size) * if family == Family::ColumnReduce { 80 } else { 24 },
                 u64::from(limits.max_compute_workgroup_storage_size),
                 "max_compute_workgroup_storage_size of the device",
                 "plan with a smaller workgroup_size",
@@ -314,8 +329,8 @@ impl Prepared {
                     size: wgpu::BufferSize::new(size_of::<Params>() as u64),
                 }),
             }];
-            for (binding, &role) in (1..).zip(&step.bindings) {
-                let resource = bindings.resource(&self.plan, role)?;
+            for ((binding, _), &role) in step.spec.bindings().zip(&step.bindings) {
+                let resource = bindings.resource(&self.plan, role, step.window)?;
                 entries.push(wgpu::BindGroupEntry { binding, resource });
             }
             groups.push(self.device.create_bind_group(&wgpu::BindGroupDescriptor {
@@ -353,7 +368,13 @@ impl Bound<'_> {
 
     /// Records the plan into a compute pass of the caller's. Sets pipeline and bind group 0.
     pub fn encode_in_pass(&self, pass: &mut wgpu::ComputePass<'_>) {
-        for index in 0..self.groups.len() {
+        self.encode_steps(pass, 0..self.groups.len());
+    }
+
+    /// Records some steps of the plan into a compute pass of the caller's: those before and those after
+    /// [`Plan::exchange`], say. Indices beyond the plan record nothing.
+    pub fn encode_steps(&self, pass: &mut wgpu::ComputePass<'_>, steps: Range<usize>) {
+        for index in steps.start..steps.end.min(self.groups.len()) {
             self.encode_step(pass, index);
         }
     }

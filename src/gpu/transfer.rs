@@ -1,5 +1,6 @@
 //! Upload and readback.
 
+use crate::desc::DType;
 use crate::error::Error;
 
 /// A buffer that holds `bytes`, padded to a multiple of 4 (and 4 bytes at least).
@@ -30,11 +31,32 @@ pub fn upload(device: &wgpu::Device, label: &str, values: &[f32]) -> wgpu::Buffe
     buffer_with_bytes(device, label, bytemuck::cast_slice(values), STORAGE)
 }
 
-/// A storage buffer for `len` values, zeroed: STORAGE, COPY_SRC and COPY_DST.
+/// As [`upload`], rounded to a tensor's type (16-bit values to the nearest, ties to even).
+pub fn upload_as(device: &wgpu::Device, label: &str, dtype: DType, values: &[f32]) -> wgpu::Buffer {
+    let bits: Vec<u16> = match dtype {
+        DType::F32 => return upload(device, label, values),
+        DType::F16 => values
+            .iter()
+            .map(|&value| half::f16::from_f32(value).to_bits())
+            .collect(),
+        DType::BF16 => values
+            .iter()
+            .map(|&value| half::bf16::from_f32(value).to_bits())
+            .collect(),
+    };
+    buffer_with_bytes(device, label, bytemuck::cast_slice(&bits), STORAGE)
+}
+
+/// A storage buffer for `len` f32 values, zeroed: STORAGE, COPY_SRC and COPY_DST.
 pub fn zeros(device: &wgpu::Device, label: &str, len: u64) -> wgpu::Buffer {
+    zeroed(device, label, len * 4)
+}
+
+/// A storage buffer of `bytes` bytes (4 at least), zeroed: STORAGE, COPY_SRC and COPY_DST.
+pub fn zeroed(device: &wgpu::Device, label: &str, bytes: u64) -> wgpu::Buffer {
     device.create_buffer(&wgpu::BufferDescriptor {
         label: Some(label),
-        size: (len * 4).max(4),
+        size: bytes.next_multiple_of(4).max(4),
         usage: STORAGE,
         mapped_at_creation: false,
     })
@@ -57,30 +79,32 @@ pub async fn read<T: bytemuck::Pod>(
     offset: u64,
     len: usize,
 ) -> Result<Vec<T>, Error> {
-    let bytes = (len * size_of::<T>()) as u64;
+    let size = size_of::<T>() as u64;
+    let bytes = len as u64 * size;
     if bytes == 0 {
         return Ok(Vec::new());
     }
-    if offset
-        .checked_add(bytes)
-        .is_none_or(|end| end > buffer.size())
-    {
+    // Copies begin and end at multiples of 4, which values of 16 bits need not.
+    let end = buffer.size() / 4 * 4;
+    if offset.checked_add(bytes).is_none_or(|last| last > end) {
         return Err(Error::Length {
             what: "the buffer to read".into(),
-            found: (buffer.size().saturating_sub(offset) / size_of::<T>() as u64) as usize,
+            found: (end.saturating_sub(offset) / size) as usize,
             expected: len,
         });
     }
+    let skipped = (offset % 4) as usize;
+    let copied = (skipped as u64 + bytes).next_multiple_of(4);
     let staging = device.create_buffer(&wgpu::BufferDescriptor {
         label: Some("bcnorm readback"),
-        size: bytes.next_multiple_of(4),
+        size: copied,
         usage: wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ,
         mapped_at_creation: false,
     });
     let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor {
         label: Some("bcnorm readback"),
     });
-    encoder.copy_buffer_to_buffer(buffer, offset, &staging, 0, bytes.next_multiple_of(4));
+    encoder.copy_buffer_to_buffer(buffer, offset - skipped as u64, &staging, 0, copied);
     queue.submit([encoder.finish()]);
 
     let (sender, receiver) = futures_intrusive::channel::shared::oneshot_channel();
@@ -102,5 +126,30 @@ pub async fn read<T: bytemuck::Pod>(
         .get_mapped_range(..)
         .map_err(|error| Error::Device(error.to_string()))?;
     // Mapped memory is aligned for any plain type, but a copy asks for no promise.
-    Ok(bytemuck::pod_collect_to_vec(&view[..bytes as usize]))
+    Ok(bytemuck::pod_collect_to_vec(
+        &view[skipped..skipped + bytes as usize],
+    ))
+}
+
+/// Reads `len` values of a tensor's type as f32: see [`read`].
+///
+/// # Errors
+/// Those of [`read`].
+pub async fn read_as(
+    device: &wgpu::Device,
+    queue: &wgpu::Queue,
+    buffer: &wgpu::Buffer,
+    offset: u64,
+    len: usize,
+    dtype: DType,
+) -> Result<Vec<f32>, Error> {
+    if dtype == DType::F32 {
+        return read(device, queue, buffer, offset, len).await;
+    }
+    let bits: Vec<u16> = read(device, queue, buffer, offset, len).await?;
+    let value = |bits: u16| match dtype {
+        DType::F16 => half::f16::from_bits(bits).to_f32(),
+        _ => half::bf16::from_bits(bits).to_f32(),
+    };
+    Ok(bits.into_iter().map(value).collect())
 }

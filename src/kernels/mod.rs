@@ -5,13 +5,16 @@ mod source;
 
 pub use source::wgsl;
 
-use crate::tables::{Affine, AffineBackward, Channel, GradientPair, Group, Moments, Products};
+use crate::desc::{Activation, DType};
+use crate::tables::{
+    Affine, AffineBackward, Channel, GradientPair, Group, Moments, Products, RowGradient,
+};
 
 /// What one element of a binding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Element {
-    /// `WIDTH` consecutive elements of a tensor, as the storage part declares them.
+    /// `WIDTH` consecutive elements of a tensor, as the storage part declares them (`Stored`).
     Word,
     /// A parameter.
     F32,
@@ -27,10 +30,11 @@ pub enum Element {
 }
 
 impl Element {
-    /// Its size, for words of `width` elements.
-    pub fn bytes(self, width: u32) -> u64 {
+    /// Its size in a binding of this specialization.
+    pub fn bytes(self, spec: &Spec) -> u64 {
         match self {
-            Element::Word => 4 * u64::from(width),
+            // A single 16-bit element is read from the u32 that it shares.
+            Element::Word => (spec.dtype.bytes() * u64::from(spec.width)).max(4),
             Element::F32 | Element::U32 => 4,
             Element::Struct { size, .. } => u64::from(size),
         }
@@ -56,19 +60,33 @@ pub struct BindingDecl {
     pub access: Access,
     /// Element type.
     pub element: Element,
+    /// Whether a specialization may go without it: its text then has a private variable in its place,
+    /// which nothing reads, and `HAS_<NAME>` is false.
+    pub optional: bool,
 }
 
 /// What a kernel needs from the specialization, and so which parts are put before its text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
-    /// Reads tensors word by word and reduces: storage and reduction parts.
+    /// Reads tensors with channels first, word by word, and reduces.
     RowReduce,
-    /// Maps tensors word by word: the storage part.
+    /// Maps tensors with channels first, word by word.
     RowMap,
-    /// Works on tables and reduces: the reduction part.
+    /// Reads tensors with channels last, a word of channels at each position, and reduces.
+    ColumnReduce,
+    /// Maps tensors with channels last.
+    ColumnMap,
+    /// Works on tables and reduces.
     Fold,
     /// Works on tables, each invocation for itself.
     Table,
+}
+
+impl Family {
+    /// Whether its kernels touch tensors.
+    pub fn is_tensor_sized(self) -> bool {
+        !matches!(self, Family::Fold | Family::Table)
+    }
 }
 
 /// A kernel's declaration; it drives bind group layouts, validation, and a test compares it with
@@ -91,6 +109,8 @@ pub struct Kernel {
 pub enum KernelId {
     /// Forward 1: x -> moments of every row (or part of a row).
     RowMoments,
+    /// Forward 1 with channels last.
+    ColumnMoments,
     /// Forward 1b: moments of the parts of a row -> of the row.
     RowFold,
     /// Counts the batch.
@@ -101,14 +121,24 @@ pub enum KernelId {
     ChannelFold,
     /// Forward 3: statistics of every (sample, group) -> the affine map of every row.
     GroupFold,
+    /// Forward 3 without a group part: the affine map of every row from its channel alone.
+    RowCoefficients,
+    /// Running statistics of InstanceNorm.
+    RunningFold,
     /// Forward 4: y from x.
     RowAffine,
+    /// Forward 4 with channels last.
+    ColumnAffine,
     /// Backward 1: x, dy -> mean of dy and its product with x, of every row (or part).
     RowProducts,
+    /// Backward 1 with channels last.
+    ColumnProducts,
     /// Backward 1b: products of the parts of a row -> of the row.
     RowFoldBackward,
-    /// Backward 2: terms of all parameter gradients.
+    /// Backward 2: what the group part makes of dy, and the terms of all parameter gradients.
     GroupFoldBackward,
+    /// Backward 2 without a group part: terms of the parameter gradients.
+    RowTermsBackward,
     /// Backward 3a: sums over segments of a large batch.
     SampleFoldBackward,
     /// Backward 3: parameter gradients; what the channel part subtracts.
@@ -117,22 +147,38 @@ pub enum KernelId {
     RowCoefficientsBackward,
     /// Backward 4: dx from x and dy.
     RowAffineBackward,
+    /// Backward 4 with channels last.
+    ColumnAffineBackward,
+}
+
+const fn binding(
+    name: &'static str,
+    access: Access,
+    element: Element,
+    optional: bool,
+) -> BindingDecl {
+    BindingDecl {
+        name,
+        access,
+        element,
+        optional,
+    }
 }
 
 const fn read(name: &'static str, element: Element) -> BindingDecl {
-    BindingDecl {
-        name,
-        access: Access::Read,
-        element,
-    }
+    binding(name, Access::Read, element, false)
+}
+
+const fn read_optional(name: &'static str, element: Element) -> BindingDecl {
+    binding(name, Access::Read, element, true)
 }
 
 const fn write(name: &'static str, element: Element) -> BindingDecl {
-    BindingDecl {
-        name,
-        access: Access::ReadWrite,
-        element,
-    }
+    binding(name, Access::ReadWrite, element, false)
+}
+
+const fn write_optional(name: &'static str, element: Element) -> BindingDecl {
+    binding(name, Access::ReadWrite, element, true)
 }
 
 macro_rules! table {
@@ -150,176 +196,172 @@ const GROUP: Element = table!(Group);
 const AFFINE: Element = table!(Affine);
 const PRODUCTS: Element = table!(Products);
 const PAIR: Element = table!(GradientPair);
+const ROW_GRADIENT: Element = table!(RowGradient);
 const AFFINE_BACKWARD: Element = table!(AffineBackward);
 use Element::{F32, U32, Word};
 
-macro_rules! kernel {
-    ($name:literal, $family:ident, [$($binding:expr),* $(,)?]) => {
-        Kernel {
-            name: $name,
-            text: include_str!(concat!("../../shaders/", $name, ".wgsl")),
-            family: Family::$family,
-            bindings: &[$($binding),*],
+/// The kernels: id, name, family, bindings. Everything else follows.
+macro_rules! kernels {
+    ($($id:ident $name:literal $family:ident [$($binding:expr),* $(,)?])*) => {
+        impl KernelId {
+            /// Every kernel, in the order of use.
+            pub const ALL: &[KernelId] = &[$(KernelId::$id),*];
+
+            /// Its declaration.
+            pub fn kernel(self) -> &'static Kernel {
+                match self {
+                    $(KernelId::$id => {
+                        const KERNEL: Kernel = Kernel {
+                            name: $name,
+                            text: include_str!(concat!("../../shaders/", $name, ".wgsl")),
+                            family: Family::$family,
+                            bindings: &[$($binding),*],
+                        };
+                        &KERNEL
+                    })*
+                }
+            }
         }
     };
 }
 
+kernels! {
+    RowMoments "row_moments" RowReduce [
+        read("x", Word),
+        write("row_parts", MOMENTS),
+    ]
+    ColumnMoments "column_moments" ColumnReduce [
+        read("x", Word),
+        write("row_parts", MOMENTS),
+    ]
+    RowFold "row_fold" Fold [
+        read("row_parts", MOMENTS),
+        write("rows", MOMENTS),
+    ]
+    BatchCount "batch_count" Table [
+        write("num_batches_tracked", U32),
+    ]
+    SampleFold "sample_fold" Fold [
+        read("rows", MOMENTS),
+        write("channel_parts", MOMENTS),
+    ]
+    ChannelFold "channel_fold" Fold [
+        read_optional("channel_parts", MOMENTS),
+        read_optional("bn_weight", F32),
+        read_optional("bn_bias", F32),
+        read_optional("weight", F32),
+        read_optional("num_batches_tracked", U32),
+        write_optional("running_mean", F32),
+        write_optional("running_var", F32),
+        write("channels", CHANNEL),
+    ]
+    GroupFold "group_fold" Fold [
+        read("rows", MOMENTS),
+        read("channels", CHANNEL),
+        read_optional("weight", F32),
+        read_optional("bias", F32),
+        write("groups", GROUP),
+        write("coefficients", AFFINE),
+    ]
+    RowCoefficients "row_coefficients" Table [
+        read("channels", CHANNEL),
+        write_optional("rows", MOMENTS),
+        write("coefficients", AFFINE),
+    ]
+    RunningFold "running_fold" Fold [
+        read("rows", MOMENTS),
+        write("running_mean", F32),
+        write("running_var", F32),
+    ]
+    RowAffine "row_affine" RowMap [
+        read_optional("x", Word),
+        read("coefficients", AFFINE),
+        read_optional("residual", Word),
+        write("y", Word),
+    ]
+    ColumnAffine "column_affine" ColumnMap [
+        read_optional("x", Word),
+        read("coefficients", AFFINE),
+        read_optional("residual", Word),
+        write("y", Word),
+    ]
+    RowProducts "row_products" RowReduce [
+        read("x", Word),
+        read("grad_y", Word),
+        read("rows", MOMENTS),
+        read_optional("coefficients", AFFINE),
+        read_optional("residual", Word),
+        write("product_parts", PRODUCTS),
+    ]
+    ColumnProducts "column_products" ColumnReduce [
+        read("x", Word),
+        read("grad_y", Word),
+        read("rows", MOMENTS),
+        read_optional("coefficients", AFFINE),
+        read_optional("residual", Word),
+        write("product_parts", PRODUCTS),
+    ]
+    RowFoldBackward "row_fold_backward" Fold [
+        read("product_parts", PRODUCTS),
+        write("products", PRODUCTS),
+    ]
+    GroupFoldBackward "group_fold_backward" Fold [
+        read("rows", MOMENTS),
+        read("products", PRODUCTS),
+        read("channels", CHANNEL),
+        read("groups", GROUP),
+        write_optional("gradient_terms", PAIR),
+        write("row_gradients", ROW_GRADIENT),
+    ]
+    RowTermsBackward "row_terms_backward" Table [
+        read("rows", MOMENTS),
+        read("products", PRODUCTS),
+        read("channels", CHANNEL),
+        write_optional("gradient_terms", PAIR),
+        write("row_gradients", ROW_GRADIENT),
+    ]
+    SampleFoldBackward "sample_fold_backward" Fold [
+        read("gradient_terms", PAIR),
+        write("gradient_parts", PAIR),
+    ]
+    ChannelFoldBackward "channel_fold_backward" Fold [
+        read("gradient_parts", PAIR),
+        read_optional("channels", CHANNEL),
+        write_optional("grad_bn_weight", F32),
+        write_optional("grad_bn_bias", F32),
+        write_optional("grad_weight", F32),
+        write_optional("grad_bias", F32),
+        write_optional("channel_gradients", PAIR),
+    ]
+    RowCoefficientsBackward "row_coefficients_backward" Table [
+        read("rows", MOMENTS),
+        read("products", PRODUCTS),
+        read("channels", CHANNEL),
+        read("row_gradients", ROW_GRADIENT),
+        read_optional("channel_gradients", PAIR),
+        write("coefficients_backward", AFFINE_BACKWARD),
+    ]
+    RowAffineBackward "row_affine_backward" RowMap [
+        read("x", Word),
+        read("grad_y", Word),
+        read("coefficients_backward", AFFINE_BACKWARD),
+        read_optional("coefficients", AFFINE),
+        read_optional("residual", Word),
+        write("grad_x", Word),
+        write_optional("grad_residual", Word),
+    ]
+    ColumnAffineBackward "column_affine_backward" ColumnMap [
+        read("x", Word),
+        read("grad_y", Word),
+        read("coefficients_backward", AFFINE_BACKWARD),
+        read_optional("coefficients", AFFINE),
+        read_optional("residual", Word),
+        write("grad_x", Word),
+        write_optional("grad_residual", Word),
+    ]
+}
+
 impl KernelId {
-    /// Every kernel, in the order of use.
-    pub const ALL: &[KernelId] = &[
-        KernelId::RowMoments,
-        KernelId::RowFold,
-        KernelId::BatchCount,
-        KernelId::SampleFold,
-        KernelId::ChannelFold,
-        KernelId::GroupFold,
-        KernelId::RowAffine,
-        KernelId::RowProducts,
-        KernelId::RowFoldBackward,
-        KernelId::GroupFoldBackward,
-        KernelId::SampleFoldBackward,
-        KernelId::ChannelFoldBackward,
-        KernelId::RowCoefficientsBackward,
-        KernelId::RowAffineBackward,
-    ];
-
-    /// Its declaration.
-    pub fn kernel(self) -> &'static Kernel {
-        const ROW_MOMENTS: Kernel = kernel!(
-            "row_moments",
-            RowReduce,
-            [read("x", Word), write("row_parts", MOMENTS)]
-        );
-        const ROW_FOLD: Kernel = kernel!(
-            "row_fold",
-            Fold,
-            [read("row_parts", MOMENTS), write("rows", MOMENTS)]
-        );
-        const BATCH_COUNT: Kernel =
-            kernel!("batch_count", Table, [write("num_batches_tracked", U32)]);
-        const SAMPLE_FOLD: Kernel = kernel!(
-            "sample_fold",
-            Fold,
-            [read("rows", MOMENTS), write("channel_parts", MOMENTS)]
-        );
-        const CHANNEL_FOLD: Kernel = kernel!(
-            "channel_fold",
-            Fold,
-            [
-                read("channel_parts", MOMENTS),
-                read("bn_weight", F32),
-                read("bn_bias", F32),
-                read("num_batches_tracked", U32),
-                write("running_mean", F32),
-                write("running_var", F32),
-                write("channels", CHANNEL),
-            ]
-        );
-        const GROUP_FOLD: Kernel = kernel!(
-            "group_fold",
-            Fold,
-            [
-                read("rows", MOMENTS),
-                read("channels", CHANNEL),
-                read("weight", F32),
-                read("bias", F32),
-                write("groups", GROUP),
-                write("coefficients", AFFINE),
-            ]
-        );
-        const ROW_AFFINE: Kernel = kernel!(
-            "row_affine",
-            RowMap,
-            [
-                read("x", Word),
-                read("coefficients", AFFINE),
-                write("y", Word)
-            ]
-        );
-        const ROW_PRODUCTS: Kernel = kernel!(
-            "row_products",
-            RowReduce,
-            [
-                read("x", Word),
-                read("grad_y", Word),
-                read("rows", MOMENTS),
-                write("product_parts", PRODUCTS),
-            ]
-        );
-        const ROW_FOLD_BACKWARD: Kernel = kernel!(
-            "row_fold_backward",
-            Fold,
-            [read("product_parts", PRODUCTS), write("products", PRODUCTS)]
-        );
-        const GROUP_FOLD_BACKWARD: Kernel = kernel!(
-            "group_fold_backward",
-            Fold,
-            [
-                read("rows", MOMENTS),
-                read("products", PRODUCTS),
-                read("channels", CHANNEL),
-                read("groups", GROUP),
-                write("gradient_terms", PAIR),
-            ]
-        );
-        const SAMPLE_FOLD_BACKWARD: Kernel = kernel!(
-            "sample_fold_backward",
-            Fold,
-            [read("gradient_terms", PAIR), write("gradient_parts", PAIR)]
-        );
-        const CHANNEL_FOLD_BACKWARD: Kernel = kernel!(
-            "channel_fold_backward",
-            Fold,
-            [
-                read("gradient_parts", PAIR),
-                write("grad_bn_weight", F32),
-                write("grad_bn_bias", F32),
-                write("grad_weight", F32),
-                write("grad_bias", F32),
-                write("channel_gradients", PAIR),
-            ]
-        );
-        const ROW_COEFFICIENTS_BACKWARD: Kernel = kernel!(
-            "row_coefficients_backward",
-            Table,
-            [
-                read("rows", MOMENTS),
-                read("products", PRODUCTS),
-                read("channels", CHANNEL),
-                read("groups", GROUP),
-                read("gradient_terms", PAIR),
-                read("channel_gradients", PAIR),
-                write("coefficients_backward", AFFINE_BACKWARD),
-            ]
-        );
-        const ROW_AFFINE_BACKWARD: Kernel = kernel!(
-            "row_affine_backward",
-            RowMap,
-            [
-                read("x", Word),
-                read("grad_y", Word),
-                read("coefficients_backward", AFFINE_BACKWARD),
-                write("grad_x", Word),
-            ]
-        );
-        match self {
-            KernelId::RowMoments => &ROW_MOMENTS,
-            KernelId::RowFold => &ROW_FOLD,
-            KernelId::BatchCount => &BATCH_COUNT,
-            KernelId::SampleFold => &SAMPLE_FOLD,
-            KernelId::ChannelFold => &CHANNEL_FOLD,
-            KernelId::GroupFold => &GROUP_FOLD,
-            KernelId::RowAffine => &ROW_AFFINE,
-            KernelId::RowProducts => &ROW_PRODUCTS,
-            KernelId::RowFoldBackward => &ROW_FOLD_BACKWARD,
-            KernelId::GroupFoldBackward => &GROUP_FOLD_BACKWARD,
-            KernelId::SampleFoldBackward => &SAMPLE_FOLD_BACKWARD,
-            KernelId::ChannelFoldBackward => &CHANNEL_FOLD_BACKWARD,
-            KernelId::RowCoefficientsBackward => &ROW_COEFFICIENTS_BACKWARD,
-            KernelId::RowAffineBackward => &ROW_AFFINE_BACKWARD,
-        }
-    }
-
     /// The one name.
     pub fn name(self) -> &'static str {
         self.kernel().name
@@ -335,13 +377,32 @@ pub struct Spec {
     pub workgroup_size: u32,
     /// Invocations that share a work item: a power of two that divides `workgroup_size`.
     pub lanes: u32,
-    /// Elements of a tensor word: 4, or 1 where the tensor is no whole number of words of 4.
+    /// How tensors are stored.
+    pub dtype: DType,
+    /// Elements of a tensor word. 4 where the tensor is a whole number of such words; else, since a
+    /// u32 is the least that is written alone, 1 of f32, 2 of 16 bits. Reductions with channels last
+    /// may read single elements of 16 bits, 1.
     pub width: u32,
-    /// Whether rows begin at words (row length a multiple of `width`).
+    /// Whether rows begin at words (row length a multiple of `width`); with channels last, whether
+    /// positions do.
     pub aligned: bool,
-    /// Whether the tensor output is added to what is there.
+    /// Whether the gradient of x is added to what is there.
     pub accumulate: bool,
     /// Whether tensor kernels hide their first differences from the compiler, which may otherwise
     /// reorder them (Metal, DX12).
     pub fence: bool,
+    /// What the second pass applies.
+    pub activation: Activation,
+    /// Bit i: the kernel's i-th binding, which is optional, is not there.
+    pub absent: u16,
+}
+
+impl Spec {
+    /// The bindings that are there, with their numbers.
+    pub fn bindings(&self) -> impl Iterator<Item = (u32, &'static BindingDecl)> {
+        let absent = self.absent;
+        (1..)
+            .zip(self.kernel.kernel().bindings)
+            .filter(move |&(number, _)| absent >> (number - 1) & 1 == 0)
+    }
 }

@@ -1,19 +1,16 @@
 //! The one specialization mechanism: final WGSL = a header of constants + the parts that the
-//! kernel's family needs + the kernel's own text.
+//! kernel's family needs + the kernel's own text, in which bindings that are not there become private
+//! variables.
 
 use super::{Family, Spec};
+use crate::desc::{Activation, DType};
 use std::fmt::Write as _;
 
-const PARAMS: &str = include_str!("../../shaders/parts/params.wgsl");
-const TABLES: &str = include_str!("../../shaders/parts/tables.wgsl");
-const ITEM: &str = include_str!("../../shaders/parts/item.wgsl");
-const PRECISE: &str = include_str!("../../shaders/parts/precise.wgsl");
-const MOMENTS: &str = include_str!("../../shaders/parts/moments.wgsl");
-const STORAGE_F32_X1: &str = include_str!("../../shaders/parts/storage_f32_x1.wgsl");
-const STORAGE_F32_X4: &str = include_str!("../../shaders/parts/storage_f32_x4.wgsl");
-const SPAN: &str = include_str!("../../shaders/parts/span.wgsl");
-const REDUCE_SERIAL: &str = include_str!("../../shaders/parts/reduce_serial.wgsl");
-const REDUCE_SHARED: &str = include_str!("../../shaders/parts/reduce_shared.wgsl");
+macro_rules! part {
+    ($name:literal) => {
+        include_str!(concat!("../../shaders/parts/", $name, ".wgsl"))
+    };
+}
 
 /// The final text of a kernel, as it is handed to wgpu.
 pub fn wgsl(spec: &Spec) -> String {
@@ -22,10 +19,16 @@ pub fn wgsl(spec: &Spec) -> String {
         "// {}: constants of this specialization, parts, kernel (bcnorm).\n",
         kernel.name
     );
+    let activation = match spec.activation {
+        Activation::None => 0,
+        Activation::Relu => 1,
+        Activation::Silu => 2,
+    };
     for (name, value) in [
         ("WORKGROUP_SIZE", spec.workgroup_size),
         ("LANES", spec.lanes),
         ("WIDTH", spec.width),
+        ("ACTIVATION", activation),
     ] {
         let _ = writeln!(text, "const {name}: u32 = {value}u;");
     }
@@ -36,34 +39,78 @@ pub fn wgsl(spec: &Spec) -> String {
     ] {
         let _ = writeln!(text, "const {name}: bool = {value};");
     }
+    for (index, binding) in kernel.bindings.iter().enumerate() {
+        if binding.optional {
+            let name = binding.name.to_uppercase();
+            let _ = writeln!(text, "const HAS_{name}: bool = {};", !is_absent(spec, index));
+        }
+    }
     for part in parts(kernel.family, spec) {
         text.push('\n');
         text.push_str(part);
     }
     text.push('\n');
-    text.push_str(kernel.text);
+    // The bindings come first in a kernel's text, one a line, in order.
+    let mut index = 0;
+    for line in kernel.text.lines() {
+        let declaration = line.starts_with("@group(0) @binding(");
+        if declaration && is_absent(spec, index) {
+            text.push_str(&without_binding(line));
+        } else {
+            text.push_str(line);
+        }
+        text.push('\n');
+        index += usize::from(declaration);
+    }
     text
 }
 
-/// Parts of one family export the same names: `Word` and its functions (storage), `reduce_moments`,
-/// `reduce_products` and `reduce_pair` (reduction).
+fn is_absent(spec: &Spec, index: usize) -> bool {
+    spec.absent >> index & 1 == 1
+}
+
+/// `@group(0) @binding(3) var<storage, read> weight: array<f32>;` as a private variable: code that is
+/// never reached may still name it.
+fn without_binding(line: &str) -> String {
+    let declared = line.split_once("> ").map_or(line, |(_, declared)| declared);
+    format!("var<private> {}", declared.replace(">;", ", 1>;"))
+}
+
+/// Parts of one family export the same names: `Stored`, `Word` and their functions (storage),
+/// `reduce_moments`, `reduce_products` and `reduce_pair` (reduction).
 fn parts(family: Family, spec: &Spec) -> Vec<&'static str> {
-    let storage = if spec.width == 4 {
-        STORAGE_F32_X4
-    } else {
-        STORAGE_F32_X1
+    let storage: &[&str] = match (spec.dtype, spec.width) {
+        (DType::F32, 4) => &[part!("word_x4"), part!("storage_f32_x4")],
+        (DType::F32, _) => &[part!("word_x1"), part!("storage_f32_x1")],
+        (DType::F16, 4) => &[part!("word_x4"), part!("bits_f16"), part!("storage_16_x4")],
+        (DType::F16, 2) => &[part!("word_x2"), part!("bits_f16"), part!("storage_16_x2")],
+        (DType::F16, _) => &[part!("word_x1"), part!("bits_f16"), part!("storage_16_x1")],
+        (DType::BF16, 4) => &[part!("word_x4"), part!("bits_bf16"), part!("storage_16_x4")],
+        (DType::BF16, 2) => &[part!("word_x2"), part!("bits_bf16"), part!("storage_16_x2")],
+        (DType::BF16, _) => &[part!("word_x1"), part!("bits_bf16"), part!("storage_16_x1")],
     };
     let reduce = if spec.lanes == 1 {
-        REDUCE_SERIAL
+        part!("reduce_serial")
     } else {
-        REDUCE_SHARED
+        part!("reduce_shared")
     };
-    let common = [PARAMS, TABLES, ITEM];
-    let special: &[&str] = match family {
-        Family::RowReduce => &[MOMENTS, storage, SPAN, reduce],
-        Family::RowMap => &[storage],
-        Family::Fold => &[PRECISE, MOMENTS, reduce],
-        Family::Table => &[PRECISE],
+    let reduce_columns = if spec.lanes == 1 {
+        part!("reduce_columns_serial")
+    } else {
+        part!("reduce_columns_shared")
     };
-    common.into_iter().chain(special.iter().copied()).collect()
+    let mut parts = vec![part!("params"), part!("tables"), part!("item")];
+    if family.is_tensor_sized() {
+        parts.extend(storage);
+        parts.push(part!("activation"));
+    }
+    parts.extend(match family {
+        Family::RowReduce => vec![part!("moments"), part!("span"), reduce],
+        Family::RowMap => vec![part!("row_words")],
+        Family::ColumnReduce => vec![part!("column_moments"), part!("column"), reduce_columns],
+        Family::ColumnMap => vec![part!("column")],
+        Family::Fold => vec![part!("precise"), part!("moments"), reduce],
+        Family::Table => vec![part!("precise")],
+    });
+    parts
 }

@@ -1,20 +1,110 @@
 //! The steps of the backward plan.
 
 use super::geometry::{fold_lanes, segments};
-use super::{BackwardOptions, Builder};
-use crate::desc::Write;
+use super::{BackwardOptions, Builder, Slot};
+use crate::desc::{Activation, ChannelPart, Write};
 use crate::error::Error;
-use crate::kernels::{KernelId, Spec};
-use crate::params::{ACCUMULATE, Params};
+use crate::kernels::KernelId;
+use crate::params::{ACCUMULATE, Params, SUMS};
 use crate::role::Role;
 
 pub(super) fn plan(b: &mut Builder, options: BackwardOptions) -> Result<(), Error> {
-    let columns = u64::from(b.params.num_channels) + u64::from(b.params.num_groups);
+    let part = b.norm.channel_part(b.mode);
+    // Gradients flow through the batch's statistics only.
+    let flows = part == ChannelPart::Batch;
+    let exchanged = options.shards.filter(|_| flows);
+    columns(b, part, flows)?;
+    if b.tensor.elements() == 0 {
+        // No terms: gradients of zero.
+        if b.params.columns > 0 {
+            channel_fold_backward(b, options, flows, Role::GradientParts, 0)?;
+        }
+        if let Some(shards) = exchanged {
+            b.exchange_here();
+            debug_assert!(shards.get() > 0);
+        }
+        return Ok(());
+    }
+    let rows = b.geometry.rows();
+    let channels = u64::from(b.params.num_channels);
+    // What a fused activation is recomputed from.
+    let fused = options.fusion.activation != Activation::None;
+    let recompute: [Slot; 2] = [
+        fused.then_some((Role::Coefficients, rows)),
+        (fused && options.fusion.residual).then_some((Role::Residual, 0)),
+    ];
+
+    row_products(b, options.fusion.activation, recompute)?;
+    if b.norm.has_group_part(b.mode) {
+        group_fold_backward(b)?;
+    } else {
+        row_terms_backward(b)?;
+    }
+    if b.params.columns > 0 {
+        let (table, entries) = sample_fold_backward(b)?;
+        channel_fold_backward(b, options, flows, table, entries)?;
+    }
+    if let Some(shards) = exchanged {
+        b.exchange_here();
+        shard_fold_backward(b, shards.get())?;
+    }
+
+    let params = Params {
+        items: rows as u32,
+        ..b.params
+    };
+    let slots = [
+        Some((Role::Rows, rows)),
+        Some((Role::Products, rows)),
+        Some((Role::Channels, channels)),
+        Some((Role::RowGradients, rows)),
+        flows.then_some((Role::ChannelGradients, channels)),
+        Some((Role::CoefficientsBackward, rows)),
+    ];
+    b.push(KernelId::RowCoefficientsBackward, 1, params, &slots)?;
+
+    b.push_tensor(
+        [KernelId::RowAffineBackward, KernelId::ColumnAffineBackward],
+        b.geometry.map,
+        options.fusion.activation,
+        options.x == Write::Accumulate,
+        &[
+            Some((Role::X, 0)),
+            Some((Role::GradY, 0)),
+            Some((Role::CoefficientsBackward, rows)),
+            recompute[0],
+            recompute[1],
+            Some((Role::GradX, 0)),
+            recompute[1].map(|_| (Role::GradResidual, 0)),
+        ],
+    )
+}
+
+/// Columns of the terms: the channel part's, where anyone wants them, then the affine's.
+fn columns(b: &mut Builder, part: ChannelPart, flows: bool) -> Result<(), Error> {
+    let norm = b.norm;
+    let grouped = norm.has_group_part(b.mode);
+    let has_affine = match (part, grouped) {
+        (ChannelPart::None, _) => false,
+        (_, true) => norm.bn_weight || norm.bn_bias,
+        (_, false) => norm.weight || norm.bias,
+    };
+    b.params.channel_columns = if flows || has_affine {
+        b.params.num_channels
+    } else {
+        0
+    };
+    let affine = if grouped && (norm.weight || norm.bias) {
+        norm.affine_len() as u64
+    } else {
+        0
+    };
     // An empty batch has no terms, whatever its N; its columns are those of the gradients.
     let samples = match b.tensor.elements() {
         0 => 1,
         _ => u64::from(b.params.num_samples),
     };
+    let columns = u64::from(b.params.channel_columns) + affine;
     let terms = samples * columns;
     if terms > u64::from(u32::MAX) {
         return Err(Error::Limit {
@@ -26,92 +116,35 @@ pub(super) fn plan(b: &mut Builder, options: BackwardOptions) -> Result<(), Erro
         });
     }
     b.params.columns = columns as u32;
-    if b.tensor.elements() == 0 {
-        // No terms: gradients of zero.
-        return channel_fold_backward(b, options, Role::GradientParts, 0);
-    }
-    let rows = b.tensor.rows();
-    let channels = u64::from(b.params.num_channels);
-    let groups = u64::from(b.params.num_samples) * u64::from(b.params.num_groups);
-
-    row_products(b)?;
-
-    let size = b.params.num_channels / b.params.num_groups;
-    let lanes = fold_lanes(KernelId::GroupFoldBackward, size, 4, b.tuning)?;
-    let params = Params {
-        items: groups as u32,
-        ..b.params
-    };
-    b.push(
-        b.fold_spec(KernelId::GroupFoldBackward, lanes),
-        params,
-        &[
-            (Role::Rows, rows),
-            (Role::Products, rows),
-            (Role::Channels, channels),
-            (Role::Groups, groups),
-            (Role::GradientTerms, terms),
-        ],
-    )?;
-
-    let (table, entries) = sample_fold_backward(b)?;
-    channel_fold_backward(b, options, table, entries)?;
-
-    let params = Params {
-        items: rows as u32,
-        ..b.params
-    };
-    b.push(
-        b.fold_spec(KernelId::RowCoefficientsBackward, 1),
-        params,
-        &[
-            (Role::Rows, rows),
-            (Role::Products, rows),
-            (Role::Channels, channels),
-            (Role::Groups, groups),
-            (Role::GradientTerms, terms),
-            (Role::ChannelGradients, channels),
-            (Role::CoefficientsBackward, rows),
-        ],
-    )?;
-
-    let split = b.geometry.map;
-    let words = u64::from(b.geometry.num_words);
-    let spec = Spec {
-        accumulate: options.x == Write::Accumulate,
-        ..b.row_spec(KernelId::RowAffineBackward, split)
-    };
-    b.push(
-        spec,
-        b.row_params(split),
-        &[
-            (Role::X, words),
-            (Role::GradY, words),
-            (Role::CoefficientsBackward, rows),
-            (Role::GradX, words),
-        ],
-    )
+    Ok(())
 }
 
 /// Sums of every row: by parts first, where rows are split.
-fn row_products(b: &mut Builder) -> Result<(), Error> {
-    let rows = b.tensor.rows();
+fn row_products(
+    b: &mut Builder,
+    activation: Activation,
+    recompute: [Slot; 2],
+) -> Result<(), Error> {
+    let rows = b.geometry.rows();
     let split = b.geometry.reduce;
-    let words = u64::from(b.geometry.num_words);
     let parts = rows * u64::from(split.parts);
     let output = if split.parts == 1 {
         Role::Products
     } else {
         Role::ProductParts
     };
-    b.push(
-        b.row_spec(KernelId::RowProducts, split),
-        b.row_params(split),
+    b.push_tensor(
+        [KernelId::RowProducts, KernelId::ColumnProducts],
+        split,
+        activation,
+        false,
         &[
-            (Role::X, words),
-            (Role::GradY, words),
-            (Role::Rows, rows),
-            (output, parts),
+            Some((Role::X, 0)),
+            Some((Role::GradY, 0)),
+            Some((Role::Rows, rows)),
+            recompute[0],
+            recompute[1],
+            Some((output, parts)),
         ],
     )?;
     if split.parts > 1 {
@@ -121,13 +154,54 @@ fn row_products(b: &mut Builder) -> Result<(), Error> {
             parts: split.parts,
             ..b.params
         };
-        b.push(
-            b.fold_spec(KernelId::RowFoldBackward, lanes),
-            params,
-            &[(Role::ProductParts, parts), (Role::Products, rows)],
-        )?;
+        let slots = [
+            Some((Role::ProductParts, parts)),
+            Some((Role::Products, rows)),
+        ];
+        b.push(KernelId::RowFoldBackward, lanes, params, &slots)?;
     }
     Ok(())
+}
+
+fn terms(b: &Builder) -> Slot {
+    let count = u64::from(b.params.num_samples) * u64::from(b.params.columns);
+    (count > 0).then_some((Role::GradientTerms, count))
+}
+
+fn group_fold_backward(b: &mut Builder) -> Result<(), Error> {
+    let rows = b.geometry.rows();
+    let groups = u64::from(b.params.num_samples) * u64::from(b.params.num_groups);
+    let size = b.params.num_channels / b.params.num_groups;
+    let lanes = fold_lanes(KernelId::GroupFoldBackward, size, 4, b.tuning)?;
+    let params = Params {
+        items: groups as u32,
+        ..b.params
+    };
+    let slots = [
+        Some((Role::Rows, rows)),
+        Some((Role::Products, rows)),
+        Some((Role::Channels, u64::from(b.params.num_channels))),
+        Some((Role::Groups, groups)),
+        terms(b),
+        Some((Role::RowGradients, rows)),
+    ];
+    b.push(KernelId::GroupFoldBackward, lanes, params, &slots)
+}
+
+fn row_terms_backward(b: &mut Builder) -> Result<(), Error> {
+    let rows = b.geometry.rows();
+    let params = Params {
+        items: rows as u32,
+        ..b.params
+    };
+    let slots = [
+        Some((Role::Rows, rows)),
+        Some((Role::Products, rows)),
+        Some((Role::Channels, u64::from(b.params.num_channels))),
+        terms(b),
+        Some((Role::RowGradients, rows)),
+    ];
+    b.push(KernelId::RowTermsBackward, 1, params, &slots)
 }
 
 /// Shortens the table of terms where the batch is large.
@@ -145,47 +219,95 @@ fn sample_fold_backward(b: &mut Builder) -> Result<(Role, u32), Error> {
         entries_per_segment: per_segment,
         ..b.params
     };
-    b.push(
-        b.fold_spec(KernelId::SampleFoldBackward, lanes),
-        params,
-        &[
-            (Role::GradientTerms, u64::from(entries) * u64::from(columns)),
-            (Role::GradientParts, u64::from(params.items)),
-        ],
-    )?;
+    let slots = [
+        Some((Role::GradientTerms, u64::from(entries) * u64::from(columns))),
+        Some((Role::GradientParts, u64::from(params.items))),
+    ];
+    b.push(KernelId::SampleFoldBackward, lanes, params, &slots)?;
     Ok((Role::GradientParts, count))
 }
 
+/// The parameters' gradients, and this batch's part in what the channel part subtracts.
 fn channel_fold_backward(
     b: &mut Builder,
     options: BackwardOptions,
+    flows: bool,
     table: Role,
     entries: u32,
 ) -> Result<(), Error> {
     let lanes = fold_lanes(KernelId::ChannelFoldBackward, entries, 1, b.tuning)?;
     let channels = u64::from(b.params.num_channels);
-    let groups = u64::from(b.params.num_groups);
-    let accumulate = match options.parameters {
+    let affine = b.norm.affine_len() as u64;
+    let norm = b.norm;
+    let exchanged = flows && options.shards.is_some();
+    let flags = match options.parameters {
         Write::Replace => 0,
         Write::Accumulate => ACCUMULATE,
-    };
-    let columns = b.params.columns;
+    } | if exchanged { SUMS } else { 0 };
     let params = Params {
-        items: columns,
+        items: b.params.columns,
         entries,
-        flags: b.params.flags | accumulate,
+        flags: b.params.flags | flags,
         ..b.params
     };
-    b.push(
-        b.fold_spec(KernelId::ChannelFoldBackward, lanes),
-        params,
-        &[
-            (table, u64::from(entries.max(1)) * u64::from(columns)),
-            (Role::GradBnWeight, channels),
-            (Role::GradBnBias, channels),
-            (Role::GradWeight, groups),
-            (Role::GradBias, groups),
-            (Role::ChannelGradients, channels),
-        ],
-    )
+    let has_channel_columns = b.params.channel_columns > 0;
+    let grouped = norm.has_group_part(b.mode);
+    let (bn_weight, bn_bias) = match (has_channel_columns, grouped) {
+        (false, _) => (None, None),
+        (true, true) => (
+            b.parameter(norm.bn_weight, Role::GradBnWeight, channels),
+            b.parameter(norm.bn_bias, Role::GradBnBias, channels),
+        ),
+        (true, false) => (
+            b.parameter(norm.weight, Role::GradWeight, channels),
+            b.parameter(norm.bias, Role::GradBias, channels),
+        ),
+    };
+    // An empty batch has no dx to subtract from, and no counts; other devices want its zeros.
+    let empty = b.tensor.elements() == 0;
+    let subtracted = match (flows, exchanged) {
+        (true, true) => Some((Role::GradientSums, channels)),
+        (true, false) if !empty => Some((Role::ChannelGradients, channels)),
+        _ => None,
+    };
+    let counts = subtracted.is_some() && !exchanged;
+    let slots = [
+        Some((
+            table,
+            u64::from(entries.max(1)) * u64::from(b.params.columns),
+        )),
+        counts.then_some((Role::Channels, channels)),
+        bn_weight,
+        bn_bias,
+        b.parameter(grouped && norm.weight, Role::GradWeight, affine),
+        b.parameter(grouped && norm.bias, Role::GradBias, affine),
+        subtracted,
+    ];
+    b.push(KernelId::ChannelFoldBackward, lanes, params, &slots)
+}
+
+/// The same fold over the sums of all devices.
+fn shard_fold_backward(b: &mut Builder, shards: u32) -> Result<(), Error> {
+    let lanes = fold_lanes(KernelId::ChannelFoldBackward, shards, 1, b.tuning)?;
+    let channels = b.params.num_channels;
+    let params = Params {
+        items: channels,
+        entries: shards,
+        columns: channels,
+        channel_columns: channels,
+        ..b.params
+    };
+    let slots = [
+        Some((
+            Role::GradientShards,
+            u64::from(shards) * u64::from(channels),
+        )),
+        Some((Role::Channels, u64::from(channels))),
+        None,
+        None,
+        None,
+        None,
+        Some((Role::ChannelGradients, u64::from(channels))),
+    ];
+    b.push(KernelId::ChannelFoldBackward, lanes, params, &slots)
 }

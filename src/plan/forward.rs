@@ -1,103 +1,82 @@
 //! The steps of the forward plan.
 
-use super::Builder;
-use super::geometry::{Split, fold_lanes, segments};
-use crate::desc::{ChannelStats, Mode};
+use super::geometry::{fold_lanes, segments};
+use super::{Builder, ForwardOptions, RowSource};
+use crate::desc::{ChannelPart, Mode, NormKind};
 use crate::error::Error;
-use crate::kernels::{KernelId, Spec};
-use crate::params::Params;
+use crate::kernels::KernelId;
+use crate::params::{CUMULATIVE, PER_CHANNEL, Params};
 use crate::role::Role;
 
-pub(super) fn plan(b: &mut Builder) -> Result<(), Error> {
-    if b.tensor.elements() == 0 {
+pub(super) fn plan(b: &mut Builder, options: ForwardOptions) -> Result<(), Error> {
+    let part = b.norm.channel_part(b.mode);
+    let from_batch = matches!(part, ChannelPart::Batch | ChannelPart::Estimate);
+    let shards = options.shards.filter(|_| from_batch);
+    let empty = b.tensor.elements() == 0;
+    if empty && shards.is_none() {
         return Ok(());
     }
-    let samples = b.tensor.num_samples();
-    let channels = u64::from(b.tensor.num_channels());
-    let rows = b.tensor.rows();
-
-    row_moments(b)?;
-    let training = b.mode == Mode::Train;
-    if training && matches!(b.norm.stats, ChannelStats::Batch { .. }) {
-        let spec = b.fold_spec(KernelId::BatchCount, 1);
-        let params = Params {
-            items: 1,
-            ..b.params
-        };
-        b.push(spec, params, &[(Role::NumBatchesTracked, 1)])?;
+    let reads_rows = from_batch || b.norm.has_group_part(b.mode);
+    if !empty && reads_rows && options.rows == RowSource::Computed {
+        row_moments(b)?;
     }
     // In eval nothing of the batch enters the channel part.
-    let (table, entries) = if training {
-        sample_fold(b)?
+    let mut table = None;
+    if from_batch {
+        let (role, entries) = sample_fold(b, shards.is_some())?;
+        table = Some((role, entries));
+    }
+    if let Some(shards) = shards {
+        b.exchange_here();
+        table = Some((Role::ChannelShards, shards.get()));
+    }
+    channel_fold(b, part, table)?;
+    if empty {
+        return Ok(());
+    }
+    if b.norm.has_group_part(b.mode) {
+        group_fold(b)?;
     } else {
-        (Role::Rows, 0)
-    };
-    let lanes = fold_lanes(KernelId::ChannelFold, entries, 2, b.tuning)?;
-    let params = Params {
-        items: b.params.num_channels,
-        entries,
-        columns: b.params.num_channels,
-        ..b.params
-    };
-    b.push(
-        b.fold_spec(KernelId::ChannelFold, lanes),
-        params,
-        &[
-            (table, u64::from(entries.max(1)) * channels),
-            (Role::BnWeight, channels),
-            (Role::BnBias, channels),
-            (Role::NumBatchesTracked, 1),
-            (Role::RunningMean, channels),
-            (Role::RunningVar, channels),
-            (Role::Channels, channels),
-        ],
-    )?;
+        row_coefficients(b, reads_rows)?;
+    }
+    let updates_instance =
+        b.norm.kind == NormKind::InstanceNorm && b.norm.track_running_stats && b.mode == Mode::Train;
+    if updates_instance {
+        running_fold(b)?;
+    }
 
-    let groups = u64::from(b.params.num_groups);
-    let items = samples * b.params.num_groups;
-    let size = b.params.num_channels / b.params.num_groups;
-    let lanes = fold_lanes(KernelId::GroupFold, size, 4, b.tuning)?;
-    b.push(
-        b.fold_spec(KernelId::GroupFold, lanes),
-        Params { items, ..b.params },
+    let rows = b.geometry.rows();
+    let output = if options.in_place { Role::X } else { Role::Y };
+    b.push_tensor(
+        [KernelId::RowAffine, KernelId::ColumnAffine],
+        b.geometry.map,
+        options.fusion.activation,
+        false,
         &[
-            (Role::Rows, rows),
-            (Role::Channels, channels),
-            (Role::Weight, groups),
-            (Role::Bias, groups),
-            (Role::Groups, u64::from(items)),
-            (Role::Coefficients, rows),
-        ],
-    )?;
-
-    let split = b.geometry.map;
-    let words = u64::from(b.geometry.num_words);
-    b.push(
-        b.row_spec(KernelId::RowAffine, split),
-        b.row_params(split),
-        &[
-            (Role::X, words),
-            (Role::Coefficients, rows),
-            (Role::Y, words),
+            (!options.in_place).then_some((Role::X, 0)),
+            Some((Role::Coefficients, rows)),
+            options.fusion.residual.then_some((Role::Residual, 0)),
+            Some((output, 0)),
         ],
     )
 }
 
 /// Moments of every row: by parts first, where rows are split.
 fn row_moments(b: &mut Builder) -> Result<(), Error> {
-    let rows = b.tensor.rows();
+    let rows = b.geometry.rows();
     let split = b.geometry.reduce;
-    let words = u64::from(b.geometry.num_words);
     let parts = rows * u64::from(split.parts);
     let output = if split.parts == 1 {
         Role::Rows
     } else {
         Role::RowParts
     };
-    b.push(
-        b.row_spec(KernelId::RowMoments, split),
-        b.row_params(split),
-        &[(Role::X, words), (output, parts)],
+    b.push_tensor(
+        [KernelId::RowMoments, KernelId::ColumnMoments],
+        split,
+        Default::default(),
+        false,
+        &[Some((Role::X, 0)), Some((output, parts))],
     )?;
     if split.parts > 1 {
         let lanes = fold_lanes(KernelId::RowFold, split.parts, 1, b.tuning)?;
@@ -106,77 +85,165 @@ fn row_moments(b: &mut Builder) -> Result<(), Error> {
             parts: split.parts,
             ..b.params
         };
-        b.push(
-            b.fold_spec(KernelId::RowFold, lanes),
-            params,
-            &[(Role::RowParts, parts), (Role::Rows, rows)],
-        )?;
+        let slots = [Some((Role::RowParts, parts)), Some((Role::Rows, rows))];
+        b.push(KernelId::RowFold, lanes, params, &slots)?;
     }
     Ok(())
 }
 
-/// Shortens the table of rows where the batch is large. Returns the table that the channel fold
-/// reads and its entries per channel.
-fn sample_fold(b: &mut Builder) -> Result<(Role, u32), Error> {
-    let entries = b.params.num_samples;
+/// Shortens the table of rows where the batch is large, or down to one entry a channel where it is
+/// exchanged with other devices. Returns the table that the channel fold reads and its entries per
+/// channel.
+fn sample_fold(b: &mut Builder, exchanged: bool) -> Result<(Role, u32), Error> {
+    let empty = b.tensor.elements() == 0;
+    // An empty batch has no rows: a table of no entries.
+    let (mut table, mut entries) = if empty {
+        (Role::ChannelParts, 0)
+    } else {
+        (Role::Rows, b.params.num_samples)
+    };
     let (count, per_segment) = segments(entries, b.tuning);
-    if count == 1 {
-        return Ok((Role::Rows, entries));
+    if count > 1 {
+        fold_samples(b, (table, entries), (Role::ChannelParts, count), per_segment)?;
+        (table, entries) = (Role::ChannelParts, count);
     }
+    if exchanged {
+        fold_samples(b, (table, entries), (Role::ChannelMoments, 1), entries)?;
+        (table, entries) = (Role::ChannelMoments, 1);
+    }
+    Ok((table, entries))
+}
+
+fn fold_samples(
+    b: &mut Builder,
+    (from, entries): (Role, u32),
+    (to, segments): (Role, u32),
+    per_segment: u32,
+) -> Result<(), Error> {
     let lanes = fold_lanes(KernelId::SampleFold, per_segment, 1, b.tuning)?;
     let columns = b.params.num_channels;
     let params = Params {
-        items: count * columns,
+        items: segments * columns,
         entries,
         entries_per_segment: per_segment,
         columns,
         ..b.params
     };
-    b.push(
-        b.fold_spec(KernelId::SampleFold, lanes),
-        params,
-        &[
-            (Role::Rows, b.tensor.rows()),
-            (Role::ChannelParts, u64::from(params.items)),
-        ],
-    )?;
-    Ok((Role::ChannelParts, count))
+    let slots = [
+        Some((from, u64::from(entries.max(1)) * u64::from(columns))),
+        Some((to, u64::from(params.items))),
+    ];
+    b.push(KernelId::SampleFold, lanes, params, &slots)
 }
 
-impl Builder<'_> {
-    /// A kernel on tables.
-    pub(super) fn fold_spec(&self, kernel: KernelId, lanes: u32) -> Spec {
-        Spec {
-            kernel,
-            workgroup_size: self.tuning.fold_workgroup_size.next_multiple_of(lanes),
-            lanes,
-            width: 1,
-            aligned: true,
-            accumulate: false,
-            fence: false,
-        }
+fn channel_fold(
+    b: &mut Builder,
+    part: ChannelPart,
+    table: Option<(Role, u32)>,
+) -> Result<(), Error> {
+    let channels = u64::from(b.params.num_channels);
+    let norm = b.norm;
+    // The counter is the batches' of nn.BatchNorm; EstBN leaves it as it is.
+    let counts = part == ChannelPart::Batch && b.mode == Mode::Train && norm.track_running_stats;
+    if counts {
+        let params = Params {
+            items: 1,
+            ..b.params
+        };
+        let slots = [Some((Role::NumBatchesTracked, 1))];
+        b.push(KernelId::BatchCount, 1, params, &slots)?;
     }
+    let (table, entries) = match table {
+        Some((role, entries)) => (Some((role, u64::from(entries) * channels)), entries),
+        None => (None, 0),
+    };
+    // The channel part's own affine: BCNorm's bn.weight and bn.bias, or the norm's only one.
+    let (weight, bias) = match part {
+        ChannelPart::None => (None, None),
+        _ if b.norm.has_group_part(b.mode) => (
+            b.parameter(norm.bn_weight, Role::BnWeight, channels),
+            b.parameter(norm.bn_bias, Role::BnBias, channels),
+        ),
+        _ => (
+            b.parameter(norm.weight, Role::Weight, channels),
+            b.parameter(norm.bias, Role::Bias, channels),
+        ),
+    };
+    let per_channel = b.params.flags & PER_CHANNEL != 0 && norm.weight;
+    let cumulative = b.params.flags & CUMULATIVE != 0;
+    let tracked = match part {
+        ChannelPart::None => false,
+        ChannelPart::Batch => norm.track_running_stats && b.mode == Mode::Train,
+        ChannelPart::Estimate | ChannelPart::Running => true,
+    };
+    let lanes = fold_lanes(KernelId::ChannelFold, entries, 2, b.tuning)?;
+    let params = Params {
+        items: b.params.num_channels,
+        entries,
+        columns: b.params.num_channels,
+        ..b.params
+    };
+    let slots = [
+        table,
+        weight,
+        bias,
+        b.parameter(per_channel, Role::Weight, channels),
+        b.parameter(cumulative, Role::NumBatchesTracked, 1),
+        b.parameter(tracked, Role::RunningMean, channels),
+        b.parameter(tracked, Role::RunningVar, channels),
+        Some((Role::Channels, channels)),
+    ];
+    b.push(KernelId::ChannelFold, lanes, params, &slots)
+}
 
-    /// A tensor-sized kernel.
-    pub(super) fn row_spec(&self, kernel: KernelId, split: Split) -> Spec {
-        Spec {
-            kernel,
-            workgroup_size: self.tuning.workgroup_size,
-            lanes: split.lanes,
-            width: self.geometry.width,
-            aligned: self.geometry.aligned,
-            accumulate: false,
-            fence: self.tuning.fence,
-        }
-    }
+fn group_fold(b: &mut Builder) -> Result<(), Error> {
+    let (rows, channels) = (b.geometry.rows(), u64::from(b.params.num_channels));
+    let items = b.params.num_samples * b.params.num_groups;
+    let size = b.params.num_channels / b.params.num_groups;
+    let affine = b.norm.affine_len() as u64;
+    let per_group = b.params.flags & PER_CHANNEL == 0;
+    let lanes = fold_lanes(KernelId::GroupFold, size, 4, b.tuning)?;
+    let params = Params { items, ..b.params };
+    let slots = [
+        Some((Role::Rows, rows)),
+        Some((Role::Channels, channels)),
+        b.parameter(per_group && b.norm.weight, Role::Weight, affine),
+        b.parameter(b.norm.bias, Role::Bias, affine),
+        Some((Role::Groups, u64::from(items))),
+        Some((Role::Coefficients, rows)),
+    ];
+    b.push(KernelId::GroupFold, lanes, params, &slots)
+}
 
-    /// Its uniform. `Geometry` made sure that the items are a u32.
-    pub(super) fn row_params(&self, split: Split) -> Params {
-        Params {
-            items: (self.tensor.rows() * u64::from(split.parts)) as u32,
-            parts: split.parts,
-            words_per_part: split.words_per_part,
-            ..self.params
-        }
-    }
+/// Without a group part. Where forward did not read x, backward takes its products about the mean in
+/// force.
+fn row_coefficients(b: &mut Builder, has_rows: bool) -> Result<(), Error> {
+    let rows = b.geometry.rows();
+    let params = Params {
+        items: rows as u32,
+        ..b.params
+    };
+    let slots = [
+        Some((Role::Channels, u64::from(b.params.num_channels))),
+        (!has_rows).then_some((Role::Rows, rows)),
+        Some((Role::Coefficients, rows)),
+    ];
+    b.push(KernelId::RowCoefficients, 1, params, &slots)
+}
+
+fn running_fold(b: &mut Builder) -> Result<(), Error> {
+    let (entries, columns) = (b.params.num_samples, b.params.num_channels);
+    let lanes = fold_lanes(KernelId::RunningFold, entries, 1, b.tuning)?;
+    let params = Params {
+        items: columns,
+        entries,
+        columns,
+        ..b.params
+    };
+    let slots = [
+        Some((Role::Rows, b.geometry.rows())),
+        Some((Role::RunningMean, u64::from(columns))),
+        Some((Role::RunningVar, u64::from(columns))),
+    ];
+    b.push(KernelId::RunningFold, lanes, params, &slots)
 }

@@ -1,10 +1,14 @@
-//! How work is shared out: words, lanes, parts, segments, workgroups. Every loop of every kernel is
-//! bounded here.
+//! How work is shared out: words, lanes, parts, windows, segments, workgroups. Every loop of every
+//! kernel is bounded here.
 
-use crate::desc::{BcNormDesc, CHANNEL_EPS, ChannelStats, Mode, TensorDesc};
+use crate::desc::{CHANNEL_EPS, ChannelPart, ChannelStats, DType, Layout, MAX_ROW};
+use crate::desc::{Mode, NormDesc, NormKind, TensorDesc};
 use crate::error::Error;
 use crate::kernels::{KernelId, Spec};
-use crate::params::{CUMULATIVE, ESTIMATE, Params, TRAINING};
+use crate::params::{
+    CUMULATIVE, ESTIMATE, NO_CHANNEL_PART, PER_CHANNEL, Params, TRAINING, UNBIASED,
+};
+use crate::plan::{RowSource, Window};
 use crate::tuning::Tuning;
 
 /// llvmpipe ends an invocation after about this many loop iterations, without an error; no kernel
@@ -15,64 +19,292 @@ pub(super) const MAX_ITERATIONS: u32 = 65_000;
 #[cfg(test)]
 const CHUNK: u32 = 4;
 
-/// Rows and parts of a tensor-sized kernel.
-#[derive(Debug, Clone, Copy)]
+/// The offset of a window of a buffer: no device asks for a larger alignment of storage bindings.
+const WINDOW_ALIGNMENT: u64 = 256;
+
+/// How a tensor-sized kernel goes over a tensor.
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Split {
+    pub width: u32,
+    pub aligned: bool,
     pub lanes: u32,
     pub parts: u32,
+    /// Words of a part of a row; with channels last, positions of a part.
     pub words_per_part: u32,
+    pub items: u32,
 }
 
 /// What is common to all steps of a plan.
 #[derive(Debug)]
 pub(super) struct Geometry {
-    pub width: u32,
-    pub aligned: bool,
-    pub num_words: u32,
+    /// The tensor as the kernels see it. A norm without a group part need not tell samples apart where
+    /// channels come last: they are positions then.
+    pub samples: u32,
+    pub channels: u32,
+    pub row_len: u32,
+    /// Whether the kernels for channels last run: (N, C) is both layouts at once.
+    pub channels_last: bool,
+    pub dtype: DType,
     pub reduce: Split,
     pub map: Split,
 }
 
 impl Geometry {
-    pub fn new(tensor: &TensorDesc, tuning: &Tuning) -> Result<Self, Error> {
+    pub fn new(
+        norm: &NormDesc,
+        tensor: &TensorDesc,
+        mode: Mode,
+        rows: RowSource,
+        tuning: &Tuning,
+    ) -> Result<Self, Error> {
         check(tuning)?;
+        let mut geometry = Self {
+            samples: tensor.num_samples(),
+            channels: tensor.num_channels(),
+            row_len: tensor.row_len(),
+            channels_last: tensor.layout() == Layout::ChannelsLast || tensor.row_len() == 1,
+            dtype: tensor.dtype(),
+            reduce: Split::default(),
+            map: Split::default(),
+        };
         if tensor.elements() == 0 {
-            let nothing = Split {
-                lanes: 1,
-                parts: 1,
-                words_per_part: 0,
-            };
-            return Ok(Self {
-                width: 1,
-                aligned: true,
-                num_words: 0,
-                reduce: nothing,
-                map: nothing,
+            return Ok(geometry);
+        }
+        let positions = u64::from(geometry.samples) * u64::from(geometry.row_len);
+        let group = match norm.has_group_part(mode) {
+            true => (norm.num_channels / norm.num_groups) as u64 * u64::from(geometry.row_len),
+            false => 0,
+        };
+        if positions.max(group) > u64::from(u32::MAX) {
+            return Err(Error::Limit {
+                what: "the number of values behind one mean".into(),
+                value: positions.max(group),
+                limit: u64::from(u32::MAX),
+                limit_name: "u32 count",
+                way_out: "split the batch, or use more groups",
             });
         }
-        let row_len = tensor.row_len();
-        // Words of 4 where the tensor is a whole number of them. A word of 4 may lie in at most two
-        // rows, hence the bound on the row.
-        let width = if tensor.elements().is_multiple_of(4) && row_len >= 4 {
-            4
+        let samples_matter = norm.has_group_part(mode) || rows == RowSource::Given;
+        let last = geometry.channels_last || geometry.channels == 1;
+        if last && !samples_matter && positions <= MAX_ROW {
+            geometry.samples = 1;
+            // At most MAX_ROW, a u32.
+            geometry.row_len = positions as u32;
+        }
+        geometry.channels_last &= geometry.channels > 1;
+        if geometry.channels_last {
+            geometry.reduce = geometry.columns(tuning.reduce_lanes, true, tuning)?;
+            geometry.map = geometry.columns(tuning.map_lanes, false, tuning)?;
         } else {
-            1
+            geometry.reduce = geometry.row_words(tensor, tuning.reduce_lanes, tuning)?;
+            geometry.map = geometry.row_words(tensor, tuning.map_lanes, tuning)?;
+        }
+        Ok(geometry)
+    }
+
+    /// Rows of the tables.
+    pub fn rows(&self) -> u64 {
+        u64::from(self.samples) * u64::from(self.channels)
+    }
+
+    /// Channels first: items are parts of rows, cut at words.
+    fn row_words(
+        &self,
+        tensor: &TensorDesc,
+        max_lanes: u32,
+        tuning: &Tuning,
+    ) -> Result<Split, Error> {
+        // Words of 4 where the tensor is a whole number of them. A word may lie in at most two rows,
+        // hence the bound on the row. Of 16 bits two elements at least share a u32.
+        let width = match self.dtype {
+            _ if tensor.elements().is_multiple_of(4) && self.row_len >= 4 => 4,
+            DType::F32 => 1,
+            DType::F16 | DType::BF16 => 2,
         };
-        let aligned = row_len.is_multiple_of(width);
+        let aligned = self.row_len.is_multiple_of(width);
         // A row that begins within a word touches one word more.
-        let row_words = row_len.div_ceil(width) + u32::from(!aligned);
-        let rows = tensor.rows();
-        Ok(Self {
+        let row_words = self.row_len.div_ceil(width) + u32::from(!aligned);
+        let split = split(row_words, self.rows(), max_lanes, tuning)?;
+        Ok(Split {
             width,
             aligned,
-            num_words: (tensor.elements() / u64::from(width)) as u32,
-            reduce: split(row_words, rows, tuning.reduce_lanes, tuning)?,
-            map: split(row_words, rows, tuning.map_lanes, tuning)?,
+            ..split
         })
+    }
+
+    /// Channels last: items are parts of the positions of a word of channels.
+    fn columns(&self, max_lanes: u32, reduces: bool, tuning: &Tuning) -> Result<Split, Error> {
+        let channels = self.channels;
+        let width = match self.dtype {
+            _ if channels.is_multiple_of(4) => 4,
+            DType::F32 => 1,
+            // A reduction can read half a u32; a map writes whole ones.
+            DType::F16 | DType::BF16 if reduces && !channels.is_multiple_of(2) => 1,
+            DType::F16 | DType::BF16 => 2,
+        };
+        let aligned = channels.is_multiple_of(width);
+        if !aligned {
+            let words = (self.rows() * u64::from(self.row_len)).div_ceil(u64::from(width));
+            return Ok(Split {
+                width,
+                aligned,
+                lanes: 1,
+                parts: 1,
+                words_per_part: self.row_len,
+                items: self.strided_items(words, tuning),
+            });
+        }
+        let words = channels / width;
+        let tile = tuning.column_tile.min(words.next_power_of_two());
+        let workgroup_size = if reduces {
+            tuning.column_workgroup_size
+        } else {
+            tuning.workgroup_size
+        };
+        let lanes = (workgroup_size / tile).max(1).min(max_lanes);
+        // Down to a power of two that divides the workgroup.
+        let lanes = 1 << (lanes.ilog2().min(workgroup_size.trailing_zeros()));
+        let columns = u64::from(self.samples) * u64::from(words);
+        let split = split(self.row_len, columns, lanes, tuning)?;
+        Ok(Split {
+            width,
+            aligned,
+            ..split
+        })
+    }
+
+    /// Invocations that take `words` words as they come.
+    pub fn strided_items(&self, words: u64, tuning: &Tuning) -> u32 {
+        let items = words.div_ceil(u64::from(tuning.words_per_lane.max(1)));
+        // At most 2^31 words of 16 bits.
+        items as u32
+    }
+
+    /// Bytes of a word.
+    pub fn word_bytes(&self, split: &Split) -> u64 {
+        self.dtype.bytes() * u64::from(split.width)
+    }
+
+    /// The words that the items `first..=last` touch, rounded out.
+    fn words_of(&self, split: &Split, first: u64, last: u64) -> (u64, u64) {
+        let (parts, width) = (u64::from(split.parts), u64::from(split.width));
+        let len = u64::from(self.row_len);
+        let part_words = u64::from(split.words_per_part);
+        if self.channels_last {
+            let columns = u64::from(self.channels) / width;
+            let first_position = |item: u64| {
+                let block = item / columns;
+                let within = (block % parts * part_words).min(len);
+                block / parts * len + within
+            };
+            let begin = first_position(first) * columns;
+            // Behind the last item's block.
+            let last_block = last / columns;
+            let end = (last_block / parts * len
+                + ((last_block % parts + 1) * part_words).min(len))
+                * columns;
+            return (begin, end);
+        }
+        let row_begin = |item: u64| item / parts * len;
+        let row_end = |item: u64| (row_begin(item) + len).div_ceil(width);
+        let begin = row_begin(first) / width + first % parts * part_words;
+        let end = row_begin(last) / width + (last % parts + 1) * part_words + 1;
+        (begin.min(row_end(first)), end.min(row_end(last)))
+    }
+
+    /// The windows of a tensor-sized kernel: runs of items whose words fit a binding.
+    pub fn windows(&self, split: &Split, tuning: &Tuning) -> Result<Vec<WindowItems>, Error> {
+        let word_bytes = self.word_bytes(split);
+        let elements = self.rows() * u64::from(self.row_len);
+        let total = elements.div_ceil(u64::from(split.width));
+        let limit = tuning.max_binding_bytes;
+        // A single element of 16 bits is read from a u32.
+        if (elements * self.dtype.bytes()).next_multiple_of(4) <= limit {
+            return Ok(vec![WindowItems {
+                first_item: 0,
+                items: split.items,
+                first_word: 0,
+                words: total,
+                window: None,
+            }]);
+        }
+        let align = WINDOW_ALIGNMENT / word_bytes;
+        let most = (limit / WINDOW_ALIGNMENT) * align;
+        let window = |first_item: u64, items: u64, begin: u64, end: u64| WindowItems {
+            // Items and word indices are counted modulo 2^32 by the kernels.
+            first_item: first_item as u32,
+            items: items as u32,
+            first_word: begin as u32,
+            words: end - begin,
+            window: Some(Window {
+                offset: begin * word_bytes,
+                bytes: ((end - begin) * word_bytes).next_multiple_of(4),
+            }),
+        };
+        let mut windows = Vec::new();
+        if self.channels_last && !split.aligned {
+            let mut begin = 0;
+            while begin < total && most > 0 {
+                let end = (begin + most).min(total);
+                let items = u64::from(self.strided_items(end - begin, tuning));
+                windows.push(window(0, items, begin, end));
+                begin = end;
+            }
+        } else {
+            let all = u64::from(split.items);
+            let mut first = 0;
+            while first < all {
+                let begin = self.words_of(split, first, first).0 / align * align;
+                let fits = |last: u64| self.words_of(split, first, last).1 <= begin + most;
+                if !fits(first) {
+                    windows.clear();
+                    break;
+                }
+                // The last item that fits: words grow with items.
+                let (mut good, mut bad) = (first, all);
+                while bad - good > 1 {
+                    let middle = good + (bad - good) / 2;
+                    if fits(middle) { good = middle } else { bad = middle }
+                }
+                let end = self.words_of(split, first, good).1.max(begin + 1).min(total);
+                windows.push(window(first, good + 1 - first, begin, end));
+                first = good + 1;
+            }
+        }
+        if windows.is_empty() {
+            return Err(Error::Limit {
+                what: "the part of a row that one work item reads, in bytes".into(),
+                value: (u64::from(split.words_per_part) + 2) * word_bytes,
+                limit,
+                limit_name: "max_storage_buffer_binding_size (tuning.max_binding_bytes)",
+                way_out: "request the device with the adapter's limits, or tune for smaller parts (max_words_per_lane)",
+            });
+        }
+        Ok(windows)
     }
 }
 
+/// One dispatch of a tensor-sized kernel.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct WindowItems {
+    pub first_item: u32,
+    pub items: u32,
+    pub first_word: u32,
+    pub words: u64,
+    pub window: Option<Window>,
+}
+
 fn check(tuning: &Tuning) -> Result<(), Error> {
+    let column_lanes = (tuning.column_tile, tuning.column_workgroup_size);
+    if !column_lanes.0.is_power_of_two() || column_lanes.1 == 0 {
+        return Err(Error::Limit {
+            what: "tuning.column_tile, with workgroups of tuning.column_workgroup_size,".into(),
+            value: u64::from(column_lanes.0),
+            limit: u64::from(column_lanes.1),
+            limit_name: "workgroup size",
+            way_out: "use a power of two, and workgroups of at least 1",
+        });
+    }
     let lanes = [
         ("reduce_lanes", tuning.reduce_lanes, tuning.workgroup_size),
         ("map_lanes", tuning.map_lanes, tuning.workgroup_size),
@@ -137,6 +369,8 @@ fn split(row_words: u32, rows: u64, max_lanes: u32, tuning: &Tuning) -> Result<S
         lanes,
         parts,
         words_per_part,
+        items: items as u32,
+        ..Split::default()
     })
 }
 
@@ -202,31 +436,40 @@ pub(super) fn workgroups(spec: &Spec, items: u32, tuning: &Tuning) -> Result<[u3
 }
 
 /// The fields that all steps share.
-pub(super) fn base_params(
-    norm: &BcNormDesc,
-    tensor: &TensorDesc,
-    mode: Mode,
-    geometry: &Geometry,
-) -> Params {
-    let training = if mode == Mode::Train { TRAINING } else { 0 };
-    let (flags, momentum) = match norm.stats {
-        ChannelStats::Batch {
-            momentum: Some(momentum),
-        } => (0, momentum),
-        ChannelStats::Batch { momentum: None } => (CUMULATIVE, 0.0),
-        ChannelStats::Estimate { moving_speed } => (ESTIMATE, moving_speed),
+pub(super) fn base_params(norm: &NormDesc, mode: Mode, geometry: &Geometry) -> Params {
+    let part = norm.channel_part(mode);
+    let momentum = match norm.stats {
+        ChannelStats::Batch { momentum } => momentum,
+        ChannelStats::Estimate { moving_speed } => Some(moving_speed),
     };
+    let training = matches!(part, ChannelPart::Batch | ChannelPart::Estimate);
+    let cumulative = part == ChannelPart::Batch
+        && mode == Mode::Train
+        && norm.track_running_stats
+        && momentum.is_none();
+    let group_part = norm.has_group_part(mode);
+    let flags = [
+        (TRAINING, training),
+        (ESTIMATE, part == ChannelPart::Estimate),
+        (CUMULATIVE, cumulative),
+        (NO_CHANNEL_PART, part == ChannelPart::None),
+        (
+            PER_CHANNEL,
+            group_part && (norm.kind != NormKind::BcNorm || norm.per_channel_affine),
+        ),
+        (UNBIASED, norm.kind == NormKind::WeightStandardization),
+    ];
     Params {
-        num_samples: tensor.num_samples(),
-        num_channels: tensor.num_channels(),
+        num_samples: geometry.samples,
+        num_channels: geometry.channels,
         // A divisor of num_channels, which is a u32.
-        num_groups: norm.num_groups as u32,
-        row_len: tensor.row_len(),
-        num_words: geometry.num_words,
-        flags: training | flags,
+        num_groups: if group_part { norm.num_groups as u32 } else { 0 },
+        row_len: geometry.row_len,
+        flags: flags.iter().map(|&(flag, on)| if on { flag } else { 0 }).sum(),
         eps: norm.eps,
-        channel_eps: CHANNEL_EPS,
-        momentum,
+        channel_eps: if group_part { CHANNEL_EPS } else { norm.eps },
+        // InstanceNorm without a momentum keeps its statistics, as in PyTorch.
+        momentum: momentum.unwrap_or(0.0),
         ..Params::default()
     }
 }
@@ -234,6 +477,7 @@ pub(super) fn base_params(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::desc::Activation;
 
     #[test]
     fn iterations_of_a_chunk_loop_are_bounded() {
@@ -256,16 +500,144 @@ mod tests {
         }
     }
 
+    /// Elements that an item reads or writes, as the kernels define it.
+    fn elements_of(geometry: &Geometry, split: &Split, item: u64) -> (u64, u64) {
+        let (len, parts) = (u64::from(geometry.row_len), u64::from(split.parts));
+        let (width, part_words) = (u64::from(split.width), u64::from(split.words_per_part));
+        if geometry.channels_last {
+            let channels = u64::from(geometry.channels);
+            let (block, word) = (item / (channels / width), item % (channels / width));
+            let (sample, part) = (block / parts, block % parts);
+            let begin = sample * len + (part * part_words).min(len);
+            let end = sample * len + ((part + 1) * part_words).min(len);
+            if begin == end {
+                return (begin * channels, begin * channels);
+            }
+            let first = begin * channels + word * width;
+            return (first, (end - 1) * channels + (word + 1) * width);
+        }
+        let (row, part) = (item / parts, item % parts);
+        let (begin, end) = (row * len, (row + 1) * len);
+        let word = begin / width + part * part_words;
+        let first = (word * width).max(begin).min(end);
+        (first, ((word + part_words + 1) * width).min(end).max(first))
+    }
+
+    /// Shapes of up to 2^32 elements, in both layouts and all types: every item is in exactly one window,
+    /// which holds all it touches, is aligned, and is no larger than a binding.
+    #[test]
+    fn windows_cover_tensors_of_all_sizes() {
+        let shapes: &[&[usize]] = &[
+            &[64, 256, 512, 512],
+            &[1, 2, 1 << 31],
+            &[1, 1, (1 << 31) - 1],
+            &[2, 3, 1000 * 1000 * 100 + 1],
+            &[1 << 16, 1 << 16],
+            &[65_537, 65_535],
+            &[1, 64, 8192, 8191],
+            &[3, 65, 1_000_003],
+            &[4, 1, 33_554_435],
+        ];
+        let norms = [NormDesc::batch_norm(1), NormDesc::layer_norm(1)];
+        let mut windowed = 0;
+        for (dims, dtype, layout, norm) in combinations(shapes, &norms) {
+            let tensor = TensorDesc::new(dims).unwrap();
+            let tensor = tensor.with_dtype(dtype).with_layout(layout);
+            let norm = NormDesc {
+                num_channels: dims[1],
+                ..norm
+            };
+            for tuning in [Tuning::GPU, Tuning::SOFTWARE] {
+                let what = format!("{dims:?} {dtype:?} {layout:?} {:?} {:?}", norm.kind, tuning.class);
+                let computed = RowSource::Computed;
+                let geometry =
+                    match Geometry::new(&norm, &tensor, Mode::Train, computed, &tuning) {
+                        Ok(geometry) => geometry,
+                        Err(error) => panic!("{what}: {error}"),
+                    };
+                for split in [geometry.reduce, geometry.map] {
+                    let windows = geometry.windows(&split, &tuning).unwrap();
+                    windowed += usize::from(windows.len() > 1);
+                    check_windows(&what, &geometry, &split, &windows, &tensor);
+                }
+            }
+        }
+        assert!(windowed > 100, "{windowed}");
+    }
+
+    fn itertools<'a>(
+        shapes: &'a [&'a [usize]],
+        norms: &'a [NormDesc],
+    ) -> impl Iterator<Item = (&'a [usize], DType, Layout, NormDesc)> {
+        let layouts = [Layout::ChannelsFirst, Layout::ChannelsLast];
+        shapes.iter().flat_map(move |&dims| {
+            [DType::F32, DType::F16, DType::BF16]
+                .into_iter()
+                .flat_map(move |dtype| {
+                    layouts.into_iter().flat_map(move |layout| {
+                        norms.iter().map(move |&norm| (dims, dtype, layout, norm))
+                    })
+                })
+        })
+    }
+
+    fn check_windows(
+        what: &str,
+        geometry: &Geometry,
+        split: &Split,
+        windows: &[WindowItems],
+        tensor: &TensorDesc,
+    ) {
+        let word_bytes = geometry.word_bytes(split);
+        let strided = geometry.channels_last && !split.aligned;
+        let (mut next_item, mut next_byte) = (0u64, 0u64);
+        for w in windows {
+            let window = w.window.unwrap_or(Window {
+                offset: 0,
+                bytes: tensor.buffer_bytes(),
+            });
+            assert!(window.offset.is_multiple_of(256) && window.bytes.is_multiple_of(4), "{what}");
+            assert!(window.bytes <= 128 << 20, "{what}");
+            assert!(window.offset + window.bytes <= tensor.buffer_bytes(), "{what}");
+            assert_eq!(u64::from(w.first_word) * word_bytes, window.offset, "{what}");
+            if strided {
+                assert_eq!(next_byte, window.offset, "{what}");
+                next_byte = window.offset + window.bytes;
+                continue;
+            }
+            assert_eq!(u64::from(w.first_item), next_item, "{what}");
+            let items = u64::from(w.items);
+            // The first and last items, and some between.
+            for i in (0..items).step_by((items / 50).max(1) as usize).chain([items - 1]) {
+                let (begin, end) = elements_of(geometry, split, next_item + i);
+                let bytes = tensor.dtype().bytes();
+                assert!(begin * bytes >= window.offset, "{what}: {w:?} {i}");
+                let whole_words = (end * bytes).next_multiple_of(word_bytes.max(4));
+                let limit = (window.offset + window.bytes).next_multiple_of(word_bytes.max(4));
+                assert!(whole_words <= limit, "{what}: {w:?} {split:?} {i}: {whole_words} {limit}");
+            }
+            next_item += items;
+        }
+        if strided {
+            assert_eq!(next_byte, tensor.buffer_bytes(), "{what}");
+        } else {
+            assert_eq!(next_item, u64::from(split.items), "{what}");
+        }
+    }
+
     #[test]
     fn workgroups_fold_into_two_dimensions() {
         let spec = Spec {
             kernel: KernelId::RowAffine,
             workgroup_size: 8,
             lanes: 1,
+            dtype: DType::F32,
             width: 4,
             aligned: true,
             accumulate: false,
             fence: false,
+            activation: Activation::None,
+            absent: 0,
         };
         assert_eq!(
             workgroups(&spec, 8 * 65_535, &Tuning::SOFTWARE),

@@ -8,13 +8,23 @@ mod backward;
 mod forward;
 mod geometry;
 
-use crate::desc::{BcNormDesc, Mode, TensorDesc, Write};
+use crate::desc::{Activation, ChannelPart, Fusion, Mode, NormDesc, TensorDesc, Write};
 use crate::error::Error;
-use crate::kernels::{Access, Spec};
+use crate::kernels::{Access, Element, Family, KernelId, Spec};
 use crate::params::Params;
 use crate::role::{Role, RoleKind};
 use crate::tuning::Tuning;
-use geometry::Geometry;
+use geometry::{Geometry, Split};
+use std::num::NonZero;
+
+/// The part of each tensor that a step binds, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// Where it begins: a multiple of 256.
+    pub offset: u64,
+    /// Its size: a multiple of 4.
+    pub bytes: u64,
+}
 
 /// One dispatch.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,8 +33,10 @@ pub struct Step {
     pub spec: Spec,
     /// Its uniform.
     pub params: Params,
-    /// The buffers of the kernel's bindings, in their order.
+    /// The buffers of the kernel's bindings that are there ([`Spec::bindings`]), in their order.
     pub bindings: Vec<Role>,
+    /// What it binds of tensors; `None`: all.
+    pub window: Option<Window>,
     /// Workgroups in x and y (more than a dimension holds are folded into two).
     pub workgroups: [u32; 2],
 }
@@ -49,13 +61,49 @@ pub enum Direction {
     Backward,
 }
 
-/// What backward does with its outputs.
+/// Where the moments of the rows come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum RowSource {
+    /// Forward reads x for them.
+    #[default]
+    Computed,
+    /// The caller fills [`Role::Rows`] beforehand, (N, C) [`Moments`](crate::tables::Moments): a
+    /// convolution's epilogue, say. Forward then reads x once.
+    Given,
+}
+
+/// What forward fuses, and where it takes statistics from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct ForwardOptions {
+    /// y = activation(norm(x) + residual).
+    pub fusion: Fusion,
+    /// Writes y over x: [`Role::X`] is read and written, there is no [`Role::Y`]. In eval only:
+    /// backward reads x.
+    pub in_place: bool,
+    /// Where the moments of the rows come from.
+    pub rows: RowSource,
+    /// Batch statistics over several devices: the plan stops at [`Plan::exchange`] for the caller to
+    /// gather each device's [`Role::ChannelMoments`] into [`Role::ChannelShards`], (shards, C), on every
+    /// device.
+    pub shards: Option<NonZero<u32>>,
+}
+
+/// What backward does with its outputs, and what the forward was that it belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct BackwardOptions {
     /// How the gradient of x is written.
     pub x: Write,
-    /// How the gradients of bn.weight, bn.bias, weight and bias are written.
+    /// How the gradients of the parameters are written.
     pub parameters: Write,
+    /// The forward's. With an activation and a residual, [`Role::GradResidual`] is written; without an
+    /// activation the residual's gradient is dy itself.
+    pub fusion: Fusion,
+    /// The forward's.
+    pub rows: RowSource,
+    /// The forward's: the plan stops at [`Plan::exchange`] for the caller to gather each device's
+    /// [`Role::GradientSums`] into [`Role::GradientShards`], (shards, C), on every device.
+    pub shards: Option<NonZero<u32>>,
 }
 
 /// A list of dispatches over named buffers.
@@ -63,49 +111,62 @@ pub struct BackwardOptions {
 pub struct Plan {
     direction: Direction,
     mode: Mode,
-    norm: BcNormDesc,
+    norm: NormDesc,
     tensor: TensorDesc,
     steps: Vec<Step>,
     needs: Vec<Need>,
+    exchange: Option<usize>,
 }
 
 impl Plan {
-    /// Plans y = BCNorm(x): two tensor-sized steps (row_moments, row_affine; 3 transfers), the
-    /// others on tables. In training the running statistics are updated. An empty batch makes an
-    /// empty plan.
+    /// Plans y = activation(norm(x) + residual): two tensor-sized passes (3 transfers; 2 where the
+    /// statistics are known, in eval without a group part), the others on tables. In training the
+    /// running statistics are updated. An empty batch makes an empty plan.
     ///
     /// # Errors
-    /// Those of [`BcNormDesc::validate_for`]; [`Error::Limit`] where the tuning cannot bound a loop
-    /// or a dispatch.
+    /// Those of [`NormDesc::validate_for`]; [`Error::InPlace`] in training; [`Error::Limit`] where the
+    /// tuning cannot bound a loop, a dispatch or a binding.
     pub fn forward(
-        norm: &BcNormDesc,
+        norm: &NormDesc,
         tensor: &TensorDesc,
         mode: Mode,
+        options: ForwardOptions,
         tuning: &Tuning,
     ) -> Result<Plan, Error> {
-        norm.validate_for(tensor, mode)?;
-        let mut builder = Builder::new(norm, tensor, mode, tuning)?;
-        forward::plan(&mut builder)?;
+        validate(norm, tensor, mode, options.shards)?;
+        if options.in_place && mode == Mode::Train {
+            return Err(Error::InPlace);
+        }
+        let mut builder = Builder::new(norm, tensor, mode, options.rows, tuning)?;
+        forward::plan(&mut builder, options)?;
         Ok(builder.finish(Direction::Forward))
     }
 
     /// Plans the gradients of x and of all parameters from x, dy and the tables that the forward
-    /// plan of the same norm, tensor and mode saved: two tensor-sized steps (row_products,
-    /// row_affine_backward; 5 transfers). An empty batch yields parameter gradients of zero.
+    /// plan of the same norm, tensor and mode saved: two tensor-sized passes (5 transfers; with an
+    /// activation and a residual 8). An empty batch yields parameter gradients of zero.
     ///
     /// # Errors
     /// As [`forward`](Self::forward).
     pub fn backward(
-        norm: &BcNormDesc,
+        norm: &NormDesc,
         tensor: &TensorDesc,
         mode: Mode,
         options: BackwardOptions,
         tuning: &Tuning,
     ) -> Result<Plan, Error> {
-        norm.validate_for(tensor, mode)?;
-        let mut builder = Builder::new(norm, tensor, mode, tuning)?;
+        validate(norm, tensor, mode, options.shards)?;
+        let mut builder = Builder::new(norm, tensor, mode, options.rows, tuning)?;
         backward::plan(&mut builder, options)?;
         Ok(builder.finish(Direction::Backward))
+    }
+
+    /// The step before which the caller exchanges tables with other devices, where
+    /// [`ForwardOptions::shards`] (or the backward's) asks for it and the norm has batch statistics:
+    /// record the steps before it, gather, record the rest
+    /// ([`Bound::encode_steps`](crate::gpu::Bound::encode_steps)).
+    pub fn exchange(&self) -> Option<usize> {
+        self.exchange
     }
 
     /// The dispatches, in order.
@@ -141,7 +202,7 @@ impl Plan {
     }
 
     /// The norm it computes.
-    pub fn norm(&self) -> &BcNormDesc {
+    pub fn norm(&self) -> &NormDesc {
         &self.norm
     }
 
@@ -153,22 +214,45 @@ impl Plan {
     /// Bytes of tensor-sized data that the plan moves: 3 transfers forward, 5 backward (6 where dx
     /// is accumulated, and so read).
     pub fn tensor_bytes(&self) -> u64 {
-        let bound = self.steps.iter().flat_map(|step| &step.bindings);
-        let transfers = bound
-            .filter(|role| matches!(role, Role::X | Role::Y | Role::GradY | Role::GradX))
-            .count();
-        let reread = self
-            .steps
-            .iter()
-            .filter(|step| step.spec.accumulate)
-            .count();
-        (transfers + reread) as u64 * self.tensor.bytes()
+        self.steps.iter().map(|step| self.step_bytes(step)).sum()
+    }
+
+    fn step_bytes(&self, step: &Step) -> u64 {
+        let bound = step.spec.bindings().zip(&step.bindings);
+        let transfers = bound.filter(|(_, role)| role.is_tensor()).count();
+        let in_place = step.bindings.contains(&Role::X)
+            && matches!(
+                step.spec.kernel,
+                KernelId::RowAffine | KernelId::ColumnAffine
+            )
+            && !self.needs.iter().any(|need| need.role == Role::Y);
+        let reread = usize::from(step.spec.accumulate) + usize::from(in_place);
+        let bytes = step.window.map_or(self.tensor.bytes(), |window| window.bytes);
+        (transfers + reread) as u64 * bytes
+    }
+}
+
+/// The norm against the tensor. With several devices the others may hold the values that this one
+/// lacks.
+fn validate(
+    norm: &NormDesc,
+    tensor: &TensorDesc,
+    mode: Mode,
+    shards: Option<NonZero<u32>>,
+) -> Result<(), Error> {
+    match norm.validate_for(tensor, mode) {
+        Err(Error::OneValuePerChannel { .. })
+            if shards.is_some() && norm.channel_part(mode) == ChannelPart::Batch =>
+        {
+            Ok(())
+        }
+        result => result,
     }
 }
 
 /// Collects the steps of a plan.
 struct Builder<'a> {
-    norm: &'a BcNormDesc,
+    norm: &'a NormDesc,
     tensor: &'a TensorDesc,
     mode: Mode,
     tuning: &'a Tuning,
@@ -176,18 +260,23 @@ struct Builder<'a> {
     params: Params,
     steps: Vec<Step>,
     needs: Vec<Need>,
+    exchange: Option<usize>,
 }
+
+/// A buffer of a step and its number of entries; `None` for an optional binding that is not there.
+type Slot = Option<(Role, u64)>;
 
 impl<'a> Builder<'a> {
     fn new(
-        norm: &'a BcNormDesc,
+        norm: &'a NormDesc,
         tensor: &'a TensorDesc,
         mode: Mode,
+        rows: RowSource,
         tuning: &'a Tuning,
     ) -> Result<Self, Error> {
-        let geometry = Geometry::new(tensor, tuning)?;
+        let geometry = Geometry::new(norm, tensor, mode, rows, tuning)?;
         Ok(Self {
-            params: geometry::base_params(norm, tensor, mode, &geometry),
+            params: geometry::base_params(norm, mode, &geometry),
             norm,
             tensor,
             mode,
@@ -195,22 +284,116 @@ impl<'a> Builder<'a> {
             geometry,
             steps: Vec::new(),
             needs: Vec::new(),
+            exchange: None,
         })
     }
 
+    /// The role of an optional parameter.
+    fn parameter(&self, there: bool, role: Role, count: u64) -> Slot {
+        there.then_some((role, count))
+    }
+
+    /// Adds a kernel on tables.
+    fn push(
+        &mut self,
+        kernel: KernelId,
+        lanes: u32,
+        params: Params,
+        slots: &[Slot],
+    ) -> Result<(), Error> {
+        let spec = Spec {
+            kernel,
+            workgroup_size: self.tuning.fold_workgroup_size.next_multiple_of(lanes),
+            lanes,
+            dtype: crate::desc::DType::F32,
+            width: 1,
+            aligned: true,
+            accumulate: false,
+            fence: false,
+            activation: Activation::None,
+            absent: 0,
+        };
+        self.push_step(spec, params, slots, None)
+    }
+
+    /// Adds a tensor-sized kernel, in as many windows as it takes. `kernels` are those for channels
+    /// first and last.
+    fn push_tensor(
+        &mut self,
+        kernels: [KernelId; 2],
+        split: Split,
+        activation: Activation,
+        accumulate: bool,
+        slots: &[Slot],
+    ) -> Result<(), Error> {
+        let geometry = &self.geometry;
+        let kernel = kernels[usize::from(geometry.channels_last)];
+        let reduces = kernel.kernel().family == Family::ColumnReduce;
+        let spec = Spec {
+            kernel,
+            workgroup_size: if reduces {
+                self.tuning.column_workgroup_size
+            } else {
+                self.tuning.workgroup_size
+            },
+            lanes: split.lanes,
+            dtype: geometry.dtype,
+            width: split.width,
+            aligned: split.aligned,
+            accumulate,
+            fence: self.tuning.fence,
+            activation,
+            absent: 0,
+        };
+        let columns = geometry.channels.div_ceil(split.width);
+        for window in geometry.windows(&split, self.tuning)? {
+            let params = Params {
+                items: window.items,
+                first_item: window.first_item,
+                first_word: window.first_word,
+                // At most 2^32 words of 2 bytes each, less than that in a binding.
+                num_words: u32::try_from(window.words).unwrap_or(u32::MAX),
+                parts: split.parts,
+                words_per_part: split.words_per_part,
+                columns,
+                ..self.params
+            };
+            self.push_step(spec, params, slots, window.window)?;
+        }
+        Ok(())
+    }
+
     /// Adds a dispatch, and what it needs of its buffers.
-    fn push(&mut self, spec: Spec, params: Params, bindings: &[(Role, u64)]) -> Result<(), Error> {
+    fn push_step(
+        &mut self,
+        spec: Spec,
+        params: Params,
+        slots: &[Slot],
+        window: Option<Window>,
+    ) -> Result<(), Error> {
         let kernel = spec.kernel.kernel();
-        debug_assert_eq!(kernel.bindings.len(), bindings.len(), "{}", kernel.name);
-        for (declared, &(role, count)) in kernel.bindings.iter().zip(bindings) {
-            let bytes = count * declared.element.bytes(spec.width);
+        debug_assert_eq!(kernel.bindings.len(), slots.len(), "{}", kernel.name);
+        let mut spec = spec;
+        let mut bindings = Vec::with_capacity(slots.len());
+        for (index, (declared, slot)) in kernel.bindings.iter().zip(slots).enumerate() {
+            let &Some((role, count)) = slot else {
+                debug_assert!(declared.optional, "{}.{}", kernel.name, declared.name);
+                spec.absent |= 1 << index;
+                continue;
+            };
+            let bytes = match declared.element {
+                Element::Word => self.tensor.buffer_bytes(),
+                element => count * element.bytes(&spec),
+            };
             self.need(role, bytes, declared.access);
+            bindings.push(role);
         }
         let workgroups = geometry::workgroups(&spec, params.items, self.tuning)?;
         self.steps.push(Step {
             spec,
             params,
-            bindings: bindings.iter().map(|&(role, _)| role).collect(),
+            bindings,
+            window,
             workgroups,
         });
         Ok(())
@@ -232,6 +415,11 @@ impl<'a> Builder<'a> {
         }
     }
 
+    /// What comes next reads tables of other devices.
+    fn exchange_here(&mut self) {
+        self.exchange = Some(self.steps.len());
+    }
+
     fn finish(self, direction: Direction) -> Plan {
         Plan {
             direction,
@@ -240,6 +428,7 @@ impl<'a> Builder<'a> {
             tensor: self.tensor.clone(),
             steps: self.steps,
             needs: self.needs,
+            exchange: self.exchange,
         }
     }
 }

@@ -3,7 +3,8 @@
 
 use super::moments::merge_moments;
 use super::precise::{product_rest, reciprocal_std, reciprocal_std_rest};
-use crate::params::{ACCUMULATE, CUMULATIVE, ESTIMATE, Params, TRAINING};
+use crate::params::{ACCUMULATE, CUMULATIVE, ESTIMATE, NO_CHANNEL_PART, PER_CHANNEL};
+use crate::params::{Params, SUMS, TRAINING};
 use crate::tables::{Channel, GradientPair, Moments};
 
 /// Counts the batch.
@@ -11,87 +12,119 @@ pub fn batch_count(num_batches_tracked: &mut [u32]) {
     num_batches_tracked[0] = num_batches_tracked[0].saturating_add(1);
 }
 
-/// `bn.running_mean` and `bn.running_var`, (C) each.
+/// `running_mean` and `running_var`, (C) each.
 #[derive(Debug)]
 pub struct RunningStatistics<'a> {
-    /// `bn.running_mean`.
+    /// `running_mean`.
     pub mean: &'a mut [f32],
-    /// `bn.running_var`.
+    /// `running_var`.
     pub var: &'a mut [f32],
 }
 
-/// Statistics in force of every channel; in training the running ones are updated.
+/// Mean (pivot and offset) and variance in force, and how many values the gradient flows to.
+type InForce = (f32, f32, f32, u32);
+
+/// Statistics in force of every channel; in training the running ones, if there are any, are updated.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one for each binding of the kernel"
+)]
 pub fn channel_fold(
     params: &Params,
     channel_parts: &[Moments],
-    bn_weight: &[f32],
-    bn_bias: &[f32],
-    num_batches_tracked: u32,
-    running: RunningStatistics,
+    bn_weight: Option<&[f32]>,
+    bn_bias: Option<&[f32]>,
+    weight: Option<&[f32]>,
+    num_batches_tracked: Option<u32>,
+    mut running: Option<RunningStatistics>,
     channels: &mut [Channel],
 ) {
-    let columns = params.columns as usize;
     for (c, channel) in channels.iter_mut().enumerate() {
-        let entries = (0..params.entries as usize).map(|i| channel_parts[i * columns + c]);
-        let mut batch = entries.clone().fold(Moments::default(), merge_moments);
-        // A second look from the mean just found: what is left of it, and the spread about it.
-        let (mut left, mut spread) = (0.0, 0.0);
-        for part in entries {
-            let delta = (part.pivot - batch.pivot) + (part.offset - batch.offset);
-            let count = part.count as f32;
-            left += count * delta;
-            spread += part.m2 + count * (delta * delta);
-        }
-        batch.offset += left / (batch.count as f32).max(1.0);
-        batch.m2 = spread;
-        let (mean, var) = (&mut running.mean[c], &mut running.var[c]);
-        let (pivot, offset, variance) = if params.flags & TRAINING == 0 {
-            (*mean, 0.0, *var)
-        } else if params.flags & ESTIMATE != 0 {
-            estimated_statistics(params, batch, mean, var)
-        } else {
-            batch_statistics(params, batch, num_batches_tracked, mean, var)
+        let batch = merged(params, channel_parts, c);
+        let group_weight = match weight {
+            Some(weight) if params.flags & PER_CHANNEL != 0 => weight[c],
+            _ => 1.0,
         };
+        if params.flags & NO_CHANNEL_PART != 0 {
+            // z = 1 (x - 0) + 0.
+            *channel = Channel {
+                rstd: 1.0,
+                scale: 1.0,
+                weight: group_weight,
+                ..Channel::default()
+            };
+            continue;
+        }
+        let state = running
+            .as_mut()
+            .map(|running| (&mut running.mean[c], &mut running.var[c]));
+        let (pivot, offset, variance, count) =
+            if params.flags & TRAINING != 0 && params.flags & ESTIMATE == 0 {
+                batch_statistics(params, batch, num_batches_tracked, state)
+            } else {
+                // The planner binds them then.
+                let Some((mean, var)) = state else { return };
+                if params.flags & TRAINING == 0 || batch.count == 0 {
+                    (*mean, 0.0, *var, 0)
+                } else {
+                    estimated_statistics(params, batch, mean, var)
+                }
+            };
         let v = variance + params.channel_eps;
         let rstd = reciprocal_std(v);
-        let weight = bn_weight[c];
-        let scale = weight * rstd;
+        let w = bn_weight.map_or(1.0, |weight| weight[c]);
+        let scale = w * rstd;
         *channel = Channel {
             mean_pivot: pivot,
             mean_offset: offset,
             rstd,
             scale,
-            scale_low: product_rest(weight, rstd, scale) + weight * reciprocal_std_rest(v, rstd),
-            bias: bn_bias[c],
-            _pad: [0.0; 2],
+            scale_low: product_rest(w, rstd, scale) + w * reciprocal_std_rest(v, rstd),
+            bias: bn_bias.map_or(0.0, |bias| bias[c]),
+            weight: group_weight,
+            count,
         };
     }
 }
 
+fn merged(params: &Params, channel_parts: &[Moments], c: usize) -> Moments {
+    let columns = params.columns as usize;
+    let entries = (0..params.entries as usize).map(|i| channel_parts[i * columns + c]);
+    let mut batch = entries.clone().fold(Moments::default(), merge_moments);
+    // A second look from the mean just found: what is left of it, and the spread about it.
+    let (mut left, mut spread) = (0.0, 0.0);
+    for part in entries {
+        let delta = (part.pivot - batch.pivot) + (part.offset - batch.offset);
+        let count = part.count as f32;
+        left += count * delta;
+        spread += part.m2 + count * (delta * delta);
+    }
+    batch.offset += left / (batch.count as f32).max(1.0);
+    batch.m2 = spread;
+    batch
+}
+
+/// A batch of no values leaves the running statistics as they are.
 fn batch_statistics(
     params: &Params,
     batch: Moments,
-    num_batches_tracked: u32,
-    mean: &mut f32,
-    var: &mut f32,
-) -> (f32, f32, f32) {
-    let momentum = if params.flags & CUMULATIVE != 0 {
-        1.0 / num_batches_tracked as f32
-    } else {
-        params.momentum
-    };
-    let unbiased = batch.m2 / (batch.count - 1) as f32;
-    *mean = (1.0 - momentum) * *mean + (momentum * batch.pivot + momentum * batch.offset);
-    *var = (1.0 - momentum) * *var + momentum * unbiased;
-    (batch.pivot, batch.offset, batch.m2 / batch.count as f32)
+    num_batches_tracked: Option<u32>,
+    running: Option<(&mut f32, &mut f32)>,
+) -> InForce {
+    if let (Some((mean, var)), 1..) = (running, batch.count) {
+        let momentum = match num_batches_tracked {
+            Some(count) if params.flags & CUMULATIVE != 0 => 1.0 / count as f32,
+            _ => params.momentum,
+        };
+        let unbiased = batch.m2 / (batch.count - 1) as f32;
+        *mean = (1.0 - momentum) * *mean + (momentum * batch.pivot + momentum * batch.offset);
+        *var = (1.0 - momentum) * *var + momentum * unbiased;
+    }
+    let variance = batch.m2 / batch.count as f32;
+    (batch.pivot, batch.offset, variance, batch.count)
 }
 
-fn estimated_statistics(
-    params: &Params,
-    batch: Moments,
-    mean: &mut f32,
-    var: &mut f32,
-) -> (f32, f32, f32) {
+fn estimated_statistics(params: &Params, batch: Moments, mean: &mut f32, var: &mut f32) -> InForce {
     let speed = params.momentum;
     let delta = (batch.pivot - *mean) + batch.offset;
     let second_moment = batch.m2 / batch.count as f32 + delta * delta;
@@ -103,38 +136,40 @@ fn estimated_statistics(
     };
     *mean = pivot + offset;
     *var = variance;
-    (pivot, offset, variance)
+    (pivot, offset, variance, 0)
 }
 
-/// Gradients of the parameters.
-#[derive(Debug)]
+/// Gradients of the parameters, those that are wanted.
+#[derive(Debug, Default)]
 pub struct ParameterGradients<'a> {
-    /// Of `bn.weight`, (C).
-    pub bn_weight: &'a mut [f32],
-    /// Of `bn.bias`, (C).
-    pub bn_bias: &'a mut [f32],
-    /// Of `weight`, (G).
-    pub weight: &'a mut [f32],
-    /// Of `bias`, (G).
-    pub bias: &'a mut [f32],
+    /// Of the channel part's weight, (C).
+    pub bn_weight: Option<&'a mut [f32]>,
+    /// Of the channel part's bias, (C).
+    pub bn_bias: Option<&'a mut [f32]>,
+    /// Of the group part's weight, (G) or (C).
+    pub weight: Option<&'a mut [f32]>,
+    /// Of the group part's bias, (G) or (C).
+    pub bias: Option<&'a mut [f32]>,
 }
 
-/// Parameter gradients, and what the channel part subtracts from the gradient of its output.
+/// Parameter gradients, and what the channel part subtracts from the gradient of its output: means, or
+/// sums for an exchange with other devices.
 pub fn channel_fold_backward(
     params: &Params,
     gradient_parts: &[GradientPair],
-    gradients: ParameterGradients,
-    channel_gradients: &mut [GradientPair],
+    channels: Option<&[Channel]>,
+    mut gradients: ParameterGradients,
+    mut channel_gradients: Option<&mut [GradientPair]>,
 ) {
-    let (columns, channels) = (params.columns as usize, params.num_channels as usize);
-    let count = (params.num_samples as f32 * params.row_len as f32).max(1.0);
-    let flows = params.flags & TRAINING != 0 && params.flags & ESTIMATE == 0;
-    let put = |gradient: &mut f32, value: f32| {
-        *gradient = if params.flags & ACCUMULATE != 0 {
-            *gradient + value
-        } else {
-            value
-        };
+    let (columns, first_affine) = (params.columns as usize, params.channel_columns as usize);
+    let put = |gradient: &mut Option<&mut [f32]>, index: usize, value: f32| {
+        if let Some(gradient) = gradient {
+            gradient[index] = if params.flags & ACCUMULATE != 0 {
+                value + gradient[index]
+            } else {
+                value
+            };
+        }
     };
     for column in 0..columns {
         let mut pair = GradientPair::default();
@@ -142,20 +177,23 @@ pub fn channel_fold_backward(
             pair.bias += gradient_parts[i * columns + column].bias;
             pair.weight += gradient_parts[i * columns + column].weight;
         }
-        if column < channels {
-            channel_gradients[column] = if flows {
-                GradientPair {
+        if column < first_affine {
+            if let Some(channel_gradients) = &mut channel_gradients {
+                let count = match channels {
+                    Some(channels) if params.flags & SUMS == 0 => channels[column].count,
+                    _ => 1,
+                };
+                let count = (count as f32).max(1.0);
+                channel_gradients[column] = GradientPair {
                     bias: pair.bias / count,
                     weight: pair.weight / count,
-                }
-            } else {
-                GradientPair::default()
-            };
-            put(&mut gradients.bn_bias[column], pair.bias);
-            put(&mut gradients.bn_weight[column], pair.weight);
+                };
+            }
+            put(&mut gradients.bn_bias, column, pair.bias);
+            put(&mut gradients.bn_weight, column, pair.weight);
         } else {
-            put(&mut gradients.bias[column - channels], pair.bias);
-            put(&mut gradients.weight[column - channels], pair.weight);
+            put(&mut gradients.bias, column - first_affine, pair.bias);
+            put(&mut gradients.weight, column - first_affine, pair.weight);
         }
     }
 }

@@ -2,30 +2,36 @@
 //! `shaders/row_coefficients_backward.wgsl`.
 
 use super::moments::merge_moments;
-use super::precise::{above_group_mean, reciprocal_std, row_shift, x_above_mean};
-use crate::params::Params;
-use crate::tables::{Affine, AffineBackward, Channel, GradientPair, Group, Moments, Products};
+use super::precise::{above_group_mean, degrees_of_freedom, product_rest, reciprocal_std};
+use super::precise::{row_mean, x_above_mean};
+use crate::params::{PER_CHANNEL, Params};
+use crate::tables::{Affine, AffineBackward, Channel, GradientPair, Group, Moments};
+use crate::tables::{Products, RowGradient};
 
 /// Statistics of every (sample, group), and the affine map of every row.
 pub fn group_fold(
     params: &Params,
     rows: &[Moments],
     channels: &[Channel],
-    weight: &[f32],
-    bias: &[f32],
+    weight: Option<&[f32]>,
+    bias: Option<&[f32]>,
     groups: &mut [Group],
     coefficients: &mut [Affine],
 ) {
     let size = (params.num_channels / params.num_groups) as usize;
+    let per_channel = params.flags & PER_CHANNEL != 0;
     let tables = rows.chunks(size).zip(coefficients.chunks_mut(size));
     for (item, (group, (rows, coefficients))) in groups.iter_mut().zip(tables).enumerate() {
         let g = item % params.num_groups as usize;
         let channels = &channels[g * size..][..size];
-        let moments = rows.iter().zip(channels).map(|(row, channel)| Moments {
-            count: row.count,
-            pivot: channel.bias,
-            offset: row_shift(row, channel).0,
-            m2: 0.0,
+        let moments = rows.iter().zip(channels).map(|(row, channel)| {
+            let mean = row_mean(params, row, channel);
+            Moments {
+                count: row.count,
+                pivot: mean.pivot,
+                offset: mean.offset,
+                m2: 0.0,
+            }
         });
         let moments = moments.fold(Moments::default(), merge_moments);
         *group = Group {
@@ -35,52 +41,86 @@ pub fn group_fold(
         };
         // Two more looks from the mean just found: what is left of it, then the spread about it.
         let (mut left, mut spread) = (0.0, 0.0);
-        let first = above_group_mean(&rows[0], &channels[0], group);
+        let first = above_group_mean(params, &rows[0], &channels[0], group);
         for (row, channel) in rows.iter().zip(channels) {
-            left += row.count as f32 * (above_group_mean(row, channel, group) - first);
+            left += row.count as f32 * (above_group_mean(params, row, channel, group) - first);
         }
         let count = moments.count as f32;
         group.mean_rest = first + left / count;
         for (row, channel) in rows.iter().zip(channels) {
-            let above = above_group_mean(row, channel, group);
+            let above = above_group_mean(params, row, channel, group);
             spread += channel.scale * channel.scale * row.m2 + row.count as f32 * (above * above);
         }
-        group.rstd = reciprocal_std(spread / count + params.eps);
-        group.weight = weight[g];
-        let scale = group.weight * group.rstd;
-        for ((row, channel), out) in rows.iter().zip(channels).zip(coefficients) {
-            let above = above_group_mean(row, channel, group);
+        let variance = spread / degrees_of_freedom(params, count);
+        group.rstd = reciprocal_std(variance + params.eps);
+        group.weight = match weight {
+            Some(weight) if !per_channel => weight[g],
+            _ => 1.0,
+        };
+        let entries = rows.iter().zip(channels).zip(coefficients);
+        for (i, ((row, channel), out)) in entries.enumerate() {
+            let above = above_group_mean(params, row, channel, group);
+            // One of the two weights is 1.
+            let scale = (group.weight * channel.weight) * group.rstd;
+            let affine = if per_channel { g * size + i } else { g };
             *out = Affine {
                 pivot: row.pivot,
                 offset: row.offset,
                 scale: scale * channel.scale,
-                shift: scale * above + bias[g],
+                shift: scale * above + bias.map_or(0.0, |bias| bias[affine]),
             };
         }
     }
 }
 
-/// Terms of all parameter gradients, per sample: (C) pairs of the rows, then (G) of the groups.
+/// The same of w dy, where the group part's weight w is per channel.
+fn weighted(params: &Params, entry: &Products, channel: &Channel) -> Products {
+    if params.flags & PER_CHANNEL == 0 {
+        return *entry;
+    }
+    let w = channel.weight;
+    let pivot = w * entry.pivot;
+    Products {
+        pivot,
+        offset: product_rest(w, entry.pivot, pivot) + w * entry.offset,
+        product: w * entry.product,
+        ..*entry
+    }
+}
+
+/// What the group part makes of dy, row by row, and terms of all parameter gradients, per sample: those
+/// of the channel part's columns, then those of weight and bias.
 pub fn group_fold_backward(
     params: &Params,
     rows: &[Moments],
     products: &[Products],
     channels: &[Channel],
     groups: &[Group],
-    gradient_terms: &mut [GradientPair],
+    mut gradient_terms: Option<&mut [GradientPair]>,
+    row_gradients: &mut [RowGradient],
 ) {
     let size = (params.num_channels / params.num_groups) as usize;
     let len = params.row_len as f32;
     let group_len = size as f32 * len;
+    let (columns, first_affine) = (params.columns as usize, params.channel_columns as usize);
+    let per_channel = params.flags & PER_CHANNEL != 0;
     for (item, group) in groups.iter().enumerate() {
         let g = item % params.num_groups as usize;
         let sample = item / params.num_groups as usize;
-        let terms = &mut gradient_terms[sample * params.columns as usize..];
-        let channels = &channels[g * size..][..size];
+        let first_channel = g * size;
+        let channels = &channels[first_channel..][..size];
         let products = &products[item * size..][..size];
         let rows = &rows[item * size..][..size];
+        let row_gradients = &mut row_gradients[item * size..][..size];
+        let entries = || {
+            let rows = rows.iter().zip(channels).zip(products);
+            rows.map(|((row, channel), entry)| {
+                let above = above_group_mean(params, row, channel, group);
+                (row, channel, weighted(params, entry, channel), above)
+            })
+        };
 
-        let mean = products.iter().map(|entry| Moments {
+        let mean = entries().map(|(_, _, entry, _)| Moments {
             count: params.row_len,
             pivot: entry.pivot,
             offset: entry.offset,
@@ -89,21 +129,17 @@ pub fn group_fold_backward(
         let mean = mean.fold(Moments::default(), merge_moments);
         let grad_above =
             |entry: &Products| (entry.pivot - mean.pivot) + (entry.offset - mean.offset);
-        let above = |row: &Moments, channel: &Channel| above_group_mean(row, channel, group);
-        let entries = || rows.iter().zip(channels).zip(products);
 
         // Project z less its mean out of dy, twice.
         let (mut product, mut spread) = (0.0, 0.0);
-        for ((row, channel), entry) in entries() {
-            let above = above(row, channel);
-            product += channel.scale * entry.product + (len * grad_above(entry)) * above;
+        for (row, channel, entry, above) in entries() {
+            product += channel.scale * entry.product + (len * grad_above(&entry)) * above;
             spread += channel.scale * channel.scale * row.m2 + len * (above * above);
         }
         let c = ratio(product, spread);
         let (mut left, mut product_left) = (0.0, 0.0);
-        for ((row, channel), entry) in entries() {
-            let above = above(row, channel);
-            let rest = grad_above(entry) - c * above;
+        for (row, channel, entry, above) in entries() {
+            let rest = grad_above(&entry) - c * above;
             let inner = entry.product - c * (channel.scale * row.m2);
             left += len * rest;
             product_left += channel.scale * inner + (len * rest) * above;
@@ -111,24 +147,52 @@ pub fn group_fold_backward(
         let shift = left / group_len;
         let c_left = ratio(product_left, spread);
 
-        terms[params.num_channels as usize + g] = GradientPair {
-            bias: group_len * mean.pivot + group_len * mean.offset,
-            weight: group.rstd * product,
-        };
-        let variance = spread / group_len;
+        let mut terms = gradient_terms
+            .as_mut()
+            .map(|terms| &mut terms[sample * columns..][..columns]);
+        let h = group.rstd * product;
+        if let Some(terms) = &mut terms
+            && first_affine != columns
+            && !per_channel
+        {
+            terms[first_affine + g] = GradientPair {
+                bias: group_len * mean.pivot + group_len * mean.offset,
+                weight: h,
+            };
+        }
+        let freedom = degrees_of_freedom(params, group_len);
+        let variance = spread / freedom;
         let kept = (c + c_left) * ratio(params.eps, variance + params.eps);
         let scale = group.rstd * group.weight;
-        for (((row, channel), entry), term) in entries().zip(&mut terms[g * size..]) {
-            let above = above(row, channel);
-            let m2 = channel.scale * row.m2;
-            let rest = (grad_above(entry) - c * above) - (shift + c_left * above);
-            let inner = (entry.product - c * m2) - c_left * m2;
-            let t1 = scale * len * (rest + kept * above);
-            let t2 = scale * (inner + kept * m2);
-            *term = GradientPair {
-                bias: t1,
-                weight: channel.rstd * (t2 + x_above_mean(row, channel) * t1),
+        let k = group.weight * h / freedom;
+        for (i, (row, channel, entry, above)) in entries().enumerate() {
+            let rest = (grad_above(&entry) - c * above) - (shift + c_left * above);
+            let dz_mean = scale * (rest + kept * above);
+            row_gradients[i] = RowGradient {
+                grad_scale: scale * channel.weight,
+                x_scale: -(group.rstd * group.rstd * k * channel.scale),
+                mean: dz_mean,
             };
+            let Some(terms) = &mut terms else { continue };
+            if first_affine != 0 {
+                let m2 = channel.scale * row.m2;
+                let inner = (entry.product - c * m2) - c_left * m2;
+                let t1 = len * dz_mean;
+                let t2 = scale * (inner + kept * m2);
+                terms[first_channel + i] = GradientPair {
+                    bias: t1,
+                    weight: channel.rstd * (t2 + x_above_mean(row, channel) * t1),
+                };
+            }
+            if first_affine != columns && per_channel {
+                // Of dy itself.
+                let plain = &products[i];
+                let sum = len * plain.pivot + len * plain.offset;
+                terms[first_affine + first_channel + i] = GradientPair {
+                    bias: sum,
+                    weight: group.rstd * (channel.scale * plain.product + above * sum),
+                };
+            }
         }
     }
 }
@@ -139,44 +203,43 @@ fn ratio(a: f32, b: f32) -> f32 {
 }
 
 /// The map of every row from (dy, x) to dx.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "one for each binding of the kernel"
-)]
 pub fn row_coefficients_backward(
     params: &Params,
     rows: &[Moments],
     products: &[Products],
     channels: &[Channel],
-    groups: &[Group],
-    gradient_terms: &[GradientPair],
-    channel_gradients: &[GradientPair],
+    row_gradients: &[RowGradient],
+    channel_gradients: Option<&[GradientPair]>,
     coefficients_backward: &mut [AffineBackward],
 ) {
     let num_channels = params.num_channels as usize;
-    let size = num_channels / params.num_groups as usize;
-    let len = params.row_len as f32;
     for (item, out) in coefficients_backward.iter_mut().enumerate() {
-        let (sample, c) = (item / num_channels, item % num_channels);
-        let g = c / size;
+        let c = item % num_channels;
         let (row, entry) = (&rows[item], &products[item]);
-        let (channel, means) = (&channels[c], &channel_gradients[c]);
-        let group = &groups[sample * params.num_groups as usize + g];
-        let terms = &gradient_terms[sample * params.columns as usize..];
-        let t1 = terms[c].bias;
-        let h = terms[num_channels + g].weight;
-        let k = group.weight * h / (size as f32 * len);
-        let x_scale = -channel.scale
-            * (group.rstd * group.rstd * k * channel.scale + means.weight * channel.rstd);
-        let grad_scale = channel.scale * group.rstd * group.weight;
-        let shift = channel.scale
-            * ((t1 / len - means.bias) - means.weight * channel.rstd * x_above_mean(row, channel));
+        let (channel, gradient) = (&channels[c], &row_gradients[item]);
+        // Neither a group part (it has no groups then) nor a gradient through the statistics: dx is
+        // scale dy, and a NaN in dy stays where it is.
+        if params.num_groups == 0 && channel_gradients.is_none() {
+            *out = AffineBackward {
+                x_pivot: row.pivot,
+                grad_scale: channel.scale,
+                ..AffineBackward::default()
+            };
+            continue;
+        }
+        let (mut x_share, mut above) = (gradient.x_scale, gradient.mean);
+        if let Some(means) = channel_gradients.map(|means| &means[c]) {
+            x_share -= means.weight * channel.rstd;
+            above = (above - means.bias) - means.weight * channel.rstd * x_above_mean(row, channel);
+        }
+        let grad_scale = channel.scale * gradient.grad_scale;
+        let x_scale = channel.scale * x_share;
         *out = AffineBackward {
             x_pivot: row.pivot,
             x_scale,
             grad_pivot: entry.pivot,
             grad_scale,
-            shift: shift - (grad_scale * entry.offset + x_scale * row.offset),
+            shift: channel.scale * above - (grad_scale * entry.offset + x_scale * row.offset),
         };
     }
 }

@@ -2,26 +2,42 @@
 //! with the same work items and the same formulas in f32, for readers and for stage-by-stage tests.
 //!
 //! A mirror has no lanes: one loop does what LANES invocations share on a GPU, so results agree to
-//! rounding, not to the bit. Work items that write disjoint ranges run on several threads.
+//! rounding, not to the bit. Work items that write disjoint ranges run on several threads. Tensors are
+//! given whole, as slices of their storage type ([`Element`]), also where a step works on a window.
 
+mod activation;
 mod channel_fold;
+mod column;
+mod column_affine;
+mod column_moments;
+mod column_products;
+mod element;
 mod group_fold;
 mod moments;
 mod parallel;
 mod precise;
 mod row_affine;
+mod row_coefficients;
 mod row_fold;
 mod row_moments;
 mod row_products;
+mod running_fold;
 mod sample_fold;
 mod span;
 
+pub use activation::Recompute;
 pub use channel_fold::{ParameterGradients, channel_fold_backward};
 pub use channel_fold::{RunningStatistics, batch_count, channel_fold};
+pub use column_affine::{column_affine, column_affine_backward};
+pub use column_moments::column_moments;
+pub use column_products::column_products;
+pub use element::Element;
 pub use group_fold::{group_fold, group_fold_backward, row_coefficients_backward};
 pub use moments::{merge_moments, merge_products};
 pub use row_affine::{row_affine, row_affine_backward};
+pub use row_coefficients::{row_coefficients, row_terms_backward};
 pub use row_fold::{row_fold, row_fold_backward};
 pub use row_moments::row_moments;
 pub use row_products::row_products;
+pub use running_fold::running_fold;
 pub use sample_fold::{sample_fold, sample_fold_backward};

@@ -3,31 +3,58 @@
 use std::num::NonZero;
 use std::ops::Range;
 
-/// Runs `work(items, output)` over `0..items` in contiguous ranges, one a thread. `cut(i)` says
-/// where in `output` item i begins (`cut(items)` is its end); it must not decrease.
-pub(super) fn for_ranges<T: Send>(
-    threads: NonZero<usize>,
-    items: usize,
-    output: &mut [T],
-    cut: impl Fn(usize) -> usize,
-    work: impl Fn(Range<usize>, &mut [T]) + Sync,
-) {
-    let threads = threads.get().min(items.max(1));
-    if threads == 1 {
-        return work(0..items, output);
+/// Output that threads share: slices, or several of them that are cut at the same places.
+pub(super) trait Output: Send + Sized {
+    /// What is before the place, and what is from there on.
+    fn cut(self, at: usize) -> (Self, Self);
+}
+
+impl<T: Send> Output for &mut [T] {
+    fn cut(self, at: usize) -> (Self, Self) {
+        self.split_at_mut(at)
     }
+}
+
+impl<T: Output> Output for Option<T> {
+    fn cut(self, at: usize) -> (Self, Self) {
+        self.map(|output| output.cut(at)).unzip()
+    }
+}
+
+impl<A: Output, B: Output> Output for (A, B) {
+    fn cut(self, at: usize) -> (Self, Self) {
+        let ((a, a_rest), (b, b_rest)) = (self.0.cut(at), self.1.cut(at));
+        ((a, b), (a_rest, b_rest))
+    }
+}
+
+/// Runs `work(items, output)` over `items` in contiguous ranges, one a thread, each with its part of
+/// the output. `cut(i)` says where in `output` item i begins (`cut(items.end)` is the last one's end); it
+/// must not decrease.
+pub(super) fn for_ranges<O: Output>(
+    threads: NonZero<usize>,
+    items: Range<usize>,
+    output: O,
+    cut: impl Fn(usize) -> usize,
+    work: impl Fn(Range<usize>, O) + Sync,
+) {
+    let threads = threads.get().min(items.len().max(1));
+    let mut done = cut(items.start);
+    let (_, mut rest) = output.cut(done);
     std::thread::scope(|scope| {
         let work = &work;
-        let mut rest = output;
-        let mut done = cut(0);
-        rest = &mut rest[done..];
         for thread in 0..threads {
-            let range = items * thread / threads..items * (thread + 1) / threads;
+            let begin = |thread: usize| items.start + items.len() * thread / threads;
+            let range = begin(thread)..begin(thread + 1);
             let end = cut(range.end);
-            let (mine, others) = rest.split_at_mut(end - done);
+            let (mine, others) = rest.cut(end - done);
             rest = others;
             done = end;
-            scope.spawn(move || work(range, mine));
+            if thread + 1 < threads {
+                scope.spawn(move || work(range, mine));
+            } else {
+                work(range, mine);
+            }
         }
     });
 }

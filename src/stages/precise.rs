@@ -1,6 +1,7 @@
 //! Twin of `shaders/parts/precise.wgsl`. What the kernels do with split products, the mirror does in
 //! f64 where it is one rounding, and with the products' exact f64 value.
 
+use crate::params::{NO_CHANNEL_PART, Params, UNBIASED};
 use crate::tables::{Channel, Group, Moments};
 
 /// 1 / sqrt(v) rounded once; 0 where v is exactly 0, NaN where it overflowed.
@@ -37,16 +38,50 @@ pub(super) fn x_above_mean(row: &Moments, channel: &Channel) -> f32 {
     (row.pivot - channel.mean_pivot) + (row.offset - channel.mean_offset)
 }
 
-/// Mean of z over a row, less the channel's bias: rounded, and what the rounding left.
-pub(super) fn row_shift(row: &Moments, channel: &Channel) -> (f32, f32) {
+/// Mean of z, what the group part normalizes, over a row: pivot + offset + what rounding left of them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RowMean {
+    pub pivot: f32,
+    pub offset: f32,
+    pub rest: f32,
+}
+
+/// Without a channel part z is x, and the row's own pair is its mean. With one, the channel's bias is
+/// the pivot, so that a large bias costs nothing.
+pub(super) fn row_mean(params: &Params, row: &Moments, channel: &Channel) -> RowMean {
+    if params.flags & NO_CHANNEL_PART != 0 {
+        return RowMean {
+            pivot: row.pivot,
+            offset: row.offset,
+            rest: 0.0,
+        };
+    }
     let above = x_above_mean(row, channel);
     let shift = channel.scale * above;
-    let low = product_rest(channel.scale, above, shift) + channel.scale_low * above;
-    (shift, low)
+    RowMean {
+        pivot: channel.bias,
+        offset: shift,
+        rest: product_rest(channel.scale, above, shift) + channel.scale_low * above,
+    }
 }
 
 /// Mean of z over a row, less the group's mean.
-pub(super) fn above_group_mean(row: &Moments, channel: &Channel, group: &Group) -> f32 {
-    let (shift, low) = row_shift(row, channel);
-    ((channel.bias - group.mean_pivot) + (shift - group.mean_offset)) + (low - group.mean_rest)
+pub(super) fn above_group_mean(
+    params: &Params,
+    row: &Moments,
+    channel: &Channel,
+    group: &Group,
+) -> f32 {
+    let mean = row_mean(params, row, channel);
+    let high = (mean.pivot - group.mean_pivot) + (mean.offset - group.mean_offset);
+    high + (mean.rest - group.mean_rest)
+}
+
+/// What the spread of `count` values is divided by to make the group part's variance.
+pub(super) fn degrees_of_freedom(params: &Params, count: f32) -> f32 {
+    if params.flags & UNBIASED != 0 {
+        count - 1.0
+    } else {
+        count
+    }
 }

@@ -1,62 +1,108 @@
 //! Mirrors of `shaders/row_affine.wgsl` and `shaders/row_affine_backward.wgsl`.
 
+use super::activation::{Recompute, activate, normalized};
+use super::element::Element;
 use super::parallel::for_ranges;
+use super::span::{BLOCK, map_begin, row_blocks};
+use crate::desc::Activation;
 use crate::params::Params;
 use crate::tables::{Affine, AffineBackward};
 use std::num::NonZero;
 
-/// y = ((x - pivot) - offset) * scale + shift, row by row. (A mirror need not split rows: each
-/// element is computed alone.)
-pub fn row_affine(
+/// y = activation(norm(x) + residual), norm(x) = ((x - pivot) - offset) * scale + shift row by row.
+/// Without x, it is in y. `width` is the step's: it says which elements are a window's.
+#[allow(clippy::too_many_arguments)] // The kernel's bindings.
+pub fn row_affine<T: Element>(
     threads: NonZero<usize>,
     params: &Params,
-    x: &[f32],
+    width: u32,
+    activation: Activation,
+    x: Option<&[T]>,
     coefficients: &[Affine],
-    y: &mut [f32],
+    residual: Option<&[T]>,
+    y: &mut [T],
 ) {
-    let len = params.row_len as usize;
+    let (first, elements) = (params.first_item as usize, y.len());
+    let begin = |item: usize| map_begin(params, width, first + item).min(elements);
     for_ranges(
         threads,
-        coefficients.len(),
+        0..params.items as usize,
         y,
-        |row| row * len,
-        |range, y| {
-            let x = x[range.start * len..].chunks(len);
-            for ((a, x), y) in coefficients[range].iter().zip(x).zip(y.chunks_mut(len)) {
-                for (y, x) in y.iter_mut().zip(x) {
-                    *y = ((x - a.pivot) - a.offset) * a.scale + a.shift;
+        begin,
+        |range, y: &mut [T]| {
+            let begin = begin(range.start);
+            let mut t = [0.0; BLOCK];
+            for (row, block) in row_blocks(params.row_len as usize, begin..begin + y.len()) {
+                let y = &mut y[block.start - begin..block.end - begin];
+                let t = &mut t[..y.len()];
+                let x = x.map_or(&*y, |x| &x[block.clone()]);
+                for (t, x) in t.iter_mut().zip(x) {
+                    *t = normalized(x.to_f32(), &coefficients[row]);
+                }
+                if let Some(residual) = residual {
+                    for (t, r) in t.iter_mut().zip(&residual[block]) {
+                        *t += r.to_f32();
+                    }
+                }
+                for (y, t) in y.iter_mut().zip(t) {
+                    *y = T::from_f32(activate(*t, activation));
                 }
             }
         },
     );
 }
 
-/// dx from dy and x, row by row; added to what is there where `accumulate`.
-pub fn row_affine_backward(
+/// dx from dy and x, row by row, added to what is there where `accumulate`; with `recompute`, dy is what
+/// comes out of the activation backward, and the residual's gradient. `width` as with [`row_affine`].
+#[allow(clippy::too_many_arguments)] // The kernel's bindings.
+pub fn row_affine_backward<T: Element>(
     threads: NonZero<usize>,
     params: &Params,
+    width: u32,
     accumulate: bool,
-    x: &[f32],
-    grad_y: &[f32],
+    x: &[T],
+    grad_y: &[T],
     coefficients_backward: &[AffineBackward],
-    grad_x: &mut [f32],
+    recompute: Option<Recompute<T>>,
+    grad_x: &mut [T],
+    grad_residual: Option<&mut [T]>,
 ) {
-    let len = params.row_len as usize;
-    let rows = coefficients_backward.len();
+    let (first, elements) = (params.first_item as usize, grad_x.len());
+    let begin = |item: usize| map_begin(params, width, first + item).min(elements);
     for_ranges(
         threads,
-        rows,
-        grad_x,
-        |row| row * len,
-        |range, grad_x| {
-            let x = x[range.start * len..].chunks(len);
-            let grad_y = grad_y[range.start * len..].chunks(len);
-            let rows = coefficients_backward[range].iter().zip(x.zip(grad_y));
-            for ((a, (x, grad_y)), grad_x) in rows.zip(grad_x.chunks_mut(len)) {
-                for ((out, x), dy) in grad_x.iter_mut().zip(x).zip(grad_y) {
-                    let (v, u) = (dy - a.grad_pivot, x - a.x_pivot);
+        0..params.items as usize,
+        (grad_x, grad_residual),
+        begin,
+        |range, (grad_x, mut grad_residual): (&mut [T], Option<&mut [T]>)| {
+            let begin = begin(range.start);
+            let (mut u, mut v) = ([0.0; BLOCK], [0.0; BLOCK]);
+            for (row, block) in row_blocks(params.row_len as usize, begin..begin + grad_x.len()) {
+                let a = &coefficients_backward[row];
+                let (u, v) = (&mut u[..block.len()], &mut v[..block.len()]);
+                for (u, x) in u.iter_mut().zip(&x[block.clone()]) {
+                    *u = x.to_f32();
+                }
+                for (v, dy) in v.iter_mut().zip(&grad_y[block.clone()]) {
+                    *v = dy.to_f32();
+                }
+                if let Some(recompute) = &recompute {
+                    recompute.backward(row, block.start, u, v);
+                }
+                let mine = block.start - begin..block.end - begin;
+                if let Some(grad_residual) = &mut grad_residual {
+                    for (out, dy) in grad_residual[mine.clone()].iter_mut().zip(&*v) {
+                        *out = T::from_f32(*dy);
+                    }
+                }
+                for ((out, x), dy) in grad_x[mine].iter_mut().zip(u).zip(v) {
+                    let (v, u) = (*dy - a.grad_pivot, *x - a.x_pivot);
                     let value = (v * a.grad_scale + u * a.x_scale) + a.shift;
-                    *out = if accumulate { *out + value } else { value };
+                    *out = T::from_f32(if accumulate {
+                        out.to_f32() + value
+                    } else {
+                        value
+                    });
                 }
             }
         },

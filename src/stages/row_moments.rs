@@ -1,5 +1,6 @@
 //! Mirror of `shaders/row_moments.wgsl`.
 
+use super::element::Element;
 use super::moments::merge_moments;
 use super::parallel::for_ranges;
 use super::span::part_span;
@@ -11,38 +12,38 @@ use std::num::NonZero;
 pub(super) const CHUNK: usize = 16;
 
 /// Moments of every part of every row of x; `width` is the step's.
-pub fn row_moments(
+pub fn row_moments<T: Element>(
     threads: NonZero<usize>,
     params: &Params,
     width: u32,
-    x: &[f32],
+    x: &[T],
     row_parts: &mut [Moments],
 ) {
-    let items = params.items as usize;
+    let first = params.first_item as usize;
     for_ranges(
         threads,
-        items,
+        0..params.items as usize,
         row_parts,
-        |i| i,
+        |item| first + item,
         |range, parts| {
             for (item, part) in range.zip(parts) {
-                *part = moments_of(&x[part_span(params, width, item)]);
+                *part = moments_of(&x[part_span(params, width, first + item)]);
             }
         },
     );
 }
 
-fn moments_of(values: &[f32]) -> Moments {
+fn moments_of<T: Element>(values: &[T]) -> Moments {
     let (chunks, rest) = values.as_chunks::<CHUNK>();
     let mut moments = Moments::default();
     for chunk in chunks {
-        moments = merge_moments(moments, whole_chunk(chunk));
+        moments = merge_moments(moments, whole_chunk(chunk.map(T::to_f32)));
     }
     merge_moments(moments, loose_chunk(rest))
 }
 
 /// Exact local mean about the chunk's first value, then squared differences from it.
-fn whole_chunk(values: &[f32; CHUNK]) -> Moments {
+fn whole_chunk(values: [f32; CHUNK]) -> Moments {
     let pivot = values[0];
     let differences = values.map(|x| x - pivot);
     let offset = tree_sum(differences) / CHUNK as f32;
@@ -54,20 +55,18 @@ fn whole_chunk(values: &[f32; CHUNK]) -> Moments {
     }
 }
 
-fn loose_chunk(values: &[f32]) -> Moments {
+fn loose_chunk<T: Element>(values: &[T]) -> Moments {
     let Some(&pivot) = values.first() else {
         return Moments::default();
     };
-    let offset = values.iter().map(|x| x - pivot).sum::<f32>() / values.len() as f32;
-    let squares = values.iter().map(|x| {
-        let e = (x - pivot) - offset;
-        e * e
-    });
+    let pivot = pivot.to_f32();
+    let values = values.iter().map(|x| x.to_f32() - pivot);
+    let offset = values.clone().sum::<f32>() / values.len() as f32;
     Moments {
         count: values.len() as u32,
         pivot,
         offset,
-        m2: squares.sum(),
+        m2: values.map(|d| (d - offset) * (d - offset)).sum(),
     }
 }
 

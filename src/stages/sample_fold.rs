@@ -4,14 +4,20 @@ use super::moments::merge_moments;
 use crate::params::Params;
 use crate::tables::{GradientPair, Moments};
 
+/// Entries of a segment. There may be none at all: the only segment is empty then.
+fn segment(params: &Params, index: usize) -> std::ops::Range<usize> {
+    let entries = params.entries as usize;
+    let size = params.entries_per_segment as usize;
+    (index * size).min(entries)..(index * size + size).min(entries)
+}
+
 /// Moments of every channel over each segment of the batch.
 pub fn sample_fold(params: &Params, rows: &[Moments], channel_parts: &mut [Moments]) {
-    let (columns, size) = (params.columns as usize, params.entries_per_segment as usize);
-    let segments = rows.chunks(columns * size);
-    for (parts, segment) in channel_parts.chunks_mut(columns).zip(segments) {
+    let columns = params.columns as usize;
+    for (index, parts) in channel_parts.chunks_mut(columns).enumerate() {
         parts.fill(Moments::default());
-        for entries in segment.chunks(columns) {
-            for (part, &entry) in parts.iter_mut().zip(entries) {
+        for i in segment(params, index) {
+            for (part, &entry) in parts.iter_mut().zip(&rows[i * columns..]) {
                 *part = merge_moments(*part, entry);
             }
         }
@@ -24,12 +30,11 @@ pub fn sample_fold_backward(
     gradient_terms: &[GradientPair],
     gradient_parts: &mut [GradientPair],
 ) {
-    let (columns, size) = (params.columns as usize, params.entries_per_segment as usize);
-    let segments = gradient_terms.chunks(columns * size);
-    for (parts, segment) in gradient_parts.chunks_mut(columns).zip(segments) {
+    let columns = params.columns as usize;
+    for (index, parts) in gradient_parts.chunks_mut(columns).enumerate() {
         parts.fill(GradientPair::default());
-        for entries in segment.chunks(columns) {
-            for (part, entry) in parts.iter_mut().zip(entries) {
+        for i in segment(params, index) {
+            for (part, entry) in parts.iter_mut().zip(&gradient_terms[i * columns..]) {
                 part.bias += entry.bias;
                 part.weight += entry.weight;
             }

@@ -1,13 +1,10 @@
 //! What the integration tests share. Each test file uses some of it.
-#![allow(dead_code, missing_docs)]
+#![allow(dead_code, missing_docs, unused_imports)]
 
 pub mod adapters;
-pub mod compare;
 pub mod conditioning;
-pub mod golden;
-pub mod problem;
-pub mod restrict;
-pub mod run;
 pub mod steps;
 pub mod targets;
 pub mod watch;
+
+pub use bcnorm_cases::{compare, golden, problem, restrict, run};

@@ -50,7 +50,7 @@ pub fn run_steps(target: &Target, problems: &[Problem]) -> Vec<(Outputs, u32)> {
                     executor.run(plan, &mut buffers).unwrap();
                 }
                 let count = buffers.get_u32(Role::NumBatchesTracked).unwrap()[0];
-                let result = (run::host_outputs(&buffers), count);
+                let result = (run::host_outputs(problem, &plans, &buffers), count);
                 state = Some(buffers);
                 result
             };

@@ -212,7 +212,7 @@ fn measure(
         bound.prime(gpu);
         timing::measure(gpu, &mut candidates, effort, bar)?;
         subject
-            .check_written(gpu, reference, directions)
+            .check_written(reference, directions)
             .context("what was timed is not what was checked")?;
 
         let (copied, timed) = candidates.split_at(num_copies);

@@ -1,8 +1,8 @@
 //! Shapes to measure, and data of those shapes.
 
-use crate::case::Case;
+use crate::case::Problem;
 use anyhow::{Result, bail, ensure};
-use bcnorm::{ChannelStats, Mode, TensorDesc};
+use bcnorm::{NormDesc, TensorDesc};
 use std::fmt;
 
 /// A shape (N, C, *spatial) and its groups.
@@ -62,9 +62,14 @@ impl Shape {
         })
     }
 
+    /// The norm that is measured.
+    pub fn norm(&self) -> NormDesc {
+        NormDesc::bc_norm(self.dims[1], self.groups)
+    }
+
     /// A training case of this shape: normal data, each channel with a mean and a deviation of its
     /// own; the same data on every run.
-    pub fn case(&self) -> Case {
+    pub fn case(&self) -> Problem {
         let mut random = Random(0x0bc0_0921);
         let channels = self.dims[1];
         let elements: usize = self.dims.iter().product();
@@ -82,21 +87,15 @@ impl Shape {
             }
         }
         let running_var = vary(channels, 2.0, 0.3);
-        Case {
-            dims: self.dims.clone(),
-            num_groups: self.groups,
-            eps: 1e-5,
-            stats: ChannelStats::default(),
-            mode: Mode::Train,
-            x,
-            grad_y: Some(vary(elements, 0.1, 1.0)),
+        let grad_y = vary(elements, 0.1, 1.0);
+        Problem {
             bn_weight: vary(channels, 1.0, 0.2),
             bn_bias: vary(channels, 0.0, 0.3),
             weight: vary(self.groups, 1.0, 0.2),
             bias: vary(self.groups, 0.0, 0.3),
             running_mean: means.iter().map(|mean| mean + 0.1).collect(),
             running_var: running_var.into_iter().map(f32::abs).collect(),
-            num_batches_tracked: 0,
+            ..Problem::new(self.norm(), &self.dims, x).with_grad_y(grad_y)
         }
     }
 }

@@ -3,14 +3,13 @@
 use super::Direction;
 use super::shape::Shape;
 use super::timing::{Candidate, measure_on_cpu};
-use crate::case::{
-    Case, Outputs, Plans, cpu_buffers, errors, named, oracle, run_on_cpu, run_on_gpu,
-};
+use crate::case::{Expected, Plans, Problem, Run, errors, run_on_cpu, run_on_gpu};
 use crate::device::guarded;
 use anyhow::{Context as _, Result, ensure};
 use bcnorm::gpu::headless::Gpu;
 use bcnorm::gpu::{Bound, Pipelines};
-use bcnorm::{BackwardOptions, BcNormDesc, Mode, Plan, TensorDesc, cpu, oracle};
+use bcnorm::{Mode, Plan, cpu};
+use bcnorm_cases::run::{expected, host_buffers, same_bits};
 use std::collections::BTreeMap;
 
 /// Results further than this from the oracle are not timed.
@@ -26,26 +25,24 @@ pub struct Reference {
 
 /// A case, what it should yield, and what a device made of it.
 struct Part {
-    case: Case,
-    expected: oracle::Output,
-    got: Option<Outputs>,
+    case: Problem,
+    expected: Expected,
+    got: Option<Run>,
 }
 
 /// Worst errors per direction.
 pub struct Errors {
-    training: BTreeMap<String, f64>,
-    eval: BTreeMap<String, f64>,
+    training: BTreeMap<&'static str, f64>,
+    eval: BTreeMap<&'static str, f64>,
 }
 
 impl Reference {
     /// Makes the data and asks the oracle.
     pub fn new(shape: &Shape, directions: &[Direction]) -> Result<Self> {
         let mut training = shape.case();
-        let mut eval = training.clone();
-        eval.mode = Mode::Eval;
-        eval.grad_y = None;
+        let eval = training.clone().with_mode(Mode::Eval).forward_only();
         if !directions.contains(&Direction::Backward) {
-            training.grad_y = None;
+            training = training.forward_only();
         }
         let eval = match directions.contains(&Direction::Eval) {
             true => Some(Part::new(eval)?),
@@ -64,13 +61,13 @@ impl Reference {
     }
 
     /// The training case.
-    pub fn training(&self) -> &Case {
+    pub fn training(&self) -> &Problem {
         &self.training.case
     }
 
     /// Runs everything once on poisoned buffers and compares with the oracle.
     pub fn check(&mut self, gpu: &Gpu, pipelines: &Pipelines) -> Result<Errors> {
-        let run = |case: &Case| run_on_gpu(case, gpu, pipelines);
+        let run = |case: &Problem| run_on_gpu(case, gpu, pipelines);
         Ok(Errors {
             training: self.training.check(run)?,
             eval: match &mut self.eval {
@@ -82,10 +79,10 @@ impl Reference {
 }
 
 impl Part {
-    fn new(case: Case) -> Result<Self> {
+    fn new(case: Problem) -> Result<Self> {
         case.check()?;
         Ok(Self {
-            expected: oracle(&case),
+            expected: expected(&case),
             case,
             got: None,
         })
@@ -93,8 +90,8 @@ impl Part {
 
     fn check(
         &mut self,
-        run: impl FnOnce(&Case) -> Result<Outputs>,
-    ) -> Result<BTreeMap<String, f64>> {
+        run: impl FnOnce(&Problem) -> Result<Run>,
+    ) -> Result<BTreeMap<&'static str, f64>> {
         let got = run(&self.case)?;
         let errors = errors(&got, &self.expected);
         for (name, error) in &errors {
@@ -113,7 +110,7 @@ impl Part {
 impl Errors {
     /// The worst error of a direction's outputs.
     pub fn of(&self, direction: Direction) -> f64 {
-        let worst = |errors: &BTreeMap<String, f64>, backward: bool| {
+        let worst = |errors: &BTreeMap<&'static str, f64>, backward: bool| {
             errors
                 .iter()
                 .filter(|(name, _)| name.starts_with("grad_") == backward)
@@ -129,12 +126,10 @@ impl Errors {
 
 /// Checks that a device takes the plans of a shape, before anything of that size is made.
 pub fn check_fits(shape: &Shape, gpu: &Gpu, pipelines: &Pipelines) -> Result<()> {
-    let tensor = TensorDesc::new(&shape.dims)?;
-    let norm = BcNormDesc::new(shape.dims[1], shape.groups);
-    let (mode, tuning) = (Mode::Train, pipelines.tuning());
-    let forward = Plan::forward(&norm, &tensor, mode, tuning)?;
-    let options = BackwardOptions::default();
-    let backward = Plan::backward(&norm, &tensor, mode, options, tuning)?;
+    let empty = Problem::new(shape.norm(), &shape.dims, Vec::new());
+    let tuning = pipelines.tuning();
+    let forward = empty.forward_plan(Default::default(), tuning)?;
+    let backward = empty.backward_plan(Default::default(), tuning)?;
     guarded(gpu, || {
         pipelines.prepare(forward)?;
         pipelines.prepare(backward)?;
@@ -143,19 +138,19 @@ pub fn check_fits(shape: &Shape, gpu: &Gpu, pipelines: &Pipelines) -> Result<()>
 }
 
 /// Plans and buffers on a device.
-pub struct Subject {
-    training: Plans,
-    eval: Option<Plans>,
+pub struct Subject<'a> {
+    training: Plans<'a>,
+    eval: Option<Plans<'a>>,
 }
 
-impl Subject {
+impl<'a> Subject<'a> {
     /// Compiles and uploads.
-    pub fn new(gpu: &Gpu, pipelines: &Pipelines, reference: &Reference) -> Result<Self> {
+    pub fn new(gpu: &'a Gpu, pipelines: &Pipelines, reference: &Reference) -> Result<Self> {
         guarded(gpu, || {
             Ok(Self {
-                training: Plans::new(pipelines, &reference.training.case)?,
+                training: Plans::new(gpu, pipelines, &reference.training.case)?,
                 eval: match &reference.eval {
-                    Some(eval) => Some(Plans::new(pipelines, &eval.case)?),
+                    Some(eval) => Some(Plans::new(gpu, pipelines, &eval.case)?),
                     None => None,
                 },
             })
@@ -164,7 +159,7 @@ impl Subject {
 
     /// Makes the bind groups.
     pub fn bind(&self) -> Result<BoundSubject<'_>> {
-        let training = self.training.buffers.bindings(&self.training.tables);
+        let training = self.training.bench.bindings();
         Ok(BoundSubject {
             subject: self,
             forward: self.training.forward.bind(&training)?,
@@ -173,23 +168,15 @@ impl Subject {
                 None => None,
             },
             eval: match &self.eval {
-                Some(plans) => {
-                    let bindings = plans.buffers.bindings(&plans.tables);
-                    Some(plans.forward.bind(&bindings)?)
-                }
+                Some(plans) => Some(plans.forward.bind(&plans.bench.bindings())?),
                 None => None,
             },
         })
     }
 
     /// Makes sure that what was timed wrote the very bits that were checked.
-    pub fn check_written(
-        &self,
-        gpu: &Gpu,
-        reference: &Reference,
-        directions: &[Direction],
-    ) -> Result<()> {
-        compare(gpu, &self.training, &reference.training, |name| {
+    pub fn check_written(&self, reference: &Reference, directions: &[Direction]) -> Result<()> {
+        compare(&self.training, &reference.training, |name| {
             directions.iter().any(|direction| match direction {
                 Direction::Forward => name == "y",
                 Direction::Backward => name.starts_with("grad_"),
@@ -197,22 +184,18 @@ impl Subject {
             })
         })?;
         match (&self.eval, &reference.eval) {
-            (Some(plans), Some(part)) => compare(gpu, plans, part, |name| name == "y"),
+            (Some(plans), Some(part)) => compare(plans, part, |name| name == "y"),
             _ => Ok(()),
         }
     }
 }
 
 /// Compares those outputs that repetitions do not change (the running statistics move on).
-fn compare(gpu: &Gpu, plans: &Plans, part: &Part, counts: impl Fn(&str) -> bool) -> Result<()> {
+fn compare(plans: &Plans, part: &Part, counts: impl Fn(&str) -> bool) -> Result<()> {
     let checked = part.got.as_ref().context("nothing was checked")?;
-    let written = pollster::block_on(plans.buffers.read(&part.case, gpu))?;
-    for ((name, checked), (_, written)) in named(checked).into_iter().zip(named(&written)) {
-        let same = checked.len() == written.len()
-            && checked
-                .iter()
-                .zip(written)
-                .all(|(a, b)| a.to_bits() == b.to_bits());
+    let written = plans.bench.results()?;
+    for (&name, checked) in &checked.outputs {
+        let same = same_bits(checked, written.get(name));
         ensure!(!counts(name) || same, "{name} differs");
     }
     Ok(())
@@ -220,7 +203,7 @@ fn compare(gpu: &Gpu, plans: &Plans, part: &Part, counts: impl Fn(&str) -> bool)
 
 /// A subject ready to be recorded.
 pub struct BoundSubject<'a> {
-    subject: &'a Subject,
+    subject: &'a Subject<'a>,
     forward: Bound<'a>,
     backward: Option<Bound<'a>>,
     eval: Option<Bound<'a>>,
@@ -305,11 +288,12 @@ pub fn on_cpu(
                 _ => &reference.training,
             };
             let (forward, backward) = part.case.plans(&executor.tuning())?;
-            let mut buffers = cpu_buffers(&part.case);
-            executor.run(&forward, &mut buffers)?;
-            let plan = match (direction, &backward) {
+            let plans: Vec<Plan> = [forward].into_iter().chain(backward).collect();
+            let mut buffers = host_buffers(&part.case, &plans);
+            executor.run(&plans[0], &mut buffers)?;
+            let plan = match (direction, plans.get(1)) {
                 (Direction::Backward, Some(backward)) => backward,
-                _ => &forward,
+                _ => &plans[0],
             };
             measure_on_cpu(|| Ok(executor.run(plan, &mut buffers)?))
         })
@@ -330,9 +314,7 @@ mod tests {
         for wrong in [f32::NAN, 1e-3] {
             let error = part.check(|case| {
                 let mut outputs = run_on_cpu(case, &executor)?;
-                if let Some(gradients) = &mut outputs.gradients {
-                    gradients.x[7] += wrong;
-                }
+                outputs.outputs.get_mut("grad_x").unwrap()[7] += wrong;
                 Ok(outputs)
             });
             assert!(error.unwrap_err().to_string().contains("grad_x is wrong"));

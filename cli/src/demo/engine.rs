@@ -1,7 +1,7 @@
 //! What runs the norm: a GPU, or the library's CPU executor.
 
 use super::photos::Room;
-use crate::case::{Case, Outputs, run_on_cpu, run_on_gpu};
+use crate::case::{Problem, Run, run_on_cpu, run_on_gpu};
 use crate::device;
 use anyhow::Result;
 use bcnorm::desc::MAX_ELEMENTS;
@@ -84,7 +84,7 @@ impl Engine {
     }
 
     /// Runs a case.
-    pub fn run(&self, case: &Case) -> Result<Outputs> {
+    pub fn run(&self, case: &Problem) -> Result<Run> {
         match self {
             Self::Gpu { gpu, pipelines } => run_on_gpu(case, gpu, pipelines),
             Self::Cpu(executor) => run_on_cpu(case, executor),

@@ -16,9 +16,9 @@ mod pictures;
 mod report;
 mod timing;
 
-use crate::case::Outputs;
 use anyhow::{Result, bail, ensure};
-use bcnorm::BcNormDesc;
+use bcnorm::NormDesc;
+use bcnorm_cases::run::same_bits;
 use engine::Engine;
 use filters::{CHANNELS, GROUPS};
 use indicatif::ProgressBar;
@@ -73,7 +73,7 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: Args) -> Result<()> {
-    BcNormDesc::new(CHANNELS, args.groups).validate()?;
+    NormDesc::bc_norm(CHANNELS, args.groups).validate()?;
     let folder = Folder::new(&args.output, args.force)?;
     let originals = match args.photos.as_slice() {
         [] => photos::bundled()?,
@@ -104,7 +104,7 @@ pub fn run(args: Args) -> Result<()> {
     let first = engine.run(&case)?;
     step();
     progress.set_message("normalizing, forward and backward");
-    case.grad_y = Some(norm::loss_gradient(&first.y, size));
+    case = case.with_grad_y(norm::loss_gradient(&first["y"], size));
     let outputs = engine.run(&case)?;
     step();
     progress.set_message("checking against f64");
@@ -117,7 +117,7 @@ pub fn run(args: Args) -> Result<()> {
         photos,
         notes: &fitted.notes,
         stats: args.stats,
-        repeatable: same_bits(&first, &outputs),
+        repeatable: same_bits(&first["y"], &outputs["y"]),
         case: &case,
         outputs: &outputs,
         errors,
@@ -156,9 +156,4 @@ fn progress(steps: usize) -> ProgressBar {
     let bar = crate::progress::bar(steps, "demo");
     bar.enable_steady_tick(std::time::Duration::from_millis(100));
     bar
-}
-
-fn same_bits(first: &Outputs, second: &Outputs) -> bool {
-    let bits = |outputs: &Outputs| -> Vec<u32> { outputs.y.iter().map(|v| v.to_bits()).collect() };
-    bits(first) == bits(second)
 }

@@ -2,8 +2,8 @@
 
 use super::filters::CHANNELS;
 use super::parallel;
-use crate::case::Case;
-use bcnorm::{ChannelStats, Mode};
+use crate::case::Problem;
+use bcnorm::{ChannelStats, NormDesc};
 
 /// The statistics that normalize the channels.
 #[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,22 +40,14 @@ pub fn case(
     (width, height): (usize, usize),
     groups: usize,
     stats: Stats,
-) -> Case {
-    Case {
-        dims: vec![count, CHANNELS, height, width],
-        num_groups: groups,
-        eps: 1e-5,
-        stats: stats.channel_stats(),
-        mode: Mode::Train,
-        x: maps,
-        grad_y: None,
+) -> Problem {
+    let norm = NormDesc::bc_norm(CHANNELS, groups).with_stats(stats.channel_stats());
+    Problem {
         bn_weight: spread(CHANNELS, 0.8, 1.2, 1),
         bn_bias: spread(CHANNELS, -0.2, 0.2, 2),
         weight: spread(groups, 0.9, 1.1, 3),
         bias: spread(groups, -0.1, 0.1, 4),
-        running_mean: vec![0.0; CHANNELS],
-        running_var: vec![1.0; CHANNELS],
-        num_batches_tracked: 0,
+        ..Problem::new(norm, &[count, CHANNELS, height, width], maps)
     }
 }
 

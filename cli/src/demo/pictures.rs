@@ -7,7 +7,7 @@ use super::filters::{CHANNELS, GROUPS, channel_names};
 use super::norm::LOSS;
 use super::parallel;
 use super::photos::Photo;
-use crate::case::{Case, Outputs};
+use crate::case::{Problem, Run};
 use anyhow::Result;
 
 /// Photographs whose maps are drawn; more would make sheets that no one can view.
@@ -16,25 +16,22 @@ const SHOWN: usize = 4;
 /// Draws all pictures: name and contents of each file. `done` is called after each.
 pub fn draw(
     photos: &[Photo],
-    case: &Case,
-    outputs: &Outputs,
+    case: &Problem,
+    outputs: &Run,
     done: &(dyn Fn() + Sync),
 ) -> Result<Vec<(&'static str, Vec<u8>)>> {
-    let nothing = Vec::new();
-    let gradient = outputs.gradients.as_ref().map_or(&nothing, |g| &g.x);
+    let (y, gradient) = (outputs.get("y"), outputs.get("grad_x"));
     let maps = Maps::new(photos, case);
     type Draw<'a> = &'a (dyn Fn() -> Result<Vec<u8>> + Sync);
     let pictures: [(&str, Draw); 6] = [
         ("input.png", &|| photographs(photos).png()),
         ("features-before.png", &|| before(&maps, &case.x)),
-        ("features-after.png", &|| after(&maps, &outputs.y)),
+        ("features-after.png", &|| after(&maps, y)),
         ("gradient.png", &|| gradients(&maps, gradient)),
         ("histograms-before.png", &|| {
             histograms_before(&maps, &case.x)
         }),
-        ("histograms-after.png", &|| {
-            histograms_after(&maps, &outputs.y)
-        }),
+        ("histograms-after.png", &|| histograms_after(&maps, y)),
     ];
     let drawn = parallel::map(pictures.into_iter(), |(name, picture)| {
         let file = picture()?;
@@ -89,14 +86,14 @@ impl Summary {
 }
 
 impl<'a> Maps<'a> {
-    fn new(photos: &'a [Photo], case: &Case) -> Self {
+    fn new(photos: &'a [Photo], case: &Problem) -> Self {
         Self {
             photos,
             size: photos
                 .first()
                 .map_or((1, 1), |photo| (photo.width, photo.height)),
             names: channel_names(),
-            groups: case.num_groups,
+            groups: case.norm.num_groups,
         }
     }
 

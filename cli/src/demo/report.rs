@@ -7,7 +7,7 @@ use super::norm::Stats;
 use super::output::{FILES, MADE_BY};
 use super::photos::Photo;
 use super::timing::{Time, Times};
-use crate::case::{Case, Outputs};
+use crate::case::{Problem, Run};
 use crate::table::{Table, scientific, title, verdict};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -25,9 +25,9 @@ pub struct Report<'a> {
     /// The statistics that normalized.
     pub stats: Stats,
     /// What went in.
-    pub case: &'a Case,
+    pub case: &'a Problem,
     /// What came out.
-    pub outputs: &'a Outputs,
+    pub outputs: &'a Run,
     /// By how much it is off.
     pub errors: BTreeMap<&'static str, f64>,
     /// Whether a second run gave the same bits.
@@ -113,7 +113,7 @@ impl Report<'_> {
             "  tensor       {:?} f32, {mebibytes:.1} MiB",
             case.dims
         )?;
-        let groups = match case.num_groups {
+        let groups = match case.norm.num_groups {
             1 => "1 group".to_owned(),
             groups => format!("{groups} groups"),
         };
@@ -121,7 +121,7 @@ impl Report<'_> {
             out,
             "  norm         {groups}, {}, eps {:e}",
             self.stats.describe(),
-            case.eps
+            case.norm.eps
         )?;
         writeln!(out)
     }
@@ -196,9 +196,9 @@ impl Report<'_> {
             table.row([
                 names[c].to_owned(),
                 number(&self.case.running_mean),
-                number(&self.outputs.running_mean),
+                number(&self.outputs["bn.running_mean_after"]),
                 number(&self.case.running_var),
-                number(&self.outputs.running_var),
+                number(&self.outputs["bn.running_var_after"]),
             ]);
         }
         table.write(out)?;
@@ -229,13 +229,13 @@ impl Report<'_> {
             "photographs": photos,
             "notes": self.notes,
             "shape": self.case.dims,
-            "groups": self.case.num_groups,
+            "groups": self.case.norm.num_groups,
             "stats": match self.stats {
                 Stats::Batch => "batch",
                 Stats::Estimate => "estimate",
             },
             // Its shortest decimals, not those of the f32 in f64.
-            "eps": self.case.eps.to_string().parse::<f64>().ok(),
+            "eps": self.case.norm.eps.to_string().parse::<f64>().ok(),
             "channels": channel_names(),
             "errors": self.errors,
             "bar": BAR,
@@ -248,11 +248,11 @@ impl Report<'_> {
             },
             "running_mean": {
                 "before": self.case.running_mean,
-                "after": self.outputs.running_mean,
+                "after": self.outputs["bn.running_mean_after"],
             },
             "running_var": {
                 "before": self.case.running_var,
-                "after": self.outputs.running_var,
+                "after": self.outputs["bn.running_var_after"],
             },
             "files": FILES,
         })

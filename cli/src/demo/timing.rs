@@ -1,7 +1,7 @@
 //! How long forward and backward take: medians of several rounds.
 
 use super::engine::Engine;
-use crate::case::{Case, cpu_buffers};
+use crate::case::Problem;
 use crate::device::guarded;
 use anyhow::{Context as _, Result};
 use bcnorm::gpu::headless::Gpu;
@@ -9,6 +9,7 @@ use bcnorm::gpu::transfer::{read, zeros};
 use bcnorm::gpu::{Bindings, Pipelines, Prepared};
 use bcnorm::role::RoleKind;
 use bcnorm::{Plan, Role, cpu};
+use bcnorm_cases::run::host_buffers;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -47,7 +48,7 @@ const ROUND: Duration = Duration::from_millis(80);
 const MAX_REPEATS: u32 = 100;
 
 /// Measures a case with a `grad_y`.
-pub fn measure(case: &Case, engine: &Engine) -> Result<Times> {
+pub fn measure(case: &Problem, engine: &Engine) -> Result<Times> {
     match engine {
         Engine::Gpu { gpu, pipelines } => guarded(gpu, || measure_gpu(case, gpu, pipelines)),
         Engine::Cpu(executor) => measure_cpu(case, executor),
@@ -74,9 +75,11 @@ fn median_ms(mut work: impl FnMut(u32) -> Result<()>) -> Result<f64> {
     Ok(rounds[ROUNDS / 2].as_secs_f64() * 1e3)
 }
 
-fn measure_cpu(case: &Case, executor: &cpu::Executor) -> Result<Times> {
+fn measure_cpu(case: &Problem, executor: &cpu::Executor) -> Result<Times> {
     let (forward, backward) = plans(case, &executor.tuning())?;
-    let mut buffers = cpu_buffers(case);
+    let plans = [forward, backward];
+    let mut buffers = host_buffers(case, &plans);
+    let [forward, backward] = &plans;
     let mut run = |plans: &[&Plan]| {
         median_ms(|repeats| {
             for plan in (0..repeats).flat_map(|_| plans) {
@@ -86,17 +89,17 @@ fn measure_cpu(case: &Case, executor: &cpu::Executor) -> Result<Times> {
         })
     };
     Ok(Times {
-        forward: time(run(&[&forward])?, &[&forward]),
-        backward: time(run(&[&backward])?, &[&backward]),
-        whole: time(run(&[&forward, &backward])?, &[&forward, &backward]),
+        forward: time(run(&[forward])?, &[forward]),
+        backward: time(run(&[backward])?, &[backward]),
+        whole: time(run(&[forward, backward])?, &[forward, backward]),
     })
 }
 
-fn measure_gpu(case: &Case, gpu: &Gpu, pipelines: &Pipelines) -> Result<Times> {
+fn measure_gpu(case: &Problem, gpu: &Gpu, pipelines: &Pipelines) -> Result<Times> {
     let (forward, backward) = plans(case, pipelines.tuning())?;
     let (forward, backward) = (pipelines.prepare(forward)?, pipelines.prepare(backward)?);
     let buffers = Buffers::new(case, gpu, &forward, &backward)?;
-    let (grad_y, len) = (case.grad_y.as_deref().unwrap_or_default(), case.x.len());
+    let (grad_y, len) = (&case.grad_y[..], case.x.len());
     let run = |prepared: &Prepared| {
         let bound = prepared.bind(&buffers.bindings)?;
         median_ms(|repeats| {
@@ -137,7 +140,7 @@ fn measure_gpu(case: &Case, gpu: &Gpu, pipelines: &Pipelines) -> Result<Times> {
     })
 }
 
-fn plans(case: &Case, tuning: &bcnorm::Tuning) -> Result<(Plan, Plan)> {
+fn plans(case: &Problem, tuning: &bcnorm::Tuning) -> Result<(Plan, Plan)> {
     let (forward, backward) = case.plans(tuning)?;
     Ok((
         forward,
@@ -159,7 +162,7 @@ struct Buffers {
 }
 
 impl Buffers {
-    fn new(case: &Case, gpu: &Gpu, forward: &Prepared, backward: &Prepared) -> Result<Self> {
+    fn new(case: &Problem, gpu: &Gpu, forward: &Prepared, backward: &Prepared) -> Result<Self> {
         let tables = backward.create_tables(Some(&forward.create_tables(None)));
         let mut buffers = BTreeMap::new();
         for plan in [forward.plan(), backward.plan()] {
@@ -173,15 +176,7 @@ impl Buffers {
             bindings.with(role, buffer)
         });
         let all = Self { buffers, bindings };
-        for (role, values) in [
-            (Role::X, &case.x),
-            (Role::BnWeight, &case.bn_weight),
-            (Role::BnBias, &case.bn_bias),
-            (Role::Weight, &case.weight),
-            (Role::Bias, &case.bias),
-            (Role::RunningMean, &case.running_mean),
-            (Role::RunningVar, &case.running_var),
-        ] {
+        for (role, values) in case.inputs() {
             all.write(gpu, role, values)?;
         }
         Ok(all)

@@ -1,0 +1,558 @@
+//! One normalization to compute: from a golden file, or drawn at random.
+
+use crate::Failure;
+use crate::golden::Golden;
+use crate::storage::{encode, round_all};
+use bcnorm::{
+    Activation, BackwardOptions, ChannelStats, DType, Error, ForwardOptions, Fusion, Layout, Mode,
+    NormDesc, NormKind, Plan, Role, TensorDesc, Tuning, oracle,
+};
+
+/// One call of a norm with all its data. Tensors are in row-major order with channels first, whatever
+/// the layout, and hold values of the type: both matter in memory only.
+///
+/// What the norm or the call does without is empty.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Problem {
+    /// (N, C, *spatial); Weight Standardization: (O, 1, *rest).
+    pub dims: Vec<usize>,
+    /// The norm.
+    pub norm: NormDesc,
+    /// How tensors are stored.
+    pub dtype: DType,
+    /// Their order in memory.
+    pub layout: Layout,
+    /// Training or inference.
+    pub mode: Mode,
+    /// What is applied after the norm.
+    pub fusion: Fusion,
+    /// Whether backward is computed, too.
+    pub backward: bool,
+    /// The input.
+    pub x: Vec<f32>,
+    /// What is added before the activation.
+    pub residual: Vec<f32>,
+    /// The gradient of the loss with respect to y.
+    pub grad_y: Vec<f32>,
+    /// `bn.weight`, (C).
+    pub bn_weight: Vec<f32>,
+    /// `bn.bias`, (C).
+    pub bn_bias: Vec<f32>,
+    /// `weight`, (G) or (C).
+    pub weight: Vec<f32>,
+    /// `bias`, as `weight`.
+    pub bias: Vec<f32>,
+    /// The running mean before the call, (C).
+    pub running_mean: Vec<f32>,
+    /// The running variance before the call, (C).
+    pub running_var: Vec<f32>,
+    /// How many batches were tracked before the call.
+    pub num_batches_tracked: u32,
+}
+
+/// A small generator (PCG, O'Neill 2014): tests need repeatable data, not a dependency.
+#[derive(Debug, Clone)]
+pub struct Random(u64);
+
+impl Random {
+    /// The generator of a seed.
+    pub fn new(seed: u64) -> Self {
+        let mut random = Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(1));
+        random.next();
+        random
+    }
+
+    fn next(&mut self) -> u32 {
+        let old = self.0;
+        self.0 = old
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        ((((old >> 18) ^ old) >> 27) as u32).rotate_right((old >> 59) as u32)
+    }
+
+    /// Uniform in [0, 1).
+    pub fn uniform(&mut self) -> f32 {
+        (self.next() >> 8) as f32 / (1 << 24) as f32
+    }
+
+    /// Below `n`.
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.next() as usize) % n
+    }
+
+    /// Mean 0, standard deviation 1: the sum of 12 uniforms, less 6 (never beyond 6).
+    pub fn normal(&mut self) -> f32 {
+        (0..12).map(|_| self.uniform()).sum::<f32>() - 6.0
+    }
+
+    /// Normal values.
+    pub fn normals(&mut self, len: usize, mean: f32, std: f32) -> Vec<f32> {
+        (0..len).map(|_| mean + std * self.normal()).collect()
+    }
+}
+
+/// Values of each optional parameter and statistic, 0 for what the norm does without.
+#[derive(Debug, Clone, Copy)]
+struct Lengths {
+    bn_weight: usize,
+    bn_bias: usize,
+    weight: usize,
+    bias: usize,
+    running: usize,
+}
+
+impl Lengths {
+    fn of(norm: &NormDesc) -> Self {
+        let len = |there: bool, len: usize| if there { len } else { 0 };
+        let both = norm.kind == NormKind::BcNorm;
+        Self {
+            bn_weight: len(both && norm.bn_weight, norm.num_channels),
+            bn_bias: len(both && norm.bn_bias, norm.num_channels),
+            weight: len(norm.weight, norm.affine_len()),
+            bias: len(norm.bias, norm.affine_len()),
+            running: len(norm.has_running_stats(), norm.num_channels),
+        }
+    }
+}
+
+impl Problem {
+    /// The first forward pass of a new layer in training, on f32 with channels first.
+    pub fn new(norm: NormDesc, dims: &[usize], x: Vec<f32>) -> Self {
+        let problem = Self {
+            dims: dims.to_vec(),
+            norm,
+            dtype: DType::F32,
+            layout: Layout::ChannelsFirst,
+            mode: Mode::Train,
+            fusion: Fusion::default(),
+            backward: false,
+            x,
+            residual: Vec::new(),
+            grad_y: Vec::new(),
+            bn_weight: Vec::new(),
+            bn_bias: Vec::new(),
+            weight: Vec::new(),
+            bias: Vec::new(),
+            running_mean: Vec::new(),
+            running_var: Vec::new(),
+            num_batches_tracked: 0,
+        };
+        problem.with_fresh_state()
+    }
+
+    /// BCNorm in training on f32, channels first: x with mean 3 and deviation 2, random parameters and
+    /// running statistics.
+    pub fn random(dims: &[usize], num_groups: usize, seed: u64) -> Self {
+        Self::random_of(NormDesc::bc_norm(dims[1], num_groups), dims, seed)
+    }
+
+    /// The same of any norm.
+    pub fn random_of(norm: NormDesc, dims: &[usize], seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let len = dims.iter().product();
+        let lengths = Lengths::of(&norm);
+        // In this order: another draws other data.
+        let x = random.normals(len, 3.0, 2.0);
+        Self {
+            backward: true,
+            grad_y: random.normals(len, 0.0, 1.0),
+            bn_weight: random.normals(lengths.bn_weight, 1.0, 0.3),
+            bn_bias: random.normals(lengths.bn_bias, 0.0, 0.3),
+            weight: random.normals(lengths.weight, 1.0, 0.3),
+            bias: random.normals(lengths.bias, 0.0, 0.3),
+            running_mean: random.normals(lengths.running, 3.0, 0.5),
+            running_var: (0..lengths.running)
+                .map(|_| 1.0 + 4.0 * random.uniform())
+                .collect(),
+            num_batches_tracked: 3,
+            ..Self::new(norm, dims, x)
+        }
+    }
+
+    /// The call of a golden file.
+    pub fn from_golden(golden: &Golden) -> Self {
+        let tensor = |name: &str| golden.tensors.get(name).cloned().unwrap_or_default();
+        let state = |role| {
+            let name = input_name(&golden.norm, role);
+            name.map(tensor).unwrap_or_default()
+        };
+        Self {
+            dims: golden.dims.clone(),
+            norm: golden.norm,
+            dtype: golden.dtype,
+            layout: Layout::ChannelsFirst,
+            mode: if golden.training {
+                Mode::Train
+            } else {
+                Mode::Eval
+            },
+            fusion: golden.fusion,
+            backward: true,
+            x: tensor("x"),
+            residual: tensor("residual"),
+            grad_y: tensor("grad_y"),
+            bn_weight: tensor("bn.weight"),
+            bn_bias: tensor("bn.bias"),
+            weight: tensor("weight"),
+            bias: tensor("bias"),
+            running_mean: state(Role::RunningMean),
+            running_var: state(Role::RunningVar),
+            num_batches_tracked: golden.num_batches_tracked,
+        }
+    }
+
+    /// The parameters and the state of a new layer.
+    #[must_use]
+    pub fn with_fresh_state(self) -> Self {
+        let lengths = Lengths::of(&self.norm);
+        Self {
+            bn_weight: vec![1.0; lengths.bn_weight],
+            bn_bias: vec![0.0; lengths.bn_bias],
+            weight: vec![1.0; lengths.weight],
+            bias: vec![0.0; lengths.bias],
+            running_mean: vec![0.0; lengths.running],
+            running_var: vec![1.0; lengths.running],
+            num_batches_tracked: 0,
+            ..self
+        }
+    }
+
+    /// Sets the mode.
+    #[must_use]
+    pub fn with_mode(self, mode: Mode) -> Self {
+        Self { mode, ..self }
+    }
+
+    /// Sets where channel statistics come from.
+    #[must_use]
+    pub fn with_stats(mut self, stats: ChannelStats) -> Self {
+        self.norm.stats = stats;
+        self
+    }
+
+    /// Rounds the tensors to a type.
+    #[must_use]
+    pub fn with_dtype(mut self, dtype: DType) -> Self {
+        self.dtype = dtype;
+        for values in [&mut self.x, &mut self.residual, &mut self.grad_y] {
+            round_all(values, dtype);
+        }
+        self
+    }
+
+    /// Sets the order in memory.
+    #[must_use]
+    pub fn with_layout(self, layout: Layout) -> Self {
+        Self { layout, ..self }
+    }
+
+    /// Sets what is applied after the norm, and draws a residual, of mean 0 and deviation 1, where there
+    /// is one.
+    #[must_use]
+    pub fn with_fusion(mut self, fusion: Fusion) -> Self {
+        let len = if fusion.residual { self.x.len() } else { 0 };
+        self.residual = Random::new(len as u64 ^ 0x5eed).normals(len, 0.0, 1.0);
+        round_all(&mut self.residual, self.dtype);
+        Self { fusion, ..self }
+    }
+
+    /// With a backward pass from this gradient of y.
+    #[must_use]
+    pub fn with_grad_y(self, grad_y: Vec<f32>) -> Self {
+        Self {
+            backward: true,
+            grad_y,
+            ..self
+        }
+    }
+
+    /// Without a backward pass.
+    #[must_use]
+    pub fn forward_only(self) -> Self {
+        Self {
+            backward: false,
+            grad_y: Vec::new(),
+            ..self
+        }
+    }
+
+    /// C.
+    pub fn num_channels(&self) -> usize {
+        self.dims.get(1).copied().unwrap_or(0)
+    }
+
+    /// The tensor's description.
+    ///
+    /// # Panics
+    /// Where there is no such tensor; [`check`](Self::check) says why.
+    pub fn tensor(&self) -> TensorDesc {
+        self.try_tensor().expect("a tensor that the library takes")
+    }
+
+    fn try_tensor(&self) -> Result<TensorDesc, Error> {
+        let tensor = TensorDesc::new(&self.dims)?;
+        Ok(tensor.with_dtype(self.dtype).with_layout(self.layout))
+    }
+
+    /// Checks the norm, the tensor, and what no plan can see: the lengths of the data.
+    ///
+    /// # Errors
+    /// The library's, or which data have a wrong length.
+    pub fn check(&self) -> Result<TensorDesc, Failure> {
+        let tensor = self.try_tensor()?;
+        self.norm.validate_for(&tensor, self.mode)?;
+        let elements = tensor.elements() as usize;
+        let lengths = Lengths::of(&self.norm);
+        let where_set = |set: bool| if set { elements } else { 0 };
+        for (role, found, expected) in [
+            (Role::X, self.x.len(), elements),
+            (
+                Role::Residual,
+                self.residual.len(),
+                where_set(self.fusion.residual),
+            ),
+            (Role::GradY, self.grad_y.len(), where_set(self.backward)),
+            (Role::BnWeight, self.bn_weight.len(), lengths.bn_weight),
+            (Role::BnBias, self.bn_bias.len(), lengths.bn_bias),
+            (Role::Weight, self.weight.len(), lengths.weight),
+            (Role::Bias, self.bias.len(), lengths.bias),
+            (Role::RunningMean, self.running_mean.len(), lengths.running),
+            (Role::RunningVar, self.running_var.len(), lengths.running),
+        ] {
+            if found != expected {
+                let name = input_name(&self.norm, role).unwrap_or(role.name());
+                return Err(Failure::Data(format!(
+                    "{name} has {found} values, expected {expected} for shape {:?} and {} groups",
+                    self.dims, self.norm.num_groups
+                )));
+            }
+        }
+        Ok(tensor)
+    }
+
+    /// Plans forward, and backward where it is computed.
+    ///
+    /// # Errors
+    /// Those of [`check`](Self::check) and of the planner.
+    pub fn plans(&self, tuning: &Tuning) -> Result<(Plan, Option<Plan>), Failure> {
+        self.check()?;
+        let backward = match self.backward {
+            true => Some(self.backward_plan(BackwardOptions::default(), tuning)?),
+            false => None,
+        };
+        let forward = self.forward_plan(ForwardOptions::default(), tuning)?;
+        Ok((forward, backward))
+    }
+
+    /// Plans forward. The fusion is the problem's.
+    ///
+    /// # Errors
+    /// Those of the planner.
+    pub fn forward_plan(&self, options: ForwardOptions, tuning: &Tuning) -> Result<Plan, Error> {
+        let fusion = self.fusion;
+        let options = ForwardOptions { fusion, ..options };
+        Plan::forward(&self.norm, &self.try_tensor()?, self.mode, options, tuning)
+    }
+
+    /// Plans backward. The fusion is the problem's.
+    ///
+    /// # Errors
+    /// Those of the planner.
+    pub fn backward_plan(&self, options: BackwardOptions, tuning: &Tuning) -> Result<Plan, Error> {
+        let fusion = self.fusion;
+        let options = BackwardOptions { fusion, ..options };
+        Plan::backward(&self.norm, &self.try_tensor()?, self.mode, options, tuning)
+    }
+
+    /// The float inputs that are there, by role.
+    pub fn inputs(&self) -> Vec<(Role, &[f32])> {
+        let mut inputs: Vec<(Role, &[f32])> = vec![(Role::X, &self.x)];
+        if self.fusion.residual {
+            inputs.push((Role::Residual, &self.residual));
+        }
+        if self.backward {
+            inputs.push((Role::GradY, &self.grad_y));
+        }
+        let parameters: [(Role, &[f32]); 6] = [
+            (Role::BnWeight, &self.bn_weight),
+            (Role::BnBias, &self.bn_bias),
+            (Role::Weight, &self.weight),
+            (Role::Bias, &self.bias),
+            (Role::RunningMean, &self.running_mean),
+            (Role::RunningVar, &self.running_var),
+        ];
+        let there = parameters.into_iter().filter(|(_, v)| !v.is_empty());
+        inputs.extend(there);
+        inputs
+    }
+
+    /// The words of an input's buffer.
+    pub fn words(&self, role: Role, values: &[f32]) -> Vec<u32> {
+        match role.is_tensor() {
+            true => encode(values, &self.tensor()),
+            false => bytemuck::pod_collect_to_vec(values),
+        }
+    }
+
+    /// The f64 answer. Call [`check`](Self::check) first where the data may not fit.
+    pub fn oracle(&self) -> oracle::Output {
+        oracle::normalize(&self.oracle_input())
+    }
+
+    /// What the oracle is asked.
+    pub fn oracle_input(&self) -> oracle::Input<'_> {
+        fn given(values: &[f32]) -> Option<&[f32]> {
+            (!values.is_empty()).then_some(values)
+        }
+        oracle::Input {
+            residual: self.fusion.residual.then_some(&self.residual[..]),
+            activation: self.fusion.activation,
+            grad_y: self.backward.then_some(&self.grad_y[..]),
+            bn_weight: given(&self.bn_weight),
+            bn_bias: given(&self.bn_bias),
+            weight: given(&self.weight),
+            bias: given(&self.bias),
+            running_mean: given(&self.running_mean),
+            running_var: given(&self.running_var),
+            num_batches_tracked: u64::from(self.num_batches_tracked),
+            ..oracle::Input::new(&self.norm, &self.tensor(), self.mode, &self.x)
+        }
+    }
+
+    /// Batches tracked after the call: training with tracked batch statistics counts, but with
+    /// InstanceNorm, and a batch without elements.
+    pub fn num_batches_tracked_after(&self) -> u32 {
+        let counts = self.mode == Mode::Train
+            && matches!(self.norm.kind, NormKind::BatchNorm | NormKind::BcNorm)
+            && matches!(self.norm.stats, ChannelStats::Batch { .. })
+            && self.norm.has_running_stats()
+            && !self.dims.contains(&0);
+        self.num_batches_tracked.saturating_add(u32::from(counts))
+    }
+
+    /// Whether backward has a mask that rounding can flip.
+    pub(crate) fn has_mask(&self) -> bool {
+        self.backward && self.fusion.activation == Activation::Relu
+    }
+}
+
+/// The name of an input in golden files: PyTorch's, where only BCNorm's channel part is called `bn`.
+pub fn input_name(norm: &NormDesc, role: Role) -> Option<&'static str> {
+    let both = norm.kind == NormKind::BcNorm;
+    Some(match role {
+        Role::RunningMean if !both => "running_mean",
+        Role::RunningVar if !both => "running_var",
+        Role::X
+        | Role::Residual
+        | Role::GradY
+        | Role::BnWeight
+        | Role::BnBias
+        | Role::Weight
+        | Role::Bias
+        | Role::RunningMean
+        | Role::RunningVar => role.name(),
+        _ => return None,
+    })
+}
+
+/// The name of an output in golden files.
+pub fn output_name(norm: &NormDesc, role: Role) -> Option<&'static str> {
+    let both = norm.kind == NormKind::BcNorm;
+    Some(match role {
+        Role::RunningMean if both => "bn.running_mean_after",
+        Role::RunningMean => "running_mean_after",
+        Role::RunningVar if both => "bn.running_var_after",
+        Role::RunningVar => "running_var_after",
+        Role::Y => "y",
+        Role::GradX => "grad_x",
+        Role::GradResidual => "grad_residual",
+        Role::GradBnWeight => "grad_bn.weight",
+        Role::GradBnBias => "grad_bn.bias",
+        Role::GradWeight => "grad_weight",
+        Role::GradBias => "grad_bias",
+        _ => return None,
+    })
+}
+
+/// Whether an output of that name is a tensor, stored in the problem's type; the others are f32.
+pub fn is_tensor(name: &str) -> bool {
+    matches!(name, "y" | "grad_x" | "grad_residual")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every kind, in its plainest form, for 6 channels.
+    fn norms() -> Vec<NormDesc> {
+        vec![
+            NormDesc::batch_norm(6),
+            NormDesc::est_bn(6),
+            NormDesc::group_norm(3, 6),
+            NormDesc::instance_norm(6),
+            NormDesc::instance_norm(6).with_track_running_stats(true),
+            NormDesc::layer_norm(6),
+            NormDesc::bc_norm(6, 2),
+            NormDesc::bc_norm(6, 2).with_per_channel_affine(true),
+            NormDesc::weight_standardization(),
+        ]
+    }
+
+    #[test]
+    fn every_norm_has_data_that_fit() {
+        for norm in norms() {
+            let dims = [4, norm.num_channels, 5];
+            let problem = Problem::random_of(norm, &dims, 1);
+            problem.check().unwrap();
+            problem.clone().with_fresh_state().check().unwrap();
+            let fusion = Fusion {
+                residual: true,
+                ..Fusion::default()
+            };
+            let mut fused = problem.clone().with_fusion(fusion);
+            fused.check().unwrap();
+            fused.residual.pop();
+            let error = fused.check().unwrap_err().to_string();
+            assert!(error.contains("residual has"), "{error}");
+            let forward = problem.clone().forward_only();
+            forward.check().unwrap();
+            assert!(
+                forward
+                    .inputs()
+                    .iter()
+                    .all(|(role, _)| *role != Role::GradY)
+            );
+            let mut short = problem;
+            short.x.pop();
+            short.check().unwrap_err();
+        }
+        let mut problem = Problem::random(&[2, 4, 3], 2, 1);
+        problem.running_var.pop();
+        let error = problem.check().unwrap_err().to_string();
+        assert!(error.contains("bn.running_var has 3 values"), "{error}");
+    }
+
+    #[test]
+    fn batches_are_counted_as_the_oracle_does() {
+        for norm in norms() {
+            for (samples, mode) in [(4, Mode::Train), (4, Mode::Eval), (0, Mode::Train)] {
+                for norm in [norm, norm.with_track_running_stats(false)] {
+                    let dims = [samples, norm.num_channels, 5];
+                    let problem = Problem::random_of(norm, &dims, 1).with_mode(mode);
+                    let count = problem.oracle().num_batches_tracked;
+                    assert_eq!(u64::from(problem.num_batches_tracked_after()), count);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_type_rounds_the_tensors_and_nothing_else() {
+        let problem = Problem::random(&[2, 4, 3], 2, 1);
+        let rounded = problem.clone().with_dtype(DType::BF16);
+        assert_ne!(rounded.x, problem.x);
+        assert_eq!(rounded.weight, problem.weight);
+        assert_eq!(rounded.clone().with_dtype(DType::BF16), rounded);
+        rounded.words(Role::X, &rounded.x);
+    }
+}

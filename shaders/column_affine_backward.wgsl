@@ -1,0 +1,143 @@
+// Backward 4 with channels last. Words are owned as in column_affine. One read of x, one of dy, one
+// write of dx; with an activation one read of the residual and one write of its gradient, and dy is what
+// the activation makes of dy.
+@group(0) @binding(1) var<storage, read> x: array<Stored>;
+@group(0) @binding(2) var<storage, read> grad_y: array<Stored>;
+@group(0) @binding(3) var<storage, read> coefficients_backward: array<AffineBackward>;
+@group(0) @binding(4) var<storage, read> coefficients: array<Affine>;
+@group(0) @binding(5) var<storage, read> residual: array<Stored>;
+@group(0) @binding(6) var<storage, read_write> grad_x: array<Stored>;
+@group(0) @binding(7) var<storage, read_write> grad_residual: array<Stored>;
+
+// The maps of the rows of a word's elements, backward and forward.
+struct Maps {
+    x_pivot: Word,
+    x_scale: Word,
+    grad_pivot: Word,
+    grad_scale: Word,
+    shift: Word,
+    affine: ColumnAffine,
+}
+
+fn no_maps() -> Maps {
+    let zero = Word(0.0);
+    return Maps(zero, zero, zero, zero, zero, ColumnAffine(zero, zero, zero, zero));
+}
+
+fn with_maps(maps: Maps, i: u32, row: u32) -> Maps {
+    let a = coefficients_backward[row];
+    var affine = maps.affine;
+    if (ACTIVATION != 0u) {
+        affine = with_affine(affine, i, coefficients[row]);
+    }
+    return Maps(
+        with_element(maps.x_pivot, i, a.x_pivot),
+        with_element(maps.x_scale, i, a.x_scale),
+        with_element(maps.grad_pivot, i, a.grad_pivot),
+        with_element(maps.grad_scale, i, a.grad_scale),
+        with_element(maps.shift, i, a.shift),
+        affine,
+    );
+}
+
+struct Gradients {
+    x: Word,
+    residual: Word,
+}
+
+fn gradients(i: u32, maps: Maps) -> Gradients {
+    let word = load(x[stored_index(i)], i);
+    var grad = load(grad_y[stored_index(i)], i);
+    if (ACTIVATION != 0u) {
+        var t = normalized_columns(word, maps.affine);
+        if (HAS_RESIDUAL) {
+            t = t + load(residual[stored_index(i)], i);
+        }
+        grad = activation_gradient(t, grad);
+    }
+    let v = rounded_word(grad - maps.grad_pivot);
+    let u = rounded_word(word - maps.x_pivot);
+    return Gradients((v * maps.grad_scale + u * maps.x_scale) + maps.shift, grad);
+}
+
+// The elements of the word from `count` on lie behind the tensor: 0.
+fn write_word(i: u32, values: Gradients, count: u32) {
+    let inside = word_mask(0u, 0u, count);
+    var value = values.x;
+    if (ACCUMULATE) {
+        value = load(grad_x[stored_index(i)], i) + value;
+    }
+    grad_x[i] = store(select(Word(0.0), value, inside));
+    if (HAS_GRAD_RESIDUAL) {
+        grad_residual[i] = store(select(Word(0.0), values.residual, inside));
+    }
+}
+
+fn own_positions(span: ColumnSpan, lane: u32) {
+    var maps = with_maps(no_maps(), 0u, span.row);
+    if (WIDTH > 1u) {
+        maps = with_maps(maps, 1u, span.row + 1u);
+    }
+    if (WIDTH > 2u) {
+        maps = with_maps(maps, 2u, span.row + 2u);
+        maps = with_maps(maps, 3u, span.row + 3u);
+    }
+    let step = LANES * params.columns;
+    let chunks = (span.end - span.begin) / (4u * LANES);
+    for (var i = 0u; i < chunks; i = i + 1u) {
+        let i0 = column_word(span, span.begin + i * (4u * LANES) + lane);
+        let i1 = i0 + step;
+        let i2 = i1 + step;
+        let i3 = i2 + step;
+        let g0 = gradients(i0, maps);
+        let g1 = gradients(i1, maps);
+        let g2 = gradients(i2, maps);
+        let g3 = gradients(i3, maps);
+        write_word(i0, g0, WIDTH);
+        write_word(i1, g1, WIDTH);
+        write_word(i2, g2, WIDTH);
+        write_word(i3, g3, WIDTH);
+    }
+    for (var p = span.begin + chunks * (4u * LANES) + lane; p < span.end; p = p + LANES) {
+        let i = column_word(span, p);
+        write_word(i, gradients(i, maps), WIDTH);
+    }
+}
+
+fn one_word(i: u32) {
+    var count = 1u;
+    let e0 = first_element(i);
+    var maps = with_maps(no_maps(), 0u, element_row(e0));
+    if (WIDTH > 1u) {
+        let e1 = next_element(e0);
+        maps = with_maps(maps, 1u, element_row(e1));
+        count = select(1u, WIDTH, is_element(e1));
+        if (WIDTH > 2u) {
+            let e2 = next_element(e1);
+            let e3 = next_element(e2);
+            maps = with_maps(maps, 2u, element_row(e2));
+            maps = with_maps(maps, 3u, element_row(e3));
+        }
+    }
+    write_word(i, gradients(i, maps), count);
+}
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn column_affine_backward(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) num_workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let item = column_item(workgroup, num_workgroups, local);
+    if (item >= params.items) {
+        return;
+    }
+    if (ALIGNED) {
+        own_positions(column_span(item), column_lane(local));
+    } else if (item < params.num_words) {
+        let last = (params.num_words - 1u - item) / params.items;
+        for (var i = 0u; i <= last; i = i + 1u) {
+            one_word(item + i * params.items);
+        }
+    }
+}

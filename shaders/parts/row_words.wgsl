@@ -1,0 +1,37 @@
+// Which words a work item writes: those of one part of one row that begin in the row, as words of the
+// window (modulo 2^32). The row's last word may reach beyond its end: all of it is the last part's.
+struct RowWords {
+    row: u32,
+    // Words that are all the row's.
+    begin: u32,
+    end: u32,
+    // The word that is not, and how many of its elements are the row's: 0 where there is none.
+    last: u32,
+    kept: u32,
+}
+
+fn row_words(item: u32) -> RowWords {
+    let index = item + params.first_item;
+    let row = index / params.parts;
+    let part = index - row * params.parts;
+    let row_begin = row * params.row_len;
+    // Counted from the row's first word: a tensor's last element may be beyond u32.
+    let base = row_begin / WIDTH - params.first_word;
+    let row_from = row_begin % WIDTH;
+    let row_end = row_from + params.row_len;
+    let last = row_end / WIDTH;
+    let begin = (row_from + WIDTH - 1u) / WIDTH + part * params.words_per_part;
+    let end = max(begin, min(begin + params.words_per_part, last));
+    let kept = select(0u, row_end % WIDTH, part + 1u == params.parts);
+    return RowWords(row, base + begin, base + end, base + last, kept);
+}
+
+// Whether a row follows. Behind the last one there is padding at most, which is written as 0.
+fn has_next(row: u32) -> bool {
+    return row + 1u != params.num_samples * params.num_channels;
+}
+
+// Which elements of a row's last word are its own.
+fn kept_mask(words: RowWords) -> Mask {
+    return word_mask(0u, 0u, words.kept);
+}

@@ -1,0 +1,31 @@
+// Words of 1 element: for tensors of f32 whose size is no multiple of 4, rows below 4, and channels
+// that are read one by one.
+alias Word = f32;
+alias Bits = u32;
+alias Mask = bool;
+
+fn word_at(word: Word, i: u32) -> f32 {
+    return word;
+}
+
+fn word_sum(word: Word) -> f32 {
+    return word;
+}
+
+// Whether element `first` lies in [begin, end).
+fn word_mask(first: u32, begin: u32, end: u32) -> Mask {
+    return first >= begin && first < end;
+}
+
+fn mask_count(mask: Mask) -> u32 {
+    return select(0u, 1u, mask);
+}
+
+// As `rounded`, where FENCE asks for it: it is free on a GPU, which waits for memory, but not on a
+// processor.
+fn rounded_word(word: Word) -> Word {
+    if (FENCE) {
+        return bitcast<f32>(bitcast<u32>(word) ^ params.zero);
+    }
+    return word;
+}

@@ -1,0 +1,33 @@
+// Words of 2 elements: for tensors of 16 bits whose size is no multiple of 4, and rows below 4. An odd
+// tensor's last word has one element of padding.
+alias Word = vec2<f32>;
+alias Bits = vec2<u32>;
+alias Mask = vec2<bool>;
+
+fn word_at(word: Word, i: u32) -> f32 {
+    return word[i];
+}
+
+fn word_sum(word: Word) -> f32 {
+    return word.x + word.y;
+}
+
+// Which elements of the word that begins at element `first` lie in [begin, end).
+fn word_mask(first: u32, begin: u32, end: u32) -> Mask {
+    let i = vec2<u32>(first, first + 1u);
+    return (i >= vec2<u32>(begin)) & (i < vec2<u32>(end));
+}
+
+fn mask_count(mask: Mask) -> u32 {
+    let ones = select(vec2<u32>(0u), vec2<u32>(1u), mask);
+    return ones.x + ones.y;
+}
+
+// As `rounded`, where FENCE asks for it: it is free on a GPU, which waits for memory, but not on a
+// processor.
+fn rounded_word(word: Word) -> Word {
+    if (FENCE) {
+        return bitcast<vec2<f32>>(bitcast<vec2<u32>>(word) ^ vec2<u32>(params.zero));
+    }
+    return word;
+}

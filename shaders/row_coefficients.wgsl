@@ -1,0 +1,22 @@
+// Forward 3 without a group part. One invocation owns one row: its affine map is its channel's. Where
+// forward did not read x for moments, backward takes its products about the mean in force.
+@group(0) @binding(1) var<storage, read> channels: array<Channel>;
+@group(0) @binding(2) var<storage, read_write> rows: array<Moments>;
+@group(0) @binding(3) var<storage, read_write> coefficients: array<Affine>;
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn row_coefficients(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) num_workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let item = item_index(workgroup, num_workgroups, local);
+    if (item >= params.items) {
+        return;
+    }
+    let channel = channels[item % params.num_channels];
+    if (HAS_ROWS) {
+        rows[item] = Moments(params.row_len, channel.mean_pivot, channel.mean_offset, 0.0);
+    }
+    coefficients[item] = Affine(channel.mean_pivot, channel.mean_offset, channel.scale, channel.bias);
+}

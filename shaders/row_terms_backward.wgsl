@@ -1,0 +1,41 @@
+// Backward 2 without a group part. One invocation owns one row: dz is dy, and the terms of the gradients
+// of the channel part's bias and weight are sums of dy and of dy x-hat.
+@group(0) @binding(1) var<storage, read> rows: array<Moments>;
+@group(0) @binding(2) var<storage, read> products: array<Products>;
+@group(0) @binding(3) var<storage, read> channels: array<Channel>;
+@group(0) @binding(4) var<storage, read_write> gradient_terms: array<GradientPair>;
+@group(0) @binding(5) var<storage, read_write> row_gradients: array<RowGradient>;
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn row_terms_backward(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) num_workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let item = item_index(workgroup, num_workgroups, local);
+    if (item >= params.items) {
+        return;
+    }
+    let entry = products[item];
+    row_gradients[item] = RowGradient(1.0, 0.0, entry.pivot + entry.offset);
+    if (HAS_GRADIENT_TERMS) {
+        let row = rows[item];
+        let c = item % params.num_channels;
+        let channel = channels[c];
+        // x-hat sums to 0 over the batch that made the statistics. If it is this one, dy may be taken
+        // less any value of the channel's for the product with x-hat, so that a large mean of dy
+        // cancels nowhere.
+        var origin = 0.0;
+        if (channel.count != 0u && channel.count == params.num_samples * params.row_len) {
+            origin = products[c].pivot;
+        }
+        // The table's row mean may be the mean in force: x_mean is what the row's own has more.
+        let above = x_above_mean(row, channel) + entry.x_mean;
+        let len = f32(params.row_len);
+        let sum = len * (rounded(entry.pivot - origin) + entry.offset);
+        gradient_terms[item] = GradientPair(
+            len * entry.pivot + len * entry.offset,
+            channel.rstd * (entry.product + above * sum),
+        );
+    }
+}

@@ -1,0 +1,33 @@
+// Running statistics of InstanceNorm. LANES invocations own one channel: the running statistics take the
+// average over the samples of each sample's mean and unbiased variance. Means are averaged as
+// differences from the first sample's pivot, so that a large mean costs nothing.
+@group(0) @binding(1) var<storage, read> rows: array<Moments>;
+@group(0) @binding(2) var<storage, read_write> running_mean: array<f32>;
+@group(0) @binding(3) var<storage, read_write> running_var: array<f32>;
+
+@compute @workgroup_size(WORKGROUP_SIZE)
+fn running_fold(
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+    @builtin(num_workgroups) num_workgroups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let item = item_index(workgroup, num_workgroups, local);
+    let lane = local % LANES;
+    let active_item = item < params.items;
+    let c = min(item, params.items - 1u);
+    let pivot = rows[c].pivot;
+
+    var sums = vec2<f32>(0.0, 0.0);
+    for (var i = lane; i < params.entries; i = i + LANES) {
+        let row = rows[i * params.columns + c];
+        let above = rounded(row.pivot - pivot) + row.offset;
+        sums = sums + vec2<f32>(above, row.m2 / f32(row.count - 1u));
+    }
+    let means = reduce_pair(sums, local) / f32(params.entries);
+    if (active_item && lane == 0u) {
+        let momentum = params.momentum;
+        let old_mean = running_mean[c];
+        running_mean[c] = (1.0 - momentum) * old_mean + (momentum * pivot + momentum * means.x);
+        running_var[c] = (1.0 - momentum) * running_var[c] + momentum * means.y;
+    }
+}

@@ -1,0 +1,168 @@
+//! State dicts as safetensors, the format that `safetensors.torch` reads and writes.
+
+use super::state::{StateDict, StateValue, module_prefix};
+use crate::error::Error;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Reads a state dict from the bytes of a safetensors file. Floats of any width are read into f32; of
+/// integers, single i64 values (`num_batches_tracked`).
+///
+/// # Errors
+/// [`Error::Checkpoint`] with every entry that is neither, or with what is wrong with the bytes.
+pub fn from_bytes(bytes: &[u8]) -> Result<StateDict, Error> {
+    read(bytes, "").map_err(|problems| failed(None, problems))
+}
+
+/// The bytes of a safetensors file with a state dict.
+///
+/// # Errors
+/// [`Error::Checkpoint`] with every entry whose values do not fill its shape.
+pub fn to_bytes(state: &StateDict) -> Result<Vec<u8>, Error> {
+    write(state).map_err(|problems| failed(None, problems))
+}
+
+/// Reads a safetensors file: see [`from_bytes`].
+///
+/// # Errors
+/// [`Error::Checkpoint`], with the file's name.
+pub fn load(path: impl AsRef<Path>) -> Result<StateDict, Error> {
+    load_module(path, "")
+}
+
+/// Reads the entries of one module from a model's file, under the names that they have within the
+/// module, as [`take_module`](super::take_module) gives them. The others may be of any type.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_module(path: impl AsRef<Path>, module: &str) -> Result<StateDict, Error> {
+    let path = path.as_ref();
+    let bytes = fs::read(path).map_err(|error| failed(Some(path), vec![error.to_string()]))?;
+    read(&bytes, module).map_err(|problems| failed(Some(path), problems))
+}
+
+/// Writes a state dict to a safetensors file. The file is whole at any moment, the old one or the new
+/// one: it is written under a temporary name beside, then renamed.
+///
+/// # Errors
+/// [`Error::Checkpoint`], with the file's name; the file is unchanged then.
+pub fn save(state: &StateDict, path: impl AsRef<Path>) -> Result<(), Error> {
+    let path = path.as_ref();
+    let bytes = write(state).map_err(|problems| failed(Some(path), problems))?;
+    let beside = beside(path);
+    let written = fs::File::create_new(&beside)
+        .and_then(|mut file| {
+            file.write_all(&bytes)?;
+            // The name must not reach the disk before the content does.
+            file.sync_all()
+        })
+        .and_then(|()| fs::rename(&beside, path));
+    written.map_err(|error| {
+        // What failed is told; that nothing could be removed after it, is not.
+        let _ = fs::remove_file(&beside);
+        failed(Some(path), vec![error.to_string()])
+    })
+}
+
+/// A name in the same folder that no other save of this or another process uses.
+fn beside(path: &Path) -> PathBuf {
+    static SAVES: AtomicU32 = AtomicU32::new(0);
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let save = SAVES.fetch_add(1, Ordering::Relaxed);
+    path.with_file_name(format!(".{name}.{}.{save}.tmp", std::process::id()))
+}
+
+fn failed(path: Option<&Path>, problems: Vec<String>) -> Error {
+    let file = match path {
+        Some(path) => path.display().to_string(),
+        None => "the safetensors data".into(),
+    };
+    Error::Checkpoint { file, problems }
+}
+
+fn read(bytes: &[u8], module: &str) -> Result<StateDict, Vec<String>> {
+    let file = SafeTensors::deserialize(bytes)
+        .map_err(|error| vec![format!("not a safetensors file: {error}")])?;
+    let prefix = module_prefix(module);
+    let mut state = StateDict::new();
+    let mut problems = Vec::new();
+    for (name, view) in file.iter() {
+        let Some(inner) = name.strip_prefix(&prefix) else {
+            continue;
+        };
+        match value(&view) {
+            Ok(value) => {
+                state.insert(inner.to_owned(), value);
+            }
+            Err(problem) => problems.push(format!("{name} {problem}")),
+        }
+    }
+    // The file's own order is by type.
+    problems.sort();
+    if problems.is_empty() {
+        Ok(state)
+    } else {
+        Err(problems)
+    }
+}
+
+fn value(view: &TensorView) -> Result<StateValue, String> {
+    let data = view.data();
+    let values = match view.dtype() {
+        Dtype::F16 => floats(data, |bytes| half::f16::from_le_bytes(bytes).to_f32()),
+        Dtype::BF16 => floats(data, |bytes| half::bf16::from_le_bytes(bytes).to_f32()),
+        Dtype::F32 => floats(data, f32::from_le_bytes),
+        Dtype::F64 => floats(data, |bytes| f64::from_le_bytes(bytes) as f32),
+        Dtype::I64 => {
+            let value = <[u8; 8]>::try_from(data).map_err(|_| {
+                let shape = view.shape();
+                format!("is i64 of shape {shape:?}, expected a single value")
+            })?;
+            return Ok(StateValue::I64(i64::from_le_bytes(value)));
+        }
+        other => {
+            return Err(format!(
+                "is {other}, expected F16, BF16, F32, F64 or one I64"
+            ));
+        }
+    };
+    Ok(StateValue::F32 {
+        dims: view.shape().to_vec(),
+        values,
+    })
+}
+
+/// Values of N bytes each, which need not be aligned in the file.
+fn floats<const N: usize>(data: &[u8], value: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+    let bytes = data.as_chunks::<N>().0;
+    bytes.iter().map(|&bytes| value(bytes)).collect()
+}
+
+fn write(state: &StateDict) -> Result<Vec<u8>, Vec<String>> {
+    let mut entries = Vec::new();
+    for (name, value) in state {
+        let (dtype, dims, bytes) = match value {
+            StateValue::F32 { dims, values } => {
+                let bytes = values.iter().flat_map(|value| value.to_le_bytes());
+                (Dtype::F32, dims.clone(), bytes.collect::<Vec<u8>>())
+            }
+            StateValue::I64(value) => (Dtype::I64, vec![], value.to_le_bytes().to_vec()),
+        };
+        entries.push((name, dtype, dims, bytes));
+    }
+    let mut views = Vec::new();
+    let mut problems = Vec::new();
+    for (name, dtype, dims, bytes) in &entries {
+        match TensorView::new(*dtype, dims.clone(), bytes) {
+            Ok(view) => views.push((name, view)),
+            Err(error) => problems.push(format!("{name}: {error}")),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    safetensors::serialize(views, None).map_err(|error| vec![error.to_string()])
+}

@@ -1,0 +1,302 @@
+//! State dicts in PyTorch's names.
+
+use crate::desc::{ChannelStats, NormDesc, NormKind};
+use crate::error::Error;
+use crate::role::Role;
+use std::collections::BTreeMap;
+
+/// Values of a state dict, as PyTorch stores them.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum StateValue {
+    /// Parameters and running statistics, with their shape.
+    F32 {
+        /// Shape.
+        dims: Vec<usize>,
+        /// Values.
+        values: Vec<f32>,
+    },
+    /// `num_batches_tracked`, a scalar.
+    I64(i64),
+}
+
+/// Parameters and buffers by the names that `torch.nn` has for them: `weight`, `bias`, `running_mean`,
+/// `running_var`, `num_batches_tracked`, as far as the norm has them; BCNorm's inner norm has its own
+/// under `bn.`. With [`ChannelStats::Estimate`] there is `estbn_moving_speed` as well.
+pub type StateDict = BTreeMap<String, StateValue>;
+
+/// Takes the entries of one module out of a model's dict: those below `module` (`layer1.0.bn1`, as
+/// `Module.get_submodule` takes it), under the names that they have within the module. With an empty
+/// path, all.
+///
+/// ```
+/// use bcnorm::layer::{StateDict, StateValue, put_module, take_module};
+///
+/// let mut model = StateDict::from([
+///     ("bn1.num_batches_tracked".to_owned(), StateValue::I64(7)),
+///     ("bn10.num_batches_tracked".to_owned(), StateValue::I64(8)),
+/// ]);
+/// let bn1 = take_module(&mut model, "bn1");
+/// assert_eq!(bn1["num_batches_tracked"], StateValue::I64(7));
+/// assert_eq!(model.len(), 1);
+///
+/// put_module(&mut model, "bn1", bn1);
+/// assert_eq!(model.len(), 2);
+/// ```
+pub fn take_module(model: &mut StateDict, module: &str) -> StateDict {
+    let prefix = module_prefix(module);
+    let mut part = StateDict::new();
+    model.retain(|name, value| {
+        let Some(name) = name.strip_prefix(&prefix) else {
+            return true;
+        };
+        // Taken by value: what stays behind is dropped.
+        let value = std::mem::replace(value, StateValue::I64(0));
+        part.insert(name.to_owned(), value);
+        false
+    });
+    part
+}
+
+/// Puts the entries of one module into a model's dict, below `module`: the reverse of [`take_module`].
+/// Entries of these names are replaced.
+pub fn put_module(model: &mut StateDict, module: &str, part: StateDict) {
+    let prefix = module_prefix(module);
+    model.extend(
+        part.into_iter()
+            .map(|(name, value)| (format!("{prefix}{name}"), value)),
+    );
+}
+
+/// What the names of a module's entries begin with.
+pub(super) fn module_prefix(module: &str) -> String {
+    match module.trim_end_matches('.') {
+        "" => String::new(),
+        path => format!("{path}."),
+    }
+}
+
+/// A parameter or running statistic of a norm.
+pub(super) struct Entry {
+    pub role: Role,
+    /// In the state dict.
+    pub name: &'static str,
+    /// PyTorch's shape.
+    pub dims: Vec<usize>,
+    /// What a new module has there.
+    pub initial: f32,
+}
+
+/// The name of a role's entry: the channel part is a module of its own in BCNorm only.
+fn entry_name(norm: &NormDesc, name: &'static str) -> &'static str {
+    match norm.kind {
+        NormKind::BcNorm => name,
+        _ => name.strip_prefix(INNER).unwrap_or(name),
+    }
+}
+
+const INNER: &str = "bn.";
+
+/// The inner norm in the authors' ImageNet checkpoints.
+const INNER_ALIAS: &str = "pbn.";
+
+/// The parameters of a norm, and the role of each one's gradient.
+pub(super) fn parameters(norm: &NormDesc) -> Vec<(Entry, Role)> {
+    let channels = vec![norm.num_channels];
+    let affine = match norm.kind {
+        // As in the authors' code.
+        NormKind::BcNorm => vec![1, norm.affine_len(), 1],
+        _ => channels.clone(),
+    };
+    let inner = norm.kind == NormKind::BcNorm;
+    let outer = norm.kind != NormKind::WeightStandardization;
+    let all = [
+        (
+            outer && norm.weight,
+            Role::Weight,
+            Role::GradWeight,
+            &affine,
+            1.0,
+        ),
+        (outer && norm.bias, Role::Bias, Role::GradBias, &affine, 0.0),
+        (
+            inner && norm.bn_weight,
+            Role::BnWeight,
+            Role::GradBnWeight,
+            &channels,
+            1.0,
+        ),
+        (
+            inner && norm.bn_bias,
+            Role::BnBias,
+            Role::GradBnBias,
+            &channels,
+            0.0,
+        ),
+    ];
+    all.into_iter()
+        .filter(|(there, ..)| *there)
+        .map(|(_, role, gradient, dims, initial)| {
+            let entry = Entry {
+                role,
+                name: entry_name(norm, role.name()),
+                dims: dims.clone(),
+                initial,
+            };
+            (entry, gradient)
+        })
+        .collect()
+}
+
+/// Every f32 entry of a norm but the moving speed.
+pub(super) fn entries(norm: &NormDesc) -> Vec<Entry> {
+    let parameters = parameters(norm).into_iter().map(|(entry, _)| entry);
+    let running = [(Role::RunningMean, 0.0), (Role::RunningVar, 1.0)]
+        .into_iter()
+        .filter(|_| norm.has_running_stats())
+        .map(|(role, initial)| Entry {
+            role,
+            name: entry_name(norm, role.name()),
+            dims: vec![norm.num_channels],
+            initial,
+        });
+    parameters.chain(running).collect()
+}
+
+/// The name of `num_batches_tracked`, if the norm has one.
+pub(super) fn batch_count(norm: &NormDesc) -> Option<&'static str> {
+    norm.has_running_stats()
+        .then(|| entry_name(norm, Role::NumBatchesTracked.name()))
+}
+
+/// The name and value of `estbn_moving_speed`, if the norm has one.
+pub(super) fn moving_speed(norm: &NormDesc) -> Option<(&'static str, f32)> {
+    match (norm.kind, norm.stats) {
+        (
+            NormKind::BatchNorm | NormKind::EstBn | NormKind::BcNorm,
+            ChannelStats::Estimate { moving_speed },
+        ) => Some((entry_name(norm, "bn.estbn_moving_speed"), moving_speed)),
+        _ => None,
+    }
+}
+
+/// A state dict that fits a norm.
+pub(super) struct Fit<'a> {
+    /// What goes into which buffer.
+    pub values: Vec<(Role, &'a [f32])>,
+    pub batch_count: Option<i64>,
+    /// The norm with the dict's moving speed.
+    pub norm: NormDesc,
+}
+
+/// Fits a state dict to a norm, strictly.
+///
+/// # Errors
+/// [`Error::StateDict`] with all that does not fit.
+pub(super) fn fit<'a>(norm: &NormDesc, state: &'a StateDict) -> Result<Fit<'a>, Error> {
+    let mut dict = Dict {
+        state,
+        known: Vec::new(),
+        problems: Vec::new(),
+    };
+    let inner = |prefix| state.keys().any(|name| name.starts_with(prefix));
+    if norm.kind == NormKind::BcNorm && inner(INNER) && inner(INNER_ALIAS) {
+        dict.problems.push(format!(
+            "{INNER}* and {INNER_ALIAS}* are two names of the inner norm: keep one of them"
+        ));
+    }
+    let mut fit = Fit {
+        values: Vec::new(),
+        batch_count: None,
+        norm: *norm,
+    };
+    for entry in entries(norm) {
+        let values = dict.f32s(entry.name, &entry.dims, "");
+        fit.values.extend(values.map(|values| (entry.role, values)));
+    }
+    if let Some(name) = batch_count(norm) {
+        fit.batch_count = dict.count(name);
+    }
+    if let Some((name, _)) = moving_speed(norm) {
+        let hint = " (it is EstBN's: without it, ChannelStats::Batch)";
+        if let Some(&[moving_speed]) = dict.f32s(name, &[1], hint) {
+            fit.norm.stats = ChannelStats::Estimate { moving_speed };
+            if let Err(error) = fit.norm.validate() {
+                dict.problems.push(error.to_string());
+            }
+        }
+    }
+    let Dict {
+        known,
+        mut problems,
+        ..
+    } = dict;
+    let extra = state.keys().filter(|name| !known.contains(name));
+    problems.extend(extra.map(|name| format!("unexpected key \"{name}\"")));
+    if problems.is_empty() {
+        Ok(fit)
+    } else {
+        Err(Error::StateDict { problems })
+    }
+}
+
+/// A state dict being looked through.
+struct Dict<'a> {
+    state: &'a StateDict,
+    /// The keys that belong to the norm.
+    known: Vec<&'a String>,
+    problems: Vec<String>,
+}
+
+impl<'a> Dict<'a> {
+    /// The entry of a name, or of the name that the authors' checkpoints have for it.
+    fn get(&mut self, name: &str, hint: &str) -> Option<(&'a String, &'a StateValue)> {
+        let alias = name
+            .strip_prefix(INNER)
+            .map(|name| format!("{INNER_ALIAS}{name}"));
+        let other = alias.and_then(|name| self.state.get_key_value(&name));
+        let found = self.state.get_key_value(name);
+        // Where both are there, that is a problem of its own already.
+        self.known
+            .extend(found.into_iter().chain(other).map(|(name, _)| name));
+        let found = found.or(other);
+        if found.is_none() {
+            self.problems.push(format!("missing key \"{name}\"{hint}"));
+        }
+        found
+    }
+
+    /// Values of a shape, give or take sizes of 1: (G) serves for (1, G, 1).
+    fn f32s(&mut self, name: &str, expected: &[usize], hint: &str) -> Option<&'a [f32]> {
+        let (name, value) = self.get(name, hint)?;
+        let StateValue::F32 { dims, values } = value else {
+            self.problems.push(format!("{name} is i64, expected f32"));
+            return None;
+        };
+        let beyond_one = |dims: &[usize]| -> Vec<usize> {
+            dims.iter().copied().filter(|&size| size != 1).collect()
+        };
+        let len: usize = expected.iter().product();
+        if beyond_one(dims) != beyond_one(expected) || values.len() != len {
+            self.problems.push(format!(
+                "size mismatch for {name}: shape {dims:?} and {} values, expected {expected:?}",
+                values.len()
+            ));
+            return None;
+        }
+        Some(values)
+    }
+
+    fn count(&mut self, name: &str) -> Option<i64> {
+        let hint = " (PyTorch before 0.4.1 saved none: insert StateValue::I64(0))";
+        let (name, value) = self.get(name, hint)?;
+        let found = match value {
+            StateValue::I64(count @ 0..) => return Some(*count),
+            StateValue::I64(count) => count.to_string(),
+            StateValue::F32 { dims, .. } => format!("f32 of shape {dims:?}"),
+        };
+        self.problems
+            .push(format!("{name} is {found}, expected an i64 from 0"));
+        None
+    }
+}

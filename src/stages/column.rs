@@ -1,0 +1,329 @@
+//! Twin of `shaders/parts/column.wgsl` and `shaders/parts/column_moments.wgsl`: tensors with channels
+//! last. Channels lie next to each other, so mirrors compute [`TILE`] of them at once.
+
+use super::element::Element;
+use super::parallel::for_ranges;
+use crate::params::Params;
+use std::num::NonZero;
+use std::ops::Range;
+
+/// Positions of a chunk, as in the reduction kernels.
+pub(super) const CHUNK: usize = 8;
+
+/// Channels computed at once: arrays of this size become vector registers.
+pub(super) const TILE: usize = 16;
+
+/// A value of each channel of a tile.
+pub(super) type Tile = [f32; TILE];
+
+/// The numbers of a dispatch over (samples, parts, words of channels), as mirrors use them.
+#[derive(Clone, Copy)]
+pub(super) struct Shape {
+    pub channels: usize,
+    pub row_len: usize,
+    pub parts: usize,
+    per_part: usize,
+    /// Words of a position, and their width.
+    columns: usize,
+    width: usize,
+}
+
+impl Shape {
+    pub fn new(params: &Params, width: u32) -> Self {
+        Self {
+            channels: params.num_channels as usize,
+            row_len: params.row_len as usize,
+            parts: params.parts as usize,
+            per_part: params.words_per_part as usize,
+            columns: params.columns as usize,
+            width: width as usize,
+        }
+    }
+}
+
+/// Consecutive work items of one part of one sample: some channels over some positions.
+pub(super) struct Run {
+    pub sample: usize,
+    pub part: usize,
+    pub channels: Range<usize>,
+    /// Positions counted over all samples.
+    pub positions: Range<usize>,
+}
+
+impl Run {
+    /// The rows of its channels.
+    pub fn rows(&self, shape: Shape) -> Range<usize> {
+        let first = self.sample * shape.channels;
+        first + self.channels.start..first + self.channels.end
+    }
+
+    /// Its chunks: the first position of each, and how many positions it has.
+    pub fn chunks(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let end = self.positions.end;
+        self.positions
+            .clone()
+            .step_by(CHUNK)
+            .map(move |first| (first, CHUNK.min(end - first)))
+    }
+}
+
+/// The runs of a range of work items (counted over all windows).
+pub(super) fn runs(shape: Shape, items: Range<usize>) -> impl Iterator<Item = Run> {
+    let mut next = items.start;
+    std::iter::from_fn(move || {
+        if next >= items.end {
+            return None;
+        }
+        let block = next / shape.columns;
+        let first = next - block * shape.columns;
+        let end = shape.columns.min(first + (items.end - next));
+        next += end - first;
+        let (sample, part) = (block / shape.parts, block % shape.parts);
+        let begin = (part * shape.per_part).min(shape.row_len);
+        let stop = (begin + shape.per_part).min(shape.row_len);
+        Some(Run {
+            sample,
+            part,
+            channels: first * shape.width..end * shape.width,
+            positions: sample * shape.row_len + begin..sample * shape.row_len + stop,
+        })
+    })
+}
+
+/// Reduces every work item of a dispatch: `reduce` writes one result for each channel of a run; they
+/// land in `output` where the kernel puts them.
+pub(super) fn reduce<R: Copy + Default + Send>(
+    threads: NonZero<usize>,
+    params: &Params,
+    width: u32,
+    output: &mut [R],
+    reduce: impl Fn(&Run, &mut [R]) + Sync,
+) {
+    let shape = Shape::new(params, width);
+    let (items, first) = (params.items as usize, params.first_item as usize);
+    // In the order of the work items, so that threads write ranges; the order of the table is another.
+    let mut results = vec![R::default(); items * shape.width];
+    for_ranges(
+        threads,
+        0..items,
+        &mut results[..],
+        |item| item * shape.width,
+        |range, mut results| {
+            for run in runs(shape, first + range.start..first + range.end) {
+                let (mine, rest) = results.split_at_mut(run.channels.len());
+                reduce(&run, mine);
+                results = rest;
+            }
+        },
+    );
+    let mut results = results.iter();
+    for run in runs(shape, first..first + items) {
+        for (row, result) in run.rows(shape).zip(results.by_ref()) {
+            output[row * shape.parts + run.part] = *result;
+        }
+    }
+}
+
+/// Consecutive elements of one sample that a map computes.
+pub(super) struct Strip {
+    pub sample: usize,
+    /// Of the tensor.
+    pub elements: Range<usize>,
+}
+
+/// What a map's dispatch writes, cut for threads into units that follow each other in memory: positions
+/// where it is aligned, else elements.
+pub(super) struct MapWindow {
+    shape: Shape,
+    aligned: bool,
+    /// Work items, counted over all windows.
+    items: Range<usize>,
+    pub units: Range<usize>,
+    pub unit_size: usize,
+}
+
+impl MapWindow {
+    pub fn new(params: &Params, width: u32, aligned: bool) -> Self {
+        let shape = Shape::new(params, width);
+        let first = params.first_item as usize;
+        let items = first..first + params.items as usize;
+        let (units, unit_size) = if aligned {
+            // The positions of all parts that the items touch.
+            let begin_of = |block: usize| {
+                let (sample, part) = (block / shape.parts, block % shape.parts);
+                sample * shape.row_len + (part * shape.per_part).min(shape.row_len)
+            };
+            let begin = begin_of(items.start / shape.columns);
+            let end = begin_of(items.end.div_ceil(shape.columns));
+            (begin..end, shape.channels)
+        } else {
+            // The words of the window; the last may reach beyond the tensor.
+            let elements = params.num_samples as usize * shape.row_len * shape.channels;
+            let begin = params.first_word as usize * shape.width;
+            let end = begin + params.num_words as usize * shape.width;
+            (begin..end.min(elements), 1)
+        };
+        Self {
+            shape,
+            aligned,
+            items,
+            units,
+            unit_size,
+        }
+    }
+
+    /// Runs `work` on what the dispatch writes of these units.
+    pub fn strips(&self, units: Range<usize>, mut work: impl FnMut(Strip)) {
+        let Shape { channels, .. } = self.shape;
+        let sample_size = self.shape.row_len * channels;
+        let (mut start, end) = (units.start * self.unit_size, units.end * self.unit_size);
+        while start < end {
+            let sample = start / sample_size;
+            let sample_begin = sample * sample_size;
+            if !self.aligned {
+                let stop = end.min(sample_begin + sample_size);
+                let elements = start..stop;
+                work(Strip { sample, elements });
+                start = stop;
+                continue;
+            }
+            let part = (start - sample_begin) / channels / self.shape.per_part;
+            let part_end = ((part + 1) * self.shape.per_part).min(self.shape.row_len);
+            let stop = end.min(sample_begin + part_end * channels);
+            // The window may begin or end within the part's words of channels.
+            let Shape { parts, columns, .. } = self.shape;
+            let first_item = (sample * parts + part) * columns;
+            let from = self.items.start.saturating_sub(first_item).min(columns);
+            let to = self.items.end.saturating_sub(first_item).min(columns);
+            if (from, to) == (0, columns) {
+                let elements = start..stop;
+                work(Strip { sample, elements });
+            } else {
+                for position in (start..stop).step_by(channels) {
+                    let from = position + from * self.shape.width;
+                    let elements = from..position + to * self.shape.width;
+                    work(Strip { sample, elements });
+                }
+            }
+            start = stop;
+        }
+    }
+}
+
+/// Elements that a map computes at once.
+pub(super) const BLOCK: usize = 64;
+
+/// Fields of the maps of one sample's rows, one array a field, as elements follow each other in memory:
+/// channel after channel, over and over for a block from any channel on.
+pub(super) struct Maps<const FIELDS: usize> {
+    sample: Option<usize>,
+    fields: [Vec<f32>; FIELDS],
+}
+
+impl<const FIELDS: usize> Maps<FIELDS> {
+    pub fn new() -> Self {
+        Self {
+            sample: None,
+            fields: std::array::from_fn(|_| Vec::new()),
+        }
+    }
+
+    /// Puts a sample's maps in place, where another's are; `entries` are those of all rows.
+    pub fn set<E>(
+        &mut self,
+        sample: usize,
+        channels: usize,
+        entries: &[E],
+        fields: impl Fn(&E) -> [f32; FIELDS],
+    ) {
+        if self.sample == Some(sample) {
+            return;
+        }
+        self.sample = Some(sample);
+        self.fields.iter_mut().for_each(Vec::clear);
+        let entries = &entries[sample * channels..(sample + 1) * channels];
+        for entry in entries.iter().cycle().take(channels + BLOCK - 1) {
+            for (all, value) in self.fields.iter_mut().zip(fields(entry)) {
+                all.push(value);
+            }
+        }
+    }
+
+    /// The fields of `len` consecutive elements, a block at most, from a channel on.
+    pub fn fields(&self, channel: usize, len: usize) -> [&[f32]; FIELDS] {
+        std::array::from_fn(|field| &self.fields[field][channel..channel + len])
+    }
+}
+
+/// A strip in blocks.
+pub(super) fn blocks(elements: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let end = elements.end;
+    elements
+        .step_by(BLOCK)
+        .map(move |begin| begin..end.min(begin + BLOCK))
+}
+
+/// The channels of a tile at one position, 0 behind the last of them.
+pub(super) fn load<T: Element>(values: &[T]) -> Tile {
+    let mut tile = [0.0; TILE];
+    if let Some(values) = values.first_chunk::<TILE>() {
+        // Of a known size: vector loads.
+        for (out, value) in tile.iter_mut().zip(values) {
+            *out = value.to_f32();
+        }
+    } else {
+        for (out, value) in tile.iter_mut().zip(values) {
+            *out = value.to_f32();
+        }
+    }
+    tile
+}
+
+/// A field of the entries of a tile's rows.
+pub(super) fn gather<E>(entries: &[E], field: impl Fn(&E) -> f32) -> Tile {
+    let mut tile = [0.0; TILE];
+    for (out, entry) in tile.iter_mut().zip(entries) {
+        *out = field(entry);
+    }
+    tile
+}
+
+/// Sum over a chunk's positions in the order of the kernels.
+pub(super) fn tree_sum(v: [f32; CHUNK]) -> f32 {
+    ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]))
+}
+
+/// The mean of the union of two sets of each channel, and what their spreads need of it.
+pub(super) struct Union {
+    /// The mean of b less the mean of a.
+    pub delta: Tile,
+    /// The share of b in the union.
+    pub share: f32,
+    /// `count_a * count_b / count`.
+    pub weight: f32,
+}
+
+/// Puts a's mean to the mean of the union: as in moments.rs, relative to the better pivot of each
+/// channel. Neither set may be empty.
+pub(super) fn unite(
+    (a_count, a_pivot, a_offset): (u32, &mut Tile, &mut Tile),
+    (b_count, b_pivot, b_offset): (u32, &Tile, &Tile),
+) -> Union {
+    let count = (a_count + b_count) as f32;
+    let (share_a, share_b) = (a_count as f32 / count, b_count as f32 / count);
+    let mut delta = [0.0; TILE];
+    for c in 0..TILE {
+        let (a, b) = (a_offset[c], b_offset[c]);
+        let d = (b_pivot[c] - a_pivot[c]) + (b - a);
+        let (to_a, to_b) = (d * share_b, d * share_a);
+        let keep_a = a.abs().max(to_a.abs()) <= b.abs().max(to_b.abs());
+        a_pivot[c] = if keep_a { a_pivot[c] } else { b_pivot[c] };
+        a_offset[c] = if keep_a { a + to_a } else { b - to_b };
+        delta[c] = d;
+    }
+    Union {
+        delta,
+        share: share_b,
+        weight: share_b * a_count as f32,
+    }
+}

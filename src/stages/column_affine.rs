@@ -1,0 +1,162 @@
+//! Mirrors of `shaders/column_affine.wgsl` and `shaders/column_affine_backward.wgsl`.
+
+use super::activation::{Recompute, activate, activation_gradient};
+use super::column::{BLOCK, MapWindow, Maps, blocks};
+use super::element::Element;
+use super::parallel::for_ranges;
+use crate::desc::Activation;
+use crate::params::Params;
+use crate::tables::{Affine, AffineBackward};
+use std::num::NonZero;
+
+/// y = activation(norm(x) + residual), norm(x) = ((x - pivot) - offset) * scale + shift row by row, for
+/// tensors with channels last. Without x, it is in y. `width` and `aligned` are the step's.
+#[allow(clippy::too_many_arguments)] // The kernel's bindings.
+pub fn column_affine<T: Element>(
+    threads: NonZero<usize>,
+    params: &Params,
+    width: u32,
+    aligned: bool,
+    activation: Activation,
+    x: Option<&[T]>,
+    coefficients: &[Affine],
+    residual: Option<&[T]>,
+    y: &mut [T],
+) {
+    let channels = params.num_channels as usize;
+    let window = MapWindow::new(params, width, aligned);
+    for_ranges(
+        threads,
+        window.units.clone(),
+        y,
+        |unit| unit * window.unit_size,
+        |units, y: &mut [T]| {
+            let base = units.start * window.unit_size;
+            let mut maps = Maps::new();
+            let mut t = [0.0; BLOCK];
+            window.strips(units, |strip| {
+                maps.set(strip.sample, channels, coefficients, affine_fields);
+                for block in blocks(strip.elements) {
+                    let t = &mut t[..block.len()];
+                    let affine = maps.fields(block.start % channels, t.len());
+                    let y = &mut y[block.start - base..block.end - base];
+                    to_f32(x.map_or(&*y, |x| &x[block.clone()]), t);
+                    normalize(affine, t);
+                    if let Some(residual) = residual {
+                        add(&residual[block], t);
+                    }
+                    for (y, t) in y.iter_mut().zip(t) {
+                        *y = T::from_f32(activate(*t, activation));
+                    }
+                }
+            });
+        },
+    );
+}
+
+/// dx from dy and x, row by row, added to what is there where `accumulate`; with `recompute`, dy is what
+/// comes out of the activation backward, and the residual's gradient. Tensors have their channels last;
+/// `width` and `aligned` are the step's.
+#[allow(clippy::too_many_arguments)] // The kernel's bindings.
+pub fn column_affine_backward<T: Element>(
+    threads: NonZero<usize>,
+    params: &Params,
+    width: u32,
+    aligned: bool,
+    accumulate: bool,
+    x: &[T],
+    grad_y: &[T],
+    coefficients_backward: &[AffineBackward],
+    recompute: Option<Recompute<T>>,
+    grad_x: &mut [T],
+    grad_residual: Option<&mut [T]>,
+) {
+    let channels = params.num_channels as usize;
+    let window = MapWindow::new(params, width, aligned);
+    for_ranges(
+        threads,
+        window.units.clone(),
+        (grad_x, grad_residual),
+        |unit| unit * window.unit_size,
+        |units, (grad_x, mut grad_residual): (&mut [T], Option<&mut [T]>)| {
+            let base = units.start * window.unit_size;
+            let (mut maps, mut forward) = (Maps::new(), Maps::new());
+            let (mut u, mut v, mut t) = ([0.0; BLOCK], [0.0; BLOCK], [0.0; BLOCK]);
+            window.strips(units, |strip| {
+                let rows = coefficients_backward;
+                maps.set(strip.sample, channels, rows, backward_fields);
+                if let Some(recompute) = &recompute {
+                    let rows = recompute.coefficients;
+                    forward.set(strip.sample, channels, rows, affine_fields);
+                }
+                for block in blocks(strip.elements) {
+                    let (channel, len) = (block.start % channels, block.len());
+                    let (u, v) = (&mut u[..len], &mut v[..len]);
+                    to_f32(&x[block.clone()], u);
+                    to_f32(&grad_y[block.clone()], v);
+                    if let Some(recompute) = &recompute {
+                        let t = &mut t[..len];
+                        t.copy_from_slice(u);
+                        normalize(forward.fields(channel, len), t);
+                        if let Some(residual) = recompute.residual {
+                            add(&residual[block.clone()], t);
+                        }
+                        for (v, t) in v.iter_mut().zip(t) {
+                            *v = activation_gradient(*t, *v, recompute.activation);
+                        }
+                    }
+                    let mine = block.start - base..block.end - base;
+                    if let Some(grad_residual) = &mut grad_residual {
+                        for (out, v) in grad_residual[mine.clone()].iter_mut().zip(&*v) {
+                            *out = T::from_f32(*v);
+                        }
+                    }
+                    let [x_pivot, x_scale, grad_pivot, grad_scale, shift] =
+                        maps.fields(channel, len);
+                    for i in 0..len {
+                        let (grad, x) = (v[i] - grad_pivot[i], u[i] - x_pivot[i]);
+                        v[i] = (grad * grad_scale[i] + x * x_scale[i]) + shift[i];
+                    }
+                    let grad_x = &mut grad_x[mine];
+                    if accumulate {
+                        add(grad_x, v);
+                    }
+                    for (out, v) in grad_x.iter_mut().zip(v) {
+                        *out = T::from_f32(*v);
+                    }
+                }
+            });
+        },
+    );
+}
+
+fn to_f32<T: Element>(values: &[T], out: &mut [f32]) {
+    for (out, value) in out.iter_mut().zip(values) {
+        *out = value.to_f32();
+    }
+}
+
+fn add<T: Element>(values: &[T], out: &mut [f32]) {
+    for (out, value) in out.iter_mut().zip(values) {
+        *out += value.to_f32();
+    }
+}
+
+/// In place, x of consecutive channels to norm(x).
+fn normalize([pivot, offset, scale, shift]: [&[f32]; 4], x: &mut [f32]) {
+    // All of one length, as the compiler can see.
+    let len = x.len();
+    let (pivot, offset) = (&pivot[..len], &offset[..len]);
+    let (scale, shift) = (&scale[..len], &shift[..len]);
+    for i in 0..len {
+        x[i] = ((x[i] - pivot[i]) - offset[i]) * scale[i] + shift[i];
+    }
+}
+
+fn affine_fields(a: &Affine) -> [f32; 4] {
+    [a.pivot, a.offset, a.scale, a.shift]
+}
+
+fn backward_fields(a: &AffineBackward) -> [f32; 5] {
+    [a.x_pivot, a.x_scale, a.grad_pivot, a.grad_scale, a.shift]
+}

@@ -1,0 +1,73 @@
+//! Mirrors of `shaders/row_coefficients.wgsl` and `shaders/row_terms_backward.wgsl`: norms without a
+//! group part.
+
+use super::precise::x_above_mean;
+use crate::params::Params;
+use crate::tables::{Affine, Channel, GradientPair, Moments, Products, RowGradient};
+
+/// The affine map of every row: its channel's. Where forward did not read x for moments, backward takes
+/// its products about the mean in force, which goes into `rows`.
+pub fn row_coefficients(
+    params: &Params,
+    channels: &[Channel],
+    mut rows: Option<&mut [Moments]>,
+    coefficients: &mut [Affine],
+) {
+    for (item, out) in coefficients.iter_mut().enumerate() {
+        let channel = &channels[item % params.num_channels as usize];
+        if let Some(rows) = &mut rows {
+            rows[item] = Moments {
+                count: params.row_len,
+                pivot: channel.mean_pivot,
+                offset: channel.mean_offset,
+                m2: 0.0,
+            };
+        }
+        *out = Affine {
+            pivot: channel.mean_pivot,
+            offset: channel.mean_offset,
+            scale: channel.scale,
+            shift: channel.bias,
+        };
+    }
+}
+
+/// dz is dy; terms of the gradients of the channel part's bias and weight, per row.
+pub fn row_terms_backward(
+    params: &Params,
+    rows: &[Moments],
+    products: &[Products],
+    channels: &[Channel],
+    mut gradient_terms: Option<&mut [GradientPair]>,
+    row_gradients: &mut [RowGradient],
+) {
+    let len = params.row_len as f32;
+    for (item, out) in row_gradients.iter_mut().enumerate() {
+        let entry = &products[item];
+        *out = RowGradient {
+            grad_scale: 1.0,
+            x_scale: 0.0,
+            mean: entry.pivot + entry.offset,
+        };
+        if let Some(terms) = &mut gradient_terms {
+            let c = item % params.num_channels as usize;
+            let channel = &channels[c];
+            // x-hat sums to 0 over the batch that made the statistics. If it is this one, dy may be
+            // taken less any value of the channel's for the product with x-hat, so that a large mean
+            // of dy cancels nowhere.
+            let own = params.num_samples.wrapping_mul(params.row_len);
+            let origin = if channel.count != 0 && channel.count == own {
+                products[c].pivot
+            } else {
+                0.0
+            };
+            // The table's row mean may be the mean in force: x_mean is what the row's own has more.
+            let above = x_above_mean(&rows[item], channel) + entry.x_mean;
+            let sum = len * ((entry.pivot - origin) + entry.offset);
+            terms[item] = GradientPair {
+                bias: len * entry.pivot + len * entry.offset,
+                weight: channel.rstd * (entry.product + above * sum),
+            };
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! Mirror of `shaders/running_fold.wgsl`.
+
+use super::RunningStatistics;
+use crate::params::Params;
+use crate::tables::Moments;
+
+/// Running statistics of InstanceNorm: the average over the samples of each sample's mean and unbiased
+/// variance. Means are averaged as differences from the first sample's pivot, so that a large mean
+/// costs nothing.
+pub fn running_fold(params: &Params, rows: &[Moments], running: RunningStatistics) {
+    let (entries, columns) = (params.entries as usize, params.columns as usize);
+    let momentum = params.momentum;
+    for (c, (mean, var)) in running.mean.iter_mut().zip(running.var).enumerate() {
+        let pivot = rows[c].pivot;
+        let (mut offset, mut variance) = (0.0, 0.0);
+        for row in (0..entries).map(|i| &rows[i * columns + c]) {
+            offset += (row.pivot - pivot) + row.offset;
+            variance += row.m2 / row.count.saturating_sub(1) as f32;
+        }
+        let count = params.entries as f32;
+        *mean = (1.0 - momentum) * *mean + (momentum * pivot + momentum * (offset / count));
+        *var = (1.0 - momentum) * *var + momentum * (variance / count);
+    }
+}
