@@ -91,17 +91,11 @@ fn channel_fold(
         batch = merge_moments(batch, channel_parts[i * params.columns + c]);
     }
     batch = reduce_moments(batch, local);
-    // A second look from the mean just found: what is left of the mean, and the spread about it.
     var left = vec2<f32>(0.0, 0.0);
     for (var i = lane; i < params.entries; i = i + LANES) {
-        let part = channel_parts[i * params.columns + c];
-        let delta = rounded(part.pivot - batch.pivot) + (part.offset - batch.offset);
-        let count = f32(part.count);
-        left = left + vec2<f32>(count * delta, part.m2 + count * (delta * delta));
+        left = left + second_look(channel_parts[i * params.columns + c], batch);
     }
-    left = reduce_pair(left, local);
-    batch.offset = batch.offset + left.x / max(f32(batch.count), 1.0);
-    batch.m2 = left.y;
+    batch = after_second_look(batch, reduce_pair(left, local));
     if (active_item && lane == 0u) {
         if ((params.flags & NO_CHANNEL_PART) != 0u) {
             // z = 1 (x - 0) + 0.

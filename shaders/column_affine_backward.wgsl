@@ -1,6 +1,6 @@
 // Backward 4 with channels last. Words are owned as in column_affine. One read of x, one of dy, one
 // write of dx; with an activation one read of the residual and one write of its gradient, and dy is what
-// the activation makes of dy.
+// the activation makes of dy. Without x, as in row_affine_backward.
 @group(0) @binding(1) var<storage, read> x: array<Stored>;
 @group(0) @binding(2) var<storage, read> grad_y: array<Stored>;
 @group(0) @binding(3) var<storage, read> coefficients_backward: array<AffineBackward>;
@@ -46,7 +46,10 @@ struct Gradients {
 }
 
 fn gradients(i: u32, maps: Maps) -> Gradients {
-    let word = load(x[stored_index(i)], i);
+    var word = Word(0.0);
+    if (HAS_X) {
+        word = load(x[stored_index(i)], i);
+    }
     var grad = load(grad_y[stored_index(i)], i);
     if (ACTIVATION != 0u) {
         var t = normalized_columns(word, maps.affine);
@@ -56,8 +59,12 @@ fn gradients(i: u32, maps: Maps) -> Gradients {
         grad = activation_gradient(t, grad);
     }
     let v = rounded_word(grad - maps.grad_pivot);
-    let u = rounded_word(word - maps.x_pivot);
-    return Gradients((v * maps.grad_scale + u * maps.x_scale) + maps.shift, grad);
+    var dx = v * maps.grad_scale;
+    if (HAS_X) {
+        let u = rounded_word(word - maps.x_pivot);
+        dx = dx + u * maps.x_scale;
+    }
+    return Gradients(dx + maps.shift, grad);
 }
 
 // The elements of the word from `count` on lie behind the tensor: 0.

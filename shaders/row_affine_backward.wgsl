@@ -1,6 +1,7 @@
 // Backward 4. LANES invocations own the words of one part of one row and write dx there (and the
 // residual's gradient); words belong to rows as in row_affine. One read of x, one of dy (and of the
-// residual), one write of dx.
+// residual), one write of dx. Without x, where dx does not depend on it (x_scale is 0 then): not even a NaN
+// in x reaches dx.
 @group(0) @binding(1) var<storage, read> x: array<Stored>;
 @group(0) @binding(2) var<storage, read> grad_y: array<Stored>;
 @group(0) @binding(3) var<storage, read> coefficients_backward: array<AffineBackward>;
@@ -28,7 +29,10 @@ struct Gradients {
 }
 
 fn map(i: u32, row: Row) -> Gradients {
-    let word = load(x[stored_index(i)], i);
+    var word = Word(0.0);
+    if (HAS_X) {
+        word = load(x[stored_index(i)], i);
+    }
     var g = load(grad_y[stored_index(i)], i);
     if (ACTIVATION != 0u) {
         let a = row.forward;
@@ -40,8 +44,12 @@ fn map(i: u32, row: Row) -> Gradients {
     }
     let a = row.backward;
     let v = rounded_word(g - Word(a.grad_pivot));
-    let u = rounded_word(word - Word(a.x_pivot));
-    var dx = (v * Word(a.grad_scale) + u * Word(a.x_scale)) + Word(a.shift);
+    var dx = v * Word(a.grad_scale);
+    if (HAS_X) {
+        let u = rounded_word(word - Word(a.x_pivot));
+        dx = dx + u * Word(a.x_scale);
+    }
+    dx = dx + Word(a.shift);
     if (ACCUMULATE) {
         dx = load(grad_x[stored_index(i)], i) + dx;
     }

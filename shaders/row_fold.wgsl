@@ -18,6 +18,11 @@ fn row_fold(
         moments = merge_moments(moments, row_parts[first + part]);
     }
     moments = reduce_moments(moments, local);
+    var left = vec2<f32>(0.0, 0.0);
+    for (var part = lane; part < params.parts; part = part + LANES) {
+        left = left + second_look(row_parts[first + part], moments);
+    }
+    moments = after_second_look(moments, reduce_pair(left, local));
     if (active_item && lane == 0u) {
         rows[item] = moments;
     }

@@ -23,6 +23,11 @@ fn sample_fold(
         moments = merge_moments(moments, rows[i * params.columns + column]);
     }
     moments = reduce_moments(moments, local);
+    var left = vec2<f32>(0.0, 0.0);
+    for (var i = begin + lane; i < end; i = i + LANES) {
+        left = left + second_look(rows[i * params.columns + column], moments);
+    }
+    moments = after_second_look(moments, reduce_pair(left, local));
     if (active_item && lane == 0u) {
         channel_parts[item] = moments;
     }

@@ -423,7 +423,7 @@ impl Executor {
             (
                 KernelId::RowAffineBackward,
                 &[
-                    Some(x),
+                    x,
                     Some(grad_y),
                     Some(coefficients_backward),
                     coefficients,
@@ -436,7 +436,7 @@ impl Executor {
                     params,
                     width,
                     spec.accumulate,
-                    tensor(x),
+                    x.map(tensor),
                     tensor(grad_y),
                     table(coefficients_backward),
                     recompute(spec, coefficients, residual.map(tensor)),
@@ -449,7 +449,7 @@ impl Executor {
             (
                 KernelId::ColumnAffineBackward,
                 &[
-                    Some(x),
+                    x,
                     Some(grad_y),
                     Some(coefficients_backward),
                     coefficients,
@@ -463,7 +463,7 @@ impl Executor {
                     width,
                     spec.aligned,
                     spec.accumulate,
-                    tensor(x),
+                    x.map(tensor),
                     tensor(grad_y),
                     table(coefficients_backward),
                     recompute(spec, coefficients, residual.map(tensor)),

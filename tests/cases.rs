@@ -7,7 +7,10 @@ mod common;
 use bcnorm::cpu::Executor;
 use bcnorm::gpu::headless::DeviceLimits;
 use bcnorm::gpu::transfer;
-use bcnorm::{BackwardOptions, ChannelStats, Error, Mode, Plan, Role, TensorDesc, Tuning, Write};
+use bcnorm::{
+    BackwardOptions, ChannelStats, Error, ForwardOptions, Mode, NormDesc, Plan, Role, TensorDesc,
+    Tuning, Write,
+};
 use common::conditioning::{self, Worst};
 use common::problem::{Problem, Random};
 use common::run::{self, Bench, Outputs};
@@ -249,8 +252,9 @@ fn check_steps(what: &str, mut problems: Vec<Problem>) {
         let count = after.num_batches_tracked as u32;
         counts.push(count);
         if let Some(next) = problems.get_mut(i + 1) {
-            next.running_mean = after.running_mean.iter().map(|&v| v as f32).collect();
-            next.running_var = after.running_var.iter().map(|&v| v as f32).collect();
+            let f32s = |values: Option<Vec<f64>>| values.unwrap().iter().map(|&v| v as f32).collect();
+            next.running_mean = f32s(after.running_mean);
+            next.running_var = f32s(after.running_var);
             next.num_batches_tracked = count;
         }
     }
@@ -398,7 +402,8 @@ fn one_value_per_channel() {
     let refused = Problem::random(&[1, 192, 1, 1], 32, 1);
     let tensor = refused.tensor();
     for tuning in [Tuning::GPU, Tuning::SOFTWARE, Tuning::CPU] {
-        let plan = Plan::forward(&refused.norm, &tensor, Mode::Train, &tuning);
+        let options = ForwardOptions::default();
+        let plan = Plan::forward(&refused.norm, &tensor, Mode::Train, options, &tuning);
         let error = plan.unwrap_err();
         assert!(matches!(error, Error::OneValuePerChannel { .. }), "{error}");
         let options = BackwardOptions::default();
@@ -593,8 +598,8 @@ const BEFORE: f32 = 1.5;
 
 fn check_empty(what: &str, target: &Target, problem: &Problem, parameters: Write) {
     let options = BackwardOptions {
-        x: Write::Replace,
         parameters,
+        ..BackwardOptions::default()
     };
     let plans = run::plans(problem, options, &target.tuning()).unwrap();
     assert!(plans[0].steps().is_empty(), "{what}");
@@ -668,9 +673,10 @@ fn empty_batches_of_any_size() {
     ] {
         let tensor = TensorDesc::new(&dims).unwrap();
         assert_eq!((tensor.elements(), tensor.bytes()), (0, 0));
-        let norm = bcnorm::BcNormDesc::new(4, 2);
+        let norm = NormDesc::bc_norm(4, 2);
         for tuning in [Tuning::GPU, Tuning::SOFTWARE, Tuning::CPU] {
-            let plan = Plan::forward(&norm, &tensor, Mode::Train, &tuning);
+            let options = ForwardOptions::default();
+            let plan = Plan::forward(&norm, &tensor, Mode::Train, options, &tuning);
             assert!(
                 plan.unwrap_or_else(|e| panic!("{dims:?}: {e}"))
                     .steps()

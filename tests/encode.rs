@@ -250,7 +250,11 @@ fn gradients_replaced_or_added() {
         let alone = target.run(&problem);
         for x in [Write::Replace, Write::Accumulate] {
             for parameters in [Write::Replace, Write::Accumulate] {
-                let options = BackwardOptions { x, parameters };
+                let options = BackwardOptions {
+                    x,
+                    parameters,
+                    ..BackwardOptions::default()
+                };
                 let plans = run::plans(&problem, options, &target.tuning()).unwrap();
                 let before = |write| match write {
                     // Nothing of a NaN may be left.
@@ -286,7 +290,7 @@ fn gradients_replaced_or_added() {
                                 .run(plan, &mut buffers)
                                 .unwrap();
                         }
-                        run::host_outputs(&buffers)
+                        run::host_outputs(&problem, &plans, &buffers)
                     }
                 };
                 for (role, before) in roles {
@@ -342,7 +346,10 @@ fn one_plan_many_times() {
             check(&name, problem, "y", &read(&gpu, &y, 0, problem.x.len()));
             let after = problem.oracle();
             let f32s = |values: &[f64]| values.iter().map(|&v| v as f32).collect();
-            state = (f32s(&after.running_mean), f32s(&after.running_var));
+            state = (
+                f32s(&after.running_mean.unwrap()),
+                f32s(&after.running_var.unwrap()),
+            );
         }
         // f32 statistics of five steps: one step's bound for each.
         let mean = first.read::<f32>(Role::RunningMean);
@@ -495,8 +502,8 @@ fn eval_after_training_in_one_submission() {
         let after = training.oracle();
         let f32s = |values: &[f64]| values.iter().map(|&v| v as f32).collect::<Vec<f32>>();
         let eval = Problem {
-            running_mean: f32s(&after.running_mean),
-            running_var: f32s(&after.running_var),
+            running_mean: f32s(&after.running_mean.unwrap()),
+            running_var: f32s(&after.running_var.unwrap()),
             ..eval
         };
         check(&name, &eval, "y", &eval_bench.read(Role::Y));
@@ -640,7 +647,7 @@ fn plans_run_anywhere() {
                     .run(plan, &mut buffers)
                     .unwrap();
             }
-            let outputs = run::host_outputs(&buffers);
+            let outputs = run::host_outputs(&problem, &plans, &buffers);
             let what = format!("{:?} on the CPU", tuning.class);
             conditioning::assert_outputs(&what, &outputs, &expected, &bounds);
             let bench = Bench::new(&gpu, &problem, &plans);
@@ -665,7 +672,8 @@ fn transfers() {
         for tuning in [bcnorm::Tuning::GPU, bcnorm::Tuning::SOFTWARE] {
             for mode in [Mode::Train, Mode::Eval] {
                 let options = BackwardOptions::default();
-                let forward = Plan::forward(&problem.norm, &tensor, mode, &tuning).unwrap();
+                let norm = &problem.norm;
+                let forward = Plan::forward(norm, &tensor, mode, Default::default(), &tuning).unwrap();
                 let backward = Plan::backward(&problem.norm, &tensor, mode, options, &tuning);
                 for (plan, transfers) in [(forward, 3), (backward.unwrap(), 5)] {
                     assert_eq!(plan.tensor_bytes(), transfers * tensor.bytes());

@@ -9,8 +9,8 @@ use bcnorm::gpu::{Bindings, Pipelines, Prepared, transfer};
 use bcnorm::kernels::Access;
 use bcnorm::layer::{StateDict, StateValue};
 use bcnorm::{
-    BackwardOptions, BcNorm, BcNormDesc, ChannelStats, Error, Mode, Plan, Role, Tensor, TensorDesc,
-    Tuning, cpu,
+    BackwardOptions, ChannelStats, Error, ForwardOptions, Mode, Norm, NormDesc, Plan, Role, Tensor,
+    TensorDesc, Tuning, cpu,
 };
 use common::conditioning;
 use common::problem::{Problem, Random};
@@ -98,11 +98,11 @@ fn descriptors(provoked: &mut Provoked) {
     );
     provoked.expect(TensorDesc::new(&[3]), "Rank", &["rank 1", "rank 2 or more"]);
 
-    let says = ["kernel indexes at most 2147483648", "split the batch"];
+    let says = ["kernel indexes at most 4294967296", "split the batch"];
     let max = usize::MAX;
     let large: [&[usize]; 6] = [
-        &[1, 1, (1 << 31) + 1],
-        &[1 << 16, 1 << 16],
+        &[1, 1, (1 << 32) + 1],
+        &[1 << 16, (1 << 16) + 1],
         &[max, max],
         &[max, 1],
         &[1, max, 2],
@@ -118,8 +118,18 @@ fn descriptors(provoked: &mut Provoked) {
         "TooManyElements",
         &["12884901888 elements"],
     );
+    // A row has half as many at most.
+    for dims in [&[1, 1, (1 << 31) + 1][..], &[1, 1, 1 << 16, 1 << 16]] {
+        let says = ["kernel indexes at most 2147483648", &format!("{dims:?}")];
+        provoked.expect(TensorDesc::new(dims), "TooManyElements", &says);
+    }
+    // Neither samples nor channels may be more than a u32 counts.
+    for dims in [[1 << 32, 1], [1, 1 << 32]] {
+        provoked.expect(TensorDesc::new(&dims), "TooManyElements", &[]);
+    }
+    assert!(TensorDesc::new(&[1 << 16, 1 << 16]).is_ok());
 
-    let norm = |channels, groups| BcNormDesc::new(channels, groups).validate();
+    let norm = |channels, groups| NormDesc::bc_norm(channels, groups).validate();
     provoked.expect(
         norm(0, 1),
         "NoChannels",
@@ -135,9 +145,10 @@ fn descriptors(provoked: &mut Provoked) {
     }
 
     let tensor = TensorDesc::new(&[2, 8, 5]).unwrap();
-    let both = |norm: BcNormDesc, tensor: &TensorDesc| {
+    let both = |norm: NormDesc, tensor: &TensorDesc| {
         let tuning = Tuning::SOFTWARE;
-        let forward = Plan::forward(&norm, tensor, Mode::Train, &tuning);
+        let forward = ForwardOptions::default();
+        let forward = Plan::forward(&norm, tensor, Mode::Train, forward, &tuning);
         let options = BackwardOptions::default();
         let backward = Plan::backward(&norm, tensor, Mode::Train, options, &tuning);
         assert_eq!(forward.as_ref().err(), backward.as_ref().err());
@@ -145,17 +156,17 @@ fn descriptors(provoked: &mut Provoked) {
     };
     let says = ["[2, 8, 5]", "8 channels", "num_channels = 6"];
     provoked.expect(
-        both(BcNormDesc::new(6, 2), &tensor),
+        both(NormDesc::bc_norm(6, 2), &tensor),
         "ChannelMismatch",
         &says,
     );
     // Plans check the norm, too.
     provoked.expect(
-        both(BcNormDesc::new(8, 3), &tensor),
+        both(NormDesc::bc_norm(8, 3), &tensor),
         "Groups",
         &["num_groups = 3"],
     );
-    let norm = BcNormDesc::new(8, 2).with_eps(-1.0);
+    let norm = NormDesc::bc_norm(8, 2).with_eps(-1.0);
     provoked.expect(both(norm, &tensor), "Parameter", &["eps = -1"]);
 
     for dims in [&[1, 192, 1, 1][..], &[1, 192]] {
@@ -168,7 +179,7 @@ fn descriptors(provoked: &mut Provoked) {
             "larger batch",
             "ChannelStats::Estimate",
         ];
-        let norm = BcNormDesc::new(192, 32);
+        let norm = NormDesc::bc_norm(192, 32);
         provoked.expect(both(norm, &tensor), "OneValuePerChannel", &says);
     }
 }
@@ -195,7 +206,11 @@ fn descriptors_of_any_sizes() {
                     let product = dims.iter().try_fold(1usize, |p, &s| p.checked_mul(s));
                     let product = if dims.contains(&0) { Some(0) } else { product };
                     let desc = TensorDesc::new(&dims);
-                    match product.filter(|&p| p <= 1 << 31) {
+                    // Limits of the whole, of a row, and of either count.
+                    let legal = |p: usize| {
+                        p == 0 || p <= 1 << 32 && c * d <= 1 << 31 && a.max(b) < 1 << 32
+                    };
+                    match product.filter(|&p| legal(p)) {
                         None => {
                             let error = desc.unwrap_err();
                             assert_eq!(variant(&error), "TooManyElements");
@@ -218,7 +233,7 @@ fn mistakes_in_parameters() {
 }
 
 fn parameters(provoked: &mut Provoked) {
-    let norm = BcNormDesc::new(6, 3);
+    let norm = NormDesc::bc_norm(6, 3);
     let tiny = f32::from_bits(1);
     for eps in [-1e-5, -tiny, f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let says = [&*format!("eps = {eps}"), "finite and not negative"];
@@ -254,8 +269,8 @@ fn parameters(provoked: &mut Provoked) {
 
 fn forward_plan(dims: &[usize], tuning: Tuning) -> Result<Plan, Error> {
     let tensor = TensorDesc::new(dims)?;
-    let norm = BcNormDesc::new(dims[1], 1);
-    Plan::forward(&norm, &tensor, Mode::Train, &tuning)
+    let norm = NormDesc::bc_norm(dims[1], 1);
+    Plan::forward(&norm, &tensor, Mode::Train, ForwardOptions::default(), &tuning)
 }
 
 #[test]
@@ -350,11 +365,34 @@ fn device_limits(provoked: &mut Provoked) {
     // One element more than a binding holds, and much more.
     let limits = format!("over the limit {limit} (max_storage_buffer_binding_size");
     for elements in [limit / 4 + 1, 40_000_000, 1 << 31] {
-        let size = format!("the size of x in bytes is {},", 4 * elements);
-        let says = [&*size, &limits, "adapter's limits", "split the batch"];
-        expect(good, &[1, 1, elements as usize], &says);
+        let dims = [1, 1, elements as usize];
+        // The device's tuning makes windows of it, each as large as a binding at most.
+        let plan = forward_plan(&dims, good).unwrap();
+        let windows = plan.steps().iter().filter_map(|step| step.window);
+        assert!(windows.clone().count() > 2 && windows.clone().all(|w| w.bytes <= limit));
+        Pipelines::with_tuning(device, good).prepare(plan).unwrap();
+        // A tuning for larger bindings does not.
+        let large = Tuning {
+            max_binding_bytes: u64::MAX,
+            ..good
+        };
+        let size = format!("binds of x is {},", 4 * elements);
+        let says = [&*size, &limits, "Tuning::for_device", "windows"];
+        expect(large, &dims, &says);
     }
-    // x fits here, and no table of its 32 million rows.
+    // A window holds one part of a row at least.
+    let narrow = Tuning {
+        max_binding_bytes: 128,
+        ..good
+    };
+    let plan = forward_plan(&[2, 2, 1 << 20], narrow);
+    provoked.expect(plan, "Limit", &["part of a row", "limit 128", "max_binding_bytes"]);
+    let mut expect = |tuning: Tuning, dims: &[usize], says: &[&str]| {
+        let plan = forward_plan(dims, tuning).unwrap();
+        let prepared = Pipelines::with_tuning(device, tuning).prepare(plan);
+        provoked.expect(prepared, "Limit", says);
+    };
+    // x fits here, and no table of its 32 million rows: tables are bound whole.
     let says = [&*limits, "adapter's limits", "split the batch"];
     expect(good, &[16_000_000, 2], &says);
     // Tunings for another device.
@@ -767,10 +805,10 @@ fn layers(provoked: &mut Provoked) {
     };
 
     // A layer that cannot be.
-    let new = |norm: BcNormDesc| BcNorm::new(&pipelines, norm).map(|_| ());
-    provoked.expect(new(BcNormDesc::new(0, 1)), "NoChannels", &[]);
-    provoked.expect(new(BcNormDesc::new(4, 3)), "Groups", &[]);
-    let norm = BcNormDesc::new(4, 2).with_eps(f32::NAN);
+    let new = |norm: NormDesc| Norm::new(&pipelines, norm).map(|_| ());
+    provoked.expect(new(NormDesc::bc_norm(0, 1)), "NoChannels", &[]);
+    provoked.expect(new(NormDesc::bc_norm(4, 3)), "Groups", &[]);
+    let norm = NormDesc::bc_norm(4, 2).with_eps(f32::NAN);
     provoked.expect(new(norm), "Parameter", &["eps = NaN"]);
     // Data that is no tensor.
     let slice = |dims: &[usize], len| Tensor::from_slice(device, dims, &vec![0.0; len]);
@@ -779,7 +817,7 @@ fn layers(provoked: &mut Provoked) {
     provoked.expect(slice(&[2, 4, 3], 23), "Length", &says);
     provoked.expect(slice(&[1 << 20, 1 << 20], 0), "TooManyElements", &[]);
 
-    let mut layer = BcNorm::new(&pipelines, BcNormDesc::new(4, 2)).unwrap();
+    let mut layer = Norm::new(&pipelines, NormDesc::bc_norm(4, 2)).unwrap();
     let mut encoder = device.create_command_encoder(&Default::default());
     let x = Tensor::from_slice(device, &[2, 4, 64], &problem.x).unwrap();
     let grad_y = Tensor::from_slice(device, &[2, 4, 64], &problem.grad_y).unwrap();
@@ -793,7 +831,7 @@ fn layers(provoked: &mut Provoked) {
     provoked.expect(result, "BackwardWithoutForward", &says);
 
     // Inputs that do not fit. None counts as a forward.
-    let mut refused = |layer: &mut BcNorm, x: &Tensor, error: &str, says: &[&str]| {
+    let mut refused = |layer: &mut Norm, x: &Tensor, error: &str, says: &[&str]| {
         provoked.expect(layer.forward(&mut encoder, x), error, says);
         let result = layer.backward(&mut encoder, &grad_y);
         provoked.expect(result, "BackwardWithoutForward", &[]);
@@ -806,8 +844,9 @@ fn layers(provoked: &mut Provoked) {
         "OneValuePerChannel",
         &["[1, 4, 1]"],
     );
-    let view = |offset, dims: &[usize]| Tensor::from_buffer(x.buffer(), offset, dims);
-    refused(&mut layer, &view(0, &[4]), "Rank", &[]);
+    let view = |offset, dims: &[usize]| {
+        Tensor::from_buffer(x.buffer(), offset, TensorDesc::new(dims).unwrap())
+    };
     refused(
         &mut layer,
         &view(4, &[2, 4, 2]),
@@ -826,7 +865,7 @@ fn layers(provoked: &mut Provoked) {
         usage: wgpu::BufferUsages::COPY_DST,
         mapped_at_creation: false,
     });
-    let unfit = Tensor::from_buffer(&unfit, 0, &[2, 4, 64]);
+    let unfit = Tensor::from_buffer(&unfit, 0, x.desc().clone());
     refused(&mut layer, &unfit, "Usage", &["the buffer of x", "STORAGE"]);
 
     // Outputs that do not fit.
@@ -894,8 +933,8 @@ fn state_dicts(provoked: &mut Provoked) {
     let queue = &watched.gpu.queue;
     let pipelines = Pipelines::new(&watched.gpu.device);
     let stats = ChannelStats::Estimate { moving_speed: 0.25 };
-    let norm = BcNormDesc::new(6, 3).with_stats(stats);
-    let mut layer = BcNorm::new(&pipelines, norm).unwrap();
+    let norm = NormDesc::bc_norm(6, 3).with_stats(stats);
+    let mut layer = Norm::new(&pipelines, norm).unwrap();
     let good = block_on(layer.state_dict(queue)).unwrap();
     let f32s = |dims: &[usize], len: usize| StateValue::F32 {
         dims: dims.to_vec(),
@@ -960,7 +999,7 @@ fn state_dicts(provoked: &mut Provoked) {
     let result = layer.load_state_dict(queue, &StateDict::new());
     provoked.expect(result, "StateDict", &says);
     // A dict of a layer with estimates does not fit one without, and the other way round.
-    let mut batch = BcNorm::new(&pipelines, BcNormDesc::new(6, 3)).unwrap();
+    let mut batch = Norm::new(&pipelines, NormDesc::bc_norm(6, 3)).unwrap();
     let says = ["bn.estbn_moving_speed is not of this layer"];
     provoked.expect(batch.load_state_dict(queue, &good), "StateDict", &says);
     let plain = block_on(batch.state_dict(queue)).unwrap();
@@ -1023,14 +1062,14 @@ fn host_executor(provoked: &mut Provoked) {
     provoked.expect(executor.run(&backward, &mut none), "Missing", &says);
     let step = &backward.steps()[0];
     let says = ["rows"];
-    provoked.expect(executor.run_step(step, &mut none), "Missing", &says);
+    provoked.expect(executor.run_step(&backward, step, &mut none), "Missing", &says);
 
     executor.run(&forward, &mut buffers).unwrap();
     buffers.set(Role::GradY, problem.grad_y.clone());
     executor.run(&backward, &mut buffers).unwrap();
     let expected = run::expected(&problem);
     let bounds = conditioning::bounds(&problem, &expected);
-    let outputs = run::host_outputs(&buffers);
+    let outputs = run::host_outputs(&problem, &[forward, backward], &buffers);
     conditioning::assert_outputs("after mistakes", &outputs, &expected, &bounds);
 }
 

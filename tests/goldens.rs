@@ -39,12 +39,14 @@ impl Report {
     ) {
         for name in got.keys() {
             if !expected.contains_key(*name) {
-                self.failures.push(format!("{what}: {name} is not expected"));
+                self.failures
+                    .push(format!("{what}: {name} is not expected"));
             }
         }
         for (name, values) in expected {
             let Some(got) = got.get(name.as_str()) else {
-                self.failures.push(format!("{what}: {name} did not come out"));
+                self.failures
+                    .push(format!("{what}: {name} did not come out"));
                 continue;
             };
             self.compared += 1;
@@ -64,7 +66,11 @@ impl Report {
             "{what}: {} tensors, the worst error is {fraction:.2} of its bar ({place})",
             self.compared
         );
-        assert!(self.failures.is_empty(), "{what}:\n{}", self.failures.join("\n"));
+        assert!(
+            self.failures.is_empty(),
+            "{what}:\n{}",
+            self.failures.join("\n")
+        );
     }
 }
 
@@ -79,7 +85,14 @@ fn check(what: &str, mut compute: impl FnMut(&Problem) -> run::Outputs) {
             let place = format!("{} {}", golden.name, layout.name());
             let (expected, scale) = (&golden.expected, &golden.scale);
             let bar = |name: &str| golden.bar(name);
-            report.take(&place, golden.dtype, &compute(&problem), expected, scale, bar);
+            report.take(
+                &place,
+                golden.dtype,
+                &compute(&problem),
+                expected,
+                scale,
+                bar,
+            );
         }
     }
     for path in golden::chain_paths() {
@@ -90,7 +103,14 @@ fn check(what: &str, mut compute: impl FnMut(&Problem) -> run::Outputs) {
             let outputs = run_chain(&chain, layout, &mut compute);
             let place = format!("{} {}", chain.name, layout.name());
             let bar = |name: &str| chain.bar(name);
-            report.take(&place, DType::F32, &outputs, &chain.expected, &chain.scale, bar);
+            report.take(
+                &place,
+                DType::F32,
+                &outputs,
+                &chain.expected,
+                &chain.scale,
+                bar,
+            );
         }
     }
     report.finish(what);

@@ -9,7 +9,8 @@ mod common;
 use bcnorm::gpu::headless::DeviceLimits;
 use bcnorm::kernels::KernelId;
 use bcnorm::{
-    BackwardOptions, BcNormDesc, ChannelStats, Error, Mode, Plan, Role, TensorDesc, Tuning,
+    BackwardOptions, ChannelStats, DType, Error, ForwardOptions, Layout, Mode, NormDesc, Plan, Role,
+    TensorDesc, Tuning,
 };
 use common::conditioning::{self, Worst};
 use common::problem::Problem;
@@ -18,6 +19,8 @@ use common::{adapters, run};
 
 /// What llvmpipe runs of a loop before it stops.
 const CUT: u32 = 65_535;
+
+const LAYOUTS: [Layout; 2] = [Layout::ChannelsFirst, Layout::ChannelsLast];
 
 /// Forward and backward everywhere, against one oracle. `merges` is how many moments (or sums) one
 /// lane merges in a row: 4 roundings each, of random sign, in sums as large as the result.
@@ -33,7 +36,7 @@ fn check(targets: &[Target], what: &str, problem: &Problem, merges: usize) {
     for target in targets {
         let what = format!("{}: {what}", target.name);
         let outputs = target.run(problem);
-        let found = conditioning::assert_outputs(&what, &outputs, &expected, &bounds);
+        let found = conditioning::assert_problem(&what, problem, &outputs, &expected, &bounds);
         worst.take(found.fraction, || found.what);
     }
     println!("worst: {:.2} of its bound, {}", worst.fraction, worst.what);
@@ -204,56 +207,114 @@ fn more_values_than_f32_counts() {
     );
 }
 
-/// On paper: tensors of 2^31 elements are planned, each dispatch within WebGPU's limits and with an
-/// invocation for each item; one element more is refused.
+/// On paper: tensors of 2^31 and 2^32 elements are planned in each type and layout, each dispatch
+/// within WebGPU's limits, with an invocation for each item and bindings for each element; one element
+/// more than 2^32 is refused.
 #[test]
 fn the_largest_tensors_are_planned() {
-    let shapes: [&[usize]; 6] = [
+    let shapes: [&[usize]; 9] = [
         &[1, 1, 1 << 31],
         &[2, 1, 1 << 15, 1 << 15],
         &[1 << 16, 1 << 15],
         &[1 << 20, 64, 32],
         &[3, 5, 11_930_464, 12],
         &[32, 1 << 16, 1 << 10],
+        &[2, 2, 1 << 30],
+        &[64, 256, 512, 512],
+        &[4, 15, 71_582_788],
     ];
-    for dims in shapes {
+    let storages = [DType::F32, DType::F16, DType::BF16].into_iter();
+    let storages = storages.flat_map(|dtype| LAYOUTS.map(|layout| (dtype, layout)));
+    for (dims, (dtype, layout)) in shapes
+        .into_iter()
+        .flat_map(|dims| storages.clone().map(move |storage| (dims, storage)))
+    {
         let tensor = TensorDesc::new(dims).unwrap();
-        let norm = BcNormDesc::new(dims[1], 1);
+        let tensor = tensor.with_dtype(dtype).with_layout(layout);
+        let norm = NormDesc::bc_norm(dims[1], 1);
         for tuning in [Tuning::GPU, Tuning::SOFTWARE, Tuning::CPU] {
-            let options = BackwardOptions::default();
+            let (forward, backward) = (ForwardOptions::default(), BackwardOptions::default());
             let plans = [
-                Plan::forward(&norm, &tensor, Mode::Train, &tuning),
-                Plan::backward(&norm, &tensor, Mode::Train, options, &tuning),
+                Plan::forward(&norm, &tensor, Mode::Train, forward, &tuning),
+                Plan::backward(&norm, &tensor, Mode::Train, backward, &tuning),
             ];
             for plan in plans {
-                for step in plan.unwrap_or_else(|e| panic!("{dims:?}: {e}")).steps() {
-                    let name = step.spec.kernel.name();
-                    let [x, y] = step.workgroups;
-                    assert!(x <= CUT && y <= CUT, "{dims:?}: {name}: {x} x {y}");
-                    let items_each = u64::from(step.spec.workgroup_size / step.spec.lanes);
-                    let items = u64::from(x) * u64::from(y) * items_each;
-                    assert!(items >= u64::from(step.params.items), "{dims:?}: {name}");
-                    // The kernel's index, in u32, must not wrap around to an item that is there.
-                    assert!(items <= 1 << 32, "{dims:?}: {name}");
-                    let name_reads_rows = name == "row_moments" || name == "row_products";
-                    let lanes = u64::from(step.spec.lanes);
-                    let share = u64::from(step.params.words_per_part).div_ceil(lanes);
-                    assert!(!name_reads_rows || share <= u64::from(tuning.max_words_per_lane));
-                }
+                let what = format!("{dims:?} {} {}", dtype.name(), layout.name());
+                let plan = plan.unwrap_or_else(|error| panic!("{what}: {error}"));
+                check_on_paper(&what, &plan, &tuning);
             }
         }
     }
     // As many groups as channels: as many terms of gradients again, still counted right.
     let tensor = TensorDesc::new(&[1, 1 << 31]).unwrap();
     let stats = ChannelStats::Estimate { moving_speed: 0.1 };
-    let norm = BcNormDesc::new(1 << 31, 1 << 31).with_stats(stats);
+    let norm = NormDesc::bc_norm(1 << 31, 1 << 31).with_stats(stats);
     let options = BackwardOptions::default();
     match Plan::backward(&norm, &tensor, Mode::Train, options, &Tuning::GPU) {
         Ok(plan) => assert_eq!(plan.need(Role::GradientTerms).unwrap().bytes, 8 << 32),
         Err(error) => assert!(matches!(error, Error::Limit { .. }), "{error}"),
     }
-    for dims in [&[1, 1, (1 << 31) + 1][..], &[1 << 16, (1 << 15) + 1]] {
+    for dims in [
+        &[1, 1, (1 << 31) + 1][..],
+        &[1 << 16, (1 << 16) + 1],
+        &[3, 1, 1 << 31],
+    ] {
         let error = TensorDesc::new(dims).unwrap_err();
         assert!(matches!(error, Error::TooManyElements { .. }), "{error}");
+    }
+}
+
+/// A plan that no machine here could run.
+fn check_on_paper(what: &str, plan: &Plan, tuning: &Tuning) {
+    for step in plan.steps() {
+        let name = step.spec.kernel.name();
+        let [x, y] = step.workgroups;
+        assert!(x <= CUT && y <= CUT, "{what}: {name}: {x} x {y}");
+        let items_each = u64::from(step.spec.workgroup_size / step.spec.lanes);
+        let items = u64::from(x) * u64::from(y) * items_each;
+        assert!(items >= u64::from(step.params.items), "{what}: {name}");
+        // The kernel's index, in u32, must not wrap around to an item that is there.
+        assert!(items <= 1 << 32, "{what}: {name}");
+        // A part's words, or its positions with channels last; those of 16 bits and an odd number
+        // of channels are taken as they come.
+        let reads = ["moments", "products"].iter().any(|end| name.ends_with(end));
+        let lanes = u64::from(step.spec.lanes);
+        let share = u64::from(step.params.words_per_part).div_ceil(lanes);
+        assert!(!reads || share <= u64::from(tuning.max_words_per_lane), "{what}: {name}");
+        // What is bound of a tensor.
+        let whole = plan.tensor().buffer_bytes();
+        let bound = step.window.map_or(whole, |window| window.bytes);
+        let tensors = step.bindings.iter().any(|role| role.is_tensor());
+        assert!(!tensors || bound <= tuning.max_binding_bytes, "{what}: {name}");
+        if let Some(window) = step.window {
+            assert!(window.offset % 256 == 0 && window.bytes % 4 == 0, "{what}");
+            assert!(window.offset + window.bytes <= whole, "{what}");
+        }
+    }
+}
+
+/// The largest dispatches that a real device is asked for: a tensor of which each binding holds a
+/// small part, in windows within rows and between them, right at every element.
+#[test]
+fn hundreds_of_windows() {
+    let tuning = Tuning {
+        max_binding_bytes: 4096,
+        max_words_per_lane: 64,
+        ..Tuning::SOFTWARE
+    };
+    for (dims, dtype, layout) in [
+        (&[2, 3, 20_011][..], DType::F32, Layout::ChannelsFirst),
+        (&[2, 3, 20_011], DType::F16, Layout::ChannelsFirst),
+        (&[2, 3, 20_011], DType::BF16, Layout::ChannelsLast),
+        (&[40, 24, 11, 11], DType::F32, Layout::ChannelsLast),
+        (&[400, 24, 7], DType::BF16, Layout::ChannelsFirst),
+    ] {
+        let problem = ramp(dims, 3).with_dtype(dtype).with_layout(layout);
+        for plan in run::plans(&problem, BackwardOptions::default(), &tuning).unwrap() {
+            let windows = plan.steps().iter().filter(|step| step.window.is_some());
+            assert!(windows.count() > 30);
+        }
+        let what = format!("{dims:?} {} {} in windows", dtype.name(), layout.name());
+        check(&targets::with_tuning(tuning), &what, &problem, 0);
     }
 }

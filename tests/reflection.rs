@@ -9,19 +9,24 @@ mod uniformity;
 #[path = "common/work.rs"]
 mod work;
 
-use bcnorm::desc::CHANNEL_EPS;
-use bcnorm::kernels::{Access, Element, KernelId, Spec, wgsl};
+use bcnorm::desc::{CHANNEL_EPS, MAX_ELEMENTS};
+use bcnorm::kernels::{Access, BindingDecl, Element, Family, KernelId, Spec, wgsl};
 use bcnorm::params::{self, Params};
 use bcnorm::plan::{Direction, Step};
 use bcnorm::role::RoleKind;
-use bcnorm::tables::{Affine, AffineBackward, Channel, GradientPair, Group, Moments, Products};
-use bcnorm::{BackwardOptions, BcNormDesc, ChannelStats, Error, Mode, Plan, Role, TensorDesc};
-use bcnorm::{Tuning, Write};
+use bcnorm::tables::{
+    Affine, AffineBackward, Channel, GradientPair, Group, Moments, Products, RowGradient,
+};
+use bcnorm::{
+    Activation, BackwardOptions, ChannelStats, DType, Error, ForwardOptions, Fusion, Layout, Mode,
+    NormDesc, NormKind, Plan, Role, RowSource, TensorDesc, Tuning, Write,
+};
 use naga::valid::{Capabilities, GlobalUse, ModuleInfo, ValidationFlags, Validator};
 use naga::{
     AddressSpace, Expression, Literal, Module, Scalar, StorageAccess, TypeInner, VectorSize,
 };
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 /// WebGPU's default limits.
@@ -36,33 +41,180 @@ const MAX_ITERATIONS: u64 = 65_535;
 // ---------------------------------------------------------------------------------------------
 // Kernels
 
-/// Every specialization that plans are made of, and more.
-fn specs() -> Vec<Spec> {
+/// (dtype, width, aligned) of a family's words; tables have none.
+fn words(family: Family) -> Vec<(DType, u32, bool)> {
+    use DType::{BF16, F16, F32};
+    let both = |words: &[(u32, bool)]| -> Vec<(DType, u32, bool)> {
+        let of = |dtype| words.iter().map(move |&(width, aligned)| (dtype, width, aligned));
+        of(F16).chain(of(BF16)).collect()
+    };
+    let (single, halves) = match family {
+        Family::RowReduce | Family::RowMap => (
+            vec![(F32, 4, true), (F32, 4, false), (F32, 1, true)],
+            both(&[(4, true), (4, false), (2, true), (2, false)]),
+        ),
+        Family::ColumnReduce => (
+            vec![(F32, 4, true), (F32, 1, true)],
+            both(&[(4, true), (2, true), (1, true)]),
+        ),
+        Family::ColumnMap => (
+            vec![(F32, 4, true), (F32, 1, true)],
+            both(&[(4, true), (2, true), (2, false)]),
+        ),
+        Family::Fold | Family::Table => (vec![(F32, 1, true)], Vec::new()),
+    };
+    single.into_iter().chain(halves).collect()
+}
+
+/// The activations that plans combine with bindings of the kernel that are not there.
+fn fusions(kernel: KernelId) -> Vec<(Activation, u16)> {
+    let declared = kernel.kernel().bindings;
+    let optional: Vec<usize> = (0..declared.len())
+        .filter(|&index| declared[index].optional)
+        .collect();
+    let has = |name: &str| declared.iter().any(|binding| binding.name == name);
+    let activations = match kernel.kernel().family {
+        Family::RowMap | Family::ColumnMap => 3,
+        // Backward with an activation needs what it was applied to.
+        Family::RowReduce | Family::ColumnReduce if has("coefficients") => 3,
+        _ => 1,
+    };
+    let all = [Activation::None, Activation::Relu, Activation::Silu];
+    let mut fusions = Vec::new();
+    for subset in 0..1u16 << optional.len() {
+        let mut absent = 0;
+        for (bit, index) in optional.iter().enumerate() {
+            absent |= (subset >> bit & 1) << index;
+        }
+        // Whether a binding is there; of those that the kernel does not have, none is.
+        let there = |name: &str| {
+            let index = declared.iter().position(|binding| binding.name == name);
+            index.is_some_and(|index| absent >> index & 1 == 0)
+        };
+        for &activation in &all[..activations] {
+            let possible = match kernel {
+                // Mean and variance are tracked together, batches only with them; a fold has a
+                // counter where it has statistics.
+                KernelId::ChannelFold => {
+                    there("running_mean") == there("running_var")
+                        && (there("running_mean") || !there("num_batches_tracked"))
+                }
+                // Counts are for the means alone.
+                KernelId::ChannelFoldBackward => {
+                    there("channel_gradients") || !there("channels")
+                }
+                _ if has("grad_y") => {
+                    let fused = activation != Activation::None;
+                    let residual = fused && there("residual");
+                    there("coefficients") == fused
+                        && there("residual") == residual
+                        && (!has("grad_residual") || there("grad_residual") == residual)
+                        // The activation is computed again from x.
+                        && (there("x") || !fused)
+                }
+                _ => true,
+            };
+            if possible {
+                fusions.push((activation, absent));
+            }
+        }
+    }
+    fusions
+}
+
+/// Every specialization that plans are made of, but for the size of workgroups and the number of
+/// lanes, which are 1 or 8, with or without a fence: see [`canonical`].
+fn canonical_specs() -> Vec<Spec> {
     let mut specs = Vec::new();
     for &kernel in KernelId::ALL {
-        for lanes in [1, 8, 64, 256] {
-            let mut sizes = vec![lanes, lanes.max(64), 256];
-            if lanes <= 8 {
-                sizes.push(24);
-            }
-            sizes.dedup();
-            for workgroup_size in sizes {
-                for (width, aligned) in [(1, true), (4, true), (4, false)] {
+        let declared = kernel.kernel();
+        let accumulates = declared.bindings.iter().any(|b| b.name == "grad_x");
+        for (dtype, width, aligned) in words(declared.family) {
+            for (activation, absent) in fusions(kernel) {
+                for lanes in [1, 8] {
+                    let strides = declared.family == Family::ColumnMap && !aligned;
+                    if lanes > 1 && (strides || declared.family == Family::Table) {
+                        continue;
+                    }
                     for accumulate in [false, true] {
+                        if accumulate && !accumulates {
+                            continue;
+                        }
                         specs.push(Spec {
                             kernel,
-                            workgroup_size,
+                            workgroup_size: 64,
                             lanes,
+                            dtype,
                             width,
                             aligned,
                             accumulate,
-                            fence: accumulate,
+                            fence: lanes > 1,
+                            activation,
+                            absent,
                         });
                     }
                 }
             }
         }
     }
+    specs
+}
+
+/// The canonical specialization that stands for another.
+fn canonical(spec: &Spec) -> Spec {
+    let lanes = if spec.lanes == 1 { 1 } else { 8 };
+    Spec {
+        workgroup_size: 64,
+        lanes,
+        fence: lanes > 1,
+        ..*spec
+    }
+}
+
+/// All of these, and workgroups of every kind.
+fn specs() -> Vec<Spec> {
+    let mut specs = canonical_specs();
+    for &kernel in KernelId::ALL {
+        let family = kernel.kernel().family;
+        // The widest words need most memory.
+        let (dtype, width, aligned) = words(family)[0];
+        let fusions = fusions(kernel);
+        let fewest = fusions.iter().max_by_key(|(_, absent)| absent.count_ones());
+        let most = fusions.iter().min_by_key(|(_, absent)| absent.count_ones());
+        for lanes in [1, 8, 64, 128, 256] {
+            let mut sizes = vec![lanes, lanes.max(64), 128, 256];
+            if lanes <= 8 {
+                sizes.push(24);
+            }
+            sizes.sort();
+            sizes.dedup();
+            // The planner's workgroups for them are smaller.
+            let limit = if family == Family::ColumnReduce { 128 } else { 256 };
+            for workgroup_size in sizes {
+                if workgroup_size > limit || workgroup_size < lanes {
+                    continue;
+                }
+                for &(activation, absent) in fewest.into_iter().chain(most) {
+                    for fence in [false, true] {
+                        specs.push(Spec {
+                            kernel,
+                            workgroup_size,
+                            lanes,
+                            dtype,
+                            width,
+                            aligned,
+                            accumulate: fence && kernel.kernel().bindings.iter().any(|b| b.name == "grad_x"),
+                            fence,
+                            activation,
+                            absent,
+                        });
+                    }
+                }
+            }
+        }
+    }
+    let mut seen = HashSet::new();
+    specs.retain(|spec| seen.insert(*spec));
     specs
 }
 
@@ -94,13 +246,21 @@ fn kernels_are_what_they_declare() {
         assert!(entry.workgroup_size_overrides.is_none() && module.overrides.is_empty());
 
         let uses = info.get_entry_point(0);
-        let mut bound = vec![None; kernel.bindings.len()];
+        let there: Vec<(u32, &BindingDecl)> = spec.bindings().collect();
+        let mut bound = BTreeSet::new();
+        let mut instead = BTreeSet::new();
         let mut workgroup_memory = 0;
         for (handle, global) in module.global_variables.iter() {
             let name = global.name.as_deref().unwrap_or_default();
             let what = format!("{} {name}, {spec:?}", kernel.name);
             let Some(binding) = &global.binding else {
-                // Pipelines turn the zeroing of workgroup memory off: nothing private may stay.
+                if global.space == AddressSpace::Private {
+                    // In place of a binding that is not there.
+                    check_private(&module, global, &spec, &what);
+                    assert!(instead.insert(name), "{what}: twice");
+                    continue;
+                }
+                // Pipelines turn the zeroing of workgroup memory off.
                 assert_eq!(global.space, AddressSpace::WorkGroup, "{what}");
                 if !uses[handle].is_empty() {
                     workgroup_memory += module.types[global.ty].inner.size(module.to_ctx());
@@ -114,11 +274,11 @@ fn kernels_are_what_they_declare() {
                 assert_eq!(module.types[global.ty].name.as_deref(), Some("Params"));
                 continue;
             }
-            let index = binding.binding as usize - 1;
-            let declared = kernel
-                .bindings
-                .get(index)
-                .unwrap_or_else(|| panic!("{what}: undeclared"));
+            let declared = there
+                .iter()
+                .find(|(number, _)| *number == binding.binding)
+                .unwrap_or_else(|| panic!("{what}: undeclared, or meant to be absent"))
+                .1;
             assert_eq!(name, declared.name, "{what}");
             let access = match declared.access {
                 Access::Read => StorageAccess::LOAD,
@@ -131,17 +291,17 @@ fn kernels_are_what_they_declare() {
                 Access::ReadWrite => GlobalUse::WRITE,
             };
             assert!(uses[handle].contains(wanted), "{what}: {:?}", uses[handle]);
-            check_element(&module, global.ty, declared.element, &spec, &what);
-            assert!(bound[index].replace(()).is_none(), "{what}: bound twice");
+            check_array(&module, global.ty, declared.element, &spec, None, &what);
+            assert!(bound.insert(name), "{what}: bound twice");
         }
-        for (bound, declared) in bound.iter().zip(kernel.bindings) {
-            assert!(
-                bound.is_some(),
-                "{} lacks {}, {spec:?}",
-                kernel.name,
-                declared.name
-            );
-        }
+        let names = |bindings: &mut dyn Iterator<Item = &'static BindingDecl>| {
+            bindings.map(|binding| binding.name).collect::<BTreeSet<_>>()
+        };
+        let expected = names(&mut there.iter().map(|&(_, binding)| binding));
+        assert_eq!(bound, expected, "{spec:?}");
+        let absent = kernel.bindings.iter().filter(|b| !expected.contains(b.name));
+        assert_eq!(instead, names(&mut absent.into_iter()), "{spec:?}");
+        check_constants(&module, &spec);
 
         assert!(
             kernel.bindings.len() <= MAX_STORAGE_BUFFERS,
@@ -152,12 +312,7 @@ fn kernels_are_what_they_declare() {
             workgroup_memory <= MAX_WORKGROUP_MEMORY,
             "{spec:?}: {workgroup_memory}"
         );
-        // What `Pipelines::prepare` asks of the device.
-        let asked = if spec.lanes > 1 {
-            24 * spec.workgroup_size
-        } else {
-            0
-        };
+        let asked = asked_memory(&spec);
         assert!(
             workgroup_memory <= asked,
             "{spec:?}: {workgroup_memory} > {asked}"
@@ -165,42 +320,207 @@ fn kernels_are_what_they_declare() {
     }
 }
 
-/// A binding is a run-time array of the element that the kernel declares.
-fn check_element(
+/// What `Pipelines::prepare` asks of the device, in bytes of workgroup memory.
+fn asked_memory(spec: &Spec) -> u32 {
+    match spec.kernel.kernel().family {
+        _ if spec.lanes == 1 => 0,
+        Family::ColumnReduce => 80 * spec.workgroup_size,
+        _ => 24 * spec.workgroup_size,
+    }
+}
+
+/// A binding that is not there is an array of one element of its own.
+fn check_private(module: &Module, global: &naga::GlobalVariable, spec: &Spec, what: &str) {
+    let name = global.name.as_deref().unwrap_or_default();
+    let mut declared = spec.kernel.kernel().bindings.iter();
+    let declared = declared.find(|binding| binding.name == name);
+    let declared = declared.unwrap_or_else(|| panic!("{what}: a private variable"));
+    assert!(declared.optional, "{what}: not optional");
+    assert!(
+        spec.bindings().all(|(_, binding)| binding.name != name),
+        "{what}: meant to be bound"
+    );
+    assert!(global.init.is_none(), "{what}");
+    check_array(module, global.ty, declared.element, spec, Some(1), what);
+}
+
+/// The header's constants say what the specialization says.
+fn check_constants(module: &Module, spec: &Spec) {
+    let mut has = BTreeSet::new();
+    for (_, constant) in module.constants.iter() {
+        let name = constant.name.as_deref().unwrap_or_default();
+        let value = &module.global_expressions[constant.init];
+        let activation = match spec.activation {
+            Activation::None => 0,
+            Activation::Relu => 1,
+            Activation::Silu => 2,
+            other => panic!("{other:?} is not known here"),
+        };
+        let expected = match name {
+            "WORKGROUP_SIZE" => Literal::U32(spec.workgroup_size),
+            "LANES" => Literal::U32(spec.lanes),
+            "WIDTH" => Literal::U32(spec.width),
+            "ACTIVATION" => Literal::U32(activation),
+            "ALIGNED" => Literal::Bool(spec.aligned),
+            "ACCUMULATE" => Literal::Bool(spec.accumulate),
+            "FENCE" => Literal::Bool(spec.fence),
+            _ => match name.strip_prefix("HAS_") {
+                Some(binding) => {
+                    has.insert(binding.to_lowercase());
+                    let mut there = spec.bindings();
+                    Literal::Bool(there.any(|(_, b)| b.name.to_uppercase() == binding))
+                }
+                None => continue,
+            },
+        };
+        assert_eq!(*value, Expression::Literal(expected), "{name}, {spec:?}");
+    }
+    let declared = spec.kernel.kernel().bindings.iter();
+    let optional = declared.filter(|binding| binding.optional);
+    let optional: BTreeSet<String> = optional.map(|binding| binding.name.to_owned()).collect();
+    assert_eq!(has, optional, "{spec:?}");
+}
+
+/// A binding is an array, of run-time size (`None`), of the element that the kernel declares.
+fn check_array(
     module: &Module,
     ty: naga::Handle<naga::Type>,
     element: Element,
     spec: &Spec,
+    len: Option<u32>,
     what: &str,
 ) {
     let TypeInner::Array { base, size, stride } = module.types[ty].inner else {
         panic!("{what}: {:?} is no array", module.types[ty]);
     };
-    assert_eq!(size, naga::ArraySize::Dynamic, "{what}");
-    assert_eq!(u64::from(stride), element.bytes(spec.width), "{what}");
+    let expected = match len {
+        None => naga::ArraySize::Dynamic,
+        Some(len) => naga::ArraySize::Constant(len.try_into().unwrap()),
+    };
+    assert_eq!(size, expected, "{what}");
+    assert_eq!(u64::from(stride), element.bytes(spec), "{what}");
     let base = &module.types[base];
-    match element {
-        Element::Word if spec.width == 4 => assert_eq!(
-            base.inner,
-            TypeInner::Vector {
-                size: VectorSize::Quad,
-                scalar: Scalar::F32
-            },
-            "{what}"
-        ),
-        Element::Word | Element::F32 => {
-            assert_eq!(base.inner, TypeInner::Scalar(Scalar::F32), "{what}")
-        }
-        Element::U32 => assert_eq!(base.inner, TypeInner::Scalar(Scalar::U32), "{what}"),
+    let vector = |size, scalar| TypeInner::Vector { size, scalar };
+    let scalar = TypeInner::Scalar;
+    let expected = match element {
+        Element::Word => match (spec.dtype, spec.width) {
+            (DType::F32, 4) => vector(VectorSize::Quad, Scalar::F32),
+            (DType::F32, 1) => scalar(Scalar::F32),
+            (DType::F16 | DType::BF16, 4) => vector(VectorSize::Bi, Scalar::U32),
+            (DType::F16 | DType::BF16, 1 | 2) => scalar(Scalar::U32),
+            other => panic!("{what}: {other:?} is not known here"),
+        },
+        Element::F32 => scalar(Scalar::F32),
+        Element::U32 => scalar(Scalar::U32),
         Element::Struct { name, size } => {
             assert_eq!(base.name.as_deref(), Some(name), "{what}");
             let TypeInner::Struct { span, .. } = base.inner else {
                 panic!("{what}: {base:?} is no struct");
             };
             assert_eq!(span, size, "{what}");
+            return;
         }
         other => panic!("{what}: {other:?} is not known here"),
+    };
+    assert_eq!(base.inner, expected, "{what}");
+}
+
+// ---------------------------------------------------------------------------------------------
+// What is reached
+
+/// The names of the variables that code reads or writes which is not behind a condition that is
+/// known to be false.
+fn reached(module: &Module) -> BTreeSet<String> {
+    fn root(function: &naga::Function, mut pointer: naga::Handle<Expression>) -> Option<naga::Handle<naga::GlobalVariable>> {
+        loop {
+            match function.expressions[pointer] {
+                Expression::Access { base, .. } | Expression::AccessIndex { base, .. } => {
+                    pointer = base;
+                }
+                Expression::GlobalVariable(global) => return Some(global),
+                _ => return None,
+            }
+        }
     }
+    fn walk(module: &Module, function: &naga::Function, block: &naga::Block, found: &mut BTreeSet<String>) {
+        let mut add = |pointer| {
+            if let Some(global) = root(function, pointer) {
+                let name = module.global_variables[global].name.clone();
+                found.insert(name.unwrap_or_default());
+            }
+        };
+        for statement in block {
+            match statement {
+                naga::Statement::Emit(range) => {
+                    for expression in range.clone() {
+                        if let Expression::Load { pointer } = function.expressions[expression] {
+                            add(pointer);
+                        }
+                    }
+                }
+                naga::Statement::Store { pointer, .. } => add(*pointer),
+                _ => {}
+            }
+        }
+        for statement in block {
+            match statement {
+                naga::Statement::Block(block) => walk(module, function, block, found),
+                naga::Statement::If { condition, accept, reject } => {
+                    let known = match function.expressions[*condition] {
+                        Expression::Literal(Literal::Bool(known)) => Some(known),
+                        _ => None,
+                    };
+                    if known != Some(false) {
+                        walk(module, function, accept, found);
+                    }
+                    if known != Some(true) {
+                        walk(module, function, reject, found);
+                    }
+                }
+                naga::Statement::Switch { cases, .. } => {
+                    cases.iter().for_each(|case| walk(module, function, &case.body, found));
+                }
+                naga::Statement::Loop { body, continuing, .. } => {
+                    walk(module, function, body, found);
+                    walk(module, function, continuing, found);
+                }
+                naga::Statement::Call { function, .. } => {
+                    let function = &module.functions[*function];
+                    walk(module, function, &function.body, found);
+                }
+                _ => {}
+            }
+        }
+    }
+    let function = &module.entry_points[0].function;
+    let mut found = BTreeSet::new();
+    walk(module, function, &function.body, &mut found);
+    found
+}
+
+/// What stands in for a binding that is not there is behind its `HAS_` constant, or behind what the
+/// uniform says.
+#[test]
+fn absent_bindings_are_not_reached() {
+    let mut absent = 0;
+    for spec in canonical_specs() {
+        let reached = reached(&reflect(&spec).0);
+        let declared = spec.kernel.kernel().bindings;
+        for (index, binding) in declared.iter().enumerate() {
+            let there = spec.absent >> index & 1 == 0;
+            // A fold over no entries reads none, and only tracked statistics are in force.
+            let by_uniform = spec.kernel == KernelId::ChannelFold
+                && ["channel_parts", "running_mean", "running_var"].contains(&binding.name);
+            if !there && !by_uniform {
+                assert!(!reached.contains(binding.name), "{}, {spec:?}", binding.name);
+                absent += 1;
+            }
+            if there {
+                assert!(reached.contains(binding.name), "{}, {spec:?}", binding.name);
+            }
+        }
+    }
+    assert!(absent > 500, "{absent}");
 }
 
 #[test]
@@ -222,10 +542,13 @@ fn spec(kernel: KernelId, lanes: u32) -> Spec {
         kernel,
         workgroup_size: 64,
         lanes,
+        dtype: DType::F32,
         width: 4,
         aligned: false,
         accumulate: false,
         fence: true,
+        activation: Activation::None,
+        absent: 0,
     }
 }
 
@@ -458,9 +781,9 @@ macro_rules! layout {
     }};
 }
 
-type Layout = (&'static str, Vec<(&'static str, usize, Scalar)>, usize);
+type StructLayout = (&'static str, Vec<(&'static str, usize, Scalar)>, usize);
 
-fn layouts() -> Vec<Layout> {
+fn layouts() -> Vec<StructLayout> {
     vec![
         layout!(Params {
             num_samples,
@@ -468,35 +791,37 @@ fn layouts() -> Vec<Layout> {
             num_groups,
             row_len,
             items,
+            first_item,
+            first_word,
             parts,
             words_per_part,
             num_words,
             entries,
             entries_per_segment,
             columns,
+            channel_columns,
             flags,
             eps,
             channel_eps,
             momentum,
             zero
-        }),
+        }, _pad),
         layout!(Moments {
             count,
             pivot,
             offset,
             m2
         }),
-        layout!(
-            Channel {
-                mean_pivot,
-                mean_offset,
-                rstd,
-                scale,
-                scale_low,
-                bias
-            },
-            _pad
-        ),
+        layout!(Channel {
+            mean_pivot,
+            mean_offset,
+            rstd,
+            scale,
+            scale_low,
+            bias,
+            weight,
+            count
+        }),
         layout!(Group {
             mean_pivot,
             mean_offset,
@@ -518,6 +843,11 @@ fn layouts() -> Vec<Layout> {
             product
         }),
         layout!(GradientPair { bias, weight }),
+        layout!(RowGradient {
+            grad_scale,
+            x_scale,
+            mean
+        }),
         layout!(AffineBackward {
             x_pivot,
             x_scale,
@@ -594,18 +924,30 @@ fn flags_have_one_value() {
             ref other => panic!("{name} is {other:?}"),
         }
     };
-    assert_eq!(constant("TRAINING"), params::TRAINING);
-    assert_eq!(constant("ESTIMATE"), params::ESTIMATE);
-    assert_eq!(constant("CUMULATIVE"), params::CUMULATIVE);
-    assert_eq!(constant("ACCUMULATE_PARAMETERS"), params::ACCUMULATE);
     let flags = [
-        params::TRAINING,
-        params::ESTIMATE,
-        params::CUMULATIVE,
-        params::ACCUMULATE,
+        ("TRAINING", params::TRAINING),
+        ("ESTIMATE", params::ESTIMATE),
+        ("CUMULATIVE", params::CUMULATIVE),
+        ("ACCUMULATE_PARAMETERS", params::ACCUMULATE),
+        ("NO_CHANNEL_PART", params::NO_CHANNEL_PART),
+        ("PER_CHANNEL", params::PER_CHANNEL),
+        ("UNBIASED", params::UNBIASED),
+        ("SUMS", params::SUMS),
     ];
-    let all = flags.iter().fold(0, |all, flag| all | flag);
-    assert_eq!(all.count_ones(), 4, "the flags share bits");
+    for (name, value) in flags {
+        assert_eq!(constant(name), value, "{name}");
+    }
+    let all = flags.iter().fold(0, |all, (_, flag)| all | flag);
+    assert_eq!(all.count_ones(), 8, "the flags share bits");
+    // No flag of either side was left out.
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (file, opening) in [
+        ("src/params.rs", "\npub const "),
+        ("shaders/parts/params.wgsl", "\nconst "),
+    ] {
+        let text = std::fs::read_to_string(folder.join(file)).unwrap();
+        assert_eq!(text.matches(opening).count(), flags.len(), "{file}");
+    }
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -675,11 +1017,9 @@ fn every_kernel_has_a_mirror() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/stages");
     let files = files(&folder, "rs");
     for &kernel in KernelId::ALL {
-        let opening = format!("\npub fn {}(", kernel.name());
-        let found: usize = files
-            .iter()
-            .map(|(_, text)| text.matches(&opening).count())
-            .sum();
+        let openings = ["(", "<"].map(|next| format!("\npub fn {}{next}", kernel.name()));
+        let of_file = |text: &String| openings.iter().map(|o| text.matches(o).count()).sum::<usize>();
+        let found: usize = files.iter().map(|(_, text)| of_file(text)).sum();
         assert_eq!(found, 1, "mirrors of {}", kernel.name());
     }
 }
@@ -687,593 +1027,3 @@ fn every_kernel_has_a_mirror() {
 // ---------------------------------------------------------------------------------------------
 // Plans
 
-/// The tunings that the library brings, and some that ask for the utmost.
-fn tunings() -> Vec<(&'static str, Tuning)> {
-    let greedy = Tuning {
-        max_words_per_lane: 195_000,
-        min_invocations: 1,
-        entries_per_lane: u32::MAX,
-        samples_per_segment: u32::MAX,
-        ..Tuning::SOFTWARE
-    };
-    let splitting = Tuning {
-        workgroup_size: 32,
-        reduce_lanes: 8,
-        map_lanes: 8,
-        words_per_lane: 1,
-        max_words_per_lane: 3,
-        min_invocations: 1 << 20,
-        fold_workgroup_size: 16,
-        fold_lanes: 8,
-        entries_per_lane: 1,
-        samples_per_segment: 2,
-        ..Tuning::GPU
-    };
-    // Workgroups that are no power of two, and too few lanes for large folds.
-    let odd = Tuning {
-        workgroup_size: 24,
-        reduce_lanes: 8,
-        map_lanes: 4,
-        fold_workgroup_size: 12,
-        fold_lanes: 4,
-        entries_per_lane: 100_000,
-        samples_per_segment: 200_000,
-        ..Tuning::GPU
-    };
-    // Whatever a lane's share, it must be at least a word and an entry.
-    let zeros = Tuning {
-        words_per_lane: 0,
-        min_invocations: 0,
-        entries_per_lane: 0,
-        samples_per_segment: 0,
-        ..Tuning::GPU
-    };
-    vec![
-        ("GPU", Tuning::GPU),
-        ("SOFTWARE", Tuning::SOFTWARE),
-        ("CPU", Tuning::CPU),
-        ("greedy", greedy),
-        ("splitting", splitting),
-        ("odd", odd),
-        ("zeros", zeros),
-    ]
-}
-
-fn norms(channels: usize, groups: usize) -> Vec<(BcNormDesc, Mode)> {
-    let norm = BcNormDesc::new(channels, groups);
-    let cumulative = norm.with_stats(ChannelStats::Batch { momentum: None });
-    let estimate = norm.with_stats(ChannelStats::Estimate { moving_speed: 0.25 });
-    vec![
-        (norm, Mode::Train),
-        (cumulative, Mode::Train),
-        (estimate, Mode::Train),
-        (norm, Mode::Eval),
-        (estimate.with_eps(0.5), Mode::Eval),
-    ]
-}
-
-/// Forward, and backward with both ways to write.
-fn plans(
-    norm: &BcNormDesc,
-    tensor: &TensorDesc,
-    mode: Mode,
-    tuning: &Tuning,
-) -> Result<Vec<Plan>, Error> {
-    let replace = BackwardOptions::default();
-    let accumulate = BackwardOptions {
-        x: Write::Accumulate,
-        parameters: Write::Accumulate,
-    };
-    Ok(vec![
-        Plan::forward(norm, tensor, mode, tuning)?,
-        Plan::backward(norm, tensor, mode, replace, tuning)?,
-        Plan::backward(norm, tensor, mode, accumulate, tuning)?,
-    ])
-}
-
-/// The tunings that a caller made up may be refused where 256 lanes of 65,000 iterations are too few
-/// for the fold that they ask for: of all samples at once (the channel fold reads its table twice),
-/// or of parts of 3 words. The library's own may not.
-fn may_refuse(tuning: &str, tensor: &TensorDesc) -> bool {
-    match tuning {
-        "greedy" => tensor.num_samples() > 256 * 65_000 / 2,
-        "splitting" => tensor.row_len() > 256 * 65_000 * 3,
-        _ => false,
-    }
-}
-
-/// 1, primes and non-multiples on every axis; large batches, rows and channels.
-const SHAPES: &[(&[usize], usize)] = &[
-    (&[2, 1], 1),
-    (&[3, 5], 5),
-    (&[1, 7, 2], 1),
-    (&[5, 6, 1, 3], 3),
-    (&[2, 4, 5], 2),
-    (&[3, 8, 7, 11], 4),
-    (&[2, 6, 7, 9], 3),
-    (&[2, 2, 10_007], 1),
-    (&[4, 12, 16], 4),
-    (&[1, 3, 13, 17, 3], 3),
-    (&[8, 64, 56, 56], 32),
-    (&[2, 256, 100, 152], 32),
-    (&[16, 512, 7, 7], 1),
-    (&[1, 64, 224, 224], 32),
-    (&[300, 3, 2], 1),
-    (&[1031, 2, 9], 2),
-    (&[140_000, 4], 2),
-    (&[140_000, 4, 3], 4),
-    (&[200_704, 32], 32),
-    (&[1, 32, 200_704], 4),
-    (&[1, 2, 70_001], 1),
-    (&[2, 65_536, 3], 1),
-    (&[1, 65_536, 2], 65_536),
-    (&[3, 1 << 18, 2], 2),
-];
-
-/// As large as tensors get: 2^31 elements.
-const EXTREMES: &[(&[usize], usize)] = &[
-    (&[1 << 30, 2], 1),
-    (&[(1 << 31) - 1, 1], 1),
-    (&[1, 1, 1 << 31], 1),
-    (&[1, 1, (1 << 31) - 1], 1),
-    (&[2, 1, (1 << 30) - 1], 1),
-    (&[1, 3, 715_827_882], 1),
-    (&[2, 2, (1 << 29) - 2], 2),
-    (&[46_340, 46_340], 46_340),
-    (&[46_337, 46_337], 46_337),
-    (&[1 << 20, 2048], 32),
-    (&[1 << 20, 512, 3], 1),
-    (&[2048, 1 << 20], 1 << 10),
-    (&[1, 1 << 31], 1 << 30),
-    (&[1, 1 << 31], 1 << 15),
-    (&[1, 1 << 20, 1 << 11], 1),
-    (&[400_000_000, 1, 5], 1),
-    (&[85_899_345, 5, 5], 5),
-    (&[3, 21_474_836, 33], 10_737_418),
-];
-
-fn for_every_plan(shapes: &[(&[usize], usize)], mut check: impl FnMut(&str, &Plan, &Tuning)) {
-    let mut seen = 0;
-    for &(dims, groups) in shapes {
-        let tensor = TensorDesc::new(dims).unwrap();
-        for (tuning_name, tuning) in tunings() {
-            for (norm, mode) in norms(dims[1], groups) {
-                let values = u64::from(tensor.num_samples()) * u64::from(tensor.row_len());
-                if norm.validate_for(&tensor, mode).is_err() {
-                    assert_eq!(values, 1, "{dims:?}");
-                    continue;
-                }
-                let what = format!(
-                    "{dims:?} G={groups} {:?} {mode:?} {tuning_name}",
-                    norm.stats
-                );
-                let plans = match plans(&norm, &tensor, mode, &tuning) {
-                    Ok(plans) => plans,
-                    Err(Error::Limit { .. }) if may_refuse(tuning_name, &tensor) => continue,
-                    Err(error) => panic!("{what}: {error}"),
-                };
-                for plan in &plans {
-                    check(&format!("{what} {:?}", plan.direction()), plan, &tuning);
-                    seen += 1;
-                }
-            }
-        }
-    }
-    assert!(seen > shapes.len() * 3 * 3, "most plans were refused");
-}
-
-#[test]
-fn no_invocation_loops_too_often() {
-    let mut most = 0;
-    let mut check = |what: &str, plan: &Plan, _: &Tuning| {
-        for step in plan.steps() {
-            let iterations = work::iterations(step);
-            let name = step.spec.kernel.name();
-            assert!(
-                iterations <= MAX_ITERATIONS,
-                "{what}: {name} loops {iterations} times: {step:?}"
-            );
-            most = most.max(iterations);
-        }
-    };
-    for_every_plan(SHAPES, &mut check);
-    for_every_plan(EXTREMES, &mut check);
-    // The test sees plans that come close.
-    assert!(most > MAX_ITERATIONS / 2, "{most}");
-}
-
-/// `work::loops` against the WGSL.
-#[test]
-fn loops_are_counted() {
-    fn count(module: &Module, block: &naga::Block) -> u64 {
-        let mut loops = 0;
-        for statement in block {
-            loops += match statement {
-                naga::Statement::Block(block) => count(module, block),
-                naga::Statement::If { accept, reject, .. } => {
-                    count(module, accept) + count(module, reject)
-                }
-                naga::Statement::Switch { cases, .. } => {
-                    cases.iter().map(|case| count(module, &case.body)).sum()
-                }
-                naga::Statement::Loop {
-                    body, continuing, ..
-                } => {
-                    let inside = count(module, body) + count(module, continuing);
-                    assert_eq!(inside, 0, "a loop within a loop: multiply its iterations");
-                    1
-                }
-                naga::Statement::Call { function, .. } => {
-                    count(module, &module.functions[*function].body)
-                }
-                _ => 0,
-            };
-        }
-        loops
-    }
-    for spec in specs() {
-        let (module, _) = reflect(&spec);
-        let found = count(&module, &module.entry_points[0].function.body);
-        let (own, reductions) = work::loops(spec.kernel);
-        let reductions = if spec.lanes > 1 { reductions } else { 0 };
-        assert_eq!(found, own + reductions, "{spec:?}");
-    }
-}
-
-#[test]
-fn steps_fit_their_kernels() {
-    let mut check = |what: &str, plan: &Plan, tuning: &Tuning| {
-        for step in plan.steps() {
-            let what = format!("{what}: {}", step.spec.kernel.name());
-            check_spec(&what, step, plan, tuning);
-            check_dispatch(&what, step, tuning);
-            check_params(&what, step, plan);
-            check_split(&what, step);
-        }
-        check_needs(what, plan);
-        check_dataflow(what, plan);
-        check_transfers(what, plan);
-    };
-    for_every_plan(SHAPES, &mut check);
-    for_every_plan(EXTREMES, &mut check);
-}
-
-fn check_spec(what: &str, step: &Step, plan: &Plan, tuning: &Tuning) {
-    let spec = &step.spec;
-    let kernel = spec.kernel.kernel();
-    assert_eq!(step.bindings.len(), kernel.bindings.len(), "{what}");
-    assert!(spec.lanes.is_power_of_two(), "{what}: {spec:?}");
-    assert_eq!(spec.workgroup_size % spec.lanes, 0, "{what}: {spec:?}");
-    assert!(
-        spec.workgroup_size <= MAX_WORKGROUP_SIZE,
-        "{what}: {spec:?}"
-    );
-    let tensor = kernel
-        .bindings
-        .iter()
-        .any(|binding| binding.element == Element::Word);
-    assert_eq!(spec.fence, tensor && tuning.fence, "{what}: {spec:?}");
-    if tensor {
-        assert!([1, 4].contains(&spec.width), "{what}: {spec:?}");
-        let row_len = plan.tensor().row_len();
-        assert_eq!(
-            spec.aligned,
-            row_len.is_multiple_of(spec.width),
-            "{what}: {spec:?}"
-        );
-        let words = u64::from(step.params.num_words);
-        assert_eq!(
-            words * u64::from(spec.width),
-            plan.tensor().elements(),
-            "{what}"
-        );
-        // A word may lie in two rows, no more.
-        assert!(row_len >= spec.width, "{what}: {spec:?}");
-    }
-    assert!(
-        !spec.accumulate || spec.kernel == KernelId::RowAffineBackward,
-        "{what}: {spec:?}"
-    );
-    // A binding has the name of the buffer, but where a table stands in for one that is folded.
-    for (role, binding) in step.bindings.iter().zip(kernel.bindings) {
-        let same = role
-            .name()
-            .replace('.', "_")
-            .replace("bn_running", "running");
-        let same = same.replace("bn_num_batches", "num_batches");
-        let stand_in = matches!(
-            (binding.name, role),
-            ("row_parts", Role::Rows)
-                | ("channel_parts", Role::Rows)
-                | ("product_parts", Role::Products)
-                | ("gradient_parts", Role::GradientTerms)
-        );
-        assert!(
-            same == binding.name || stand_in,
-            "{what}: {role} bound to {}",
-            binding.name
-        );
-    }
-}
-
-fn check_dispatch(what: &str, step: &Step, tuning: &Tuning) {
-    let [x, y] = step.workgroups.map(u64::from);
-    let per_workgroup = u64::from(step.spec.workgroup_size / step.spec.lanes);
-    let items = work::items(step);
-    assert_eq!(u64::from(step.params.items), items, "{what}");
-    assert!(items > 0, "{what}");
-    let most = u64::from(tuning.max_workgroups.min(MAX_WORKGROUPS));
-    assert!(
-        x >= 1 && y >= 1 && x <= most && y <= most,
-        "{what}: {x} x {y} workgroups"
-    );
-    let started = x * y * per_workgroup;
-    assert!(started >= items, "{what}: {started} of {items} items");
-    // At most a workgroup too many in each row of them.
-    assert!(
-        started < items + (y + 1) * per_workgroup,
-        "{what}: {started} for {items} items"
-    );
-    // `item_index` computes in u32; an index that wraps would be a second owner of an item.
-    assert!(started <= 1 << 32, "{what}: {started} items");
-}
-
-fn check_params(what: &str, step: &Step, plan: &Plan) {
-    let (p, tensor, norm) = (&step.params, plan.tensor(), plan.norm());
-    assert_eq!(p.num_samples, tensor.num_samples(), "{what}");
-    assert_eq!(p.num_channels as usize, norm.num_channels, "{what}");
-    assert_eq!(p.num_groups as usize, norm.num_groups, "{what}");
-    assert_eq!(p.row_len, tensor.row_len(), "{what}");
-    assert_eq!((p.eps, p.channel_eps), (norm.eps, CHANNEL_EPS), "{what}");
-    // `rounded` hides values behind it.
-    assert_eq!(p.zero, 0, "{what}");
-    let training = p.flags & params::TRAINING != 0;
-    assert_eq!(training, plan.mode() == Mode::Train, "{what}");
-    match norm.stats {
-        ChannelStats::Batch {
-            momentum: Some(momentum),
-        } => {
-            assert_eq!(p.momentum, momentum, "{what}");
-            assert_eq!(
-                p.flags & (params::ESTIMATE | params::CUMULATIVE),
-                0,
-                "{what}"
-            );
-        }
-        ChannelStats::Batch { momentum: None } => {
-            assert_eq!(
-                p.flags & (params::ESTIMATE | params::CUMULATIVE),
-                params::CUMULATIVE,
-                "{what}"
-            );
-        }
-        ChannelStats::Estimate { moving_speed } => {
-            assert_eq!(p.momentum, moving_speed, "{what}");
-            assert_eq!(
-                p.flags & (params::ESTIMATE | params::CUMULATIVE),
-                params::ESTIMATE,
-                "{what}"
-            );
-        }
-        other => panic!("{other:?} is not known here"),
-    }
-    let (channels, both) = (p.num_channels, p.num_channels + p.num_groups);
-    let columns = match step.spec.kernel {
-        KernelId::SampleFold | KernelId::ChannelFold => Some(channels),
-        KernelId::SampleFoldBackward
-        | KernelId::GroupFoldBackward
-        | KernelId::ChannelFoldBackward
-        | KernelId::RowCoefficientsBackward => Some(both),
-        _ => None,
-    };
-    if let Some(columns) = columns {
-        assert_eq!(p.columns, columns, "{what}");
-    }
-    // What the folds over samples read: all of them, none in eval, or what a fold before left.
-    let kernel = step.spec.kernel;
-    if [KernelId::SampleFold, KernelId::SampleFoldBackward].contains(&kernel) {
-        assert_eq!(p.entries, p.num_samples, "{what}");
-        assert!(p.entries_per_segment >= 1, "{what}");
-    }
-    if [KernelId::ChannelFold, KernelId::ChannelFoldBackward].contains(&kernel) {
-        let before = plan.steps().iter().find(|step| {
-            [KernelId::SampleFold, KernelId::SampleFoldBackward].contains(&step.spec.kernel)
-        });
-        let all = match before {
-            Some(fold) => p.num_samples.div_ceil(fold.params.entries_per_segment),
-            None => p.num_samples,
-        };
-        let eval = kernel == KernelId::ChannelFold && plan.mode() == Mode::Eval;
-        assert_eq!(p.entries, if eval { 0 } else { all }, "{what}");
-    }
-}
-
-/// The parts of a row cover it, and no index leaves u32. In u64, as span.wgsl and row_affine.wgsl
-/// compute.
-fn check_split(what: &str, step: &Step) {
-    let (p, spec) = (&step.params, &step.spec);
-    let wide = u64::from;
-    let (len, width, lanes) = (wide(p.row_len), wide(spec.width), wide(spec.lanes));
-    let covered = wide(p.parts) * wide(p.words_per_part);
-    let rows = wide(p.num_samples) * wide(p.num_channels);
-    // The rows' begins within a word repeat after `width` rows.
-    let sample = (0..rows.min(5)).chain(rows.saturating_sub(5)..rows);
-    for row in sample {
-        let (begin, end) = (row * len, (row + 1) * len);
-        match spec.kernel {
-            KernelId::RowMoments | KernelId::RowProducts => {
-                let last = begin / width + covered;
-                assert!(last * width >= end, "{what}: row {row} is cut short");
-                // `loose_word` reaches CHUNK * LANES words behind the span.
-                let highest = (last + 4 * lanes + 1) * width;
-                assert!(highest <= wide(u32::MAX), "{what}: word {highest}");
-            }
-            KernelId::RowAffine | KernelId::RowAffineBackward => {
-                let last = begin.div_ceil(width) + covered;
-                assert!(last >= end / width, "{what}: row {row} is cut short");
-                assert!(last + 4 * lanes <= wide(u32::MAX), "{what}: word {last}");
-                // A last word that reaches into the next row needs one.
-                assert!(end % width == 0 || row + 1 < rows, "{what}: row {row}");
-            }
-            _ => {}
-        }
-    }
-    for entries in work::entries(step) {
-        assert!(entries <= 1 << 32, "{what}: {entries} entries");
-    }
-}
-
-/// Needs are exactly what the steps touch.
-fn check_needs(what: &str, plan: &Plan) {
-    let mut roles = BTreeSet::new();
-    for need in plan.needs() {
-        assert!(roles.insert(need.role), "{what}: {} twice", need.role);
-        let (mut bytes, mut written) = (0, false);
-        for step in plan.steps() {
-            let bindings = step.bindings.iter().zip(step.spec.kernel.kernel().bindings);
-            for ((&role, declared), entries) in bindings.zip(work::entries(step)) {
-                if role == need.role {
-                    bytes = bytes.max(entries * declared.element.bytes(step.spec.width));
-                    written |= declared.access == Access::ReadWrite;
-                }
-            }
-        }
-        assert_eq!(need.bytes, bytes, "{what}: {}", need.role);
-        assert_eq!(
-            need.access == Access::ReadWrite,
-            written,
-            "{what}: {}",
-            need.role
-        );
-    }
-    for role in plan.steps().iter().flat_map(|step| &step.bindings) {
-        assert!(
-            roles.contains(role),
-            "{what}: {role} is not among the needs"
-        );
-    }
-}
-
-/// A table is read after it was written, by this plan or, if saved, by forward; and written once.
-fn check_dataflow(what: &str, plan: &Plan) {
-    let mut written = BTreeSet::new();
-    for step in plan.steps() {
-        let name = step.spec.kernel.name();
-        let bindings = || step.bindings.iter().zip(step.spec.kernel.kernel().bindings);
-        for (role, declared) in bindings() {
-            let saved = plan.direction() == Direction::Backward && role.kind() == RoleKind::Saved;
-            if declared.access == Access::Read && role.kind() != RoleKind::Caller && !saved {
-                assert!(
-                    written.contains(role),
-                    "{what}: {name} reads {role}, which nobody wrote"
-                );
-            }
-        }
-        for (role, declared) in bindings() {
-            if declared.access == Access::ReadWrite {
-                let first = written.insert(*role);
-                assert!(first, "{what}: {role} is written twice");
-                let saved =
-                    plan.direction() == Direction::Backward && role.kind() == RoleKind::Saved;
-                assert!(!saved, "{what}: backward writes {role}");
-            }
-        }
-    }
-    let outputs: &[Role] = match plan.direction() {
-        Direction::Forward => &[Role::Y, Role::Rows, Role::Channels, Role::Groups],
-        Direction::Backward => &[
-            Role::GradX,
-            Role::GradBnWeight,
-            Role::GradBnBias,
-            Role::GradWeight,
-            Role::GradBias,
-        ],
-    };
-    for role in outputs {
-        assert!(written.contains(role), "{what}: nobody writes {role}");
-    }
-    let batch = matches!(plan.norm().stats, ChannelStats::Batch { .. });
-    let counts = plan.direction() == Direction::Forward && plan.mode() == Mode::Train && batch;
-    assert_eq!(written.contains(&Role::NumBatchesTracked), counts, "{what}");
-}
-
-/// Two steps on tensors each way: 3 transfers forward, 5 backward, and a sixth where dx is
-/// accumulated.
-fn check_transfers(what: &str, plan: &Plan) {
-    let tensors = |step: &Step| {
-        let is_tensor =
-            |role: &&Role| matches!(role, Role::X | Role::Y | Role::GradY | Role::GradX);
-        step.bindings.iter().filter(is_tensor).count() as u64
-    };
-    let counts: Vec<u64> = plan
-        .steps()
-        .iter()
-        .map(tensors)
-        .filter(|&count| count > 0)
-        .collect();
-    let expected = match plan.direction() {
-        Direction::Forward => [1, 2],
-        Direction::Backward => [2, 3],
-    };
-    assert_eq!(counts, expected, "{what}");
-    let accumulates = plan.steps().iter().any(|step| step.spec.accumulate);
-    let transfers = expected.iter().sum::<u64>() + u64::from(accumulates);
-    assert_eq!(
-        plan.tensor_bytes(),
-        transfers * plan.tensor().bytes(),
-        "{what}"
-    );
-}
-
-/// What no tuning makes possible is refused: more loop iterations than 256 lanes may run, or more
-/// entries of a table than a u32 counts.
-#[test]
-fn what_cannot_be_bounded_is_refused() {
-    for (_, tuning) in tunings() {
-        for (dims, groups, value) in [
-            (&[1, 1 << 23, 2][..], 1, 1 << 23),
-            (&[1, 1 << 23], 1, 1 << 23),
-            (&[3, 21_474_836, 33], 4, 5_368_709),
-            (&[1 << 31, 1], 1, 1 << 32),
-            (&[1 << 30, 2], 2, 1 << 32),
-            (&[1, 1 << 31], 1 << 31, 1 << 32),
-        ] {
-            let tensor = TensorDesc::new(dims).unwrap();
-            // Eval folds no samples forward, and takes one value per channel.
-            let norm = BcNormDesc::new(dims[1], groups);
-            let error = plans(&norm, &tensor, Mode::Eval, &tuning).unwrap_err();
-            let Error::Limit {
-                value: found,
-                limit,
-                ..
-            } = error
-            else {
-                panic!("{dims:?}: {error}");
-            };
-            assert!(found == value && found > limit, "{dims:?}: {error}");
-        }
-    }
-}
-
-#[test]
-fn an_empty_batch_writes_only_gradients() {
-    for dims in [&[0, 4, 3][..], &[2, 4, 0], &[0, 4, 0]] {
-        let tensor = TensorDesc::new(dims).unwrap();
-        for (norm, mode) in norms(4, 2) {
-            for (_, tuning) in tunings() {
-                let plans = plans(&norm, &tensor, mode, &tuning).unwrap();
-                assert!(plans[0].steps().is_empty() && plans[0].needs().is_empty());
-                for plan in &plans[1..] {
-                    assert_eq!(plan.steps().len(), 1);
-                    let step = &plan.steps()[0];
-                    assert_eq!(step.spec.kernel, KernelId::ChannelFoldBackward);
-                    assert_eq!(step.params.entries, 0);
-                    check_needs("empty", plan);
-                    check_dispatch("empty", step, &tuning);
-                    assert_eq!(work::iterations(step), u64::from(step.spec.lanes.ilog2()));
-                    assert_eq!(plan.tensor_bytes(), 0);
-                }
-            }
-        }
-    }
-}

@@ -33,7 +33,13 @@ fn plans(problem: &Problem, tuning: &Tuning) -> Vec<Plan> {
 /// Small tensors with a small limit: rows that begin within words, odd sizes, parts of rows, channels
 /// last with and without whole words.
 fn problems() -> Vec<(String, Problem)> {
-    let shapes: &[&[usize]] = &[&[3, 6, 61], &[2, 8, 64], &[1, 3, 1001], &[5, 5, 27], &[40, 12]];
+    let shapes: &[&[usize]] = &[
+        &[3, 6, 61],
+        &[2, 8, 64],
+        &[1, 3, 1001],
+        &[5, 5, 27],
+        &[40, 12],
+    ];
     let mut problems = Vec::new();
     let mut fusion = Fusion::default();
     fusion.activation = Activation::Silu;
@@ -56,9 +62,15 @@ fn problems() -> Vec<(String, Problem)> {
 }
 
 fn assert_same(what: &str, windowed: &Outputs, whole: &Outputs) {
-    assert_eq!(windowed.keys().collect::<Vec<_>>(), whole.keys().collect::<Vec<_>>());
+    assert_eq!(
+        windowed.keys().collect::<Vec<_>>(),
+        whole.keys().collect::<Vec<_>>()
+    );
     for (name, values) in windowed {
-        assert!(run::same_bits(values, &whole[name]), "{what}: {name} differs");
+        assert!(
+            run::same_bits(values, &whole[name]),
+            "{what}: {name} differs"
+        );
     }
 }
 

@@ -258,3 +258,101 @@ impl Reader<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::judge;
+    use crate::golden::{self, File};
+    use crate::problem::Random;
+    use crate::run;
+    use bcnorm::cpu::Executor;
+
+    const SMALL: Convolution = Convolution {
+        samples: 2,
+        inputs: 3,
+        outputs: 4,
+        height: 5,
+        width: 2,
+    };
+
+    fn dot(a: &[f32], b: &[f32]) -> f64 {
+        assert_eq!(a.len(), b.len());
+        let products = a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b));
+        products.sum()
+    }
+
+    #[test]
+    fn a_convolution_moves_and_adds() {
+        let one = Convolution {
+            samples: 1,
+            inputs: 1,
+            outputs: 1,
+            height: 2,
+            width: 3,
+        };
+        let input = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+        let filter = |tap: usize| {
+            let mut filter = [0.0; 9];
+            filter[tap] = 1.0;
+            filter
+        };
+        // The middle tap leaves all in place, the first one moves it down and to the right.
+        assert_eq!(one.forward(&input, &filter(4)), input);
+        let moved = [0.0, 0.0, 0.0, 0.0, 1.0, 2.0];
+        assert_eq!(one.forward(&input, &filter(0)), moved);
+        let moved = [5.0, 6.0, 0.0, 0.0, 0.0, 0.0];
+        assert_eq!(one.forward(&input, &filter(8)), moved);
+        assert_eq!(one.forward(&input, &[1.0; 9])[0], 1.0 + 2.0 + 4.0 + 5.0);
+    }
+
+    /// It is linear in either, so that a gradient is what makes these products equal.
+    #[test]
+    fn its_gradients_are_those_of_its_output() {
+        let mut random = Random::new(3);
+        let input = random.normals(2 * 3 * 10, 0.0, 1.0);
+        let filters = random.normals(4 * 3 * 9, 0.0, 1.0);
+        let grad = random.normals(2 * 4 * 10, 0.0, 1.0);
+        let product = dot(&SMALL.forward(&input, &filters), &grad);
+        let (grad_input, grad_filters) = SMALL.backward(&input, &filters, &grad);
+        for other in [dot(&input, &grad_input), dot(&filters, &grad_filters)] {
+            assert!((other - product).abs() < 1e-5, "{other} {product}");
+        }
+    }
+
+    fn wrong(chain: &Chain, run: &Run) -> Vec<String> {
+        let judged = chain.expected.iter().filter_map(|(name, values)| {
+            let got = run.get(name);
+            judge(
+                DType::F32,
+                name,
+                got,
+                values,
+                chain.scale[name],
+                chain.bar(name),
+            )
+            .wrong
+        });
+        judged.collect()
+    }
+
+    #[test]
+    fn a_chain_gives_what_its_file_holds() {
+        let executor = Executor::new();
+        for path in golden::chain_paths() {
+            let Ok(File::Chain(mut chain)) = golden::read(&path) else {
+                panic!("{}", path.display());
+            };
+            let run = |chain: &Chain| {
+                let run = |problem: &Problem| run::cpu(&executor, problem);
+                chain.run(Layout::ChannelsLast, run).unwrap()
+            };
+            let good = run(&chain);
+            assert_eq!(wrong(&chain, &good), [""; 0]);
+            assert_eq!(good.outputs.len(), chain.expected.len());
+            assert_eq!(good.num_batches_tracked, chain.num_batches_tracked_after());
+            chain.filters.swap(0, 1);
+            assert!(wrong(&chain, &run(&chain)).len() > 5);
+        }
+    }
+}

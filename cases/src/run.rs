@@ -345,7 +345,7 @@ pub fn gpu(gpu: &Gpu, pipelines: &Pipelines, problem: &Problem) -> Result<Run, F
 /// Forward and backward on a GPU.
 ///
 /// # Panics
-/// Where [`gpu`] is an error.
+/// Where [`gpu()`] is an error.
 pub fn on_gpu(gpu: &Gpu, pipelines: &Pipelines, problem: &Problem) -> Outputs {
     let run = self::gpu(gpu, pipelines, problem);
     run.unwrap_or_else(|error| panic!("{error}")).outputs
@@ -369,7 +369,7 @@ pub fn host_buffers(problem: &Problem, plans: &[Plan]) -> cpu::Buffers {
 /// Runs a problem on the CPU executor. A value that no kernel wrote is an error.
 ///
 /// # Errors
-/// As [`gpu`].
+/// As [`gpu()`].
 pub fn cpu(executor: &cpu::Executor, problem: &Problem) -> Result<Run, Failure> {
     let (forward, backward) = problem.plans(&executor.tuning())?;
     let plans: Vec<Plan> = [forward].into_iter().chain(backward).collect();
@@ -391,7 +391,7 @@ pub fn cpu(executor: &cpu::Executor, problem: &Problem) -> Result<Run, Failure> 
 /// Forward and backward on the CPU executor.
 ///
 /// # Panics
-/// Where [`cpu`] is an error.
+/// Where [`cpu()`] is an error.
 pub fn on_cpu(executor: &cpu::Executor, problem: &Problem) -> Outputs {
     let run = self::cpu(executor, problem);
     run.unwrap_or_else(|error| panic!("{error}")).outputs

@@ -51,7 +51,19 @@ fn merge_moments(a: Moments, b: Moments) -> Moments {
     return Moments(both.count, both.pivot, both.offset, (a.m2 + b.m2) + between);
 }
 
-// The same for dy and its product with u = x - row mean: the product is about both means.
+// A second look at the entries of a table from the mean that merging found: what is left of the mean,
+// and the spread about it. The result no longer depends on the order of the merges.
+fn second_look(part: Moments, all: Moments) -> vec2<f32> {
+    let delta = rounded(part.pivot - all.pivot) + (part.offset - all.offset);
+    let count = f32(part.count);
+    return vec2<f32>(count * delta, part.m2 + count * (delta * delta));
+}
+
+fn after_second_look(all: Moments, left: vec2<f32>) -> Moments {
+    return Moments(all.count, all.pivot, all.offset + left.x / max(f32(all.count), 1.0), left.y);
+}
+
+// merge_moments for dy and its product with u = x - row mean: the product is about both means.
 fn merge_products(a: Products, b: Products) -> Products {
     if (b.count == 0u) {
         return a;

@@ -73,9 +73,8 @@ impl Pipelines {
         check_limits(&plan, &limits)?;
         let kernels = plan.steps().iter().map(|step| self.kernel(&step.spec));
         let kernels = kernels.collect();
-        let stride = u64::from(limits.min_uniform_buffer_offset_alignment)
-            .max(size_of::<Params>() as u64)
-            .next_multiple_of(16);
+        let alignment = u64::from(limits.min_uniform_buffer_offset_alignment).max(16);
+        let stride = (size_of::<Params>() as u64).next_multiple_of(alignment);
         // Uniforms never change: a buffer mapped at creation, not queue.write_buffer, which would
         // reach back to everything in the next submission.
         let uniforms = (!plan.steps().is_empty()).then(|| {

@@ -342,7 +342,7 @@ kernels! {
         write("coefficients_backward", AFFINE_BACKWARD),
     ]
     RowAffineBackward "row_affine_backward" RowMap [
-        read("x", Word),
+        read_optional("x", Word),
         read("grad_y", Word),
         read("coefficients_backward", AFFINE_BACKWARD),
         read_optional("coefficients", AFFINE),
@@ -351,7 +351,7 @@ kernels! {
         write_optional("grad_residual", Word),
     ]
     ColumnAffineBackward "column_affine_backward" ColumnMap [
-        read("x", Word),
+        read_optional("x", Word),
         read("grad_y", Word),
         read("coefficients_backward", AFFINE_BACKWARD),
         read_optional("coefficients", AFFINE),

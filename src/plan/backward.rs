@@ -69,7 +69,9 @@ pub(super) fn plan(b: &mut Builder, options: BackwardOptions) -> Result<(), Erro
         options.fusion.activation,
         options.x == Write::Accumulate,
         &[
-            Some((Role::X, 0)),
+            // Without a group part, and with statistics that no gradient flows through, dx is dy times a
+            // constant of the channel.
+            (fused || flows || b.norm.has_group_part(b.mode)).then_some((Role::X, 0)),
             Some((Role::GradY, 0)),
             Some((Role::CoefficientsBackward, rows)),
             recompute[0],

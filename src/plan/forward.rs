@@ -79,7 +79,7 @@ fn row_moments(b: &mut Builder) -> Result<(), Error> {
         &[Some((Role::X, 0)), Some((output, parts))],
     )?;
     if split.parts > 1 {
-        let lanes = fold_lanes(KernelId::RowFold, split.parts, 1, b.tuning)?;
+        let lanes = fold_lanes(KernelId::RowFold, split.parts, 2, b.tuning)?;
         let params = Params {
             items: rows as u32,
             parts: split.parts,
@@ -120,7 +120,7 @@ fn fold_samples(
     (to, segments): (Role, u32),
     per_segment: u32,
 ) -> Result<(), Error> {
-    let lanes = fold_lanes(KernelId::SampleFold, per_segment, 1, b.tuning)?;
+    let lanes = fold_lanes(KernelId::SampleFold, per_segment, 2, b.tuning)?;
     let columns = b.params.num_channels;
     let params = Params {
         items: segments * columns,

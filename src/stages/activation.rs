@@ -25,9 +25,27 @@ pub(super) fn activate(t: f32, activation: Activation) -> f32 {
     match activation {
         Activation::None => t,
         // A NaN stays.
-        Activation::Relu if t <= 0.0 => 0.0,
-        Activation::Relu => t,
+        Activation::Relu => {
+            if t <= 0.0 {
+                0.0
+            } else {
+                t
+            }
+        }
         Activation::Silu => t * logistic(t).0,
+    }
+}
+
+/// The same for many values: one loop for each activation.
+pub(super) fn activate_all(values: &mut [f32], activation: Activation) {
+    match activation {
+        Activation::None => {}
+        Activation::Relu => values
+            .iter_mut()
+            .for_each(|t| *t = activate(*t, Activation::Relu)),
+        Activation::Silu => values
+            .iter_mut()
+            .for_each(|t| *t = activate(*t, Activation::Silu)),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Mirrors of `shaders/batch_count.wgsl`, `shaders/channel_fold.wgsl` and
 //! `shaders/channel_fold_backward.wgsl`.
 
-use super::moments::merge_moments;
+use super::moments::merge_all;
 use super::precise::{product_rest, reciprocal_std, reciprocal_std_rest};
 use crate::params::{ACCUMULATE, CUMULATIVE, ESTIMATE, NO_CHANNEL_PART, PER_CHANNEL};
 use crate::params::{Params, SUMS, TRAINING};
@@ -90,18 +90,7 @@ pub fn channel_fold(
 fn merged(params: &Params, channel_parts: &[Moments], c: usize) -> Moments {
     let columns = params.columns as usize;
     let entries = (0..params.entries as usize).map(|i| channel_parts[i * columns + c]);
-    let mut batch = entries.clone().fold(Moments::default(), merge_moments);
-    // A second look from the mean just found: what is left of it, and the spread about it.
-    let (mut left, mut spread) = (0.0, 0.0);
-    for part in entries {
-        let delta = (part.pivot - batch.pivot) + (part.offset - batch.offset);
-        let count = part.count as f32;
-        left += count * delta;
-        spread += part.m2 + count * (delta * delta);
-    }
-    batch.offset += left / (batch.count as f32).max(1.0);
-    batch.m2 = spread;
-    batch
+    merge_all(entries)
 }
 
 /// A batch of no values leaves the running statistics as they are.

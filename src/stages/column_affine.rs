@@ -2,7 +2,7 @@
 
 use super::activation::{Recompute, activate, activation_gradient};
 use super::column::{BLOCK, MapWindow, Maps, blocks};
-use super::element::Element;
+use super::element::{Element, to_f32};
 use super::parallel::for_ranges;
 use crate::desc::Activation;
 use crate::params::Params;
@@ -64,7 +64,7 @@ pub fn column_affine_backward<T: Element>(
     width: u32,
     aligned: bool,
     accumulate: bool,
-    x: &[T],
+    x: Option<&[T]>,
     grad_y: &[T],
     coefficients_backward: &[AffineBackward],
     recompute: Option<Recompute<T>>,
@@ -92,7 +92,10 @@ pub fn column_affine_backward<T: Element>(
                 for block in blocks(strip.elements) {
                     let (channel, len) = (block.start % channels, block.len());
                     let (u, v) = (&mut u[..len], &mut v[..len]);
-                    to_f32(&x[block.clone()], u);
+                    match x {
+                        Some(x) => to_f32(&x[block.clone()], u),
+                        None => u.fill(0.0),
+                    }
                     to_f32(&grad_y[block.clone()], v);
                     if let Some(recompute) = &recompute {
                         let t = &mut t[..len];
@@ -114,8 +117,12 @@ pub fn column_affine_backward<T: Element>(
                     let [x_pivot, x_scale, grad_pivot, grad_scale, shift] =
                         maps.fields(channel, len);
                     for i in 0..len {
-                        let (grad, x) = (v[i] - grad_pivot[i], u[i] - x_pivot[i]);
-                        v[i] = (grad * grad_scale[i] + x * x_scale[i]) + shift[i];
+                        let grad = (v[i] - grad_pivot[i]) * grad_scale[i];
+                        let from_x = match x {
+                            Some(_) => (u[i] - x_pivot[i]) * x_scale[i],
+                            None => 0.0,
+                        };
+                        v[i] = (grad + from_x) + shift[i];
                     }
                     let grad_x = &mut grad_x[mine];
                     if accumulate {
@@ -128,12 +135,6 @@ pub fn column_affine_backward<T: Element>(
             });
         },
     );
-}
-
-fn to_f32<T: Element>(values: &[T], out: &mut [f32]) {
-    for (out, value) in out.iter_mut().zip(values) {
-        *out = value.to_f32();
-    }
 }
 
 fn add<T: Element>(values: &[T], out: &mut [f32]) {

@@ -12,6 +12,13 @@ pub trait Element: Pod + Send + Sync {
     fn from_f32(value: f32) -> Self;
 }
 
+/// Many at once.
+pub(super) fn to_f32<T: Element>(values: &[T], out: &mut [f32]) {
+    for (out, value) in out.iter_mut().zip(values) {
+        *out = value.to_f32();
+    }
+}
+
 impl Element for f32 {
     fn to_f32(self) -> f32 {
         self
@@ -44,11 +51,11 @@ impl Element for f16 {
 
     fn from_f32(value: f32) -> Self {
         let bits = value.to_bits();
-        let magnitude = bits & 0x7fff_ffff;
+        let magnitude = (bits & 0x7fff_ffff) as i32;
         let odd = (magnitude >> 13) & 1;
-        let normal = (magnitude + odd).wrapping_add(0xc800_0fff).min(0x0f80_0000);
+        let normal = (magnitude - 0x37ff_f001 + odd).min(0x0f80_0000);
         // Sums in [0.5, 1) have the subnormals' unit in their last place.
-        let subnormal = (value.abs() + 0.5).to_bits() << 13;
+        let subnormal = ((value.abs() + 0.5).to_bits() << 13) as i32;
         let number = if magnitude < 0x3880_0000 {
             subnormal
         } else {
@@ -59,7 +66,7 @@ impl Element for f16 {
         } else {
             number
         };
-        f16::from_bits((any >> 13 | (bits & 0x8000_0000) >> 16) as u16)
+        f16::from_bits((any >> 13) as u16 | (bits >> 16) as u16 & 0x8000)
     }
 }
 

@@ -58,7 +58,24 @@ pub fn merge_moments(a: Moments, b: Moments) -> Moments {
     }
 }
 
-/// The same for dy and its product with u = x - row mean, which is about both means.
+/// Merges the entries of a table, and looks at them a second time from the mean just found: what is left
+/// of it goes into the offset, the spread is summed about it. The result no longer depends on the order of
+/// the merges.
+pub(super) fn merge_all(entries: impl Iterator<Item = Moments> + Clone) -> Moments {
+    let mut all = entries.clone().fold(Moments::default(), merge_moments);
+    let (mut left, mut spread) = (0.0, 0.0);
+    for part in entries {
+        let delta = (part.pivot - all.pivot) + (part.offset - all.offset);
+        let count = part.count as f32;
+        left += count * delta;
+        spread += part.m2 + count * (delta * delta);
+    }
+    all.offset += left / (all.count as f32).max(1.0);
+    all.m2 = spread;
+    all
+}
+
+/// [`merge_moments`] for dy and its product with u = x - row mean, which is about both means.
 pub fn merge_products(a: Products, b: Products) -> Products {
     if b.count == 0 {
         return a;

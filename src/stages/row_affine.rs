@@ -1,7 +1,7 @@
 //! Mirrors of `shaders/row_affine.wgsl` and `shaders/row_affine_backward.wgsl`.
 
-use super::activation::{Recompute, activate, normalized};
-use super::element::Element;
+use super::activation::{Recompute, activate_all, normalized};
+use super::element::{Element, to_f32};
 use super::parallel::for_ranges;
 use super::span::{BLOCK, map_begin, row_blocks};
 use crate::desc::Activation;
@@ -44,8 +44,9 @@ pub fn row_affine<T: Element>(
                         *t += r.to_f32();
                     }
                 }
+                activate_all(t, activation);
                 for (y, t) in y.iter_mut().zip(t) {
-                    *y = T::from_f32(activate(*t, activation));
+                    *y = T::from_f32(*t);
                 }
             }
         },
@@ -53,14 +54,14 @@ pub fn row_affine<T: Element>(
 }
 
 /// dx from dy and x, row by row, added to what is there where `accumulate`; with `recompute`, dy is what
-/// comes out of the activation backward, and the residual's gradient. `width` as with [`row_affine`].
+/// comes out of the activation backward, and the residual's gradient. Without x, dx does not depend on it. `width` as with [`row_affine`].
 #[allow(clippy::too_many_arguments)] // The kernel's bindings.
 pub fn row_affine_backward<T: Element>(
     threads: NonZero<usize>,
     params: &Params,
     width: u32,
     accumulate: bool,
-    x: &[T],
+    x: Option<&[T]>,
     grad_y: &[T],
     coefficients_backward: &[AffineBackward],
     recompute: Option<Recompute<T>>,
@@ -80,12 +81,12 @@ pub fn row_affine_backward<T: Element>(
             for (row, block) in row_blocks(params.row_len as usize, begin..begin + grad_x.len()) {
                 let a = &coefficients_backward[row];
                 let (u, v) = (&mut u[..block.len()], &mut v[..block.len()]);
-                for (u, x) in u.iter_mut().zip(&x[block.clone()]) {
-                    *u = x.to_f32();
+                // Where there is no x, the scale of u is 0.
+                match x {
+                    Some(x) => to_f32(&x[block.clone()], u),
+                    None => u.fill(a.x_pivot),
                 }
-                for (v, dy) in v.iter_mut().zip(&grad_y[block.clone()]) {
-                    *v = dy.to_f32();
-                }
+                to_f32(&grad_y[block.clone()], v);
                 if let Some(recompute) = &recompute {
                     recompute.backward(row, block.start, u, v);
                 }

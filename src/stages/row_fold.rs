@@ -1,16 +1,13 @@
 //! Mirrors of `shaders/row_fold.wgsl` and `shaders/row_fold_backward.wgsl`.
 
-use super::moments::{merge_moments, merge_products};
+use super::moments::{merge_all, merge_products};
 use crate::params::Params;
 use crate::tables::{Moments, Products};
 
 /// Moments of every row from those of its parts.
 pub fn row_fold(params: &Params, row_parts: &[Moments], rows: &mut [Moments]) {
     for (row, parts) in rows.iter_mut().zip(row_parts.chunks(params.parts as usize)) {
-        *row = parts
-            .iter()
-            .copied()
-            .fold(Moments::default(), merge_moments);
+        *row = merge_all(parts.iter().copied());
     }
 }
 

@@ -1,6 +1,6 @@
 //! Mirrors of `shaders/sample_fold.wgsl` and `shaders/sample_fold_backward.wgsl`.
 
-use super::moments::merge_moments;
+use super::moments::merge_all;
 use crate::params::Params;
 use crate::tables::{GradientPair, Moments};
 
@@ -15,11 +15,8 @@ fn segment(params: &Params, index: usize) -> std::ops::Range<usize> {
 pub fn sample_fold(params: &Params, rows: &[Moments], channel_parts: &mut [Moments]) {
     let columns = params.columns as usize;
     for (index, parts) in channel_parts.chunks_mut(columns).enumerate() {
-        parts.fill(Moments::default());
-        for i in segment(params, index) {
-            for (part, &entry) in parts.iter_mut().zip(&rows[i * columns..]) {
-                *part = merge_moments(*part, entry);
-            }
+        for (column, part) in parts.iter_mut().enumerate() {
+            *part = merge_all(segment(params, index).map(|i| rows[i * columns + column]));
         }
     }
 }

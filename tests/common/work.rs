@@ -1,28 +1,40 @@
 //! What the invocations of a step do, read from the WGSL and written down a second time: how often
-//! they loop, how far into each binding they reach, how many work items there are. All of it from
-//! the step's uniform alone, in u64, so that neither the planner's arithmetic nor its overflow is
-//! taken over.
+//! they loop, which words of a tensor and how many entries of a table they reach, how many work items
+//! there are. All of it from the step's uniform and specialization alone, in u64, so that neither the
+//! planner's arithmetic nor its overflow is taken over.
 
 // Each test crate that includes this uses its own part of it.
 #![allow(dead_code)]
 
-use bcnorm::kernels::KernelId;
+use bcnorm::kernels::{BindingDecl, Family, KernelId};
+use bcnorm::params::{PER_CHANNEL, Params};
 use bcnorm::plan::Step;
+use std::ops::Range;
 
-/// Words that the tensor-sized kernels take per iteration of their first loop and lane.
+/// Words that the row kernels and the map of columns take per iteration of their first loop and lane.
 const CHUNK: u64 = 4;
+
+/// Positions that the reductions of columns take per iteration and lane.
+const COLUMN_CHUNK: u64 = 8;
 
 /// Loops in the text of a kernel (none is nested in another), and calls of a reduction. The
 /// reduction over more than one lane is a loop more.
 pub fn loops(kernel: KernelId) -> (u64, u64) {
     match kernel {
-        KernelId::BatchCount | KernelId::RowCoefficientsBackward => (0, 0),
+        KernelId::BatchCount
+        | KernelId::RowCoefficients
+        | KernelId::RowTermsBackward
+        | KernelId::RowCoefficientsBackward => (0, 0),
         KernelId::RowAffine | KernelId::RowAffineBackward => (2, 0),
+        // Two over the positions of a part, one over the words of a window.
+        KernelId::ColumnAffine | KernelId::ColumnAffineBackward => (3, 0),
         KernelId::RowMoments | KernelId::RowProducts => (2, 1),
+        // One over the positions of a part, one over the channels of a word.
+        KernelId::ColumnMoments | KernelId::ColumnProducts => (2, 1),
         KernelId::RowFold | KernelId::RowFoldBackward => (1, 1),
         KernelId::SampleFold | KernelId::SampleFoldBackward => (1, 1),
         KernelId::ChannelFold => (2, 2),
-        KernelId::ChannelFoldBackward => (1, 1),
+        KernelId::ChannelFoldBackward | KernelId::RunningFold => (1, 1),
         KernelId::GroupFold => (4, 3),
         KernelId::GroupFoldBackward => (4, 3),
         other => panic!("{} is not known here: count its loops", other.name()),
@@ -31,91 +43,226 @@ pub fn loops(kernel: KernelId) -> (u64, u64) {
 
 /// The most iterations that an invocation of the step runs, over all of its loops.
 pub fn iterations(step: &Step) -> u64 {
-    let (p, kernel) = (&step.params, step.spec.kernel);
-    let lanes = u64::from(step.spec.lanes);
-    let (own, reductions) = loops(kernel);
+    let (p, spec) = (&step.params, &step.spec);
+    let lanes = u64::from(spec.lanes);
+    let (own, reductions) = loops(spec.kernel);
     // Lane 0 has the most; a reduction halves the lanes until one is left.
     let shared = |entries: u32| u64::from(entries).div_ceil(lanes);
-    let tree = u64::from(step.spec.lanes.ilog2());
-    let words = u64::from(p.words_per_part);
-    let size = p.num_channels / p.num_groups;
-    // Of a part's words the whole ones go into the first loop, CHUNK a lane and iteration; what is
-    // left of the part goes into the second, `stride` a lane. Words at both ends may be cut.
-    let split = |stride: u64| {
-        let iterations = |whole: u64| {
-            let chunks = whole / (CHUNK * lanes);
-            chunks + (words - chunks * CHUNK * lanes).div_ceil(stride * lanes)
-        };
-        let whole = words.saturating_sub(2)..=words;
-        whole.map(iterations).max().unwrap_or(0)
+    let tree = u64::from(spec.lanes.ilog2());
+    // Whole chunks go into the first loop, CHUNK a lane and iteration; what is left of `all` goes
+    // into the second, `stride` a lane.
+    let split = |whole: u64, all: u64, stride: u64| {
+        let chunks = whole / (CHUNK * lanes);
+        chunks + (all - chunks * CHUNK * lanes).div_ceil(stride * lanes)
     };
-    let body = match kernel {
-        KernelId::RowMoments | KernelId::RowProducts => split(CHUNK),
-        KernelId::RowAffine | KernelId::RowAffineBackward => split(1),
+    // Words at both ends of a row's part may be cut.
+    let words = u64::from(p.words_per_part);
+    let of_row = |stride: u64| {
+        let whole = words.saturating_sub(2)..=words;
+        let iterations = whole.map(|whole| split(whole, words, stride));
+        iterations.max().unwrap_or(0)
+    };
+    // Parts have as many positions but the last, which has what is left.
+    let of_columns = |iterations: &dyn Fn(u64) -> u64| {
+        let full = words.min(u64::from(p.row_len));
+        let last = u64::from(p.row_len).saturating_sub(words * (u64::from(p.parts) - 1));
+        iterations(full).max(iterations(last.min(full)))
+    };
+    let body = match spec.kernel {
+        KernelId::RowMoments | KernelId::RowProducts => of_row(CHUNK),
+        KernelId::RowAffine | KernelId::RowAffineBackward => of_row(1),
+        KernelId::ColumnMoments | KernelId::ColumnProducts => {
+            of_columns(&|positions| positions / (COLUMN_CHUNK * lanes)) + u64::from(spec.width)
+        }
+        KernelId::ColumnAffine | KernelId::ColumnAffineBackward if spec.aligned => {
+            of_columns(&|positions| split(positions, positions, 1))
+        }
+        // Every items-th word of the window.
+        KernelId::ColumnAffine | KernelId::ColumnAffineBackward => {
+            u64::from(p.num_words).div_ceil(u64::from(p.items))
+        }
         KernelId::RowFold | KernelId::RowFoldBackward => own * shared(p.parts),
         KernelId::SampleFold | KernelId::SampleFoldBackward => {
             own * shared(p.entries_per_segment.min(p.entries))
         }
-        KernelId::ChannelFold | KernelId::ChannelFoldBackward => own * shared(p.entries),
-        KernelId::GroupFold | KernelId::GroupFoldBackward => own * shared(size),
+        KernelId::ChannelFold | KernelId::ChannelFoldBackward | KernelId::RunningFold => {
+            own * shared(p.entries)
+        }
+        KernelId::GroupFold | KernelId::GroupFoldBackward => {
+            own * shared(p.num_channels / p.num_groups)
+        }
         _ => 0,
     };
     body + reductions * tree
 }
 
-/// The entries of each binding that the step reads or writes, counted from 0, in the order of the
-/// kernel's bindings.
-pub fn entries(step: &Step) -> Vec<u64> {
-    let p = &step.params;
-    let wide = u64::from;
-    let (n, c, g) = (
-        wide(p.num_samples),
-        wide(p.num_channels),
-        wide(p.num_groups),
-    );
-    let (words, rows, groups) = (wide(p.num_words), n * c, n * g);
-    let parts = rows * wide(p.parts);
-    let table = wide(p.entries.max(1)) * wide(p.columns);
-    match step.spec.kernel {
-        KernelId::RowMoments => vec![words, parts],
-        KernelId::RowFold => vec![parts, rows],
-        KernelId::BatchCount => vec![1],
-        KernelId::SampleFold | KernelId::SampleFoldBackward => vec![table, items(step)],
-        KernelId::ChannelFold => vec![table, c, c, 1, c, c, c],
-        KernelId::GroupFold => vec![rows, c, g, g, groups, rows],
-        KernelId::RowAffine => vec![words, rows, words],
-        KernelId::RowProducts => vec![words, words, rows, parts],
-        KernelId::RowFoldBackward => vec![parts, rows],
-        KernelId::GroupFoldBackward => vec![rows, rows, c, groups, n * (c + g)],
-        KernelId::ChannelFoldBackward => vec![table, c, c, g, g, c],
-        KernelId::RowCoefficientsBackward => vec![rows, rows, c, groups, n * (c + g), c, rows],
-        KernelId::RowAffineBackward => vec![words, words, rows, words],
-        other => panic!("{} is not known here: read its bindings", other.name()),
+fn wide(v: u32) -> u64 {
+    u64::from(v)
+}
+
+/// Rows of the tables.
+pub fn rows(p: &Params) -> u64 {
+    wide(p.num_samples) * wide(p.num_channels)
+}
+
+/// Elements of the tensors.
+pub fn elements(p: &Params) -> u64 {
+    rows(p) * wide(p.row_len)
+}
+
+/// Whether the step's kernel takes the words of a window as they come, of whichever rows they are.
+pub fn strides(step: &Step) -> bool {
+    step.spec.kernel.kernel().family == Family::ColumnMap && !step.spec.aligned
+}
+
+/// The work items of the step, counted over all windows of its tensor.
+pub fn item_range(step: &Step) -> Range<u64> {
+    let first = wide(step.params.first_item);
+    first..first + wide(step.params.items)
+}
+
+/// The words of a tensor that an item of the step reads or writes: `first..end`, and some of those
+/// between them.
+pub fn words_of_item(step: &Step, item: u64) -> Range<u64> {
+    let (p, spec) = (&step.params, &step.spec);
+    let (parts, width) = (wide(p.parts), wide(spec.width));
+    let (len, per_part) = (wide(p.row_len), wide(p.words_per_part));
+    match spec.kernel.kernel().family {
+        Family::RowReduce => {
+            let (row, part) = (item / parts, item % parts);
+            let (row_begin, row_end) = (row * len, (row + 1) * len);
+            let word = row_begin / width + part * per_part;
+            let begin = (word * width).max(row_begin);
+            let end = ((word + per_part) * width).min(row_end).max(begin);
+            if begin == end {
+                // Behind the row's end.
+                return row_end.div_ceil(width)..row_end.div_ceil(width);
+            }
+            begin / width..end.div_ceil(width)
+        }
+        Family::RowMap => {
+            let (row, part) = (item / parts, item % parts);
+            let (row_begin, row_end) = (row * len, (row + 1) * len);
+            let (first, last) = (row_begin.div_ceil(width), row_end / width);
+            let begin = (first + part * per_part).min(last.max(first));
+            let end = (first + (part + 1) * per_part).min(last).max(begin);
+            // The row's last word, where it reaches beyond the row.
+            let shared = row_end % width != 0 && part + 1 == parts;
+            begin..if shared { last + 1 } else { end }
+        }
+        Family::ColumnReduce | Family::ColumnMap if !strides(step) => {
+            let columns = wide(p.columns);
+            let (block, word) = (item / columns, item % columns);
+            let (sample, part) = (block / parts, block % parts);
+            let begin = (part * per_part).min(len);
+            let end = ((part + 1) * per_part).min(len);
+            let word_of = |position: u64| (sample * len + position) * columns + word;
+            if begin == end {
+                return word_of(begin)..word_of(begin);
+            }
+            word_of(begin)..word_of(end - 1) + 1
+        }
+        Family::ColumnMap => {
+            let first = wide(p.first_word);
+            first + item..(first + wide(p.num_words)).max(first + item)
+        }
+        _ => panic!("{} touches no tensor", spec.kernel.name()),
     }
 }
 
-/// The work items of the step.
+/// The first word of a tensor that the step's items read or write, and the one behind the last.
+pub fn words(step: &Step) -> Range<u64> {
+    if strides(step) {
+        let first = wide(step.params.first_word);
+        return first..first + wide(step.params.num_words);
+    }
+    let items = item_range(step);
+    let last = items.end - 1;
+    // With channels last an item's words reach over its whole part, past those of the next items: the
+    // last of all is one of the last items of the last two parts.
+    let columns = wide(step.params.columns).max(1);
+    let candidates = [last, (last / columns * columns).saturating_sub(1)];
+    let ends = candidates.into_iter().filter(|item| items.contains(item));
+    let end = ends.map(|item| words_of_item(step, item).end).max();
+    words_of_item(step, items.start).start..end.unwrap_or(0)
+}
+
+/// How many entries of a table, a parameter or a counter the step reads or writes, counted from 0.
+pub fn entries(step: &Step, binding: &BindingDecl) -> u64 {
+    let p = &step.params;
+    let (n, c, g) = (
+        wide(p.num_samples),
+        wide(p.num_channels),
+        wide(p.num_groups),
+    );
+    // What a fold over entries reads; a fold over none still has a binding.
+    let table = wide(p.entries.max(1)) * wide(p.columns);
+    let per_channel = p.flags & PER_CHANNEL != 0;
+    match (step.spec.kernel, binding.name) {
+        (KernelId::SampleFold, "rows") => table,
+        (KernelId::SampleFold, "channel_parts") => items(step),
+        (KernelId::SampleFoldBackward, "gradient_terms") => table,
+        (KernelId::SampleFoldBackward, "gradient_parts") => items(step),
+        (KernelId::RunningFold, "rows") => table,
+        (KernelId::ChannelFold, "channel_parts") => table,
+        (KernelId::ChannelFoldBackward, "gradient_parts") => table,
+        (KernelId::ChannelFold, "weight") => c,
+        (KernelId::GroupFold, "weight") => g,
+        (KernelId::GroupFold, "bias") if per_channel => c,
+        (KernelId::GroupFold, "bias") => g,
+        (_, "row_parts" | "product_parts") => n * c * wide(p.parts),
+        (
+            _,
+            "rows" | "coefficients" | "products" | "row_gradients" | "coefficients_backward",
+        ) => n * c,
+        (_, "gradient_terms") => n * wide(p.columns),
+        (
+            _,
+            "channels" | "bn_weight" | "bn_bias" | "running_mean" | "running_var"
+            | "grad_bn_weight" | "grad_bn_bias" | "channel_gradients",
+        ) => c,
+        (_, "grad_weight" | "grad_bias") => wide(p.columns) - wide(p.channel_columns),
+        (_, "num_batches_tracked") => 1,
+        (_, "groups") => n * g,
+        (kernel, name) => panic!("{}.{name} is not known here", kernel.name()),
+    }
+}
+
+/// The work items of the step; of a tensor that is worked on in windows, of all windows.
 pub fn items(step: &Step) -> u64 {
     let p = &step.params;
-    let wide = u64::from;
     let (n, c, g) = (
         wide(p.num_samples),
         wide(p.num_channels),
         wide(p.num_groups),
     );
     match step.spec.kernel {
+        // As many as the planner likes: each takes every items-th word.
+        _ if strides(step) => wide(p.items),
         KernelId::RowMoments
         | KernelId::RowProducts
         | KernelId::RowAffine
         | KernelId::RowAffineBackward => n * c * wide(p.parts),
-        KernelId::RowFold | KernelId::RowFoldBackward | KernelId::RowCoefficientsBackward => n * c,
+        // Words of channels.
+        KernelId::ColumnMoments
+        | KernelId::ColumnProducts
+        | KernelId::ColumnAffine
+        | KernelId::ColumnAffineBackward => n * wide(p.columns) * wide(p.parts),
+        KernelId::RowFold
+        | KernelId::RowFoldBackward
+        | KernelId::RowCoefficients
+        | KernelId::RowTermsBackward
+        | KernelId::RowCoefficientsBackward => n * c,
         KernelId::BatchCount => 1,
         KernelId::SampleFold | KernelId::SampleFoldBackward => {
-            wide(p.entries).div_ceil(wide(p.entries_per_segment)) * wide(p.columns)
+            let segments = wide(p.entries)
+                .max(1)
+                .div_ceil(wide(p.entries_per_segment).max(1));
+            segments * wide(p.columns)
         }
-        KernelId::ChannelFold => c,
+        KernelId::ChannelFold | KernelId::RunningFold => c,
         KernelId::GroupFold | KernelId::GroupFoldBackward => n * g,
-        KernelId::ChannelFoldBackward => c + g,
+        KernelId::ChannelFoldBackward => wide(p.columns),
         other => panic!("{} is not known here: count its items", other.name()),
     }
 }
