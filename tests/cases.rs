@@ -252,7 +252,8 @@ fn check_steps(what: &str, mut problems: Vec<Problem>) {
         let count = after.num_batches_tracked as u32;
         counts.push(count);
         if let Some(next) = problems.get_mut(i + 1) {
-            let f32s = |values: Option<Vec<f64>>| values.unwrap().iter().map(|&v| v as f32).collect();
+            let f32s =
+                |values: Option<Vec<f64>>| values.unwrap().iter().map(|&v| v as f32).collect();
             next.running_mean = f32s(after.running_mean);
             next.running_var = f32s(after.running_var);
             next.num_batches_tracked = count;

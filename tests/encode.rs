@@ -673,7 +673,8 @@ fn transfers() {
             for mode in [Mode::Train, Mode::Eval] {
                 let options = BackwardOptions::default();
                 let norm = &problem.norm;
-                let forward = Plan::forward(norm, &tensor, mode, Default::default(), &tuning).unwrap();
+                let forward =
+                    Plan::forward(norm, &tensor, mode, Default::default(), &tuning).unwrap();
                 let backward = Plan::backward(&problem.norm, &tensor, mode, options, &tuning);
                 for (plan, transfers) in [(forward, 3), (backward.unwrap(), 5)] {
                     assert_eq!(plan.tensor_bytes(), transfers * tensor.bytes());

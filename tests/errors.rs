@@ -207,9 +207,8 @@ fn descriptors_of_any_sizes() {
                     let product = if dims.contains(&0) { Some(0) } else { product };
                     let desc = TensorDesc::new(&dims);
                     // Limits of the whole, of a row, and of either count.
-                    let legal = |p: usize| {
-                        p == 0 || p <= 1 << 32 && c * d <= 1 << 31 && a.max(b) < 1 << 32
-                    };
+                    let legal =
+                        |p: usize| p == 0 || p <= 1 << 32 && c * d <= 1 << 31 && a.max(b) < 1 << 32;
                     match product.filter(|&p| legal(p)) {
                         None => {
                             let error = desc.unwrap_err();
@@ -270,7 +269,13 @@ fn parameters(provoked: &mut Provoked) {
 fn forward_plan(dims: &[usize], tuning: Tuning) -> Result<Plan, Error> {
     let tensor = TensorDesc::new(dims)?;
     let norm = NormDesc::bc_norm(dims[1], 1);
-    Plan::forward(&norm, &tensor, Mode::Train, ForwardOptions::default(), &tuning)
+    Plan::forward(
+        &norm,
+        &tensor,
+        Mode::Train,
+        ForwardOptions::default(),
+        &tuning,
+    )
 }
 
 #[test]
@@ -386,7 +391,11 @@ fn device_limits(provoked: &mut Provoked) {
         ..good
     };
     let plan = forward_plan(&[2, 2, 1 << 20], narrow);
-    provoked.expect(plan, "Limit", &["part of a row", "limit 128", "max_binding_bytes"]);
+    provoked.expect(
+        plan,
+        "Limit",
+        &["part of a row", "limit 128", "max_binding_bytes"],
+    );
     let mut expect = |tuning: Tuning, dims: &[usize], says: &[&str]| {
         let plan = forward_plan(dims, tuning).unwrap();
         let prepared = Pipelines::with_tuning(device, tuning).prepare(plan);
@@ -1062,7 +1071,11 @@ fn host_executor(provoked: &mut Provoked) {
     provoked.expect(executor.run(&backward, &mut none), "Missing", &says);
     let step = &backward.steps()[0];
     let says = ["rows"];
-    provoked.expect(executor.run_step(&backward, step, &mut none), "Missing", &says);
+    provoked.expect(
+        executor.run_step(&backward, step, &mut none),
+        "Missing",
+        &says,
+    );
 
     executor.run(&forward, &mut buffers).unwrap();
     buffers.set(Role::GradY, problem.grad_y.clone());

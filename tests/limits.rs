@@ -9,8 +9,8 @@ mod common;
 use bcnorm::gpu::headless::DeviceLimits;
 use bcnorm::kernels::KernelId;
 use bcnorm::{
-    BackwardOptions, ChannelStats, DType, Error, ForwardOptions, Layout, Mode, NormDesc, Plan, Role,
-    TensorDesc, Tuning,
+    BackwardOptions, ChannelStats, DType, Error, ForwardOptions, Layout, Mode, NormDesc, Plan,
+    Role, TensorDesc, Tuning,
 };
 use common::conditioning::{self, Worst};
 use common::problem::Problem;
@@ -277,15 +277,23 @@ fn check_on_paper(what: &str, plan: &Plan, tuning: &Tuning) {
         assert!(items <= 1 << 32, "{what}: {name}");
         // A part's words, or its positions with channels last; those of 16 bits and an odd number
         // of channels are taken as they come.
-        let reads = ["moments", "products"].iter().any(|end| name.ends_with(end));
+        let reads = ["moments", "products"]
+            .iter()
+            .any(|end| name.ends_with(end));
         let lanes = u64::from(step.spec.lanes);
         let share = u64::from(step.params.words_per_part).div_ceil(lanes);
-        assert!(!reads || share <= u64::from(tuning.max_words_per_lane), "{what}: {name}");
+        assert!(
+            !reads || share <= u64::from(tuning.max_words_per_lane),
+            "{what}: {name}"
+        );
         // What is bound of a tensor.
         let whole = plan.tensor().buffer_bytes();
         let bound = step.window.map_or(whole, |window| window.bytes);
         let tensors = step.bindings.iter().any(|role| role.is_tensor());
-        assert!(!tensors || bound <= tuning.max_binding_bytes, "{what}: {name}");
+        assert!(
+            !tensors || bound <= tuning.max_binding_bytes,
+            "{what}: {name}"
+        );
         if let Some(window) = step.window {
             assert!(window.offset % 256 == 0 && window.bytes % 4 == 0, "{what}");
             assert!(window.offset + window.bytes <= whole, "{what}");

@@ -45,7 +45,11 @@ const MAX_ITERATIONS: u64 = 65_535;
 fn words(family: Family) -> Vec<(DType, u32, bool)> {
     use DType::{BF16, F16, F32};
     let both = |words: &[(u32, bool)]| -> Vec<(DType, u32, bool)> {
-        let of = |dtype| words.iter().map(move |&(width, aligned)| (dtype, width, aligned));
+        let of = |dtype| {
+            words
+                .iter()
+                .map(move |&(width, aligned)| (dtype, width, aligned))
+        };
         of(F16).chain(of(BF16)).collect()
     };
     let (single, halves) = match family {
@@ -100,9 +104,7 @@ fn fusions(kernel: KernelId) -> Vec<(Activation, u16)> {
                         && (there("running_mean") || !there("num_batches_tracked"))
                 }
                 // Counts are for the means alone.
-                KernelId::ChannelFoldBackward => {
-                    there("channel_gradients") || !there("channels")
-                }
+                KernelId::ChannelFoldBackward => there("channel_gradients") || !there("channels"),
                 _ if has("grad_y") => {
                     let fused = activation != Activation::None;
                     let residual = fused && there("residual");
@@ -189,7 +191,11 @@ fn specs() -> Vec<Spec> {
             sizes.sort();
             sizes.dedup();
             // The planner's workgroups for them are smaller.
-            let limit = if family == Family::ColumnReduce { 128 } else { 256 };
+            let limit = if family == Family::ColumnReduce {
+                128
+            } else {
+                256
+            };
             for workgroup_size in sizes {
                 if workgroup_size > limit || workgroup_size < lanes {
                     continue;
@@ -203,7 +209,8 @@ fn specs() -> Vec<Spec> {
                             dtype,
                             width,
                             aligned,
-                            accumulate: fence && kernel.kernel().bindings.iter().any(|b| b.name == "grad_x"),
+                            accumulate: fence
+                                && kernel.kernel().bindings.iter().any(|b| b.name == "grad_x"),
                             fence,
                             activation,
                             absent,
@@ -295,11 +302,16 @@ fn kernels_are_what_they_declare() {
             assert!(bound.insert(name), "{what}: bound twice");
         }
         let names = |bindings: &mut dyn Iterator<Item = &'static BindingDecl>| {
-            bindings.map(|binding| binding.name).collect::<BTreeSet<_>>()
+            bindings
+                .map(|binding| binding.name)
+                .collect::<BTreeSet<_>>()
         };
         let expected = names(&mut there.iter().map(|&(_, binding)| binding));
         assert_eq!(bound, expected, "{spec:?}");
-        let absent = kernel.bindings.iter().filter(|b| !expected.contains(b.name));
+        let absent = kernel
+            .bindings
+            .iter()
+            .filter(|b| !expected.contains(b.name));
         assert_eq!(instead, names(&mut absent.into_iter()), "{spec:?}");
         check_constants(&module, &spec);
 
@@ -431,7 +443,10 @@ fn check_array(
 /// The names of the variables that code reads or writes which is not behind a condition that is
 /// known to be false.
 fn reached(module: &Module) -> BTreeSet<String> {
-    fn root(function: &naga::Function, mut pointer: naga::Handle<Expression>) -> Option<naga::Handle<naga::GlobalVariable>> {
+    fn root(
+        function: &naga::Function,
+        mut pointer: naga::Handle<Expression>,
+    ) -> Option<naga::Handle<naga::GlobalVariable>> {
         loop {
             match function.expressions[pointer] {
                 Expression::Access { base, .. } | Expression::AccessIndex { base, .. } => {
@@ -442,7 +457,12 @@ fn reached(module: &Module) -> BTreeSet<String> {
             }
         }
     }
-    fn walk(module: &Module, function: &naga::Function, block: &naga::Block, found: &mut BTreeSet<String>) {
+    fn walk(
+        module: &Module,
+        function: &naga::Function,
+        block: &naga::Block,
+        found: &mut BTreeSet<String>,
+    ) {
         let mut add = |pointer| {
             if let Some(global) = root(function, pointer) {
                 let name = module.global_variables[global].name.clone();
@@ -465,7 +485,11 @@ fn reached(module: &Module) -> BTreeSet<String> {
         for statement in block {
             match statement {
                 naga::Statement::Block(block) => walk(module, function, block, found),
-                naga::Statement::If { condition, accept, reject } => {
+                naga::Statement::If {
+                    condition,
+                    accept,
+                    reject,
+                } => {
                     let known = match function.expressions[*condition] {
                         Expression::Literal(Literal::Bool(known)) => Some(known),
                         _ => None,
@@ -478,9 +502,13 @@ fn reached(module: &Module) -> BTreeSet<String> {
                     }
                 }
                 naga::Statement::Switch { cases, .. } => {
-                    cases.iter().for_each(|case| walk(module, function, &case.body, found));
+                    cases
+                        .iter()
+                        .for_each(|case| walk(module, function, &case.body, found));
                 }
-                naga::Statement::Loop { body, continuing, .. } => {
+                naga::Statement::Loop {
+                    body, continuing, ..
+                } => {
                     walk(module, function, body, found);
                     walk(module, function, continuing, found);
                 }
@@ -512,7 +540,11 @@ fn absent_bindings_are_not_reached() {
             let by_uniform = spec.kernel == KernelId::ChannelFold
                 && ["channel_parts", "running_mean", "running_var"].contains(&binding.name);
             if !there && !by_uniform {
-                assert!(!reached.contains(binding.name), "{}, {spec:?}", binding.name);
+                assert!(
+                    !reached.contains(binding.name),
+                    "{}, {spec:?}",
+                    binding.name
+                );
                 absent += 1;
             }
             if there {
@@ -785,27 +817,30 @@ type StructLayout = (&'static str, Vec<(&'static str, usize, Scalar)>, usize);
 
 fn layouts() -> Vec<StructLayout> {
     vec![
-        layout!(Params {
-            num_samples,
-            num_channels,
-            num_groups,
-            row_len,
-            items,
-            first_item,
-            first_word,
-            parts,
-            words_per_part,
-            num_words,
-            entries,
-            entries_per_segment,
-            columns,
-            channel_columns,
-            flags,
-            eps,
-            channel_eps,
-            momentum,
-            zero
-        }, _pad),
+        layout!(
+            Params {
+                num_samples,
+                num_channels,
+                num_groups,
+                row_len,
+                items,
+                first_item,
+                first_word,
+                parts,
+                words_per_part,
+                num_words,
+                entries,
+                entries_per_segment,
+                columns,
+                channel_columns,
+                flags,
+                eps,
+                channel_eps,
+                momentum,
+                zero
+            },
+            _pad
+        ),
         layout!(Moments {
             count,
             pivot,
@@ -1018,7 +1053,12 @@ fn every_kernel_has_a_mirror() {
     let files = files(&folder, "rs");
     for &kernel in KernelId::ALL {
         let openings = ["(", "<"].map(|next| format!("\npub fn {}{next}", kernel.name()));
-        let of_file = |text: &String| openings.iter().map(|o| text.matches(o).count()).sum::<usize>();
+        let of_file = |text: &String| {
+            openings
+                .iter()
+                .map(|o| text.matches(o).count())
+                .sum::<usize>()
+        };
         let found: usize = files.iter().map(|(_, text)| of_file(text)).sum();
         assert_eq!(found, 1, "mirrors of {}", kernel.name());
     }
@@ -1027,3 +1067,1334 @@ fn every_kernel_has_a_mirror() {
 // ---------------------------------------------------------------------------------------------
 // Plans
 
+/// The tunings that the library brings, and some that ask for the utmost.
+fn tunings() -> Vec<(&'static str, Tuning)> {
+    let greedy = Tuning {
+        words_per_lane: u32::MAX,
+        max_words_per_lane: 195_000,
+        min_invocations: 1,
+        entries_per_lane: u32::MAX,
+        samples_per_segment: u32::MAX,
+        column_tile: 1 << 20,
+        ..Tuning::SOFTWARE
+    };
+    let splitting = Tuning {
+        workgroup_size: 32,
+        reduce_lanes: 8,
+        map_lanes: 8,
+        words_per_lane: 1,
+        max_words_per_lane: 3,
+        min_invocations: 1 << 20,
+        fold_workgroup_size: 16,
+        fold_lanes: 8,
+        entries_per_lane: 1,
+        samples_per_segment: 2,
+        column_tile: 1,
+        column_workgroup_size: 64,
+        ..Tuning::GPU
+    };
+    // Workgroups that are no power of two, and too few lanes for large folds.
+    let odd = Tuning {
+        workgroup_size: 24,
+        reduce_lanes: 8,
+        map_lanes: 4,
+        fold_workgroup_size: 12,
+        fold_lanes: 4,
+        entries_per_lane: 100_000,
+        samples_per_segment: 200_000,
+        column_tile: 2,
+        column_workgroup_size: 24,
+        ..Tuning::GPU
+    };
+    // Whatever a lane's share, it must be at least a word and an entry.
+    let zeros = Tuning {
+        words_per_lane: 0,
+        min_invocations: 0,
+        entries_per_lane: 0,
+        samples_per_segment: 0,
+        ..Tuning::GPU
+    };
+    vec![
+        ("GPU", Tuning::GPU),
+        ("SOFTWARE", Tuning::SOFTWARE),
+        ("CPU", Tuning::CPU),
+        ("greedy", greedy),
+        ("splitting", splitting),
+        ("odd", odd),
+        ("zeros", zeros),
+    ]
+}
+
+/// As [`tunings`], of small bindings: tensors of more than a few KiB are worked on in many windows.
+fn narrow_tunings() -> Vec<(&'static str, Tuning)> {
+    let mut tunings = tunings();
+    tunings.retain(|(name, _)| ["GPU", "SOFTWARE", "splitting", "odd"].contains(name));
+    for (_, tuning) in &mut tunings {
+        tuning.max_binding_bytes = 8192;
+        tuning.max_words_per_lane = tuning.max_words_per_lane.min(48);
+        tuning.reduce_lanes = tuning.reduce_lanes.min(4);
+        tuning.map_lanes = tuning.map_lanes.min(4);
+    }
+    tunings
+}
+
+/// Every norm of the family for these channels, with what changes its plans.
+fn norms(channels: usize, groups: usize) -> Vec<(NormDesc, Mode)> {
+    use Mode::{Eval, Train};
+    let bc = NormDesc::bc_norm(channels, groups);
+    let batch = NormDesc::batch_norm(channels);
+    let est = NormDesc::est_bn(channels).with_moving_speed(0.75);
+    let group = NormDesc::group_norm(groups, channels);
+    let instance = NormDesc::instance_norm(channels);
+    let tracked = instance
+        .with_track_running_stats(true)
+        .with_affine(true, true);
+    let layer = NormDesc::layer_norm(channels);
+    let cumulative = ChannelStats::Batch { momentum: None };
+    let estimate = ChannelStats::Estimate { moving_speed: 0.25 };
+    let mut norms = vec![
+        (bc, Train),
+        (bc.with_stats(cumulative), Train),
+        (bc.with_stats(estimate), Train),
+        (bc, Eval),
+        (bc.with_stats(estimate).with_eps(0.5), Eval),
+        (bc.with_per_channel_affine(true), Train),
+        (
+            bc.with_per_channel_affine(true).with_affine(true, false),
+            Eval,
+        ),
+        (bc.with_track_running_stats(false), Train),
+        (bc.with_track_running_stats(false), Eval),
+        (
+            bc.with_affine(false, false).with_bn_affine(false, false),
+            Train,
+        ),
+        (
+            bc.with_affine(false, false).with_bn_affine(false, false),
+            Eval,
+        ),
+        (
+            bc.with_affine(false, true).with_bn_affine(true, false),
+            Eval,
+        ),
+        (batch, Train),
+        (batch.with_momentum(None), Train),
+        (batch, Eval),
+        (batch.with_affine(false, false), Train),
+        (batch.with_affine(false, false), Eval),
+        (
+            batch
+                .with_affine(true, false)
+                .with_track_running_stats(false),
+            Train,
+        ),
+        (batch.with_track_running_stats(false).with_eps(0.25), Eval),
+        (est, Train),
+        (est.with_affine(false, true), Eval),
+        (group, Train),
+        (group.with_affine(false, false), Eval),
+        (group.with_affine(false, true), Train),
+        (instance, Train),
+        (tracked, Train),
+        (tracked.with_momentum(None).with_affine(true, false), Train),
+        (tracked, Eval),
+        (layer, Train),
+        (layer.with_affine(true, false), Eval),
+    ];
+    if channels == 1 {
+        norms.push((NormDesc::weight_standardization(), Train));
+        norms.push((NormDesc::weight_standardization(), Eval));
+    }
+    norms
+}
+
+/// What the channel part does.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Part {
+    None,
+    Batch,
+    Estimate,
+    Running,
+}
+
+/// The two parts of a norm, as PyTorch and the paper have them.
+fn parts(norm: &NormDesc, mode: Mode) -> (Part, bool) {
+    let train = mode == Mode::Train;
+    let estimates = matches!(norm.stats, ChannelStats::Estimate { .. });
+    let of_batch = match (estimates, train) {
+        (true, true) => Part::Estimate,
+        (true, false) => Part::Running,
+        (false, true) => Part::Batch,
+        (false, false) if norm.track_running_stats => Part::Running,
+        (false, false) => Part::Batch,
+    };
+    match norm.kind {
+        NormKind::BatchNorm | NormKind::EstBn => (of_batch, false),
+        NormKind::BcNorm => (of_batch, true),
+        NormKind::InstanceNorm if !train && norm.track_running_stats => (Part::Running, false),
+        NormKind::InstanceNorm
+        | NormKind::GroupNorm
+        | NormKind::LayerNorm
+        | NormKind::WeightStandardization => (Part::None, true),
+        other => panic!("{other:?} is not known here"),
+    }
+}
+
+/// What a caller may ask of a plan besides.
+#[derive(Clone, Copy, Debug, Default)]
+struct Asked {
+    fusion: Fusion,
+    in_place: bool,
+    rows: RowSource,
+    shards: Option<NonZero<u32>>,
+    write: Write,
+}
+
+impl Asked {
+    /// Every fusion, and each of the others.
+    fn all() -> Vec<Asked> {
+        let mut all = Vec::new();
+        for activation in [Activation::None, Activation::Relu, Activation::Silu] {
+            for residual in [false, true] {
+                let fusion = Fusion {
+                    activation,
+                    residual,
+                };
+                let plain = Asked {
+                    fusion,
+                    ..Asked::default()
+                };
+                all.extend([
+                    plain,
+                    Asked {
+                        in_place: true,
+                        ..plain
+                    },
+                    Asked {
+                        rows: RowSource::Given,
+                        ..plain
+                    },
+                    Asked {
+                        shards: NonZero::new(3),
+                        ..plain
+                    },
+                ]);
+            }
+        }
+        all
+    }
+}
+
+/// Forward, and backward with both ways to write; each with what was asked for it.
+fn plans(
+    norm: &NormDesc,
+    tensor: &TensorDesc,
+    mode: Mode,
+    asked: Asked,
+    tuning: &Tuning,
+) -> Result<Vec<(Plan, Asked)>, Error> {
+    let forward = ForwardOptions {
+        fusion: asked.fusion,
+        in_place: asked.in_place,
+        rows: asked.rows,
+        shards: asked.shards,
+    };
+    let forward = Plan::forward(norm, tensor, mode, forward, tuning)?;
+    let mut plans = vec![(forward, asked)];
+    for write in [Write::Replace, Write::Accumulate] {
+        let backward = BackwardOptions {
+            x: write,
+            parameters: write,
+            fusion: asked.fusion,
+            rows: asked.rows,
+            shards: asked.shards,
+        };
+        let backward = Plan::backward(norm, tensor, mode, backward, tuning)?;
+        plans.push((backward, Asked { write, ..asked }));
+    }
+    Ok(plans)
+}
+
+/// What no tuning makes possible: more loop iterations than 256 lanes may run, or more entries of a
+/// table, or values behind a mean, than a u32 counts.
+fn is_beyond(norm: &NormDesc, tensor: &TensorDesc, mode: Mode, rows: RowSource) -> bool {
+    let (part, grouped) = parts(norm, mode);
+    let (n, c) = (
+        u64::from(tensor.num_samples()),
+        u64::from(tensor.num_channels()),
+    );
+    let len = u64::from(tensor.row_len());
+    let size = c / norm.num_groups as u64;
+    let most = u64::from(u32::MAX);
+    let lanes = |entries: u64, loops: u64| {
+        let a_lane = 65_000 - loops;
+        (entries * loops).div_ceil(a_lane) > 256
+    };
+    // Without a group part samples are positions where channels come last, or where there is one.
+    let last = tensor.layout() == Layout::ChannelsLast || len == 1 || c == 1;
+    let merged = last && !grouped && rows == RowSource::Computed && n * len <= 1 << 31;
+    let n = if merged { 1 } else { n };
+    let affine = match grouped {
+        true if norm.weight || norm.bias => norm.affine_len() as u64,
+        _ => 0,
+    };
+    let own = match grouped {
+        true => norm.bn_weight || norm.bn_bias,
+        false => norm.weight || norm.bias,
+    };
+    let channel_columns = match part {
+        Part::None => 0,
+        Part::Batch => c,
+        _ if own => c,
+        _ => 0,
+    };
+    let tracks =
+        norm.kind == NormKind::InstanceNorm && norm.track_running_stats && mode == Mode::Train;
+    n.max(1) * c > most
+        || n * (channel_columns + affine) > most
+        || u64::from(tensor.num_samples()) * len > most
+        || (grouped && (lanes(size, 4) || size * len > most))
+        || (tracks && lanes(n, 1))
+}
+
+/// The tunings that a caller made up may be refused where 256 lanes of 65,000 iterations are too few
+/// for the fold that they ask for (of all samples at once, twice; of parts of 3 words), where that many
+/// parts are too many for a u32, or workgroups of one item for two dimensions. The library's own may
+/// not.
+fn may_refuse(tuning: &str, tensor: &TensorDesc) -> bool {
+    match tuning {
+        "CPU" => tensor.rows() > 65_535 * 65_535,
+        "greedy" => tensor.num_samples() > 256 * 64_998 / 2,
+        "splitting" => {
+            let positions = u64::from(tensor.num_samples()) * u64::from(tensor.row_len());
+            positions > 256 * 64_998 * 3
+        }
+        _ => false,
+    }
+}
+
+/// 1, primes and non-multiples on every axis; large batches, rows and channels.
+const SHAPES: &[(&[usize], usize)] = &[
+    (&[2, 1], 1),
+    (&[3, 5], 5),
+    (&[1, 7, 2], 1),
+    (&[5, 6, 1, 3], 3),
+    (&[2, 4, 5], 2),
+    (&[3, 8, 7, 11], 4),
+    (&[2, 6, 7, 9], 3),
+    (&[2, 2, 10_007], 1),
+    (&[4, 12, 16], 4),
+    (&[1, 3, 13, 17, 3], 3),
+    (&[8, 64, 56, 56], 32),
+    (&[2, 256, 100, 152], 32),
+    (&[16, 512, 7, 7], 1),
+    (&[1, 64, 224, 224], 32),
+    (&[300, 3, 2], 1),
+    (&[1031, 2, 9], 2),
+    (&[140_000, 4], 2),
+    (&[140_000, 4, 3], 4),
+    (&[200_704, 32], 32),
+    (&[1, 32, 200_704], 4),
+    (&[1, 2, 70_001], 1),
+    (&[2, 65_536, 3], 1),
+    (&[1, 65_536, 2], 65_536),
+    (&[3, 1 << 18, 2], 2),
+    // Filters.
+    (&[64, 1, 27], 1),
+    (&[3, 1, 1, 5, 5], 1),
+    (&[1001, 1, 1003], 1),
+];
+
+/// As large as tensors get: 2^32 elements, 2^31 in a row.
+const EXTREMES: &[(&[usize], usize)] = &[
+    (&[1 << 30, 2], 1),
+    (&[1 << 31, 2], 2),
+    (&[1 << 31, 2], 1),
+    (&[(1 << 31) - 1, 1], 1),
+    (&[(1 << 32) - 1, 1], 1),
+    (&[1, 1, 1 << 31], 1),
+    (&[2, 1, 1 << 31], 1),
+    (&[1, 2, 1 << 31], 2),
+    (&[2, 1, (1 << 31) - 1], 1),
+    (&[1, 1, (1 << 31) - 1], 1),
+    (&[2, 1, (1 << 30) - 1], 1),
+    (&[1, 3, 715_827_882], 1),
+    (&[1, 3, 1_431_655_765], 1),
+    (&[2, 2, (1 << 29) - 2], 2),
+    (&[46_340, 46_340], 46_340),
+    (&[46_337, 46_337], 46_337),
+    (&[65_537, 65_535], 65_535),
+    (&[65_535, 65_537], 1),
+    (&[1 << 20, 2048], 32),
+    (&[1 << 20, 512, 3], 1),
+    (&[2048, 1 << 20], 1 << 10),
+    (&[1, 1 << 31], 1 << 30),
+    (&[1, 1 << 31], 1 << 15),
+    (&[1, 1 << 20, 1 << 11], 1),
+    (&[400_000_000, 1, 5], 1),
+    (&[85_899_345, 5, 5], 5),
+    (&[3, 21_474_836, 33], 10_737_418),
+    (&[64, 256, 512, 512], 32),
+    (&[3, 65, 1_000_003], 13),
+];
+
+/// Both layouts of all types.
+fn storages() -> Vec<(DType, Layout)> {
+    let layouts = [Layout::ChannelsFirst, Layout::ChannelsLast];
+    let of = |dtype| layouts.map(|layout| (dtype, layout));
+    [DType::F32, DType::F16, DType::BF16]
+        .into_iter()
+        .flat_map(of)
+        .collect()
+}
+
+/// Whether one value is behind a statistic, as PyTorch refuses it.
+fn has_one_value(norm: &NormDesc, tensor: &TensorDesc, mode: Mode) -> bool {
+    let (part, _) = parts(norm, mode);
+    let n = u64::from(tensor.num_samples());
+    let len = u64::from(tensor.row_len());
+    match norm.kind {
+        NormKind::InstanceNorm | NormKind::WeightStandardization => part == Part::None && len == 1,
+        NormKind::GroupNorm => n * (norm.num_channels / norm.num_groups) as u64 * len == 1,
+        NormKind::LayerNorm => false,
+        _ => part == Part::Batch && n * len == 1,
+    }
+}
+
+/// Calls `check` on the plans of every norm, type and layout for each shape and tuning, and of what may
+/// be asked besides: of all of it, or of each in turn.
+fn for_every_plan(
+    shapes: &[(&[usize], usize)],
+    tunings: &[(&'static str, Tuning)],
+    each: bool,
+    mut check: impl FnMut(&str, &Plan, &Tuning, &Asked),
+) {
+    let (mut seen, mut refused) = (0, 0);
+    let all = Asked::all();
+    let mut turn = 0;
+    for &(dims, groups) in shapes {
+        for (dtype, layout) in storages() {
+            let tensor = TensorDesc::new(dims).unwrap();
+            let tensor = tensor.with_dtype(dtype).with_layout(layout);
+            for &(tuning_name, tuning) in tunings {
+                for (norm, mode) in norms(dims[1], groups) {
+                    let one_value = has_one_value(&norm, &tensor, mode);
+                    assert_eq!(norm.validate_for(&tensor, mode).is_err(), one_value);
+                    turn += 1;
+                    let range = match each {
+                        true => 0..all.len(),
+                        false => turn % all.len()..turn % all.len() + 1,
+                    };
+                    for &asked in &all[range] {
+                        let in_place = asked.in_place && mode == Mode::Eval;
+                        let asked = Asked { in_place, ..asked };
+                        let what = format!(
+                            "{dims:?} {} {} {} G={groups} {:?} {mode:?} {tuning_name} {asked:?}",
+                            dtype.name(),
+                            layout.name(),
+                            norm.kind.name(),
+                            norm.stats
+                        );
+                        let sharded = asked.shards.is_some() && parts(&norm, mode).0 == Part::Batch;
+                        let beyond = is_beyond(&norm, &tensor, mode, asked.rows);
+                        let plans = match plans(&norm, &tensor, mode, asked, &tuning) {
+                            Err(Error::OneValuePerChannel { .. }) if one_value && !sharded => {
+                                continue;
+                            }
+                            Err(Error::Limit { .. })
+                                if beyond || may_refuse(tuning_name, &tensor) =>
+                            {
+                                refused += 1;
+                                continue;
+                            }
+                            Err(error) => panic!("{what}: {error}"),
+                            Ok(_) if beyond => panic!("{what}: no tuning bounds this"),
+                            Ok(plans) => plans,
+                        };
+                        assert!(!one_value || sharded, "{what}");
+                        for (plan, asked) in &plans {
+                            let what = format!("{what} {:?}", plan.direction());
+                            check(&what, plan, &tuning, asked);
+                            seen += 1;
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert!(seen > 3 * refused, "{refused} refused, {seen} not");
+}
+
+/// The smaller shapes, for tests that look at much of each.
+fn small_shapes() -> &'static [(&'static [usize], usize)] {
+    &SHAPES[..10]
+}
+
+#[test]
+fn no_invocation_loops_too_often() {
+    let mut most = 0;
+    let mut check = |what: &str, plan: &Plan, _: &Tuning, _: &Asked| {
+        for step in plan.steps() {
+            let iterations = work::iterations(step);
+            let name = step.spec.kernel.name();
+            assert!(
+                iterations <= MAX_ITERATIONS,
+                "{what}: {name} loops {iterations} times: {step:?}"
+            );
+            most = most.max(iterations);
+        }
+    };
+    for_every_plan(SHAPES, &tunings(), false, &mut check);
+    for_every_plan(EXTREMES, &tunings(), false, &mut check);
+    // The test sees plans that come close.
+    assert!(most > MAX_ITERATIONS / 2, "{most}");
+}
+
+/// `work::loops` against the WGSL.
+#[test]
+fn loops_are_counted() {
+    fn count(module: &Module, block: &naga::Block) -> u64 {
+        let mut loops = 0;
+        for statement in block {
+            loops += match statement {
+                naga::Statement::Block(block) => count(module, block),
+                naga::Statement::If { accept, reject, .. } => {
+                    count(module, accept) + count(module, reject)
+                }
+                naga::Statement::Switch { cases, .. } => {
+                    cases.iter().map(|case| count(module, &case.body)).sum()
+                }
+                naga::Statement::Loop {
+                    body, continuing, ..
+                } => {
+                    let inside = count(module, body) + count(module, continuing);
+                    assert_eq!(inside, 0, "a loop within a loop: multiply its iterations");
+                    1
+                }
+                naga::Statement::Call { function, .. } => {
+                    count(module, &module.functions[*function].body)
+                }
+                _ => 0,
+            };
+        }
+        loops
+    }
+    for spec in specs() {
+        let (module, _) = reflect(&spec);
+        let found = count(&module, &module.entry_points[0].function.body);
+        let (own, reductions) = work::loops(spec.kernel);
+        let reductions = if spec.lanes > 1 { reductions } else { 0 };
+        assert_eq!(found, own + reductions, "{spec:?}");
+    }
+}
+
+fn check_plan(what: &str, plan: &Plan, tuning: &Tuning, asked: &Asked, known: &HashSet<Spec>) {
+    for step in plan.steps() {
+        let what = format!("{what}: {}", step.spec.kernel.name());
+        check_spec(&what, step, plan, tuning, asked);
+        let canonical = canonical(&step.spec);
+        assert!(known.contains(&canonical), "{what}: no such {canonical:?}");
+        check_bindings(&what, step, plan);
+        check_dispatch(&what, step, plan, tuning);
+        check_params(&what, step, plan, asked);
+        check_split(&what, step);
+    }
+    check_windows(what, plan, tuning);
+    check_needs(what, plan);
+    check_dataflow(what, plan, asked);
+    check_exchange(what, plan, asked);
+    check_transfers(what, plan, asked);
+}
+
+#[test]
+fn steps_fit_their_kernels() {
+    let known: HashSet<Spec> = canonical_specs().into_iter().collect();
+    let mut check = |what: &str, plan: &Plan, tuning: &Tuning, asked: &Asked| {
+        check_plan(what, plan, tuning, asked, &known);
+    };
+    for_every_plan(SHAPES, &tunings(), false, &mut check);
+    for_every_plan(EXTREMES, &tunings(), false, &mut check);
+}
+
+/// All that may be asked of each norm, and tensors in many windows; every specialization that the tests
+/// above look at is made by some plan.
+#[test]
+fn steps_fit_their_kernels_whatever_is_asked() {
+    let known: HashSet<Spec> = canonical_specs().into_iter().collect();
+    let (mut made, mut windows) = (HashSet::new(), 0);
+    let mut check = |what: &str, plan: &Plan, tuning: &Tuning, asked: &Asked| {
+        check_plan(what, plan, tuning, asked, &known);
+        for step in plan.steps() {
+            made.insert(canonical(&step.spec));
+            windows += usize::from(step.window.is_some());
+        }
+    };
+    for_every_plan(small_shapes(), &tunings(), true, &mut check);
+    for_every_plan(
+        &[(&[3, 6, 1001], 2), (&[9, 20, 17], 5)],
+        &narrow_tunings(),
+        true,
+        &mut check,
+    );
+    assert!(windows > 1000, "{windows}");
+    // Parameters come and go in too many ways for the norms above; tensors' words and bindings may not.
+    let unmade: Vec<&Spec> = known
+        .iter()
+        .filter(|spec| spec.kernel.kernel().family.is_tensor_sized() && !made.contains(spec))
+        .collect();
+    assert!(unmade.is_empty(), "no plan makes {unmade:#?}");
+}
+
+fn check_spec(what: &str, step: &Step, plan: &Plan, tuning: &Tuning, asked: &Asked) {
+    let (spec, p) = (&step.spec, &step.params);
+    let kernel = spec.kernel.kernel();
+    assert!(spec.lanes.is_power_of_two(), "{what}: {spec:?}");
+    assert_eq!(spec.workgroup_size % spec.lanes, 0, "{what}: {spec:?}");
+    assert!(
+        spec.workgroup_size <= MAX_WORKGROUP_SIZE,
+        "{what}: {spec:?}"
+    );
+    assert!(
+        asked_memory(spec) <= MAX_WORKGROUP_MEMORY,
+        "{what}: {spec:?}"
+    );
+    let tensor = plan.tensor();
+    let is_tensor = kernel.bindings.iter().any(|b| b.element == Element::Word);
+    assert_eq!(is_tensor, kernel.family.is_tensor_sized());
+    assert_eq!(spec.fence, is_tensor && tuning.fence, "{what}: {spec:?}");
+    let accumulates = kernel.bindings.iter().any(|b| b.name == "grad_x");
+    let added = asked.write == Write::Accumulate && accumulates;
+    assert_eq!(spec.accumulate, added, "{what}: {spec:?}");
+    let activates = is_tensor
+        && kernel
+            .bindings
+            .iter()
+            .any(|b| ["y", "grad_y"].contains(&b.name));
+    let activation = match activates {
+        true => asked.fusion.activation,
+        false => Activation::None,
+    };
+    assert_eq!(spec.activation, activation, "{what}: {spec:?}");
+    if !is_tensor {
+        let of_table = (DType::F32, 1, true);
+        assert_eq!((spec.dtype, spec.width, spec.aligned), of_table, "{what}");
+        return;
+    }
+    assert_eq!(spec.dtype, tensor.dtype(), "{what}");
+    // (N, C) is both layouts at once, and so is a single channel.
+    let last = tensor.layout() == Layout::ChannelsLast || tensor.row_len() == 1;
+    let columns = matches!(kernel.family, Family::ColumnReduce | Family::ColumnMap);
+    assert_eq!(columns, last && tensor.num_channels() > 1, "{what}");
+    // What rows or positions are whole words of.
+    let len = if columns { p.num_channels } else { p.row_len };
+    let single = spec.dtype == DType::F32;
+    let widest = match columns {
+        true => len.is_multiple_of(4),
+        false => len >= 4 && tensor.elements().is_multiple_of(4),
+    };
+    let width = match (widest, single) {
+        (true, _) => 4,
+        (false, true) => 1,
+        // Half a u32 can be read, not written.
+        (false, false) if kernel.family == Family::ColumnReduce && len % 2 == 1 => 1,
+        (false, false) => 2,
+    };
+    assert_eq!(spec.width, width, "{what}: {spec:?}");
+    assert_eq!(spec.aligned, len.is_multiple_of(width), "{what}: {spec:?}");
+    // A word of a row may lie in two rows, no more.
+    assert!(columns || len + 1 >= width, "{what}: {spec:?}");
+    if columns {
+        assert_eq!(p.columns, len.div_ceil(width), "{what}");
+    }
+}
+
+/// A binding has the name of the buffer, but where another table or parameter stands in.
+fn check_bindings(what: &str, step: &Step, plan: &Plan) {
+    let (spec, kernel) = (&step.spec, step.spec.kernel);
+    let (_, grouped) = parts(plan.norm(), plan.mode());
+    let declared: Vec<&BindingDecl> = spec.bindings().map(|(_, binding)| binding).collect();
+    assert_eq!(step.bindings.len(), declared.len(), "{what}");
+    for (index, binding) in kernel.kernel().bindings.iter().enumerate() {
+        let absent = spec.absent >> index & 1 == 1;
+        assert!(!absent || binding.optional, "{what}: no {}", binding.name);
+    }
+    for (role, binding) in step.bindings.iter().zip(declared) {
+        let same = role
+            .name()
+            .replace('.', "_")
+            .replace("bn_running", "running")
+            .replace("bn_num_batches", "num_batches");
+        let stands_in = match (kernel, binding.name, role) {
+            (_, "row_parts", Role::Rows) | (_, "product_parts", Role::Products) => {
+                step.params.parts == 1
+            }
+            (KernelId::SampleFold, "rows", Role::ChannelParts) => true,
+            (KernelId::SampleFold, "channel_parts", Role::ChannelMoments) => {
+                plan.exchange().is_some()
+            }
+            (KernelId::ChannelFold, "channel_parts", Role::Rows) => true,
+            (KernelId::ChannelFold, "channel_parts", Role::ChannelShards) => {
+                plan.exchange().is_some()
+            }
+            (KernelId::ChannelFoldBackward, "gradient_parts", Role::GradientTerms) => true,
+            (KernelId::ChannelFoldBackward, "gradient_parts", Role::GradientShards)
+            | (KernelId::ChannelFoldBackward, "channel_gradients", Role::GradientSums) => {
+                plan.exchange().is_some()
+            }
+            // The only affine is the channel part's.
+            (KernelId::ChannelFold, "bn_weight", Role::Weight)
+            | (KernelId::ChannelFold, "bn_bias", Role::Bias)
+            | (KernelId::ChannelFoldBackward, "grad_bn_weight", Role::GradWeight)
+            | (KernelId::ChannelFoldBackward, "grad_bn_bias", Role::GradBias) => !grouped,
+            // In place.
+            (KernelId::RowAffine | KernelId::ColumnAffine, "y", Role::X) => {
+                spec.bindings().all(|(_, binding)| binding.name != "x")
+            }
+            _ => false,
+        };
+        assert!(
+            same == binding.name || stands_in,
+            "{what}: {role} bound to {}",
+            binding.name
+        );
+    }
+}
+
+fn check_dispatch(what: &str, step: &Step, plan: &Plan, tuning: &Tuning) {
+    let [x, y] = step.workgroups.map(u64::from);
+    let per_workgroup = u64::from(step.spec.workgroup_size / step.spec.lanes);
+    let items = u64::from(step.params.items);
+    assert!(items > 0, "{what}");
+    if step.window.is_none() {
+        assert_eq!(items, work::items(step), "{what}");
+        let Params {
+            first_item,
+            first_word,
+            ..
+        } = step.params;
+        assert_eq!((first_item, first_word), (0, 0), "{what}");
+        if step.spec.kernel.kernel().family.is_tensor_sized() {
+            let bytes = plan.tensor().buffer_bytes();
+            assert!(bytes <= tuning.max_binding_bytes, "{what}: {bytes}");
+        }
+    }
+    let most = u64::from(tuning.max_workgroups.min(MAX_WORKGROUPS));
+    assert!(
+        x >= 1 && y >= 1 && x <= most && y <= most,
+        "{what}: {x} x {y} workgroups"
+    );
+    let started = x * y * per_workgroup;
+    assert!(started >= items, "{what}: {started} of {items} items");
+    // At most a workgroup too many in each row of them.
+    assert!(
+        started < items + (y + 1) * per_workgroup,
+        "{what}: {started} for {items} items"
+    );
+    // `item_index` computes in u32; an index that wraps would be a second owner of an item.
+    assert!(started <= 1 << 32, "{what}: {started} items");
+    assert!(work::item_range(step).end <= 1 << 32, "{what}");
+}
+
+fn check_params(what: &str, step: &Step, plan: &Plan, asked: &Asked) {
+    let (p, tensor, norm) = (&step.params, plan.tensor(), plan.norm());
+    let kernel = step.spec.kernel;
+    let (part, grouped) = parts(norm, plan.mode());
+    let train = plan.mode() == Mode::Train;
+    // A norm without a group part may take samples for positions.
+    let (n, len) = (tensor.num_samples(), tensor.row_len());
+    let merged = p.num_samples == 1 && u64::from(p.row_len) == u64::from(n) * u64::from(len);
+    let may_merge = !grouped && asked.rows == RowSource::Computed;
+    assert!(
+        (p.num_samples, p.row_len) == (n, len) || (merged && may_merge),
+        "{what}: {p:?}"
+    );
+    assert_eq!(p.num_channels as usize, norm.num_channels, "{what}");
+    let groups = if grouped { norm.num_groups } else { 0 };
+    assert_eq!(p.num_groups as usize, groups, "{what}");
+    let channel_eps = if grouped { CHANNEL_EPS } else { norm.eps };
+    assert_eq!((p.eps, p.channel_eps), (norm.eps, channel_eps), "{what}");
+    // `rounded` hides values behind it.
+    assert_eq!((p.zero, p._pad), (0, 0), "{what}");
+    let (momentum, cumulative) = match norm.stats {
+        ChannelStats::Batch {
+            momentum: Some(momentum),
+        } => (momentum, false),
+        ChannelStats::Batch { momentum: None } => (0.0, true),
+        ChannelStats::Estimate { moving_speed } => (moving_speed, false),
+        other => panic!("{other:?} is not known here"),
+    };
+    assert_eq!(p.momentum, momentum, "{what}");
+    let tracked = part == Part::Batch && train && norm.track_running_stats;
+    let per_channel = norm.kind != NormKind::BcNorm || norm.per_channel_affine;
+    // Parameters are written by the fold of this device's terms alone.
+    let of_device =
+        kernel == KernelId::ChannelFoldBackward && step.bindings[0] != Role::GradientShards;
+    let accumulates = of_device && asked.write == Write::Accumulate;
+    let sums = of_device && asked.shards.is_some() && part == Part::Batch;
+    let flags = [
+        (
+            params::TRAINING,
+            [Part::Batch, Part::Estimate].contains(&part),
+        ),
+        (params::ESTIMATE, part == Part::Estimate),
+        (params::CUMULATIVE, tracked && cumulative),
+        (params::ACCUMULATE, accumulates),
+        (params::NO_CHANNEL_PART, part == Part::None),
+        (params::PER_CHANNEL, grouped && per_channel),
+        (
+            params::UNBIASED,
+            norm.kind == NormKind::WeightStandardization,
+        ),
+        (params::SUMS, sums),
+    ];
+    let flags = flags.into_iter().filter(|&(_, on)| on);
+    assert_eq!(p.flags, flags.map(|(flag, _)| flag).sum::<u32>(), "{what}");
+    check_columns(what, step, plan);
+
+    // What the folds over samples read: all of them, none where nothing of the batch enters, or what a
+    // fold before left.
+    if [
+        KernelId::SampleFold,
+        KernelId::SampleFoldBackward,
+        KernelId::ChannelFold,
+        KernelId::ChannelFoldBackward,
+        KernelId::RunningFold,
+    ]
+    .contains(&kernel)
+    {
+        let empty = tensor.elements() == 0;
+        let samples = if empty { 0 } else { p.num_samples };
+        let shards = asked.shards.map_or(0, NonZero::get);
+        let folded = |role: Role| {
+            let mut folds = plan.steps().iter();
+            let fold = folds.find(|step| step.bindings.last() == Some(&role));
+            fold.map_or(0, |fold| {
+                fold.params
+                    .entries
+                    .div_ceil(fold.params.entries_per_segment)
+            })
+        };
+        let expected = match step.bindings[0] {
+            Role::Rows | Role::GradientTerms => samples,
+            role @ (Role::ChannelParts | Role::GradientParts) if !empty => folded(role),
+            Role::ChannelShards | Role::GradientShards => shards,
+            _ => 0,
+        };
+        assert_eq!(p.entries, expected, "{what}");
+        let of_batch = [Part::Batch, Part::Estimate].contains(&part);
+        assert!(
+            kernel != KernelId::ChannelFold || of_batch == (p.entries > 0),
+            "{what}"
+        );
+    }
+}
+
+/// Columns of the tables that folds read.
+fn check_columns(what: &str, step: &Step, plan: &Plan) {
+    let (p, norm) = (&step.params, plan.norm());
+    let (part, grouped) = parts(norm, plan.mode());
+    let channels = p.num_channels;
+    // The channel part has columns where a gradient flows through it or someone wants it.
+    let own = match grouped {
+        true => norm.bn_weight || norm.bn_bias,
+        false => norm.weight || norm.bias,
+    };
+    let channel_columns = match part {
+        Part::None => 0,
+        Part::Batch => channels,
+        Part::Estimate | Part::Running if own => channels,
+        Part::Estimate | Part::Running => 0,
+    };
+    let affine = match grouped && (norm.weight || norm.bias) {
+        true => norm.affine_len() as u32,
+        false => 0,
+    };
+    let of_shards = step.bindings.first() == Some(&Role::GradientShards);
+    let columns = match step.spec.kernel {
+        KernelId::SampleFold | KernelId::ChannelFold | KernelId::RunningFold => Some(channels),
+        KernelId::ChannelFoldBackward if of_shards => {
+            assert_eq!(p.channel_columns, channels, "{what}");
+            Some(channels)
+        }
+        KernelId::SampleFoldBackward
+        | KernelId::GroupFoldBackward
+        | KernelId::RowTermsBackward
+        | KernelId::ChannelFoldBackward => {
+            assert_eq!(p.channel_columns, channel_columns, "{what}");
+            Some(channel_columns + affine)
+        }
+        _ => None,
+    };
+    if let Some(columns) = columns {
+        assert_eq!(p.columns, columns, "{what}");
+    }
+    let has_terms = step.bindings.contains(&Role::GradientTerms);
+    assert!(!has_terms || p.columns > 0, "{what}");
+}
+
+/// The parts of a row cover it, none is empty, and no index leaves u32 that is not meant to. In u64, as
+/// span.wgsl, row_words.wgsl and column.wgsl compute.
+fn check_split(what: &str, step: &Step) {
+    let (p, spec) = (&step.params, &step.spec);
+    let wide = u64::from;
+    let (len, width, lanes) = (wide(p.row_len), wide(spec.width), wide(spec.lanes));
+    let family = spec.kernel.kernel().family;
+    if !family.is_tensor_sized() {
+        return;
+    }
+    // Words, elements and items are counted modulo 2^32, and so exactly.
+    assert!(work::elements(p) <= MAX_ELEMENTS, "{what}");
+    let covered = wide(p.parts) * wide(p.words_per_part);
+    let before = covered - wide(p.words_per_part);
+    let rows = work::rows(p);
+    // The rows' begins within a word repeat after `width` rows.
+    let sample = (0..rows.min(5)).chain(rows.saturating_sub(5)..rows);
+    for row in sample {
+        let (begin, end) = (row * len, (row + 1) * len);
+        match family {
+            Family::RowReduce => {
+                let last = begin / width + covered;
+                assert!(last * width >= end, "{what}: row {row} is cut short");
+                // Within a row, words and elements are counted in u32; `loose_mask` looks at words
+                // CHUNK * LANES behind the span.
+                let highest = (covered + 4 * lanes + 1) * width;
+                assert!(highest <= wide(u32::MAX), "{what}: element {highest}");
+            }
+            Family::RowMap => {
+                let last = begin.div_ceil(width) + covered;
+                assert!(last >= end / width, "{what}: row {row} is cut short");
+                let highest = covered + 4 * lanes + 1;
+                assert!(highest <= wide(u32::MAX), "{what}: word {highest}");
+                // A last word that reaches into the next row needs one, or 16 bits of padding.
+                let padded = spec.dtype != DType::F32 && spec.width == 2;
+                assert!(
+                    end.is_multiple_of(width) || row + 1 < rows || padded,
+                    "{what}: row {row}"
+                );
+            }
+            _ => {}
+        }
+    }
+    if let Family::ColumnReduce | Family::ColumnMap = family {
+        assert!(before < len && len <= covered, "{what}: {p:?}");
+        assert!(covered + 8 * lanes <= wide(u32::MAX), "{what}: {p:?}");
+        if work::strides(step) {
+            assert_eq!((spec.lanes, p.parts, p.first_item), (1, 1, 0), "{what}");
+            // An item behind its last word.
+            assert!(
+                wide(p.num_words) + wide(p.items) <= wide(u32::MAX),
+                "{what}"
+            );
+        } else {
+            assert_eq!(wide(p.columns) * width, wide(p.num_channels), "{what}");
+        }
+    }
+}
+
+/// The windows of a kernel hold all that their items touch, which is every word and every item once.
+fn check_windows(what: &str, plan: &Plan, tuning: &Tuning) {
+    let tensor = plan.tensor();
+    let steps = plan.steps();
+    let mut first = 0;
+    while first < steps.len() {
+        let kernel = steps[first].spec.kernel;
+        let windows = steps[first..].iter();
+        let windows =
+            windows.take_while(|step| step.spec.kernel == kernel && step.window.is_some());
+        let windows = &steps[first..first + windows.count()];
+        if windows.is_empty() {
+            let step = &steps[first];
+            if kernel.kernel().family.is_tensor_sized() {
+                let words = wide_words(step, tensor);
+                assert_eq!(
+                    u64::from(step.params.num_words),
+                    words.min(u64::from(u32::MAX))
+                );
+                assert_eq!(work::words(step), 0..words, "{what}: {}", kernel.name());
+            }
+            first += 1;
+            continue;
+        }
+        first += windows.len();
+        let what = format!("{what}: {}", kernel.name());
+        let strides = work::strides(&windows[0]);
+        let word_bytes = windows[0].spec.dtype.bytes() * u64::from(windows[0].spec.width);
+        let total = wide_words(&windows[0], tensor);
+        let maps = matches!(kernel.kernel().family, Family::RowMap);
+        let (mut item, mut word) = (0, 0);
+        for step in windows {
+            assert_eq!(step.spec, windows[0].spec, "{what}");
+            assert_eq!(step.bindings, windows[0].bindings, "{what}");
+            let p = &step.params;
+            let window = step.window.unwrap();
+            assert!(window.offset.is_multiple_of(256), "{what}: {window:?}");
+            assert!(window.bytes.is_multiple_of(4), "{what}: {window:?}");
+            assert!(
+                window.bytes <= tuning.max_binding_bytes,
+                "{what}: {window:?}"
+            );
+            let end = window.offset + window.bytes;
+            assert!(end <= tensor.buffer_bytes(), "{what}: {window:?}");
+            assert_eq!(
+                u64::from(p.first_word) * word_bytes,
+                window.offset,
+                "{what}"
+            );
+            let bytes = (u64::from(p.num_words) * word_bytes).next_multiple_of(4);
+            assert_eq!(bytes, window.bytes, "{what}: {p:?}");
+            let words = work::words(step);
+            assert!(
+                words.start * word_bytes >= window.offset && words.end * word_bytes <= end,
+                "{what}: {words:?} of {window:?}"
+            );
+            if strides || maps {
+                assert_eq!(words.start, word, "{what}");
+                word = words.end;
+            }
+            if !strides {
+                assert_eq!(work::item_range(step).start, item, "{what}");
+                item = work::item_range(step).end;
+            }
+        }
+        let last = work::words(&windows[windows.len() - 1]);
+        assert_eq!(last.end, total, "{what}");
+        if !strides {
+            assert_eq!(item, work::items(&windows[0]), "{what}");
+        }
+    }
+}
+
+/// Words of the tensor: the last may reach beyond it.
+fn wide_words(step: &Step, tensor: &TensorDesc) -> u64 {
+    tensor.elements().div_ceil(u64::from(step.spec.width))
+}
+
+/// Needs are exactly what the steps touch.
+fn check_needs(what: &str, plan: &Plan) {
+    let mut roles = BTreeSet::new();
+    for need in plan.needs() {
+        assert!(roles.insert(need.role), "{what}: {} twice", need.role);
+        let (mut bytes, mut written) = (0, false);
+        for step in plan.steps() {
+            for (&role, (_, declared)) in step.bindings.iter().zip(step.spec.bindings()) {
+                if role == need.role {
+                    let touched = match declared.element {
+                        Element::Word => plan.tensor().buffer_bytes(),
+                        element => work::entries(step, declared) * element.bytes(&step.spec),
+                    };
+                    bytes = bytes.max(touched);
+                    written |= declared.access == Access::ReadWrite;
+                }
+            }
+        }
+        assert_eq!(need.bytes, bytes, "{what}: {}", need.role);
+        assert!(bytes > 0 && bytes % 4 == 0, "{what}: {}", need.role);
+        assert_eq!(
+            need.access == Access::ReadWrite,
+            written,
+            "{what}: {}",
+            need.role
+        );
+    }
+    for step in plan.steps() {
+        for (role, (_, declared)) in step.bindings.iter().zip(step.spec.bindings()) {
+            assert!(
+                roles.contains(role),
+                "{what}: {role} is not among the needs"
+            );
+            if declared.element != Element::Word {
+                let entries = work::entries(step, declared);
+                assert!(entries <= 1 << 32, "{what}: {entries} entries");
+            }
+        }
+    }
+}
+
+/// A table is read after it was written, by this plan, by forward if saved, or by the caller if given;
+/// and written by one kernel, to its end before another reads it.
+fn check_dataflow(what: &str, plan: &Plan, asked: &Asked) {
+    let norm = plan.norm();
+    let forward = plan.direction() == Direction::Forward;
+    let (part, grouped) = parts(norm, plan.mode());
+    let empty = plan.tensor().elements() == 0;
+    let given = |role: &Role| match role {
+        Role::Rows if asked.rows == RowSource::Given => true,
+        Role::ChannelShards | Role::GradientShards => asked.shards.is_some(),
+        role => role.kind() == RoleKind::Caller || (!forward && role.kind() == RoleKind::Saved),
+    };
+    let mut written: Vec<(Role, KernelId)> = Vec::new();
+    for step in plan.steps() {
+        let kernel = step.spec.kernel;
+        let name = kernel.name();
+        let bindings = || step.bindings.iter().zip(step.spec.bindings());
+        for (role, (_, declared)) in bindings() {
+            if declared.access == Access::Read && !given(role) && step.params.entries > 0 {
+                assert!(
+                    written.iter().any(|(known, _)| known == role),
+                    "{what}: {name} reads {role}, which nobody wrote"
+                );
+            }
+        }
+        for (role, (_, declared)) in bindings() {
+            if declared.access == Access::ReadWrite {
+                let before = written.iter().find(|(known, _)| known == role);
+                match before {
+                    None => written.push((*role, kernel)),
+                    // Windows of one tensor; only the first of them may be the first.
+                    Some(&(_, before)) => {
+                        assert!(
+                            before == kernel && step.window.is_some(),
+                            "{what}: {role} is written twice"
+                        );
+                        let last = plan.steps().iter().rev().find(|s| s.spec.kernel == kernel);
+                        assert_eq!(last.unwrap().spec, step.spec);
+                    }
+                }
+                let saved = role.kind() == RoleKind::Saved && !forward;
+                let caller = role.kind() == RoleKind::Saved && given(role);
+                assert!(!saved && !caller, "{what}: {name} writes {role}");
+            }
+        }
+    }
+    let is_written = |role: Role| written.iter().any(|&(known, _)| known == role);
+    let batch = [Part::Batch, Part::Estimate].contains(&part);
+    let exchanged = asked.shards.is_some() && batch;
+    let tracks = match norm.kind {
+        NormKind::InstanceNorm => norm.track_running_stats && (part == Part::Running || !empty),
+        _ => match part {
+            Part::None => false,
+            Part::Batch => norm.track_running_stats && plan.mode() == Mode::Train,
+            Part::Estimate | Part::Running => true,
+        },
+    };
+    let runs = !empty || exchanged;
+    let counts = part == Part::Batch && plan.mode() == Mode::Train && norm.track_running_stats;
+    let fused = asked.fusion.activation != Activation::None;
+    let bc = norm.kind == NormKind::BcNorm;
+    let flows = part == Part::Batch;
+    let wanted: Vec<(Role, bool)> = match forward {
+        true => vec![
+            (Role::Y, !empty && !asked.in_place),
+            (Role::X, !empty && asked.in_place),
+            (Role::Rows, !empty && asked.rows == RowSource::Computed),
+            (Role::Channels, runs),
+            (Role::Groups, !empty && grouped),
+            (Role::Coefficients, !empty),
+            (Role::NumBatchesTracked, runs && counts),
+            (Role::RunningMean, runs && tracks),
+            (Role::RunningVar, runs && tracks),
+            (Role::ChannelMoments, exchanged),
+        ],
+        false => vec![
+            (Role::GradX, !empty),
+            (Role::GradResidual, !empty && fused && asked.fusion.residual),
+            (Role::GradBnWeight, bc && norm.bn_weight),
+            (Role::GradBnBias, bc && norm.bn_bias),
+            (Role::GradWeight, norm.weight),
+            (Role::GradBias, norm.bias),
+            (Role::GradientSums, exchanged && flows),
+            (Role::ChannelGradients, !empty && flows),
+        ],
+    };
+    for &(role, expected) in &wanted {
+        assert_eq!(is_written(role), expected, "{what}: {role}");
+    }
+    // And nothing of the caller's besides.
+    for (role, _) in written {
+        let listed = wanted.iter().any(|&(known, _)| known == role);
+        assert!(role.kind() == RoleKind::Scratch || listed, "{what}: {role}");
+    }
+}
+
+/// A plan stops for other devices where they share statistics: what it leaves for them is written
+/// before, what they send is read behind.
+fn check_exchange(what: &str, plan: &Plan, asked: &Asked) {
+    let (part, _) = parts(plan.norm(), plan.mode());
+    let forward = plan.direction() == Direction::Forward;
+    let shared = part == Part::Batch || (forward && part == Part::Estimate);
+    let exchanged = asked.shards.is_some() && shared;
+    assert_eq!(plan.exchange().is_some(), exchanged, "{what}");
+    let Some(at) = plan.exchange() else {
+        return;
+    };
+    let (left, got) = match forward {
+        true => (Role::ChannelMoments, Role::ChannelShards),
+        false => (Role::GradientSums, Role::GradientShards),
+    };
+    let shards = u64::from(asked.shards.unwrap().get());
+    let one = plan
+        .need(left)
+        .unwrap_or_else(|| panic!("{what}: no {left}"));
+    if let Some(all) = plan.need(got) {
+        assert_eq!(all.bytes, shards * one.bytes, "{what}");
+    } else {
+        // Nobody has a dx.
+        assert!(!forward && plan.tensor().elements() == 0, "{what}");
+    }
+    for (index, step) in plan.steps().iter().enumerate() {
+        assert!(index < at || !step.bindings.contains(&left), "{what}");
+        assert!(index >= at || !step.bindings.contains(&got), "{what}");
+    }
+}
+
+/// Two kernels on tensors each way: 3 transfers forward (2 where the moments are known), 5 backward, a
+/// sixth where dx is accumulated; the residual is read once more forward, and three times more backward
+/// with an activation, its gradient included.
+fn check_transfers(what: &str, plan: &Plan, asked: &Asked) {
+    if plan.tensor().elements() == 0 {
+        assert_eq!(plan.tensor_bytes(), 0, "{what}");
+        return;
+    }
+    let (part, grouped) = parts(plan.norm(), plan.mode());
+    let mut counts: Vec<(KernelId, u64)> = Vec::new();
+    let mut windowed = false;
+    for step in plan.steps() {
+        let count = step.bindings.iter().filter(|role| role.is_tensor()).count() as u64;
+        windowed |= step.window.is_some();
+        if count > 0
+            && counts
+                .last()
+                .is_none_or(|&(last, _)| last != step.spec.kernel)
+        {
+            counts.push((step.spec.kernel, count));
+        }
+    }
+    let residual = u64::from(asked.fusion.residual);
+    let fused = asked.fusion.activation != Activation::None;
+    let of_batch = [Part::Batch, Part::Estimate].contains(&part);
+    // In place, one binding is read and written.
+    let (expected, reread) = match plan.direction() {
+        Direction::Forward => {
+            let reads = (of_batch || grouped) && asked.rows == RowSource::Computed;
+            let in_place = u64::from(asked.in_place);
+            let moments = reads.then_some(1);
+            let map = 2 - in_place + residual;
+            (
+                moments.into_iter().chain([map]).collect::<Vec<_>>(),
+                in_place,
+            )
+        }
+        Direction::Backward => {
+            let residual = residual * u64::from(fused);
+            let accumulated = u64::from(asked.write == Write::Accumulate);
+            (vec![2 + residual, 3 + 2 * residual], accumulated)
+        }
+    };
+    let found: Vec<u64> = counts.iter().map(|&(_, count)| count).collect();
+    assert_eq!(found, expected, "{what}");
+    let transfers = expected.iter().sum::<u64>() + reread;
+    let least = transfers * plan.tensor().bytes();
+    if windowed {
+        // Windows overlap at their edges.
+        assert!(plan.tensor_bytes() >= least, "{what}");
+    } else {
+        assert_eq!(plan.tensor_bytes(), least, "{what}");
+    }
+}
+
+/// What no tuning makes possible is refused, and says what is too much.
+#[test]
+fn what_cannot_be_bounded_is_refused() {
+    use Mode::{Eval, Train};
+    let bc = NormDesc::bc_norm;
+    let instance = NormDesc::instance_norm(2).with_track_running_stats(true);
+    for (_, tuning) in tunings() {
+        for (dims, norm, mode, value) in [
+            (&[1, 1 << 23, 2][..], bc(1 << 23, 1), Eval, 1 << 23),
+            (&[1, 1 << 23], bc(1 << 23, 1), Eval, 1 << 23),
+            (&[3, 21_474_836, 33], bc(21_474_836, 4), Eval, 5_368_709),
+            (&[1 << 31, 1], bc(1, 1), Eval, 1 << 32),
+            (&[1 << 30, 2], bc(2, 2), Eval, 1 << 32),
+            (&[1, 1 << 31], bc(1 << 31, 1 << 31), Eval, 1 << 32),
+            (
+                &[1, 1 << 23, 1],
+                NormDesc::layer_norm(1 << 23),
+                Train,
+                1 << 23,
+            ),
+            (&[1 << 25, 2, 2], instance, Train, 1 << 25),
+            (&[1 << 31, 1, 2], NormDesc::batch_norm(1), Train, 1 << 32),
+            (&[2, 2, 1 << 30], NormDesc::layer_norm(2), Train, 1 << 31),
+        ] {
+            let tensor = TensorDesc::new(dims).unwrap();
+            for layout in [Layout::ChannelsFirst, Layout::ChannelsLast] {
+                let tensor = tensor.clone().with_layout(layout);
+                let result = plans(&norm, &tensor, mode, Asked::default(), &tuning);
+                if !is_beyond(&norm, &tensor, mode, RowSource::Computed) {
+                    // 2^31 values are behind one mean.
+                    assert_eq!(value, 1 << 31, "{dims:?}");
+                    continue;
+                }
+                let error = result.unwrap_err();
+                let Error::Limit {
+                    value: found,
+                    limit,
+                    ..
+                } = error
+                else {
+                    panic!("{dims:?}: {error}");
+                };
+                assert!(found == value && found > limit, "{dims:?}: {error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_empty_batch_writes_only_gradients() {
+    let known: HashSet<Spec> = canonical_specs().into_iter().collect();
+    for dims in [&[0, 4, 3][..], &[2, 4, 0], &[0, 4, 0], &[0, 1, 7]] {
+        for (norm, mode) in norms(dims[1], dims[1].div_ceil(2)) {
+            for (dtype, layout) in storages() {
+                let tensor = TensorDesc::new(dims).unwrap();
+                let tensor = tensor.with_dtype(dtype).with_layout(layout);
+                for (name, tuning) in tunings() {
+                    for asked in Asked::all() {
+                        let in_place = asked.in_place && mode == Mode::Eval;
+                        let asked = Asked { in_place, ..asked };
+                        let what = format!("{dims:?} {norm:?} {mode:?} {name} {asked:?}");
+                        check_empty(&what, &norm, &tensor, mode, asked, &tuning, &known);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn check_empty(
+    what: &str,
+    norm: &NormDesc,
+    tensor: &TensorDesc,
+    mode: Mode,
+    asked: Asked,
+    tuning: &Tuning,
+    known: &HashSet<Spec>,
+) {
+    let plans = plans(norm, tensor, mode, asked, tuning).unwrap();
+    let (part, _) = parts(norm, mode);
+    let forward = &plans[0].0;
+    if forward.exchange().is_none() {
+        assert!(
+            forward.steps().is_empty() && forward.needs().is_empty(),
+            "{what}"
+        );
+    }
+    let bc = norm.kind == NormKind::BcNorm;
+    let parameters = norm.weight || norm.bias || (bc && (norm.bn_weight || norm.bn_bias));
+    // Sums of nothing are a contribution to those of other devices.
+    let writes = parameters || part == Part::Batch;
+    for (plan, asked) in &plans {
+        check_plan(what, plan, tuning, asked, known);
+        if plan.direction() == Direction::Backward {
+            assert_eq!(plan.steps().len(), usize::from(writes), "{what}");
+        }
+        for step in plan.steps() {
+            if plan.direction() == Direction::Backward {
+                assert_eq!(step.spec.kernel, KernelId::ChannelFoldBackward, "{what}");
+                assert_eq!(step.params.entries, 0, "{what}");
+                let tree = u64::from(step.spec.lanes.ilog2());
+                assert_eq!(work::iterations(step), tree, "{what}");
+            }
+        }
+    }
+}

@@ -150,7 +150,7 @@ fn row_products(
         ],
     )?;
     if split.parts > 1 {
-        let lanes = fold_lanes(KernelId::RowFoldBackward, split.parts, 1, b.tuning)?;
+        let lanes = fold_lanes(KernelId::RowFoldBackward, split.parts, 2, b.tuning)?;
         let params = Params {
             items: rows as u32,
             parts: split.parts,

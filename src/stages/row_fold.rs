@@ -15,9 +15,24 @@ pub fn row_fold(params: &Params, row_parts: &[Moments], rows: &mut [Moments]) {
 pub fn row_fold_backward(params: &Params, product_parts: &[Products], products: &mut [Products]) {
     let parts = product_parts.chunks(params.parts as usize);
     for (row, parts) in products.iter_mut().zip(parts) {
-        *row = parts
+        let mut merged = parts
             .iter()
             .copied()
             .fold(Products::default(), merge_products);
+        // A second look, as row_fold takes: what is left of both means, and the products about them.
+        let (mut left, mut x_left, mut product) = (0.0, 0.0, 0.0);
+        for entry in parts {
+            let count = entry.count as f32;
+            let delta = (entry.pivot - merged.pivot) + (entry.offset - merged.offset);
+            let x_delta = entry.x_mean - merged.x_mean;
+            left += count * delta;
+            x_left += count * x_delta;
+            product += entry.product + count * (delta * x_delta);
+        }
+        let count = (merged.count as f32).max(1.0);
+        merged.offset += left / count;
+        merged.x_mean += x_left / count;
+        merged.product = product;
+        *row = merged;
     }
 }

@@ -166,8 +166,15 @@ struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    fn of<'v>(&self, values: &'v [f32], n: usize, c: usize) -> impl Iterator<Item = f64> + Clone + 'v {
-        let row = values.get((n * self.channels + c) * self.len..).unwrap_or_default();
+    fn of<'v>(
+        &self,
+        values: &'v [f32],
+        n: usize,
+        c: usize,
+    ) -> impl Iterator<Item = f64> + Clone + 'v {
+        let row = values
+            .get((n * self.channels + c) * self.len..)
+            .unwrap_or_default();
         row[..self.len.min(row.len())].iter().map(|&v| f64::from(v))
     }
 
@@ -179,7 +186,10 @@ impl Rows<'_> {
     fn channel(&self, c: usize, grouped: bool) -> Channel {
         let p = self.p;
         let (batch_mean, batch_var) = mean_var(self.column(c));
-        let running = (value(&p.running_mean, c, 0.0), value(&p.running_var, c, 1.0));
+        let running = (
+            value(&p.running_mean, c, 0.0),
+            value(&p.running_var, c, 1.0),
+        );
         let (mean, var) = match (self.part, p.norm.stats) {
             (Part::None, _) => (0.0, 1.0),
             (Part::Running, _) => running,
@@ -220,7 +230,13 @@ impl Rows<'_> {
         c: usize,
         channel: &Channel,
     ) -> impl Iterator<Item = f64> + Clone + 'v {
-        let &Channel { mean, rstd, weight, bias, .. } = channel;
+        let &Channel {
+            mean,
+            rstd,
+            weight,
+            bias,
+            ..
+        } = channel;
         let row = self.of(&self.p.x, n, c);
         row.map(move |x| (x - mean) * rstd * weight + bias)
     }
@@ -284,7 +300,12 @@ fn natural_sizes(p: &Problem) -> BTreeMap<&'static str, f64> {
     if tensor.elements() == 0 {
         return BTreeMap::new();
     }
-    let &Rows { samples, channels, len, .. } = &rows;
+    let &Rows {
+        samples,
+        channels,
+        len,
+        ..
+    } = &rows;
     let grouped = has_group_part(p, part);
     let groups = if grouped { p.norm.num_groups } else { channels };
     let size = channels / groups;
@@ -322,7 +343,10 @@ fn natural_sizes(p: &Problem) -> BTreeMap<&'static str, f64> {
         _ => (1.0, 1.0),
     };
     let mut natural = BTreeMap::from([(TOTAL, t), ("y", slope * t)]);
-    natural.insert("grad_residual", change * largest(p.grad_y.iter().map(|&v| f64::from(v).abs())));
+    natural.insert(
+        "grad_residual",
+        change * largest(p.grad_y.iter().map(|&v| f64::from(v).abs())),
+    );
     let mut weight = vec![0.0; p.norm.affine_len()];
     let mut bias = vec![0.0; p.norm.affine_len()];
     // Size of dz of every row: at its largest, and on average.
@@ -407,7 +431,10 @@ fn natural_sizes(p: &Problem) -> BTreeMap<&'static str, f64> {
         (1.0 - m) * value(&p.running_mean, c, 0.0).abs() + m * (mean.abs() + var.sqrt())
     });
     let means = largest(means);
-    natural.extend([("bn.running_mean_after", means), ("running_mean_after", means)]);
+    natural.extend([
+        ("bn.running_mean_after", means),
+        ("running_mean_after", means),
+    ]);
     natural
 }
 
@@ -482,13 +509,19 @@ pub fn judge_problem(
     if !got.keys().eq(expected.keys()) {
         let names = |names: Vec<&&str>| format!("{names:?}");
         let (got, expected) = (got.keys().collect(), expected.keys().collect());
-        return Err(format!("the outputs are {}, not {}", names(got), names(expected)));
+        return Err(format!(
+            "the outputs are {}, not {}",
+            names(got),
+            names(expected)
+        ));
     }
     let mut worst = Worst::default();
     for (name, values) in got {
         let (expected, scale) = &expected[name];
         let fraction = judge(problem.dtype, name, values, expected, *scale, bounds[name])?;
-        worst.take(fraction, || format!("{name}, {fraction:.2} of {:.1e}", bounds[name]));
+        worst.take(fraction, || {
+            format!("{name}, {fraction:.2} of {:.1e}", bounds[name])
+        });
     }
     Ok(worst)
 }

@@ -32,8 +32,8 @@ pub fn loops(kernel: KernelId) -> (u64, u64) {
         // One over the positions of a part, one over the channels of a word.
         KernelId::ColumnMoments | KernelId::ColumnProducts => (2, 1),
         KernelId::RowFold | KernelId::RowFoldBackward => (1, 1),
-        KernelId::SampleFold | KernelId::SampleFoldBackward => (1, 1),
-        KernelId::ChannelFold => (2, 2),
+        KernelId::SampleFoldBackward => (1, 1),
+        KernelId::ChannelFold | KernelId::SampleFold => (2, 2),
         KernelId::ChannelFoldBackward | KernelId::RunningFold => (1, 1),
         KernelId::GroupFold => (4, 3),
         KernelId::GroupFoldBackward => (4, 3),
@@ -211,10 +211,9 @@ pub fn entries(step: &Step, binding: &BindingDecl) -> u64 {
         (KernelId::GroupFold, "bias") if per_channel => c,
         (KernelId::GroupFold, "bias") => g,
         (_, "row_parts" | "product_parts") => n * c * wide(p.parts),
-        (
-            _,
-            "rows" | "coefficients" | "products" | "row_gradients" | "coefficients_backward",
-        ) => n * c,
+        (_, "rows" | "coefficients" | "products" | "row_gradients" | "coefficients_backward") => {
+            n * c
+        }
         (_, "gradient_terms") => n * wide(p.columns),
         (
             _,
