@@ -13,7 +13,7 @@ use crate::{device, progress, tuning};
 use anyhow::{Context as _, Result, ensure};
 use bcnorm::gpu::Pipelines;
 use bcnorm::gpu::headless::Gpu;
-use bcnorm::{Tuning, cpu};
+use bcnorm::{DType, Layout, Role, Tuning, cpu};
 use report::{Measurement, Step, write_json, write_table};
 use shape::{DEFAULTS, Dims, Shape, parse_dims};
 use std::io::Write as _;
@@ -26,12 +26,13 @@ use subject::{Reference, Subject, check_fits, on_cpu};
 Forward is training forward (3 tensor-sized transfers), backward yields all gradients (5), eval is \
 forward with running statistics. \"copies\" is the time divided by that of a kernel that copies the \
 same tensor (2 transfers), the fastest of a few workgroup sizes, timed in the same run. A result that \
-is further than 5e-6 from the f64 oracle is not timed.
+is further than 5e-6 from the f64 oracle (or, in 16 bits, than a unit in the last place) is not timed.
 
 Examples:
   bcnorm bench                                      five shapes of real networks
   bcnorm bench --shape 32,256,14,14 --groups 16     a shape of yours
   bcnorm bench --adapter all --json > bench.jsonl   every adapter, for a program to read
+  bcnorm bench --dtype bf16 --layout last           16 bits, channels last
   bcnorm bench --direction forward --steps          which stage takes how long
   bcnorm bench --tune workgroup_size=64 --steps     and with another tuning (see bcnorm info)")]
 pub struct Args {
@@ -41,6 +42,12 @@ pub struct Args {
     /// Groups [default: 32, or the largest divisor of C below]
     #[arg(long, value_name = "G")]
     groups: Option<usize>,
+    /// How tensors are stored: f32, f16 or bf16
+    #[arg(long, default_value = "f32", value_parser = parse_dtype)]
+    dtype: DType,
+    /// Order in memory: first (N, C, H, W) or last (N, H, W, C)
+    #[arg(long, default_value = "first", value_parser = parse_layout)]
+    layout: Layout,
     /// "all", or a part of an adapter's name or backend [default: the best adapter]
     #[arg(long, value_name = "all|NAME")]
     adapter: Option<String>,
@@ -65,6 +72,21 @@ pub struct Args {
     /// Print one JSON object a line
     #[arg(long)]
     json: bool,
+}
+
+fn parse_dtype(text: &str) -> Result<DType, String> {
+    [DType::F32, DType::F16, DType::BF16]
+        .into_iter()
+        .find(|dtype| dtype.name() == text)
+        .ok_or_else(|| "expected f32, f16 or bf16".to_owned())
+}
+
+fn parse_layout(text: &str) -> Result<Layout, String> {
+    match text {
+        "first" | "nchw" => Ok(Layout::ChannelsFirst),
+        "last" | "nhwc" => Ok(Layout::ChannelsLast),
+        _ => Err("expected first (or nchw), last (or nhwc)".to_owned()),
+    }
 }
 
 /// What is measured.
@@ -161,7 +183,7 @@ fn shapes(args: &Args) -> Result<Vec<Shape>> {
         _ => given.collect(),
     };
     dims.into_iter()
-        .map(|dims| Shape::new(dims, args.groups))
+        .map(|dims| Ok(Shape::new(dims, args.groups)?.with_storage(args.dtype, args.layout)))
         .collect()
 }
 
@@ -196,7 +218,9 @@ fn measure(
     bar: &indicatif::ProgressBar,
 ) -> Result<Vec<Measurement>> {
     let errors = reference.check(gpu, pipelines)?;
-    let copies = copy::Copies::new(gpu, &reference.training().x)?;
+    let training = reference.training();
+    let stored = training.words(Role::X, &training.x);
+    let copies = copy::Copies::new(gpu, bytemuck::cast_slice(&stored))?;
     let subject = Subject::new(gpu, pipelines, reference)?;
     device::guarded(gpu, || {
         let bound = subject.bind()?;
@@ -228,7 +252,6 @@ fn measure(
         };
         let info = gpu.adapter.get_info();
         let shape = reference.shape();
-        let tensor_bytes = 4 * reference.training().x.len() as u64;
         Ok(directions
             .iter()
             .zip(timed)
@@ -241,15 +264,18 @@ fn measure(
                     backend: format!("{:?}", info.backend),
                     shape: shape.dims.clone(),
                     groups: shape.groups,
-                    dtype: "f32",
-                    layout: "nchw",
+                    dtype: shape.dtype.name(),
+                    layout: match shape.layout {
+                        Layout::ChannelsLast => "nhwc",
+                        _ => "nchw",
+                    },
                     norm: "bcnorm",
                     direction: direction.name(),
                     ms,
                     bytes,
                     gb_per_s: bytes as f64 / ms / 1e6,
                     copy_ms,
-                    copy_bytes: 2 * tensor_bytes,
+                    copy_bytes: 2 * shape.bytes(),
                     copy_workgroup_size,
                     ratio_to_copy: ms / copy_ms,
                     cpu_ms: None,

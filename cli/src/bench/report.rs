@@ -93,13 +93,15 @@ pub fn write_table(
     measured: &[Measurement],
     out: &mut impl Write,
 ) -> Result<()> {
-    let mebibytes = 4.0 * shape.dims.iter().product::<usize>() as f64 / f64::from(1 << 20);
+    let mebibytes = shape.bytes() as f64 / f64::from(1 << 20);
     writeln!(
         out,
         "{}",
         title(&format!(
-            "{shape}, {} groups, {mebibytes:.1} MiB, on {adapter}",
-            shape.groups
+            "{shape}, {} groups, {} {}, {mebibytes:.1} MiB, on {adapter}",
+            shape.groups,
+            shape.dtype.name(),
+            shape.layout.name()
         ))
     )?;
     let mut table = Table::new([

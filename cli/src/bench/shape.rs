@@ -2,7 +2,7 @@
 
 use crate::case::Problem;
 use anyhow::{Result, bail, ensure};
-use bcnorm::{NormDesc, TensorDesc};
+use bcnorm::{DType, Layout, NormDesc, TensorDesc};
 use std::fmt;
 
 /// A shape (N, C, *spatial) and its groups.
@@ -12,6 +12,10 @@ pub struct Shape {
     pub dims: Vec<usize>,
     /// G.
     pub groups: usize,
+    /// How the tensors are stored.
+    pub dtype: DType,
+    /// Their order in memory.
+    pub layout: Layout,
 }
 
 /// What is measured where no shape is named: stages of a ResNet-50 and a detector.
@@ -59,7 +63,30 @@ impl Shape {
         Ok(Self {
             dims: dims.to_vec(),
             groups,
+            dtype: DType::F32,
+            layout: Layout::ChannelsFirst,
         })
+    }
+
+    /// Sets how the tensors are stored.
+    pub fn with_storage(self, dtype: DType, layout: Layout) -> Self {
+        Self {
+            dtype,
+            layout,
+            ..self
+        }
+    }
+
+    /// Bytes of one tensor.
+    pub fn bytes(&self) -> u64 {
+        self.dims.iter().product::<usize>() as u64 * self.dtype.bytes()
+    }
+
+    /// A problem of this shape without data.
+    pub fn empty(&self) -> Problem {
+        Problem::new(self.norm(), &self.dims, Vec::new())
+            .with_dtype(self.dtype)
+            .with_layout(self.layout)
     }
 
     /// The norm that is measured.
@@ -88,7 +115,7 @@ impl Shape {
         }
         let running_var = vary(channels, 2.0, 0.3);
         let grad_y = vary(elements, 0.1, 1.0);
-        Problem {
+        let problem = Problem {
             bn_weight: vary(channels, 1.0, 0.2),
             bn_bias: vary(channels, 0.0, 0.3),
             weight: vary(self.groups, 1.0, 0.2),
@@ -96,7 +123,8 @@ impl Shape {
             running_mean: means.iter().map(|mean| mean + 0.1).collect(),
             running_var: running_var.into_iter().map(f32::abs).collect(),
             ..Problem::new(self.norm(), &self.dims, x).with_grad_y(grad_y)
-        }
+        };
+        problem.with_dtype(self.dtype).with_layout(self.layout)
     }
 }
 
