@@ -1,12 +1,13 @@
-//! Batch-Channel Normalization (Qiao et al. 2019, [arXiv:1911.09738](https://arxiv.org/abs/1911.09738))
-//! on any GPU: forward and backward, hand-written WGSL on [wgpu], for Vulkan, Metal, DX12 and WebGPU.
+//! Normalization layers on any GPU, forward and backward: Batch-Channel Normalization (Qiao et al. 2019,
+//! [arXiv:1911.09738](https://arxiv.org/abs/1911.09738)) and its family (batch, group, instance and layer
+//! normalization, `EstBN`, Weight Standardization), in hand-written WGSL on [wgpu], for Vulkan, Metal,
+//! DX12 and WebGPU; in f32, f16 and bf16, with channels first or last.
 //!
-//! BCNorm normalizes each channel over the batch and space ([`ChannelStats`]: the batch's statistics, or
-//! running estimates), then each sample's groups of channels over their channels and space.
+//! A [`NormDesc`] says which norm, a [`TensorDesc`] of what.
 //!
 //! # Two levels
 //!
-//! - **Layers** in the manner of torch.nn: [`BcNorm`] owns parameters, running state and saved
+//! - **Layers** in the manner of torch.nn: [`Norm`] owns parameters, running state and saved
 //!   tables on the GPU.
 //! - **Plans**, for programs that bring their own device, buffers and encoder: a [`Plan`] is data,
 //!   made without a GPU; [`gpu::Pipelines`] prepares it, [`gpu::Prepared::encode`] records it.
@@ -17,15 +18,16 @@
 //! ```
 //! use bcnorm::gpu::headless::{DeviceLimits, Gpu};
 //! use bcnorm::gpu::{Bindings, Pipelines, transfer};
-//! use bcnorm::{BcNormDesc, Mode, Plan, Role, TensorDesc};
+//! use bcnorm::{ForwardOptions, Mode, NormDesc, Plan, Role, TensorDesc};
 //!
 //! # fn main() -> Result<(), bcnorm::Error> { pollster::block_on(async {
 //! // Planning needs no GPU.
-//! let norm = BcNormDesc::new(4, 2);
+//! let norm = NormDesc::bc_norm(4, 2);
 //! let tensor = TensorDesc::new(&[2, 4, 3, 3])?;
 //! let gpu = Gpu::new(DeviceLimits::Default).await?;
 //! let pipelines = Pipelines::new(&gpu.device);
-//! let plan = Plan::forward(&norm, &tensor, Mode::Eval, pipelines.tuning())?;
+//! let options = ForwardOptions::default();
+//! let plan = Plan::forward(&norm, &tensor, Mode::Eval, options, pipelines.tuning())?;
 //!
 //! // The caller's buffers; tables in between are the plan's.
 //! let prepared = pipelines.prepare(plan)?;
@@ -40,7 +42,6 @@
 //!     .with(Role::BnBias, &upload(&[0.0; 4]))
 //!     .with(Role::RunningMean, &upload(&[0.0; 4]))
 //!     .with(Role::RunningVar, &upload(&[1.0; 4]))
-//!     .with(Role::NumBatchesTracked, &upload(&[0.0]))
 //!     .with(Role::Weight, &upload(&[1.0; 2]))
 //!     .with(Role::Bias, &upload(&[7.0; 2]));
 //!
@@ -58,10 +59,11 @@
 //! # What it promises
 //!
 //! - **Few transfers**: 3 tensor-sized ones forward (read x twice, write y), 5 backward (read x and dy
-//!   twice, write dx). Everything else is folds over small tables.
+//!   twice, write dx), residual and activation fused in. Everything else is folds over small tables.
 //! - **Accuracy**: means travel as pivot + offset, squares are never summed about zero; the golden
 //!   vectors of PyTorch pass at max(1e-6, PyTorch's own f32 error). See ARCHITECTURE.md.
-//! - **Portability**: no feature beyond WebGPU's default limits; rows of any length.
+//! - **Portability**: no feature beyond WebGPU's default limits; rows of any length; tensors larger than a
+//!   binding, in windows.
 //! - **Determinism**: fixed trees and no float atomics; one device gives the same bits on every run.
 //! - **Errors before work**: what can be checked is checked on the CPU, before anything is recorded:
 //!   [`Error`].
@@ -70,7 +72,8 @@
 //!
 //! [`plan`] makes lists of [`kernels`] over named buffers ([`role`]); [`gpu`] and [`cpu`] run them.
 //! [`stages`] are the kernels' mirrors in Rust; [`oracle`] is a textbook f64 implementation that shares
-//! no code with them. [`tuning`] holds every choice that depends on the adapter.
+//! no code with them. [`tuning`] holds every choice that depends on the adapter. With the feature
+//! `safetensors`, `layer::checkpoint` reads and writes state dicts as PyTorch programs store them.
 #![forbid(unsafe_code)]
 
 pub mod cpu;
