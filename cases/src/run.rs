@@ -106,6 +106,13 @@ impl Shape {
             let state = matches!(role, Role::RunningMean | Role::RunningVar);
             let from = match role {
                 _ if needed(role) || state && self.norm.has_running_stats() => role,
+                // No plan asks for tensors without elements.
+                Role::Y | Role::GradX if self.tensor.elements() == 0 => {
+                    if role == Role::Y || plans.len() > 1 {
+                        found.insert(role, Vec::new());
+                    }
+                    continue;
+                }
                 // In place.
                 Role::Y if !plans.is_empty() && self.writes_x(plans) => Role::X,
                 // Without an activation the residual's gradient is dy itself.

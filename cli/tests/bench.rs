@@ -95,8 +95,10 @@ fn wrong_requests_are_explained() {
         (1, &["--shape", "7"], "rank 1"),
         (1, &["--shape", "99999,99999,99999"], "elements"),
         // Refused before anything of that size is made.
-        (1, &["--shape", "64,1024,128,256"], "binding"),
+        (1, &["--shape", "64,1024,128,256"], "oracle"),
         (2, &["--shape", "2,a"], "N,C,H,W"),
+        (2, &["--dtype", "f64"], "bf16"),
+        (2, &["--layout", "middle"], "last"),
         (2, &["--repeats", "0"], "repeats"),
         (2, &["--direction", "sideways"], "forward"),
         (1, &["--adapter", "no such"], "no such"),

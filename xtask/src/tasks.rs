@@ -115,7 +115,16 @@ fn checks(rustdocflags: Option<OsString>) -> Vec<Step> {
         "warnings",
     ];
     // The library as a program gets it that asks for no feature: the tests turn all of them on.
-    let lean = ["clippy", "-p", "bcnorm", "--lib", "--release", "--", "-D", "warnings"];
+    let lean = [
+        "clippy",
+        "-p",
+        "bcnorm",
+        "--lib",
+        "--release",
+        "--",
+        "-D",
+        "warnings",
+    ];
     vec![
         Step::new("fmt", &["fmt", "--all", "--check"]),
         Step::new("clippy", &clippy),
@@ -403,14 +412,18 @@ mod tests {
     fn warnings_are_errors_and_flags_are_kept() {
         let steps = checks(Some("--cfg docsrs".into()));
         assert_eq!(
-            steps[2].envs,
+            steps[3].envs,
             [("RUSTDOCFLAGS", "--cfg docsrs -D warnings".into())]
         );
         assert_eq!(
-            checks(None)[2].envs,
+            checks(None)[3].envs,
             [("RUSTDOCFLAGS", "-D warnings".into())]
         );
-        assert!(steps[1].line().ends_with("-- -D warnings"));
+        assert!(
+            steps[1..3]
+                .iter()
+                .all(|step| step.line().ends_with("-- -D warnings"))
+        );
     }
 
     #[test]

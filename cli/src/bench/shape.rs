@@ -18,6 +18,9 @@ pub struct Shape {
     pub layout: Layout,
 }
 
+/// 256 MiB of f32.
+const MAX_ELEMENTS: u64 = 1 << 26;
+
 /// What is measured where no shape is named: stages of a ResNet-50 and a detector.
 pub const DEFAULTS: [&[usize]; 5] = [
     &[8, 64, 56, 56],
@@ -48,6 +51,12 @@ impl Shape {
         ensure!(
             tensor.elements() > 0,
             "a tensor of shape {dims:?} is empty: there is nothing to measure"
+        );
+        ensure!(
+            tensor.elements() <= MAX_ELEMENTS,
+            "a tensor of shape {dims:?} has {} elements; the f64 oracle, which checks what is timed, \
+             takes some 100 bytes for each: {MAX_ELEMENTS} at most",
+            tensor.elements()
         );
         let channels = dims[1];
         let groups = match groups {
