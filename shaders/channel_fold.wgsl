@@ -13,7 +13,7 @@
 // The weight of the group part, where it is per channel.
 fn group_weight(c: u32) -> f32 {
     var w = 1.0;
-    if (HAS_WEIGHT && (params.flags & PER_CHANNEL) != 0u) {
+    if (HAS_WEIGHT) {
         w = weight[c];
     }
     return w;
@@ -40,7 +40,7 @@ fn channel_of(c: u32, pivot: f32, offset: f32, variance: f32, count: u32) -> Cha
 fn batch_statistics(c: u32, batch: Moments) -> Channel {
     if (HAS_RUNNING_MEAN && HAS_RUNNING_VAR && batch.count != 0u) {
         var momentum = params.momentum;
-        if (HAS_NUM_BATCHES_TRACKED && (params.flags & CUMULATIVE) != 0u) {
+        if (HAS_NUM_BATCHES_TRACKED) {
             momentum = 1.0 / f32(num_batches_tracked[0]);
         }
         let unbiased = batch.m2 / f32(batch.count - 1u);

@@ -206,12 +206,7 @@ impl Role {
     pub fn is_tensor(self) -> bool {
         matches!(
             self,
-            Role::X
-                | Role::Y
-                | Role::GradY
-                | Role::GradX
-                | Role::Residual
-                | Role::GradResidual
+            Role::X | Role::Y | Role::GradY | Role::GradX | Role::Residual | Role::GradResidual
         )
     }
 }

@@ -9,9 +9,9 @@ mod rig;
 
 use bcnorm::cpu::{Buffers, Executor};
 use bcnorm::gpu::Pipelines;
-use bcnorm::gpu::headless::DeviceLimits;
+use bcnorm::gpu::headless::{DeviceLimits, Gpu};
 use bcnorm::kernels::KernelId;
-use bcnorm::{BackwardOptions, ChannelStats, Plan, Role, Tuning};
+use bcnorm::{BackwardOptions, ChannelStats, DType, Layout, NormDesc, Plan, Role, Tuning};
 use common::problem::Problem;
 use common::run::{self, POISON};
 use common::{adapters, compare};
@@ -37,6 +37,19 @@ fn splitting(tuning: Tuning) -> Tuning {
 /// Rows that begin within words, a group of several channels, more samples than a segment.
 fn problem(seed: u64) -> Problem {
     Problem::random(&[23, 6, 19, 14], 2, seed)
+}
+
+/// The family's other kernels: channels last, running statistics of instances, no group part; 16 bits.
+fn variants(seed: u64) -> Vec<Problem> {
+    let dims = [23, 6, 19, 14];
+    let instance = NormDesc::instance_norm(6)
+        .with_affine(true, true)
+        .with_track_running_stats(true);
+    vec![
+        problem(seed),
+        Problem::random_of(instance, &dims, seed).with_layout(Layout::ChannelsLast),
+        Problem::random_of(NormDesc::batch_norm(6), &dims, seed).with_dtype(DType::BF16),
+    ]
 }
 
 fn plans(problem: &Problem, tuning: &Tuning) -> [Plan; 2] {
@@ -100,39 +113,43 @@ fn the_same_bits_on_every_run() {
                 }),
             ),
         ] {
-            let what = format!("{name}, {tuning_name}");
-            let problem = problem(1);
-            let plans = plans(&problem, &tuning);
+            let pipelines = Pipelines::with_tuning(&gpu.device, tuning);
+            let mut kernels = BTreeSet::new();
+            for problem in variants(1) {
+                let kind = problem.norm.kind.name();
+                let what = format!("{name}, {tuning_name}, {kind}");
+                let plans = plans(&problem, &tuning);
+                let steps = plans.iter().flat_map(Plan::steps);
+                kernels.extend(steps.map(|step| step.spec.kernel));
+                same_bits(&what, &gpu, &pipelines, &problem, &plans);
+            }
             if tuning_name != "own" {
-                let kernels = plans
-                    .iter()
-                    .flat_map(Plan::steps)
-                    .map(|step| step.spec.kernel);
-                let kernels: BTreeSet<_> = kernels.collect();
                 assert_eq!(
                     kernels.len(),
                     KernelId::ALL.len(),
-                    "{what}: only {kernels:?}"
+                    "{name}, {tuning_name}: only {kernels:?}"
                 );
             }
-            let pipelines = Pipelines::with_tuning(&gpu.device, tuning);
-            let rig = Rig::new(&gpu, &pipelines, &plans);
-            let before = contents(&run::host_buffers(&problem, &plans), roles(&plans));
-            let ways = [Way::PlanByPlan, Way::OnePass, Way::StepByStep];
-            let mut first = None;
-            for batch in 0..RUNS / BATCH {
-                let way = ways[batch % ways.len()];
-                let results = rig.run_plans(&before, BATCH, way).unwrap();
-                assert_eq!(results.len(), BATCH);
-                for (run, result) in results.into_iter().enumerate() {
-                    let run = batch * BATCH + run;
-                    let first = first.get_or_insert_with(|| {
-                        assert_whole(&what, &result, &plans);
-                        result.clone()
-                    });
-                    assert_same(&format!("{what}, run {run} {way:?}"), &result, first);
-                }
-            }
+        }
+    }
+}
+
+fn same_bits(what: &str, gpu: &Gpu, pipelines: &Pipelines, problem: &Problem, plans: &[Plan]) {
+    let rig = Rig::new(gpu, pipelines, plans);
+    let before = contents(&run::host_buffers(problem, plans), roles(plans));
+    let ways = [Way::PlanByPlan, Way::OnePass, Way::StepByStep];
+    let mut first = None;
+    for batch in 0..RUNS / BATCH {
+        let way = ways[batch % ways.len()];
+        let results = rig.run_plans(&before, BATCH, way).unwrap();
+        assert_eq!(results.len(), BATCH);
+        for (run, result) in results.into_iter().enumerate() {
+            let run = batch * BATCH + run;
+            let first = first.get_or_insert_with(|| {
+                assert_whole(what, &result, plans);
+                result.clone()
+            });
+            assert_same(&format!("{what}, run {run} {way:?}"), &result, first);
         }
     }
 }
@@ -149,6 +166,8 @@ fn the_same_bits_on_any_number_of_threads() {
             problem(3).with_stats(ChannelStats::Estimate { moving_speed: 0.3 }),
             Problem::random(&[1, 3, 1], 1, 4).with_mode(bcnorm::Mode::Eval),
             Problem::random(&[2, 1, 4099], 1, 5),
+            variants(6).remove(1),
+            variants(6).remove(2),
         ] {
             let plans = plans(&problem, &tuning);
             let run = |threads| {

@@ -9,8 +9,8 @@ use bcnorm::gpu::{Bindings, Pipelines, Prepared, transfer};
 use bcnorm::kernels::Access;
 use bcnorm::layer::{StateDict, StateValue};
 use bcnorm::{
-    BackwardOptions, ChannelStats, Error, ForwardOptions, Mode, Norm, NormDesc, Plan, Role, Tensor,
-    TensorDesc, Tuning, cpu,
+    BackwardOptions, ChannelStats, DType, Error, ForwardOptions, Layout, Mode, Norm, NormDesc,
+    Plan, Role, Tensor, TensorDesc, Tuning, cpu,
 };
 use common::conditioning;
 use common::problem::{Problem, Random};
@@ -78,6 +78,7 @@ fn every_variant_is_provoked() {
         buffers,
         layers,
         state_dicts,
+        fused_layers,
         host_executor,
     ] {
         provoke(&mut provoked);
@@ -426,7 +427,7 @@ fn device_limits(provoked: &mut Provoked) {
         "max_compute_workgroups_per_dimension",
         "Tuning::for_device",
     ];
-    expect(tuning, &[20_000, 4], &says);
+    expect(tuning, &[20_000, 4, 2], &says);
     watched.assert_no_errors();
 }
 
@@ -962,14 +963,14 @@ fn state_dicts(provoked: &mut Provoked) {
     bad.insert("bn.wieght".into(), f32s(&[6], 6));
     let says = [
         "the state dict does not fit",
-        "bn.bias is missing",
-        "bn.num_batches_tracked is missing",
-        "bn.running_mean has shape [5] and 5 values, expected [6]",
-        "weight has shape [6] and 6 values, expected [1, 3, 1]",
-        "bias has shape [1, 3, 1] and 2 values, expected [1, 3, 1]",
+        "missing key \"bn.bias\"",
+        "missing key \"bn.num_batches_tracked\"",
+        "size mismatch for bn.running_mean: shape [5] and 5 values, expected [6]",
+        "size mismatch for weight: shape [6] and 6 values, expected [1, 3, 1]",
+        "size mismatch for bias: shape [1, 3, 1] and 2 values, expected [1, 3, 1]",
         "bn.running_var is i64, expected f32",
         "estbn_moving_speed = 9 is out of range",
-        "bn.wieght is not of this layer",
+        "unexpected key \"bn.wieght\"",
     ];
     provoked.expect(layer.load_state_dict(queue, &bad), "StateDict", &says);
     let Err(Error::StateDict { problems }) = layer.load_state_dict(queue, &bad) else {
@@ -989,11 +990,11 @@ fn state_dicts(provoked: &mut Provoked) {
             f32s(&[1], 1),
             "expected an i64 from 0",
         ),
-        ("bn.estbn_moving_speed", f32s(&[2], 2), "is not one f32"),
+        ("bn.estbn_moving_speed", f32s(&[2], 2), "size mismatch"),
         (
             "bn.estbn_moving_speed",
             StateValue::I64(0),
-            "is not one f32",
+            "is i64, expected f32",
         ),
         // The transpose of a shape is another shape.
         ("bn.weight", f32s(&[2, 3], 6), "expected [6]"),
@@ -1004,15 +1005,15 @@ fn state_dicts(provoked: &mut Provoked) {
         let result = layer.load_state_dict(queue, &bad);
         provoked.expect(result, "StateDict", &[name, says]);
     }
-    let says = ["weight is missing", "bn.running_var is missing"];
+    let says = ["missing key \"weight\"", "missing key \"bn.running_var\""];
     let result = layer.load_state_dict(queue, &StateDict::new());
     provoked.expect(result, "StateDict", &says);
     // A dict of a layer with estimates does not fit one without, and the other way round.
     let mut batch = Norm::new(&pipelines, NormDesc::bc_norm(6, 3)).unwrap();
-    let says = ["bn.estbn_moving_speed is not of this layer"];
+    let says = ["unexpected key \"bn.estbn_moving_speed\""];
     provoked.expect(batch.load_state_dict(queue, &good), "StateDict", &says);
     let plain = block_on(batch.state_dict(queue)).unwrap();
-    let says = ["bn.estbn_moving_speed is missing"];
+    let says = ["missing key \"bn.estbn_moving_speed\""];
     provoked.expect(layer.load_state_dict(queue, &plain), "StateDict", &says);
 
     // None of them left anything behind.
@@ -1020,6 +1021,43 @@ fn state_dicts(provoked: &mut Provoked) {
     assert_eq!(block_on(layer.state_dict(queue)).unwrap(), good);
     assert_eq!(block_on(batch.state_dict(queue)).unwrap(), plain);
     layer.load_state_dict(queue, &good).unwrap();
+    watched.assert_no_errors();
+}
+
+#[test]
+fn mistakes_with_residuals_and_in_place() {
+    fused_layers(&mut Provoked::default());
+}
+
+fn fused_layers(provoked: &mut Provoked) {
+    let watched = Watched::new();
+    let device = &watched.gpu.device;
+    let pipelines = Pipelines::new(device);
+    let mut layer = Norm::new(&pipelines, NormDesc::batch_norm(4)).unwrap();
+    let desc = TensorDesc::new(&[2, 4, 3]).unwrap();
+    let tensor = |desc: &TensorDesc| Tensor::new(device, desc, &[1.0; 24]).unwrap();
+    let x = tensor(&desc);
+    let half = tensor(&desc.clone().with_dtype(DType::F16));
+    let last = tensor(&desc.clone().with_layout(Layout::ChannelsLast));
+    let mut encoder = device.create_command_encoder(&Default::default());
+
+    let says = ["eval()", "x"];
+    provoked.expect(layer.forward_in_place(&mut encoder, &x), "InPlace", &says);
+    for (other, name) in [(&half, "f16"), (&last, "channels_last")] {
+        let result = layer.forward_residual(&mut encoder, &x, other);
+        provoked.expect(result, "Storage", &["residual", name, "f32"]);
+        layer.forward(&mut encoder, &x).unwrap();
+        let result = layer.backward(&mut encoder, other);
+        provoked.expect(result, "Storage", &["grad_y", name, "f32"]);
+    }
+    let result = layer.backward_residual(&mut encoder, &x);
+    provoked.expect(result, "ResidualGradient", &["residual"]);
+    layer.eval();
+    layer.forward_in_place(&mut encoder, &x).unwrap();
+    let result = layer.backward(&mut encoder, &x);
+    provoked.expect(result, "BackwardAfterInPlace", &["place"]);
+    let result = bcnorm::layer::checkpoint::load("no such file");
+    provoked.expect(result, "Checkpoint", &["no such file"]);
     watched.assert_no_errors();
 }
 

@@ -216,7 +216,8 @@ fn cases() -> impl Strategy<Value = Case> {
 }
 
 /// Ways to share out work: the adapter's own, a GPU's with lanes that reduce through workgroup
-/// memory, windows of 1 KiB with parts of a few words, and both with many parts and segments.
+/// memory, windows of 2.5 KiB with parts of two words, and both with many parts and segments. A window
+/// holds a part at least: with channels last, all 256 channels of its positions.
 fn tunings(own: Tuning) -> Vec<Tuning> {
     // Few numbers of lanes: each is a kernel of its own to compile.
     let shared = Tuning {
@@ -233,14 +234,14 @@ fn tunings(own: Tuning) -> Vec<Tuning> {
         ..Tuning::GPU
     };
     let windows = Tuning {
-        max_binding_bytes: 1024,
-        max_words_per_lane: 8,
+        max_binding_bytes: 2560,
+        max_words_per_lane: 2,
         ..own
     };
     let parts = Tuning {
-        max_words_per_lane: 2,
+        max_words_per_lane: 1,
         samples_per_segment: 3,
-        max_binding_bytes: 2048,
+        max_binding_bytes: 9216,
         max_workgroups: 99,
         ..shared
     };
@@ -376,10 +377,23 @@ impl Case {
                 residual: self.residual,
             });
         if self.writes_x() {
-            problem.forward_only()
-        } else {
-            problem
+            return problem.forward_only();
         }
+        self.without_hidden_kinks(problem)
+    }
+
+    /// Which side of ReLU's kink a run took shows in y, but not where f16 rounds it to 0. There, dy is 0.
+    fn without_hidden_kinks(&self, mut problem: Problem) -> Problem {
+        let hidden = self.dtype == DType::F16 && !self.residual;
+        if hidden && self.activation == Activation::Relu && problem.check().is_ok() {
+            let kinks = conditioning::beside_kink(&problem);
+            for (dy, kink) in problem.grad_y.iter_mut().zip(kinks) {
+                if kink {
+                    *dy = 0.0;
+                }
+            }
+        }
+        problem
     }
 
     fn draw_parameters(&self, problem: &mut Problem, random: &mut Random) {

@@ -192,7 +192,10 @@ fn check_limits(plan: &Plan, limits: &wgpu::Limits) -> Result<(), Error> {
         let Some(role) = tensor else { continue };
         let whole = plan.need(*role).map_or(0, |need| need.bytes);
         check(
-            format!("the size in bytes of what {} binds of {role}", step.spec.kernel.name()),
+            format!(
+                "the size in bytes of what {} binds of {role}",
+                step.spec.kernel.name()
+            ),
             step.window.map_or(whole, |window| window.bytes),
             binding,
             "max_storage_buffer_binding_size of the device",
@@ -250,7 +253,12 @@ fn check_limits(plan: &Plan, limits: &wgpu::Limits) -> Result<(), Error> {
             check(
                 format!("the workgroup memory of {name} in bytes"),
                 // Of the reductions over lanes, the one with the largest entries.
-                u64::from(size) * if family == Family::ColumnReduce { 80 } else { 24 },
+                u64::from(size)
+                    * if family == Family::ColumnReduce {
+                        80
+                    } else {
+                        24
+                    },
                 u64::from(limits.max_compute_workgroup_storage_size),
                 "max_compute_workgroup_storage_size of the device",
                 "plan with a smaller workgroup_size",

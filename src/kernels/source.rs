@@ -42,7 +42,11 @@ pub fn wgsl(spec: &Spec) -> String {
     for (index, binding) in kernel.bindings.iter().enumerate() {
         if binding.optional {
             let name = binding.name.to_uppercase();
-            let _ = writeln!(text, "const HAS_{name}: bool = {};", !is_absent(spec, index));
+            let _ = writeln!(
+                text,
+                "const HAS_{name}: bool = {};",
+                !is_absent(spec, index)
+            );
         }
     }
     for part in parts(kernel.family, spec) {

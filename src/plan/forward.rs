@@ -37,10 +37,12 @@ pub(super) fn plan(b: &mut Builder, options: ForwardOptions) -> Result<(), Error
     if b.norm.has_group_part(b.mode) {
         group_fold(b)?;
     } else {
-        row_coefficients(b, reads_rows)?;
+        // Rows that the caller gave stay as they are.
+        row_coefficients(b, reads_rows || options.rows == RowSource::Given)?;
     }
-    let updates_instance =
-        b.norm.kind == NormKind::InstanceNorm && b.norm.track_running_stats && b.mode == Mode::Train;
+    let updates_instance = b.norm.kind == NormKind::InstanceNorm
+        && b.norm.track_running_stats
+        && b.mode == Mode::Train;
     if updates_instance {
         running_fold(b)?;
     }
@@ -104,7 +106,12 @@ fn sample_fold(b: &mut Builder, exchanged: bool) -> Result<(Role, u32), Error> {
     };
     let (count, per_segment) = segments(entries, b.tuning);
     if count > 1 {
-        fold_samples(b, (table, entries), (Role::ChannelParts, count), per_segment)?;
+        fold_samples(
+            b,
+            (table, entries),
+            (Role::ChannelParts, count),
+            per_segment,
+        )?;
         (table, entries) = (Role::ChannelParts, count);
     }
     if exchanged {

@@ -22,6 +22,10 @@ const CHUNK: u32 = 4;
 /// The offset of a window of a buffer: no device asks for a larger alignment of storage bindings.
 const WINDOW_ALIGNMENT: u64 = 256;
 
+/// Most bytes of a part of the positions, all its channels, where channels come last. Whatever the
+/// binding limit: parts decide the order of sums.
+const COLUMN_PART_BYTES: u64 = 32 << 20;
+
 /// How a tensor-sized kernel goes over a tensor.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Split {
@@ -32,6 +36,29 @@ pub(super) struct Split {
     /// Words of a part of a row; with channels last, positions of a part.
     pub words_per_part: u32,
     pub items: u32,
+}
+
+impl Split {
+    /// Cuts rows of `row_words` words into parts of `words_per_part`.
+    fn with_part(self, row_words: u32, words_per_part: u32, rows: u64) -> Result<Self, Error> {
+        let parts = row_words.div_ceil(words_per_part);
+        let items = rows * u64::from(parts);
+        if items > u64::from(u32::MAX) {
+            return Err(Error::Limit {
+                what: format!("rows times parts ({rows} * {parts})"),
+                value: items,
+                limit: u64::from(u32::MAX),
+                limit_name: "u32 index",
+                way_out: "split the batch",
+            });
+        }
+        Ok(Self {
+            parts,
+            words_per_part,
+            items: items as u32,
+            ..self
+        })
+    }
 }
 
 /// What is common to all steps of a plan.
@@ -92,6 +119,15 @@ impl Geometry {
             geometry.row_len = positions as u32;
         }
         geometry.channels_last &= geometry.channels > 1;
+        if geometry.rows() > u64::from(u32::MAX) {
+            return Err(Error::Limit {
+                what: "the number of rows, N * C,".into(),
+                value: geometry.rows(),
+                limit: u64::from(u32::MAX),
+                limit_name: "u32 index",
+                way_out: "split the batch",
+            });
+        }
         if geometry.channels_last {
             geometry.reduce = geometry.columns(tuning.reduce_lanes, true, tuning)?;
             geometry.map = geometry.columns(tuning.map_lanes, false, tuning)?;
@@ -166,6 +202,12 @@ impl Geometry {
         let lanes = 1 << (lanes.ilog2().min(workgroup_size.trailing_zeros()));
         let columns = u64::from(self.samples) * u64::from(words);
         let split = split(self.row_len, columns, lanes, tuning)?;
+        // A part is all channels of its positions: it must fit a window.
+        let position_bytes = u64::from(channels) * self.dtype.bytes();
+        let most = u32::try_from(COLUMN_PART_BYTES / position_bytes)
+            .unwrap_or(u32::MAX)
+            .max(1);
+        let split = split.with_part(self.row_len, split.words_per_part.min(most), columns)?;
         Ok(Split {
             width,
             aligned,
@@ -192,18 +234,20 @@ impl Geometry {
         let part_words = u64::from(split.words_per_part);
         if self.channels_last {
             let columns = u64::from(self.channels) / width;
-            let first_position = |item: u64| {
-                let block = item / columns;
-                let within = (block % parts * part_words).min(len);
-                block / parts * len + within
+            let position = |block: u64, end: u64| {
+                block / parts * len + ((block % parts + end) * part_words).min(len)
             };
-            let begin = first_position(first) * columns;
-            // Behind the last item's block.
-            let last_block = last / columns;
-            let end = (last_block / parts * len
-                + ((last_block % parts + 1) * part_words).min(len))
-                * columns;
-            return (begin, end);
+            let (block, word) = (first / columns, first % columns);
+            let begin = position(block, 0) * columns + word;
+            let (block, word) = (last / columns, last % columns);
+            // The last position of the last item; where its part is empty, what lies before it.
+            let (from, to) = (position(block, 0), position(block, 1));
+            let end = match to > from {
+                true => (to - 1) * columns + word + 1,
+                false => from * columns,
+            };
+            // Items before the last one, of its block, reach no further.
+            return (begin.min(end), end);
         }
         let row_begin = |item: u64| item / parts * len;
         let row_end = |item: u64| (row_begin(item) + len).div_ceil(width);
@@ -264,9 +308,17 @@ impl Geometry {
                 let (mut good, mut bad) = (first, all);
                 while bad - good > 1 {
                     let middle = good + (bad - good) / 2;
-                    if fits(middle) { good = middle } else { bad = middle }
+                    if fits(middle) {
+                        good = middle
+                    } else {
+                        bad = middle
+                    }
                 }
-                let end = self.words_of(split, first, good).1.max(begin + 1).min(total);
+                let end = self
+                    .words_of(split, first, good)
+                    .1
+                    .max(begin + 1)
+                    .min(total);
                 windows.push(window(first, good + 1 - first, begin, end));
                 first = good + 1;
             }
@@ -274,7 +326,10 @@ impl Geometry {
         if windows.is_empty() {
             return Err(Error::Limit {
                 what: "the part of a row that one work item reads, in bytes".into(),
-                value: (u64::from(split.words_per_part) + 2) * word_bytes,
+                value: {
+                    let (begin, end) = self.words_of(split, 0, 0);
+                    (end - begin) * word_bytes
+                },
                 limit,
                 limit_name: "max_storage_buffer_binding_size (tuning.max_binding_bytes)",
                 way_out: "request the device with the adapter's limits, or tune for smaller parts (max_words_per_lane)",
@@ -353,25 +408,11 @@ fn split(row_words: u32, rows: u64, max_lanes: u32, tuning: &Tuning) -> Result<S
     let wanted = u64::from(tuning.min_invocations).div_ceil((rows * u64::from(lanes)).max(1));
     let useful = row_words.div_ceil(per_lane.saturating_mul(lanes));
     let parts = bound.max(wanted.min(u64::from(useful)) as u32);
-    let words_per_part = row_words.div_ceil(parts);
-    let parts = row_words.div_ceil(words_per_part);
-    let items = rows * u64::from(parts);
-    if items > u64::from(u32::MAX) {
-        return Err(Error::Limit {
-            what: format!("rows times parts ({rows} * {parts})"),
-            value: items,
-            limit: u64::from(u32::MAX),
-            limit_name: "u32 index",
-            way_out: "split the batch",
-        });
-    }
-    Ok(Split {
+    let split = Split {
         lanes,
-        parts,
-        words_per_part,
-        items: items as u32,
         ..Split::default()
-    })
+    };
+    split.with_part(row_words, row_words.div_ceil(parts), rows)
 }
 
 /// Lanes for a fold whose every item runs over `entries`, `loops` times.
@@ -463,9 +504,16 @@ pub(super) fn base_params(norm: &NormDesc, mode: Mode, geometry: &Geometry) -> P
         num_samples: geometry.samples,
         num_channels: geometry.channels,
         // A divisor of num_channels, which is a u32.
-        num_groups: if group_part { norm.num_groups as u32 } else { 0 },
+        num_groups: if group_part {
+            norm.num_groups as u32
+        } else {
+            0
+        },
         row_len: geometry.row_len,
-        flags: flags.iter().map(|&(flag, on)| if on { flag } else { 0 }).sum(),
+        flags: flags
+            .iter()
+            .map(|&(flag, on)| if on { flag } else { 0 })
+            .sum(),
         eps: norm.eps,
         channel_eps: if group_part { CHANNEL_EPS } else { norm.eps },
         // InstanceNorm without a momentum keeps its statistics, as in PyTorch.
@@ -529,10 +577,10 @@ mod tests {
     fn windows_cover_tensors_of_all_sizes() {
         let shapes: &[&[usize]] = &[
             &[64, 256, 512, 512],
-            &[1, 2, 1 << 31],
+            &[2, 2, 1 << 30],
             &[1, 1, (1 << 31) - 1],
             &[2, 3, 1000 * 1000 * 100 + 1],
-            &[1 << 16, 1 << 16],
+            &[1 << 16, (1 << 16) - 1],
             &[65_537, 65_535],
             &[1, 64, 8192, 8191],
             &[3, 65, 1_000_003],
@@ -548,13 +596,15 @@ mod tests {
                 ..norm
             };
             for tuning in [Tuning::GPU, Tuning::SOFTWARE] {
-                let what = format!("{dims:?} {dtype:?} {layout:?} {:?} {:?}", norm.kind, tuning.class);
+                let what = format!(
+                    "{dims:?} {dtype:?} {layout:?} {:?} {:?}",
+                    norm.kind, tuning.class
+                );
                 let computed = RowSource::Computed;
-                let geometry =
-                    match Geometry::new(&norm, &tensor, Mode::Train, computed, &tuning) {
-                        Ok(geometry) => geometry,
-                        Err(error) => panic!("{what}: {error}"),
-                    };
+                let geometry = match Geometry::new(&norm, &tensor, Mode::Train, computed, &tuning) {
+                    Ok(geometry) => geometry,
+                    Err(error) => panic!("{what}: {error}"),
+                };
                 for split in [geometry.reduce, geometry.map] {
                     let windows = geometry.windows(&split, &tuning).unwrap();
                     windowed += usize::from(windows.len() > 1);
@@ -565,7 +615,7 @@ mod tests {
         assert!(windowed > 100, "{windowed}");
     }
 
-    fn itertools<'a>(
+    fn combinations<'a>(
         shapes: &'a [&'a [usize]],
         norms: &'a [NormDesc],
     ) -> impl Iterator<Item = (&'a [usize], DType, Layout, NormDesc)> {
@@ -596,10 +646,20 @@ mod tests {
                 offset: 0,
                 bytes: tensor.buffer_bytes(),
             });
-            assert!(window.offset.is_multiple_of(256) && window.bytes.is_multiple_of(4), "{what}");
+            assert!(
+                window.offset.is_multiple_of(256) && window.bytes.is_multiple_of(4),
+                "{what}"
+            );
             assert!(window.bytes <= 128 << 20, "{what}");
-            assert!(window.offset + window.bytes <= tensor.buffer_bytes(), "{what}");
-            assert_eq!(u64::from(w.first_word) * word_bytes, window.offset, "{what}");
+            assert!(
+                window.offset + window.bytes <= tensor.buffer_bytes(),
+                "{what}"
+            );
+            assert_eq!(
+                u64::from(w.first_word) * word_bytes,
+                window.offset,
+                "{what}"
+            );
             if strided {
                 assert_eq!(next_byte, window.offset, "{what}");
                 next_byte = window.offset + window.bytes;
@@ -608,13 +668,19 @@ mod tests {
             assert_eq!(u64::from(w.first_item), next_item, "{what}");
             let items = u64::from(w.items);
             // The first and last items, and some between.
-            for i in (0..items).step_by((items / 50).max(1) as usize).chain([items - 1]) {
+            for i in (0..items)
+                .step_by((items / 50).max(1) as usize)
+                .chain([items - 1])
+            {
                 let (begin, end) = elements_of(geometry, split, next_item + i);
                 let bytes = tensor.dtype().bytes();
                 assert!(begin * bytes >= window.offset, "{what}: {w:?} {i}");
                 let whole_words = (end * bytes).next_multiple_of(word_bytes.max(4));
                 let limit = (window.offset + window.bytes).next_multiple_of(word_bytes.max(4));
-                assert!(whole_words <= limit, "{what}: {w:?} {split:?} {i}: {whole_words} {limit}");
+                assert!(
+                    whole_words <= limit,
+                    "{what}: {w:?} {split:?} {i}: {whole_words} {limit}"
+                );
             }
             next_item += items;
         }

@@ -227,7 +227,9 @@ impl Plan {
             )
             && !self.needs.iter().any(|need| need.role == Role::Y);
         let reread = usize::from(step.spec.accumulate) + usize::from(in_place);
-        let bytes = step.window.map_or(self.tensor.bytes(), |window| window.bytes);
+        let bytes = step
+            .window
+            .map_or(self.tensor.bytes(), |window| window.bytes);
         (transfers + reread) as u64 * bytes
     }
 }

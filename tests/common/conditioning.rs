@@ -28,6 +28,9 @@ use std::collections::BTreeMap;
 /// 16 roundings of 2^-24 each.
 pub const F32: f64 = 1e-6;
 
+/// The oracle's own rounding, where nothing should be left: less than this of [`F32`].
+const ORACLE: f64 = 1e-20;
+
 /// The oracle's outputs, and their scales.
 pub type Expected = BTreeMap<&'static str, (Vec<f64>, f64)>;
 
@@ -81,6 +84,18 @@ pub fn expected_beside(problem: &Problem, got: &run::Outputs) -> Expected {
         *scale = natural;
     }
     expected
+}
+
+const LOST_MEANS: f64 = 1.0;
+
+/// Where f32 cannot tell on which side of ReLU's kink an element is.
+pub fn beside_kink(problem: &Problem) -> Vec<bool> {
+    if problem.x.is_empty() {
+        return Vec::new();
+    }
+    let near = F32 * natural_sizes(problem)[TOTAL];
+    let t = problem.oracle().pre_activation;
+    t.iter().map(|t| t.abs() <= near).collect()
 }
 
 /// The name under which [`natural_sizes`] has t, what the activation is applied to.
@@ -386,6 +401,7 @@ fn natural_sizes(p: &Problem) -> BTreeMap<&'static str, f64> {
             }
         }
     }
+    let steepest = largest(kappas.iter().map(|group| group.rstd)).max(1.0);
     let flows = part == Part::Batch;
     if !grouped {
         for (c, channel) in stats.iter().enumerate() {
@@ -394,7 +410,8 @@ fn natural_sizes(p: &Problem) -> BTreeMap<&'static str, f64> {
             for n in 0..samples {
                 let centred = rows.of(&p.grad_y, n, c).map(|dy| dy - origin);
                 let (most, rms) = sizes(centred, false);
-                dz[n * channels + c] = (change * most, change * rms);
+                let mean = LOST_MEANS * origin.abs();
+                dz[n * channels + c] = (change * most + mean, change * rms);
                 let (_, rms) = sizes(rows.of(&p.grad_y, n, c), false);
                 weight[c] += change * len as f64 * rms * channel.x_hat_rms;
             }
@@ -413,6 +430,9 @@ fn natural_sizes(p: &Problem) -> BTreeMap<&'static str, f64> {
             0.0
         };
         x = x.max(scale * (largest(of_rows().map(|(most, _)| most)) + means));
+        // Equal values of dy leave nothing of themselves.
+        let whole = (0..samples).flat_map(|n| rows.of(&p.grad_y, n, c));
+        x = x.max(ORACLE * scale * largest(whole.map(f64::abs)) * steepest);
         let sum = len as f64 * of_rows().map(|(_, rms)| rms).sum::<f64>();
         bn_bias = bn_bias.max(sum);
         bn_weight = bn_weight.max(sum * channel.x_hat_rms);

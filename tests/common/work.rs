@@ -31,9 +31,9 @@ pub fn loops(kernel: KernelId) -> (u64, u64) {
         KernelId::RowMoments | KernelId::RowProducts => (2, 1),
         // One over the positions of a part, one over the channels of a word.
         KernelId::ColumnMoments | KernelId::ColumnProducts => (2, 1),
-        KernelId::RowFold | KernelId::RowFoldBackward => (1, 1),
+        KernelId::RowFold | KernelId::SampleFold | KernelId::ChannelFold => (2, 2),
+        KernelId::RowFoldBackward => (2, 3),
         KernelId::SampleFoldBackward => (1, 1),
-        KernelId::ChannelFold | KernelId::SampleFold => (2, 2),
         KernelId::ChannelFoldBackward | KernelId::RunningFold => (1, 1),
         KernelId::GroupFold => (4, 3),
         KernelId::GroupFoldBackward => (4, 3),
