@@ -613,3 +613,30 @@ fn draws_are_of_many_kinds() {
     assert!(kinds.len() == NormKind::ALL.len() && kinds.values().all(|&count| count > 30));
     assert!(ranks[2..6].iter().all(|&count| count > 50) && odd > 10 && windowed > 30);
 }
+#[test]
+fn zz_debug() {
+    let dims = [4, 2, 101];
+    let mut problem = Problem::random_of(NormDesc::batch_norm(2).with_affine(false,false).with_track_running_stats(false), &dims, 0).with_mode(Mode::Eval).with_layout(Layout::ChannelsLast);
+    for (i, x) in problem.x.iter_mut().enumerate() { *x = [1.0, -1.0][i % 2]; }
+    let e = problem.oracle();
+    for t in tunings(Tuning::SOFTWARE) {
+        let (f, _) = problem.plans(&t).unwrap();
+        let mut b = run::host_buffers(&problem, std::slice::from_ref(&f));
+        Executor::new().run(&f, &mut b).unwrap();
+        let ch = b.get_table::<bcnorm::tables::Channel>(bcnorm::Role::Channels).unwrap();
+        let rows = b.get_table::<bcnorm::tables::Moments>(bcnorm::Role::Rows).unwrap();
+        println!("{:?} {:?}", ch[0], rows[0]);
+        let o = run::host_outputs(&problem, &[f.clone()], &b);
+        let (g, w) = (&o["y"], &e.y);
+        for i in [0,1] { println!("{} {} {:e}", g[i], w[i], g[i] as f64 - w[i]); }
+        println!("{:?}", f.steps().iter().map(|s| (s.spec.kernel.name(), s.spec.lanes, s.params.parts, s.params.entries, s.params.items)).collect::<Vec<_>>());
+    }
+    let target = targets::fastest(DeviceLimits::Default);
+    let (gpu, pipelines) = target.device.unwrap();
+    for t in tunings(*pipelines.tuning()) {
+        let p = Pipelines::with_tuning(&gpu.device, t);
+        let o = run::on_gpu(&gpu, &p, &problem);
+        let (g, w) = (&o["y"], &e.y);
+        for i in [0,1] { println!("gpu {} {} {:e}", g[i], w[i], g[i] as f64 - w[i]); }
+    }
+}

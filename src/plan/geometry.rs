@@ -217,7 +217,8 @@ impl Geometry {
 
     /// Invocations that take `words` words as they come.
     pub fn strided_items(&self, words: u64, tuning: &Tuning) -> u32 {
-        let items = words.div_ceil(u64::from(tuning.words_per_lane.max(1)));
+        let each = tuning.words_per_lane.clamp(1, MAX_ITERATIONS);
+        let items = words.div_ceil(u64::from(each));
         // At most 2^31 words of 16 bits.
         items as u32
     }
@@ -461,10 +462,13 @@ pub(super) fn segments(entries: u32, tuning: &Tuning) -> (u32, u32) {
 
 /// Workgroups for `items`, folded into two dimensions beyond the limit of one.
 pub(super) fn workgroups(spec: &Spec, items: u32, tuning: &Tuning) -> Result<[u32; 2], Error> {
-    let total = items.div_ceil(spec.workgroup_size / spec.lanes).max(1);
+    let per_workgroup = spec.workgroup_size / spec.lanes;
+    let total = items.div_ceil(per_workgroup).max(1);
     let most = tuning.max_workgroups.max(1);
     let y = total.div_ceil(most);
-    if y > most {
+    // Kernels number the items of all workgroups, those behind the last item too, in u32.
+    let numbered = u64::from(total.div_ceil(y)) * u64::from(y) * u64::from(per_workgroup);
+    if y > most || numbered > 1 << 32 {
         return Err(Error::Limit {
             what: format!("workgroups of {}", spec.kernel.name()),
             value: u64::from(total),

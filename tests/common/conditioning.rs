@@ -28,6 +28,11 @@ use std::collections::BTreeMap;
 /// 16 roundings of 2^-24 each.
 pub const F32: f64 = 1e-6;
 
+/// A row's mean is a pivot, one of its values, and an offset. Both are as large as the largest value
+/// where that is the pivot of a chunk of so many values (and of the row, where there is no other
+/// chunk): a sum is that many times the mean.
+const CHUNK: usize = 16;
+
 /// The oracle's own rounding, where nothing should be left: less than this of [`F32`].
 const ORACLE: f64 = 1e-20;
 
@@ -368,8 +373,9 @@ fn natural_sizes(p: &Problem) -> BTreeMap<&'static str, f64> {
     let mut dz = vec![(0.0, 0.0); samples * channels];
     for n in 0..samples {
         for c in 0..channels {
-            let g = rows.of(&p.grad_y, n, c);
-            bias[affine(c)] += change * g.map(f64::abs).sum::<f64>();
+            let g = rows.of(&p.grad_y, n, c).map(f64::abs);
+            let chunk = len.min(CHUNK) as f64 * largest(g.clone());
+            bias[affine(c)] += change * g.sum::<f64>().max(chunk);
         }
         for (g, group) in kappas.iter().skip(n * groups).take(groups).enumerate() {
             let cs = g * size..(g + 1) * size;

@@ -88,9 +88,9 @@ pub struct Rig<'a> {
 
 /// The roles that a step writes.
 pub fn written(step: &Step) -> impl Iterator<Item = Role> + '_ {
-    let bindings = step.bindings.iter().zip(step.spec.kernel.kernel().bindings);
+    let bindings = step.bindings.iter().zip(step.spec.bindings());
     bindings
-        .filter(|(_, declared)| declared.access == Access::ReadWrite)
+        .filter(|(_, (_, declared))| declared.access == Access::ReadWrite)
         .map(|(&role, _)| role)
 }
 
@@ -223,7 +223,7 @@ impl<'a> Rig<'a> {
         if step.spec.kernel != KernelId::BatchCount {
             entries.push(range(0, &params, 0));
         }
-        for (binding, role) in (1..).zip(&step.bindings) {
+        for ((binding, _), role) in step.spec.bindings().zip(&step.bindings) {
             entries.push(range(binding, &self.buffers[role], GUARD));
         }
         let group = self
