@@ -20,8 +20,7 @@ pub(super) fn plan(b: &mut Builder, options: BackwardOptions) -> Result<(), Erro
             channel_fold_backward(b, options, flows, Role::GradientParts, 0)?;
         }
         if let Some(shards) = exchanged {
-            b.exchange_here();
-            debug_assert!(shards.get() > 0);
+            b.exchange_here(shards.get())?;
         }
         return Ok(());
     }
@@ -45,7 +44,7 @@ pub(super) fn plan(b: &mut Builder, options: BackwardOptions) -> Result<(), Erro
         channel_fold_backward(b, options, flows, table, entries)?;
     }
     if let Some(shards) = exchanged {
-        b.exchange_here();
+        b.exchange_here(shards.get())?;
         shard_fold_backward(b, shards.get())?;
     }
 

@@ -27,7 +27,7 @@ pub(super) fn plan(b: &mut Builder, options: ForwardOptions) -> Result<(), Error
         table = Some((role, entries));
     }
     if let Some(shards) = shards {
-        b.exchange_here();
+        b.exchange_here(shards.get())?;
         table = Some((Role::ChannelShards, shards.get()));
     }
     channel_fold(b, part, table)?;

@@ -417,9 +417,20 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// What comes next reads tables of other devices.
-    fn exchange_here(&mut self) {
+    /// What comes next reads tables of other devices, (shards, C).
+    fn exchange_here(&mut self, shards: u32) -> Result<(), Error> {
+        let entries = u64::from(shards) * u64::from(self.params.num_channels);
+        if entries > u64::from(u32::MAX) {
+            return Err(Error::Limit {
+                what: "the number of entries of all devices, shards * C,".into(),
+                value: entries,
+                limit: u64::from(u32::MAX),
+                limit_name: "u32 index",
+                way_out: "gather fewer shards at a time",
+            });
+        }
         self.exchange = Some(self.steps.len());
+        Ok(())
     }
 
     fn finish(self, direction: Direction) -> Plan {
