@@ -27,11 +27,9 @@ const MODES: [Mode; 2] = [Mode::Train, Mode::Eval];
 fn fusions() -> impl Iterator<Item = Fusion> {
     let activations = [Activation::None, Activation::Relu, Activation::Silu];
     activations.into_iter().flat_map(|activation| {
-        [false, true].map(|residual| {
-            let mut fusion = Fusion::default();
-            fusion.activation = activation;
-            fusion.residual = residual;
-            fusion
+        [false, true].map(|residual| Fusion {
+            activation,
+            residual,
         })
     })
 }

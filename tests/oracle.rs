@@ -96,7 +96,11 @@ fn pytorch_f64_error(golden: &Golden, name: &str) -> f64 {
 #[test]
 fn every_golden_case() {
     // The authors' module; tests/goldens.rs compares the family's files.
-    let own = |path: &PathBuf| !path.parent().is_some_and(|folder| folder.ends_with("family"));
+    let own = |path: &PathBuf| {
+        !path
+            .parent()
+            .is_some_and(|folder| folder.ends_with("family"))
+    };
     for path in golden::paths().into_iter().filter(own) {
         let golden = golden::load(&path).unwrap();
         let output = normalize(&golden_input(&golden));

@@ -405,8 +405,12 @@ impl Case {
             let steps = plan.steps().iter().map(|step| {
                 let entries = match step.spec.kernel {
                     KernelId::RowFold | KernelId::RowFoldBackward => step.params.parts,
-                    KernelId::RowMoments | KernelId::ColumnMoments => step.params.words_per_part / 4,
-                    KernelId::RowProducts | KernelId::ColumnProducts => step.params.words_per_part / 4,
+                    KernelId::RowMoments | KernelId::ColumnMoments => {
+                        step.params.words_per_part / 4
+                    }
+                    KernelId::RowProducts | KernelId::ColumnProducts => {
+                        step.params.words_per_part / 4
+                    }
                     KernelId::SampleFold | KernelId::SampleFoldBackward => {
                         step.params.entries_per_segment
                     }

@@ -74,11 +74,9 @@ fn cases() -> Vec<Case> {
     let bc = |dims: &[usize], groups, seed| Problem::random(dims, groups, seed);
     let of = |norm, dims: &[usize], seed| Problem::random_of(norm, dims, seed);
     let last = Layout::ChannelsLast;
-    let fused = |activation, residual| {
-        let mut fusion = Fusion::default();
-        fusion.activation = activation;
-        fusion.residual = residual;
-        fusion
+    let fused = |activation, residual| Fusion {
+        activation,
+        residual,
     };
     let instance = NormDesc::instance_norm(6)
         .with_affine(true, true)

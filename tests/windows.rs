@@ -41,9 +41,10 @@ fn problems() -> Vec<(String, Problem)> {
         &[40, 12],
     ];
     let mut problems = Vec::new();
-    let mut fusion = Fusion::default();
-    fusion.activation = Activation::Silu;
-    fusion.residual = true;
+    let fusion = Fusion {
+        activation: Activation::Silu,
+        residual: true,
+    };
     for (index, dims) in shapes.iter().enumerate() {
         for dtype in [DType::F32, DType::F16, DType::BF16] {
             for layout in [Layout::ChannelsFirst, Layout::ChannelsLast] {

@@ -581,7 +581,8 @@ pub fn judge(
         if storage::ulps(got, nearest, dtype) == 0 {
             continue;
         }
-        let [low, high] = [-1.0, 1.0].map(|sign| storage::round(expected + sign * f32_error, dtype));
+        let [low, high] =
+            [-1.0, 1.0].map(|sign| storage::round(expected + sign * f32_error, dtype));
         // False for a NaN.
         if !(low <= got && got <= high) {
             return Err(format!(

@@ -224,7 +224,10 @@ impl<'a> Rig<'a> {
             entries.push(range(0, &params, 0));
         }
         for ((binding, _), role) in step.spec.bindings().zip(&step.bindings) {
-            entries.push(range(binding, &self.buffers[role], GUARD));
+            // A window begins where it does; behind it there is what the tensor has besides.
+            let window = step.window.filter(|_| role.is_tensor());
+            let offset = GUARD + window.map_or(0, |window| window.offset);
+            entries.push(range(binding, &self.buffers[role], offset));
         }
         let group = self
             .gpu
