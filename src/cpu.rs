@@ -314,27 +314,15 @@ impl Executor {
                 );
             }
             (
-                KernelId::RowProducts,
+                KernelId::RowProducts | KernelId::ColumnProducts,
                 &[Some(x), Some(grad_y), Some(rows), coefficients, residual],
                 [Some(parts)],
             ) => {
-                stages::row_products(
-                    threads,
-                    params,
-                    width,
-                    tensor(x),
-                    tensor(grad_y),
-                    table(rows),
-                    recompute(spec, coefficients, residual.map(tensor)),
-                    table_mut(parts),
-                );
-            }
-            (
-                KernelId::ColumnProducts,
-                &[Some(x), Some(grad_y), Some(rows), coefficients, residual],
-                [Some(parts)],
-            ) => {
-                stages::column_products(
+                let products = match spec.kernel {
+                    KernelId::RowProducts => stages::row_products,
+                    _ => stages::column_products,
+                };
+                products(
                     threads,
                     params,
                     width,

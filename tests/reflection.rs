@@ -1736,28 +1736,7 @@ fn steps_fit_their_kernels_whatever_is_asked() {
         .iter()
         .filter(|spec| spec.kernel.kernel().family.is_tensor_sized() && !made.contains(spec))
         .collect();
-    let short: BTreeSet<String> = unmade
-        .iter()
-        .map(|s| {
-            format!(
-                "{} {:?} w{} al{} lanes{} acc{} {:?} absent{:b}\n",
-                s.kernel.name(),
-                s.dtype,
-                s.width,
-                s.aligned,
-                s.lanes,
-                s.accumulate,
-                s.activation,
-                s.absent
-            )
-        })
-        .collect();
-    assert!(
-        unmade.is_empty(),
-        "no plan makes {} {}",
-        unmade.len(),
-        short.into_iter().collect::<String>()
-    );
+    assert!(unmade.is_empty(), "no plan makes {unmade:#?}");
 }
 
 fn check_spec(what: &str, step: &Step, plan: &Plan, tuning: &Tuning, asked: &Asked) {

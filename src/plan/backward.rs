@@ -148,20 +148,7 @@ fn row_products(
             Some((output, parts)),
         ],
     )?;
-    if split.parts > 1 {
-        let lanes = fold_lanes(KernelId::RowFoldBackward, split.parts, 2, b.tuning)?;
-        let params = Params {
-            items: rows as u32,
-            parts: split.parts,
-            ..b.params
-        };
-        let slots = [
-            Some((Role::ProductParts, parts)),
-            Some((Role::Products, rows)),
-        ];
-        b.push(KernelId::RowFoldBackward, lanes, params, &slots)?;
-    }
-    Ok(())
+    b.fold_rows(KernelId::RowFoldBackward, split, output, Role::Products)
 }
 
 fn terms(b: &Builder) -> Slot {
@@ -256,12 +243,12 @@ fn channel_fold_backward(
     let (bn_weight, bn_bias) = match (has_channel_columns, grouped) {
         (false, _) => (None, None),
         (true, true) => (
-            b.parameter(norm.bn_weight, Role::GradBnWeight, channels),
-            b.parameter(norm.bn_bias, Role::GradBnBias, channels),
+            norm.bn_weight.then_some((Role::GradBnWeight, channels)),
+            norm.bn_bias.then_some((Role::GradBnBias, channels)),
         ),
         (true, false) => (
-            b.parameter(norm.weight, Role::GradWeight, channels),
-            b.parameter(norm.bias, Role::GradBias, channels),
+            norm.weight.then_some((Role::GradWeight, channels)),
+            norm.bias.then_some((Role::GradBias, channels)),
         ),
     };
     // An empty batch has no dx to subtract from, and no counts; other devices want its zeros.
@@ -280,8 +267,8 @@ fn channel_fold_backward(
         counts.then_some((Role::Channels, channels)),
         bn_weight,
         bn_bias,
-        b.parameter(grouped && norm.weight, Role::GradWeight, affine),
-        b.parameter(grouped && norm.bias, Role::GradBias, affine),
+        (grouped && norm.weight).then_some((Role::GradWeight, affine)),
+        (grouped && norm.bias).then_some((Role::GradBias, affine)),
         subtracted,
     ];
     b.push(KernelId::ChannelFoldBackward, lanes, params, &slots)

@@ -80,17 +80,7 @@ fn row_moments(b: &mut Builder) -> Result<(), Error> {
         false,
         &[Some((Role::X, 0)), Some((output, parts))],
     )?;
-    if split.parts > 1 {
-        let lanes = fold_lanes(KernelId::RowFold, split.parts, 2, b.tuning)?;
-        let params = Params {
-            items: rows as u32,
-            parts: split.parts,
-            ..b.params
-        };
-        let slots = [Some((Role::RowParts, parts)), Some((Role::Rows, rows))];
-        b.push(KernelId::RowFold, lanes, params, &slots)?;
-    }
-    Ok(())
+    b.fold_rows(KernelId::RowFold, split, output, Role::Rows)
 }
 
 /// Shortens the table of rows where the batch is large, or down to one entry a channel where it is
@@ -168,12 +158,12 @@ fn channel_fold(
     let (weight, bias) = match part {
         ChannelPart::None => (None, None),
         _ if b.norm.has_group_part(b.mode) => (
-            b.parameter(norm.bn_weight, Role::BnWeight, channels),
-            b.parameter(norm.bn_bias, Role::BnBias, channels),
+            norm.bn_weight.then_some((Role::BnWeight, channels)),
+            norm.bn_bias.then_some((Role::BnBias, channels)),
         ),
         _ => (
-            b.parameter(norm.weight, Role::Weight, channels),
-            b.parameter(norm.bias, Role::Bias, channels),
+            norm.weight.then_some((Role::Weight, channels)),
+            norm.bias.then_some((Role::Bias, channels)),
         ),
     };
     let per_channel = b.params.flags & PER_CHANNEL != 0 && norm.weight;
@@ -194,10 +184,10 @@ fn channel_fold(
         table,
         weight,
         bias,
-        b.parameter(per_channel, Role::Weight, channels),
-        b.parameter(cumulative, Role::NumBatchesTracked, 1),
-        b.parameter(tracked, Role::RunningMean, channels),
-        b.parameter(tracked, Role::RunningVar, channels),
+        per_channel.then_some((Role::Weight, channels)),
+        cumulative.then_some((Role::NumBatchesTracked, 1)),
+        tracked.then_some((Role::RunningMean, channels)),
+        tracked.then_some((Role::RunningVar, channels)),
         Some((Role::Channels, channels)),
     ];
     b.push(KernelId::ChannelFold, lanes, params, &slots)
@@ -214,8 +204,8 @@ fn group_fold(b: &mut Builder) -> Result<(), Error> {
     let slots = [
         Some((Role::Rows, rows)),
         Some((Role::Channels, channels)),
-        b.parameter(per_group && b.norm.weight, Role::Weight, affine),
-        b.parameter(b.norm.bias, Role::Bias, affine),
+        (per_group && b.norm.weight).then_some((Role::Weight, affine)),
+        b.norm.bias.then_some((Role::Bias, affine)),
         Some((Role::Groups, u64::from(items))),
         Some((Role::Coefficients, rows)),
     ];

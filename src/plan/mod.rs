@@ -290,11 +290,6 @@ impl<'a> Builder<'a> {
         })
     }
 
-    /// The role of an optional parameter.
-    fn parameter(&self, there: bool, role: Role, count: u64) -> Slot {
-        there.then_some((role, count))
-    }
-
     /// Adds a kernel on tables.
     fn push(
         &mut self,
@@ -316,6 +311,31 @@ impl<'a> Builder<'a> {
             absent: 0,
         };
         self.push_step(spec, params, slots, None)
+    }
+
+    /// Merges the parts of every row, where rows are split.
+    fn fold_rows(
+        &mut self,
+        kernel: KernelId,
+        split: Split,
+        from: Role,
+        to: Role,
+    ) -> Result<(), Error> {
+        if split.parts == 1 {
+            return Ok(());
+        }
+        let rows = self.geometry.rows();
+        let lanes = geometry::fold_lanes(kernel, split.parts, 2, self.tuning)?;
+        let params = Params {
+            items: rows as u32,
+            parts: split.parts,
+            ..self.params
+        };
+        let slots = [
+            Some((from, rows * u64::from(split.parts))),
+            Some((to, rows)),
+        ];
+        self.push(kernel, lanes, params, &slots)
     }
 
     /// Adds a tensor-sized kernel, in as many windows as it takes. `kernels` are those for channels
