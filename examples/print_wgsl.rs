@@ -24,6 +24,7 @@ fn spec(arguments: &[String]) -> Option<Spec> {
         dtype: DType::F32,
         width: 4,
         aligned: true,
+        held: 0,
         accumulate: false,
         fence: false,
         activation: Activation::None,

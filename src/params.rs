@@ -63,6 +63,7 @@ pub struct Params {
     pub momentum: f32,
     /// 0, and no compiler knows it: what `rounded` in params.wgsl hides values behind.
     pub zero: u32,
-    /// Padding to a multiple of 16 bytes, as uniforms have it.
-    pub _pad: u32,
+    /// Elements of a channel in a sample, L, where `row_len` is not that: short rows are seen as
+    /// columns over the samples.
+    pub channel_len: u32,
 }

@@ -52,6 +52,14 @@ pub struct Tuning {
     /// Invocations of a workgroup in the reductions with channels last, which need 80 bytes of workgroup
     /// memory each: 128 at most under WebGPU's default limits.
     pub column_workgroup_size: u32,
+    /// Rows of at most this many elements have no tables of their own: every element is made a row where
+    /// it is needed. (Where groups lie together in memory: channels first.)
+    pub short_row: u32,
+    /// The same where a group's lanes hold it in registers (16 elements a lane).
+    pub short_held_row: u32,
+    /// Most elements of a group that a forward without a backward takes in one kernel, which reads x once;
+    /// 4096 at most. It computes more for an element than the kernels on rows.
+    pub fused_group: u32,
     /// Most workgroups in one dimension of a dispatch (65,535 by WebGPU's default).
     pub max_workgroups: u32,
     /// Most bytes of a tensor that one dispatch binds (128 MiB by WebGPU's default): larger tensors are
@@ -79,6 +87,9 @@ impl Tuning {
         fence: true,
         column_tile: 16,
         column_workgroup_size: 128,
+        short_row: 16,
+        short_held_row: 16,
+        fused_group: 4096,
         max_workgroups: 65_535,
         max_binding_bytes: DEFAULT_BINDING,
     };
@@ -100,6 +111,9 @@ impl Tuning {
         fence: false,
         column_tile: 16,
         column_workgroup_size: 32,
+        short_row: 2,
+        short_held_row: 16,
+        fused_group: 0,
         max_workgroups: 65_535,
         max_binding_bytes: DEFAULT_BINDING,
     };

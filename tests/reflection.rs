@@ -65,6 +65,10 @@ fn words(family: Family) -> Vec<(DType, u32, bool)> {
             vec![(F32, 4, true), (F32, 1, true)],
             both(&[(4, true), (2, true), (2, false)]),
         ),
+        Family::ElementReduce | Family::ElementColumn => (
+            vec![(F32, 4, true), (F32, 4, false), (F32, 1, true)],
+            both(&[(4, true), (4, false), (2, true), (2, false)]),
+        ),
         Family::Fold | Family::Table => (vec![(F32, 1, true)], Vec::new()),
     };
     single.into_iter().chain(halves).collect()
@@ -149,6 +153,7 @@ fn canonical_specs() -> Vec<Spec> {
                             dtype,
                             width,
                             aligned,
+                            held: 0,
                             accumulate,
                             fence: lanes > 1,
                             activation,
@@ -209,6 +214,7 @@ fn specs() -> Vec<Spec> {
                             dtype,
                             width,
                             aligned,
+                            held: 0,
                             accumulate: fence
                                 && kernel.kernel().bindings.iter().any(|b| b.name == "grad_x"),
                             fence,
@@ -660,6 +666,7 @@ fn spec(kernel: KernelId, lanes: u32) -> Spec {
         dtype: DType::F32,
         width: 4,
         aligned: false,
+        held: 0,
         accumulate: false,
         fence: true,
         activation: Activation::None,
@@ -885,7 +892,7 @@ fn scalar<T: Field>(_: &T) -> Scalar {
     T::SCALAR
 }
 
-/// (name, offset, scalar) of every field but `_pad`, and the struct's size. Does not compile where a
+/// (name, offset, scalar) of every field, and the struct's size. Does not compile where a
 /// field is missing.
 macro_rules! layout {
     ($name:ident { $($field:ident),* $(,)? } $(, $pad:ident)?) => {{
@@ -922,7 +929,7 @@ fn layouts() -> Vec<StructLayout> {
                 momentum,
                 zero
             },
-            _pad
+            channel_len
         ),
         layout!(Moments {
             count,
@@ -1379,6 +1386,7 @@ fn plans(
     let forward = ForwardOptions {
         fusion: asked.fusion,
         in_place: asked.in_place,
+        inference: false,
         rows: asked.rows,
         shards: asked.shards,
     };
@@ -1908,7 +1916,7 @@ fn check_params(what: &str, step: &Step, plan: &Plan, asked: &Asked) {
     let channel_eps = if grouped { CHANNEL_EPS } else { norm.eps };
     assert_eq!((p.eps, p.channel_eps), (norm.eps, channel_eps), "{what}");
     // `rounded` hides values behind it.
-    assert_eq!((p.zero, p._pad), (0, 0), "{what}");
+    assert_eq!(p.zero, 0, "{what}");
     let (momentum, cumulative) = match norm.stats {
         ChannelStats::Batch {
             momentum: Some(momentum),

@@ -6,7 +6,7 @@ use bcnorm::Tuning;
 /// Every u32 of a tuning, by name. Its one switch, `fence`, is 0 or 1 to the command; its one u64 is
 /// `max_binding_bytes`. (Taken apart in full, so that a field added to the library does not compile until
 /// it is listed here.)
-fn fields(tuning: &mut Tuning) -> [(&'static str, &mut u32); 13] {
+fn fields(tuning: &mut Tuning) -> [(&'static str, &mut u32); 16] {
     let Tuning {
         class: _,
         fence: _,
@@ -23,6 +23,9 @@ fn fields(tuning: &mut Tuning) -> [(&'static str, &mut u32); 13] {
         samples_per_segment,
         column_tile,
         column_workgroup_size,
+        short_row,
+        short_held_row,
+        fused_group,
         max_workgroups,
     } = tuning;
     [
@@ -38,6 +41,9 @@ fn fields(tuning: &mut Tuning) -> [(&'static str, &mut u32); 13] {
         ("samples_per_segment", samples_per_segment),
         ("column_tile", column_tile),
         ("column_workgroup_size", column_workgroup_size),
+        ("short_row", short_row),
+        ("short_held_row", short_held_row),
+        ("fused_group", fused_group),
         ("max_workgroups", max_workgroups),
     ]
 }

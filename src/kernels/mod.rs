@@ -7,7 +7,8 @@ pub use source::wgsl;
 
 use crate::desc::{Activation, DType};
 use crate::tables::{
-    Affine, AffineBackward, Channel, GradientPair, Group, Moments, Products, RowGradient,
+    Affine, AffineBackward, Channel, GradientPair, Group, GroupGradient, Moments, Products,
+    RowGradient,
 };
 
 /// What one element of a binding is.
@@ -76,6 +77,10 @@ pub enum Family {
     ColumnReduce,
     /// Maps tensors with channels last.
     ColumnMap,
+    /// Reads the elements of a (sample, group) as rows of their own, and reduces.
+    ElementReduce,
+    /// Reads elements as rows of their own, a word of a sample's at each sample.
+    ElementColumn,
     /// Works on tables and reduces.
     Fold,
     /// Works on tables, each invocation for itself.
@@ -149,6 +154,14 @@ pub enum KernelId {
     RowAffineBackward,
     /// Backward 4 with channels last.
     ColumnAffineBackward,
+    /// Forward 3 and 4 for short rows: groups' statistics and y, from x.
+    ElementAffine,
+    /// Backward 1 and 2 for short rows: what the group part makes of dy.
+    ElementProducts,
+    /// Backward 3a for short rows: terms of the gradients per channel.
+    ElementTerms,
+    /// Backward 4 for short rows: dx from x and dy.
+    ElementAffineBackward,
 }
 
 const fn binding(
@@ -193,6 +206,7 @@ macro_rules! table {
 const MOMENTS: Element = table!(Moments);
 const CHANNEL: Element = table!(Channel);
 const GROUP: Element = table!(Group);
+const GROUP_GRADIENT: Element = table!(GroupGradient);
 const AFFINE: Element = table!(Affine);
 const PRODUCTS: Element = table!(Products);
 const PAIR: Element = table!(GradientPair);
@@ -359,6 +373,39 @@ kernels! {
         write("grad_x", Word),
         write_optional("grad_residual", Word),
     ]
+    ElementAffine "element_affine" ElementReduce [
+        read_optional("x", Word),
+        read("channels", CHANNEL),
+        read_optional("weight", F32),
+        read_optional("bias", F32),
+        read_optional("residual", Word),
+        write_optional("groups", GROUP),
+        write("y", Word),
+    ]
+    ElementProducts "element_products" ElementReduce [
+        read("x", Word),
+        read("grad_y", Word),
+        read("channels", CHANNEL),
+        read("groups", GROUP),
+        write_optional("affine_terms", PAIR),
+        write("group_gradients", GROUP_GRADIENT),
+    ]
+    ElementTerms "element_terms" ElementColumn [
+        read("x", Word),
+        read("grad_y", Word),
+        read("channels", CHANNEL),
+        read("group_gradients", GROUP_GRADIENT),
+        write_optional("channel_terms", PAIR),
+        write_optional("affine_terms", PAIR),
+    ]
+    ElementAffineBackward "element_affine_backward" ElementColumn [
+        read("x", Word),
+        read("grad_y", Word),
+        read("channels", CHANNEL),
+        read("group_gradients", GROUP_GRADIENT),
+        read_optional("channel_gradients", PAIR),
+        write("grad_x", Word),
+    ]
 }
 
 impl KernelId {
@@ -386,6 +433,8 @@ pub struct Spec {
     /// Whether rows begin at words (row length a multiple of `width`); with channels last, whether
     /// positions do.
     pub aligned: bool,
+    /// Words of a group that a lane keeps in registers, 4 at most, where these are all; else 0.
+    pub held: u32,
     /// Whether the gradient of x is added to what is there.
     pub accumulate: bool,
     /// Whether tensor kernels hide their first differences from the compiler, which may otherwise

@@ -28,6 +28,7 @@ pub fn wgsl(spec: &Spec) -> String {
         ("WORKGROUP_SIZE", spec.workgroup_size),
         ("LANES", spec.lanes),
         ("WIDTH", spec.width),
+        ("HELD", spec.held),
         ("ACTIVATION", activation),
     ] {
         let _ = writeln!(text, "const {name}: u32 = {value}u;");
@@ -113,6 +114,11 @@ fn parts(family: Family, spec: &Spec) -> Vec<&'static str> {
         Family::RowMap => vec![part!("row_words")],
         Family::ColumnReduce => vec![part!("column_moments"), part!("column"), reduce_columns],
         Family::ColumnMap => vec![part!("column")],
+        Family::ElementReduce => {
+            let elements = [part!("precise"), part!("column"), part!("elements")];
+            [&elements[..], &[part!("moments"), reduce]].concat()
+        }
+        Family::ElementColumn => vec![part!("precise"), part!("column"), part!("elements")],
         Family::Fold => vec![part!("precise"), part!("moments"), reduce],
         Family::Table => vec![part!("precise")],
     });

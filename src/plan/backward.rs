@@ -1,5 +1,6 @@
 //! The steps of the backward plan.
 
+use super::elements::{self, Elements};
 use super::geometry::{fold_lanes, segments};
 use super::{BackwardOptions, Builder, Slot};
 use crate::desc::{Activation, ChannelPart, Write};
@@ -24,6 +25,9 @@ pub(super) fn plan(b: &mut Builder, options: BackwardOptions) -> Result<(), Erro
         }
         return Ok(());
     }
+    if let Some(elements) = Elements::of_backward(b, &options) {
+        return elements::backward(b, options, &elements);
+    }
     let rows = b.geometry.rows();
     let channels = u64::from(b.params.num_channels);
     // What a fused activation is recomputed from.
@@ -40,7 +44,7 @@ pub(super) fn plan(b: &mut Builder, options: BackwardOptions) -> Result<(), Erro
         row_terms_backward(b)?;
     }
     if b.params.columns > 0 {
-        let (table, entries) = sample_fold_backward(b)?;
+        let (table, entries) = fold_terms(b, Role::GradientTerms, b.params.num_samples)?;
         channel_fold_backward(b, options, flows, table, entries)?;
     }
     if let Some(shards) = exchanged {
@@ -82,7 +86,7 @@ pub(super) fn plan(b: &mut Builder, options: BackwardOptions) -> Result<(), Erro
 }
 
 /// Columns of the terms: the channel part's, where anyone wants them, then the affine's.
-fn columns(b: &mut Builder, part: ChannelPart, flows: bool) -> Result<(), Error> {
+pub(super) fn columns(b: &mut Builder, part: ChannelPart, flows: bool) -> Result<(), Error> {
     let norm = b.norm;
     let grouped = norm.has_group_part(b.mode);
     let has_affine = match (part, grouped) {
@@ -192,12 +196,12 @@ fn row_terms_backward(b: &mut Builder) -> Result<(), Error> {
     b.push(KernelId::RowTermsBackward, 1, params, &slots)
 }
 
-/// Shortens the table of terms where the batch is large.
-fn sample_fold_backward(b: &mut Builder) -> Result<(Role, u32), Error> {
-    let entries = b.params.num_samples;
+/// Shortens a table of terms, (entries, columns), where it is long. Returns the table to go on with, and
+/// its entries.
+pub(super) fn fold_terms(b: &mut Builder, terms: Role, entries: u32) -> Result<(Role, u32), Error> {
     let (count, per_segment) = segments(entries, b.tuning);
     if count == 1 {
-        return Ok((Role::GradientTerms, entries));
+        return Ok((terms, entries));
     }
     let lanes = fold_lanes(KernelId::SampleFoldBackward, per_segment, 1, b.tuning)?;
     let columns = b.params.columns;
@@ -208,7 +212,7 @@ fn sample_fold_backward(b: &mut Builder) -> Result<(Role, u32), Error> {
         ..b.params
     };
     let slots = [
-        Some((Role::GradientTerms, u64::from(entries) * u64::from(columns))),
+        Some((terms, u64::from(entries) * u64::from(columns))),
         Some((Role::GradientParts, u64::from(params.items))),
     ];
     b.push(KernelId::SampleFoldBackward, lanes, params, &slots)?;
@@ -216,7 +220,7 @@ fn sample_fold_backward(b: &mut Builder) -> Result<(Role, u32), Error> {
 }
 
 /// The parameters' gradients, and this batch's part in what the channel part subtracts.
-fn channel_fold_backward(
+pub(super) fn channel_fold_backward(
     b: &mut Builder,
     options: BackwardOptions,
     flows: bool,
@@ -240,6 +244,7 @@ fn channel_fold_backward(
     };
     let has_channel_columns = b.params.channel_columns > 0;
     let grouped = norm.has_group_part(b.mode);
+    let has_affine_columns = grouped && b.params.columns > b.params.channel_columns;
     let (bn_weight, bn_bias) = match (has_channel_columns, grouped) {
         (false, _) => (None, None),
         (true, true) => (
@@ -267,8 +272,8 @@ fn channel_fold_backward(
         counts.then_some((Role::Channels, channels)),
         bn_weight,
         bn_bias,
-        (grouped && norm.weight).then_some((Role::GradWeight, affine)),
-        (grouped && norm.bias).then_some((Role::GradBias, affine)),
+        (has_affine_columns && norm.weight).then_some((Role::GradWeight, affine)),
+        (has_affine_columns && norm.bias).then_some((Role::GradBias, affine)),
         subtracted,
     ];
     b.push(KernelId::ChannelFoldBackward, lanes, params, &slots)

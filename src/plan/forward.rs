@@ -1,5 +1,6 @@
 //! The steps of the forward plan.
 
+use super::elements::{self, Elements};
 use super::geometry::{fold_lanes, segments};
 use super::{Builder, ForwardOptions, RowSource};
 use crate::desc::{ChannelPart, Mode, NormKind};
@@ -15,6 +16,9 @@ pub(super) fn plan(b: &mut Builder, options: ForwardOptions) -> Result<(), Error
     let empty = b.tensor.elements() == 0;
     if empty && shards.is_none() {
         return Ok(());
+    }
+    if !empty && let Some(elements) = Elements::of_forward(b, &options) {
+        return elements::forward(b, options, &elements);
     }
     let reads_rows = from_batch || b.norm.has_group_part(b.mode);
     if !empty && reads_rows && options.rows == RowSource::Computed {
@@ -133,7 +137,7 @@ fn fold_samples(
     b.push(KernelId::SampleFold, lanes, params, &slots)
 }
 
-fn channel_fold(
+pub(super) fn channel_fold(
     b: &mut Builder,
     part: ChannelPart,
     table: Option<(Role, u32)>,

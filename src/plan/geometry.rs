@@ -62,7 +62,7 @@ impl Split {
 }
 
 /// What is common to all steps of a plan.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Geometry {
     /// The tensor as the kernels see it. A norm without a group part need not tell samples apart where
     /// channels come last: they are positions then.
@@ -190,13 +190,25 @@ impl Geometry {
                 items: self.strided_items(words, tuning),
             });
         }
-        let words = channels / width;
-        let tile = tuning.column_tile.min(words.next_power_of_two());
         let workgroup_size = if reduces {
             tuning.column_workgroup_size
         } else {
             tuning.workgroup_size
         };
+        self.aligned_columns(width, workgroup_size, max_lanes, tuning)
+    }
+
+    /// Where positions are whole numbers of words.
+    fn aligned_columns(
+        &self,
+        width: u32,
+        workgroup_size: u32,
+        max_lanes: u32,
+        tuning: &Tuning,
+    ) -> Result<Split, Error> {
+        let channels = self.channels;
+        let words = channels / width;
+        let tile = tuning.column_tile.min(words.next_power_of_two());
         let lanes = (workgroup_size / tile).max(1).min(max_lanes);
         // Down to a power of two that divides the workgroup.
         let lanes = 1 << (lanes.ilog2().min(workgroup_size.trailing_zeros()));
@@ -210,9 +222,30 @@ impl Geometry {
         let split = split.with_part(self.row_len, split.words_per_part.min(most), columns)?;
         Ok(Split {
             width,
-            aligned,
+            aligned: true,
             ..split
         })
+    }
+
+    /// A tensor of `elements` as one sample, its samples as positions and their elements as channels. Maps
+    /// have words of `width`, which divides a sample, and one lane.
+    pub fn samples_as_positions(
+        &self,
+        elements: u32,
+        width: u32,
+        tuning: &Tuning,
+    ) -> Result<Geometry, Error> {
+        let mut view = Geometry {
+            samples: 1,
+            channels: elements / self.samples,
+            row_len: self.samples,
+            channels_last: true,
+            dtype: self.dtype,
+            ..Default::default()
+        };
+        view.reduce = view.columns(tuning.reduce_lanes, true, tuning)?;
+        view.map = view.aligned_columns(width, tuning.workgroup_size, 1, tuning)?;
+        Ok(view)
     }
 
     /// Invocations that take `words` words as they come.
@@ -704,6 +737,7 @@ mod tests {
             dtype: DType::F32,
             width: 4,
             aligned: true,
+            held: 0,
             accumulate: false,
             fence: false,
             activation: Activation::None,

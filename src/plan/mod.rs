@@ -5,6 +5,7 @@
 //! norms, and the planner nothing of devices.
 
 mod backward;
+mod elements;
 mod forward;
 mod geometry;
 
@@ -81,6 +82,9 @@ pub struct ForwardOptions {
     /// Writes y over x: [`Role::X`] is read and written, there is no [`Role::Y`]. In eval only:
     /// backward reads x.
     pub in_place: bool,
+    /// No backward follows: tables that only it reads are not written, and where a group fits on chip
+    /// (see [`Tuning::fused_group`]) and its channels' statistics are known, one kernel reads x once.
+    pub inference: bool,
     /// Where the moments of the rows come from.
     pub rows: RowSource,
     /// Batch statistics over several devices: the plan stops at [`Plan::exchange`] for the caller to
@@ -305,6 +309,7 @@ impl<'a> Builder<'a> {
             dtype: crate::desc::DType::F32,
             width: 1,
             aligned: true,
+            held: 0,
             accumulate: false,
             fence: false,
             activation: Activation::None,
@@ -362,6 +367,7 @@ impl<'a> Builder<'a> {
             dtype: geometry.dtype,
             width: split.width,
             aligned: split.aligned,
+            held: 0,
             accumulate,
             fence: self.tuning.fence,
             activation,

@@ -198,7 +198,7 @@ pub fn group_fold_backward(
 }
 
 /// a / b; 0 where b is 0.
-fn ratio(a: f32, b: f32) -> f32 {
+pub(super) fn ratio(a: f32, b: f32) -> f32 {
     if b == 0.0 { 0.0 } else { a / b }
 }
 
