@@ -3,9 +3,10 @@
 
 use crate::device::guarded;
 use anyhow::Result;
-use bcnorm::cpu;
 use bcnorm::gpu::headless::Gpu;
 use bcnorm::gpu::{Pipelines, Prepared};
+use bcnorm::kernels::Access;
+use bcnorm::{Plan, Role, cpu};
 pub use bcnorm_cases::problem::Problem;
 use bcnorm_cases::run::{self, Bench};
 pub use bcnorm_cases::run::{Expected, Run};
@@ -45,6 +46,34 @@ impl<'a> Plans<'a> {
             backward: backward.map(|plan| pipelines.prepare(plan)).transpose()?,
             bench: Bench::new(gpu, problem, &plans),
         })
+    }
+
+    /// Runs forward, and backward where it is computed.
+    pub fn run_once(&self, gpu: &Gpu) -> Result<()> {
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        let bindings = self.bench.bindings();
+        self.forward.encode(&mut encoder, &bindings)?;
+        if let Some(backward) = &self.backward {
+            backward.encode(&mut encoder, &bindings)?;
+        }
+        gpu.queue.submit([encoder.finish()]);
+        Ok(())
+    }
+
+    /// Sets what the plans write to 0, but for the state that they update.
+    pub fn wipe(&self, gpu: &Gpu) {
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        let needs = self.bench.plans.iter().flat_map(Plan::needs);
+        for need in needs.filter(|need| need.access == Access::ReadWrite) {
+            let is_state = matches!(
+                need.role,
+                Role::RunningMean | Role::RunningVar | Role::NumBatchesTracked
+            );
+            if let (false, Some(buffer)) = (is_state, self.bench.buffers.get(&need.role)) {
+                encoder.clear_buffer(buffer, 0, None);
+            }
+        }
+        gpu.queue.submit([encoder.finish()]);
     }
 }
 

@@ -95,7 +95,7 @@ fn wrong_requests_are_explained() {
         (1, &["--shape", "7"], "rank 1"),
         (1, &["--shape", "99999,99999,99999"], "elements"),
         // Refused before anything of that size is made.
-        (1, &["--shape", "64,1024,128,256"], "oracle"),
+        (1, &["--shape", "64,1024,128,256"], "reference"),
         (2, &["--shape", "2,a"], "N,C,H,W"),
         (2, &["--dtype", "f64"], "bf16"),
         (2, &["--layout", "middle"], "last"),

@@ -8,8 +8,16 @@ use serde::Serialize;
 use std::io::Write;
 
 /// One direction of one shape on one adapter.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Measurement {
+    /// The suite that the shape is of; null of a shape given by itself.
+    pub suite: Option<&'static str>,
+    /// The part of the suite.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub part: Option<&'static str>,
+    /// Whether it is a second look at one of the worst.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub again: bool,
     /// Name of the adapter.
     pub adapter: String,
     /// Its backend.
@@ -32,6 +40,8 @@ pub struct Measurement {
     pub bytes: u64,
     /// The same per second.
     pub gb_per_s: f64,
+    /// Bytes of one tensor.
+    pub tensor_bytes: u64,
     /// Median of the fastest copy kernel.
     pub copy_ms: f64,
     /// What the copy moves.
@@ -42,7 +52,7 @@ pub struct Measurement {
     pub ratio_to_copy: f64,
     /// Median of the library's CPU executor; null where it was not timed.
     pub cpu_ms: Option<f64>,
-    /// Worst error of this direction's outputs against the oracle.
+    /// Worst error of this direction's outputs against the reference.
     pub error: f64,
     /// Every step alone, where asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -50,7 +60,7 @@ pub struct Measurement {
 }
 
 /// One step of a plan, timed alone.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Step {
     name: &'static str,
     ms: f64,
@@ -99,7 +109,7 @@ pub fn write_table(
         "{}",
         title(&format!(
             "{shape}, {} groups, {} {}, {mebibytes:.1} MiB, on {adapter}",
-            shape.groups,
+            shape.groups(),
             shape.dtype.name(),
             shape.layout.name()
         ))

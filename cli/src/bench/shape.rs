@@ -2,7 +2,7 @@
 
 use crate::case::Problem;
 use anyhow::{Result, bail, ensure};
-use bcnorm::{DType, Layout, NormDesc, TensorDesc};
+use bcnorm::{DType, Layout, NormDesc, NormKind, TensorDesc};
 use std::fmt;
 
 /// A shape (N, C, *spatial) and its groups.
@@ -10,8 +10,10 @@ use std::fmt;
 pub struct Shape {
     /// (N, C, *spatial).
     pub dims: Vec<usize>,
-    /// G.
-    pub groups: usize,
+    /// G of the norms that ask for it.
+    groups: usize,
+    /// Which norm.
+    kind: NormKind,
     /// How the tensors are stored.
     pub dtype: DType,
     /// Their order in memory.
@@ -20,15 +22,6 @@ pub struct Shape {
 
 /// 256 MiB of f32.
 const MAX_ELEMENTS: u64 = 1 << 26;
-
-/// What is measured where no shape is named: stages of a ResNet-50 and a detector.
-pub const DEFAULTS: [&[usize]; 5] = [
-    &[8, 64, 56, 56],
-    &[4, 256, 56, 56],
-    &[2, 256, 100, 152],
-    &[16, 512, 7, 7],
-    &[1, 64, 224, 224],
-];
 
 /// Reads sizes such as `8,64,56,56` or `8x64x56x56`.
 pub fn parse_dims(text: &str) -> Result<Dims, String> {
@@ -54,8 +47,8 @@ impl Shape {
         );
         ensure!(
             tensor.elements() <= MAX_ELEMENTS,
-            "a tensor of shape {dims:?} has {} elements; the f64 oracle, which checks what is timed, \
-             takes some 100 bytes for each: {MAX_ELEMENTS} at most",
+            "a tensor of shape {dims:?} has {} elements; the f64 reference, which checks what is \
+             timed, takes some 100 bytes for each: {MAX_ELEMENTS} at most",
             tensor.elements()
         );
         let channels = dims[1];
@@ -72,6 +65,7 @@ impl Shape {
         Ok(Self {
             dims: dims.to_vec(),
             groups,
+            kind: NormKind::BcNorm,
             dtype: DType::F32,
             layout: Layout::ChannelsFirst,
         })
@@ -84,6 +78,11 @@ impl Shape {
             layout,
             ..self
         }
+    }
+
+    /// Sets the norm.
+    pub fn with_norm(self, kind: NormKind) -> Self {
+        Self { kind, ..self }
     }
 
     /// Bytes of one tensor.
@@ -100,7 +99,21 @@ impl Shape {
 
     /// The norm that is measured.
     pub fn norm(&self) -> NormDesc {
-        NormDesc::bc_norm(self.dims[1], self.groups)
+        let channels = self.dims[1];
+        match self.kind {
+            NormKind::BatchNorm => NormDesc::batch_norm(channels),
+            // A speed that moves something.
+            NormKind::EstBn => NormDesc::est_bn(channels).with_moving_speed(0.1),
+            NormKind::GroupNorm => NormDesc::group_norm(self.groups, channels),
+            NormKind::InstanceNorm => NormDesc::instance_norm(channels),
+            NormKind::LayerNorm => NormDesc::layer_norm(channels),
+            _ => NormDesc::bc_norm(channels, self.groups),
+        }
+    }
+
+    /// Its groups.
+    pub fn groups(&self) -> usize {
+        self.norm().num_groups
     }
 
     /// A training case of this shape: normal data, each channel with a mean and a deviation of its
@@ -124,15 +137,22 @@ impl Shape {
         }
         let running_var = vary(channels, 2.0, 0.3);
         let grad_y = vary(elements, 0.1, 1.0);
-        let problem = Problem {
-            bn_weight: vary(channels, 1.0, 0.2),
-            bn_bias: vary(channels, 0.0, 0.3),
-            weight: vary(self.groups, 1.0, 0.2),
-            bias: vary(self.groups, 0.0, 0.3),
-            running_mean: means.iter().map(|mean| mean + 0.1).collect(),
-            running_var: running_var.into_iter().map(f32::abs).collect(),
-            ..Problem::new(self.norm(), &self.dims, x).with_grad_y(grad_y)
-        };
+        // The problem knows which parameters and statistics the norm has: those become random.
+        let mut problem = Problem::new(self.norm(), &self.dims, x).with_grad_y(grad_y);
+        for (values, mean, std) in [
+            (&mut problem.bn_weight, 1.0, 0.2),
+            (&mut problem.bn_bias, 0.0, 0.3),
+            (&mut problem.weight, 1.0, 0.2),
+            (&mut problem.bias, 0.0, 0.3),
+        ] {
+            *values = vary(values.len(), mean, std);
+        }
+        for (value, mean) in problem.running_mean.iter_mut().zip(&means) {
+            *value = mean + 0.1;
+        }
+        for (value, var) in problem.running_var.iter_mut().zip(running_var) {
+            *value = var.abs();
+        }
         problem.with_dtype(self.dtype).with_layout(self.layout)
     }
 }
@@ -145,9 +165,14 @@ impl fmt::Display for Shape {
 }
 
 /// SplitMix64.
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
+    /// Uniform in [0, 1).
+    pub fn uniform(&mut self) -> f64 {
+        (self.bits() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
     fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -172,10 +197,10 @@ mod tests {
 
     #[test]
     fn groups_divide() {
-        assert_eq!(Shape::new(&[1, 64, 4], None).unwrap().groups, 32);
-        assert_eq!(Shape::new(&[1, 48, 4], None).unwrap().groups, 24);
-        assert_eq!(Shape::new(&[1, 37, 4], None).unwrap().groups, 1);
-        assert_eq!(Shape::new(&[1, 12, 4], None).unwrap().groups, 12);
+        assert_eq!(Shape::new(&[1, 64, 4], None).unwrap().groups(), 32);
+        assert_eq!(Shape::new(&[1, 48, 4], None).unwrap().groups(), 24);
+        assert_eq!(Shape::new(&[1, 37, 4], None).unwrap().groups(), 1);
+        assert_eq!(Shape::new(&[1, 12, 4], None).unwrap().groups(), 12);
         for (dims, groups) in [
             (&[1, 12, 4][..], 5),
             (&[1, 12, 4], 0),

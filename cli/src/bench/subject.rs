@@ -1,20 +1,27 @@
 //! What is measured: the plans of one shape on one device, and what they must yield.
 
 use super::Direction;
+use super::reference::expected;
 use super::shape::Shape;
 use super::timing::{Candidate, measure_on_cpu};
-use crate::case::{Expected, Plans, Problem, Run, errors, run_on_cpu, run_on_gpu};
+use crate::case::{Expected, Plans, Problem, Run, errors, run_on_cpu};
 use crate::device::guarded;
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use bcnorm::gpu::headless::Gpu;
 use bcnorm::gpu::{Bound, Pipelines};
 use bcnorm::{Mode, Plan, cpu};
 use bcnorm_cases::compare::judge;
-use bcnorm_cases::run::{expected, host_buffers, same_bits};
+use bcnorm_cases::run::{host_buffers, same_bits};
 use std::collections::BTreeMap;
 
-/// Results further than this from the oracle are not timed.
+/// Results further than this from the reference are not timed.
 const MAX_ERROR: f64 = 5e-6;
+
+/// The same where a group has two elements. Their difference carries a rounding of 2^-24 of values up to
+/// 6, and is divided by a deviation that may be as small as sqrt(eps) = 3e-3: 1e-4, of outputs whose scale
+/// is a little more than 1. (The golden case "pixel" of the library is of this kind: there PyTorch's f32
+/// gradients are off by 1.5e-3.)
+const MAX_ERROR_OF_PAIRS: f64 = 1e-4;
 
 /// One shape's data and what must come of it.
 pub struct Reference {
@@ -24,31 +31,31 @@ pub struct Reference {
     eval: Option<Part>,
 }
 
-/// A case, what it should yield, and what a device made of it.
+/// A case, and what it should yield.
 struct Part {
     case: Problem,
     expected: Expected,
-    got: Option<Run>,
 }
 
-/// Worst errors per direction.
-pub struct Errors {
-    training: BTreeMap<&'static str, f64>,
-    eval: BTreeMap<&'static str, f64>,
+/// What a device made of a case when it was checked, and how far that was off.
+pub struct Checked {
+    training: (Run, BTreeMap<&'static str, f64>),
+    eval: Option<(Run, BTreeMap<&'static str, f64>)>,
 }
 
 impl Reference {
-    /// Makes the data and asks the oracle.
+    /// Makes the data and what must come of them.
     pub fn new(shape: &Shape, directions: &[Direction]) -> Result<Self> {
         let mut training = shape.case();
-        let eval = training.clone().with_mode(Mode::Eval).forward_only();
+        let eval = match directions.contains(&Direction::Eval) {
+            true => Some(Part::new(
+                training.clone().with_mode(Mode::Eval).forward_only(),
+            )?),
+            false => None,
+        };
         if !directions.contains(&Direction::Backward) {
             training = training.forward_only();
         }
-        let eval = match directions.contains(&Direction::Eval) {
-            true => Some(Part::new(eval)?),
-            false => None,
-        };
         Ok(Self {
             shape: shape.clone(),
             training: Part::new(training)?,
@@ -65,39 +72,22 @@ impl Reference {
     pub fn training(&self) -> &Problem {
         &self.training.case
     }
-
-    /// Runs everything once on poisoned buffers and compares with the oracle.
-    pub fn check(&mut self, gpu: &Gpu, pipelines: &Pipelines) -> Result<Errors> {
-        let run = |case: &Problem| run_on_gpu(case, gpu, pipelines);
-        Ok(Errors {
-            training: self.training.check(run)?,
-            eval: match &mut self.eval {
-                Some(eval) => eval.check(run)?,
-                None => BTreeMap::new(),
-            },
-        })
-    }
 }
 
 impl Part {
     fn new(case: Problem) -> Result<Self> {
         case.check()?;
         Ok(Self {
-            expected: expected(&case),
+            expected: expected(&case)?,
             case,
-            got: None,
         })
     }
 
-    fn check(
-        &mut self,
-        run: impl FnOnce(&Problem) -> Result<Run>,
-    ) -> Result<BTreeMap<&'static str, f64>> {
-        let got = run(&self.case)?;
+    /// Judges what a device or the CPU made of it.
+    fn check(&self, got: Run, place: &str) -> Result<(Run, BTreeMap<&'static str, f64>)> {
         let errors = errors(&got, &self.expected);
-        check_errors(&self.case, &got, &self.expected, &errors, "")?;
-        self.got = Some(got);
-        Ok(errors)
+        check_errors(&self.case, &got, &self.expected, &errors, place)?;
+        Ok((got, errors))
     }
 }
 
@@ -110,10 +100,15 @@ fn check_errors(
     errors: &BTreeMap<&'static str, f64>,
     place: &str,
 ) -> Result<()> {
+    let group = case.num_channels() / case.norm.num_groups * case.tensor().row_len() as usize;
+    let bar = match group {
+        2 => MAX_ERROR_OF_PAIRS,
+        _ => MAX_ERROR,
+    };
     for (name, error) in errors {
-        let judged = expected.get(name).map(|(values, scale)| {
-            judge(case.dtype, name, got.get(name), values, *scale, MAX_ERROR)
-        });
+        let judged = expected
+            .get(name)
+            .map(|(values, scale)| judge(case.dtype, name, got.get(name), values, *scale, bar));
         ensure!(
             judged.is_some_and(|finding| finding.wrong.is_none()),
             "{name} is wrong by {error:.1e}{place} (mode {:?}), so it is not timed",
@@ -123,19 +118,20 @@ fn check_errors(
     Ok(())
 }
 
-impl Errors {
+impl Checked {
     /// The worst error of a direction's outputs.
-    pub fn of(&self, direction: Direction) -> f64 {
+    pub fn error_of(&self, direction: Direction) -> f64 {
         let worst = |errors: &BTreeMap<&'static str, f64>, backward: bool| {
             errors
                 .iter()
                 .filter(|(name, _)| name.starts_with("grad_") == backward)
                 .fold(0.0, |worst: f64, (_, &error)| worst.max(error))
         };
-        match direction {
-            Direction::Forward => worst(&self.training, false),
-            Direction::Backward => worst(&self.training, true),
-            Direction::Eval => worst(&self.eval, false),
+        match (direction, &self.eval) {
+            (Direction::Forward, _) => worst(&self.training.1, false),
+            (Direction::Backward, _) => worst(&self.training.1, true),
+            (Direction::Eval, Some(eval)) => worst(&eval.1, false),
+            (Direction::Eval, None) => f64::INFINITY,
         }
     }
 }
@@ -190,25 +186,44 @@ impl<'a> Subject<'a> {
         })
     }
 
+    /// Runs everything once on poisoned buffers, compares with the reference, and wipes what was
+    /// written, so that what is timed must write it again.
+    pub fn check(&self, gpu: &Gpu, reference: &Reference) -> Result<Checked> {
+        guarded(gpu, || {
+            let run = |plans: &Plans, part: &Part| {
+                plans.run_once(gpu)?;
+                let checked = part.check(plans.bench.results()?, "")?;
+                plans.wipe(gpu);
+                Ok::<_, anyhow::Error>(checked)
+            };
+            Ok(Checked {
+                training: run(&self.training, &reference.training)?,
+                eval: match (&self.eval, &reference.eval) {
+                    (Some(plans), Some(part)) => Some(run(plans, part)?),
+                    _ => None,
+                },
+            })
+        })
+    }
+
     /// Makes sure that what was timed wrote the very bits that were checked.
-    pub fn check_written(&self, reference: &Reference, directions: &[Direction]) -> Result<()> {
-        compare(&self.training, &reference.training, |name| {
+    pub fn check_written(&self, checked: &Checked, directions: &[Direction]) -> Result<()> {
+        compare(&self.training, &checked.training.0, |name| {
             directions.iter().any(|direction| match direction {
                 Direction::Forward => name == "y",
                 Direction::Backward => name.starts_with("grad_"),
                 Direction::Eval => false,
             })
         })?;
-        match (&self.eval, &reference.eval) {
-            (Some(plans), Some(part)) => compare(plans, part, |name| name == "y"),
+        match (&self.eval, &checked.eval) {
+            (Some(plans), Some((run, _))) => compare(plans, run, |name| name == "y"),
             _ => Ok(()),
         }
     }
 }
 
 /// Compares those outputs that repetitions do not change (the running statistics move on).
-fn compare(plans: &Plans, part: &Part, counts: impl Fn(&str) -> bool) -> Result<()> {
-    let checked = part.got.as_ref().context("nothing was checked")?;
+fn compare(plans: &Plans, checked: &Run, counts: impl Fn(&str) -> bool) -> Result<()> {
     let written = plans.bench.results()?;
     for (&name, checked) in &checked.outputs {
         let same = same_bits(checked, written.get(name));
@@ -281,16 +296,9 @@ pub fn on_cpu(
     directions: &[Direction],
     executor: &cpu::Executor,
 ) -> Result<Vec<f64>> {
-    let check = |part: &Part| -> Result<()> {
+    let check = |part: &Part| {
         let got = run_on_cpu(&part.case, executor)?;
-        let errors = errors(&got, &part.expected);
-        check_errors(
-            &part.case,
-            &got,
-            &part.expected,
-            &errors,
-            " on the CPU executor",
-        )
+        part.check(got, " on the CPU executor")
     };
     check(&reference.training)?;
     if let Some(eval) = &reference.eval {
@@ -323,17 +331,16 @@ mod tests {
     #[test]
     fn a_wrong_result_is_not_timed() {
         let shape = Shape::new(&[2, 6, 5, 5], None).unwrap();
-        let mut reference = Reference::new(&shape, &Direction::ALL).unwrap();
+        let reference = Reference::new(&shape, &Direction::ALL).unwrap();
         let executor = cpu::Executor::new();
-        let part = &mut reference.training;
-        part.check(|case| run_on_cpu(case, &executor)).unwrap();
+        let part = &reference.training;
+        let right = run_on_cpu(&part.case, &executor).unwrap();
+        part.check(right.clone(), "").unwrap();
         for wrong in [f32::NAN, 1e-3] {
-            let error = part.check(|case| {
-                let mut outputs = run_on_cpu(case, &executor)?;
-                outputs.outputs.get_mut("grad_x").unwrap()[7] += wrong;
-                Ok(outputs)
-            });
-            assert!(error.unwrap_err().to_string().contains("grad_x is wrong"));
+            let mut got = right.clone();
+            got.outputs.get_mut("grad_x").unwrap()[7] += wrong;
+            let error = part.check(got, "").unwrap_err();
+            assert!(error.to_string().contains("grad_x is wrong"));
         }
         let ms = on_cpu(&reference, &Direction::ALL, &executor).unwrap();
         assert!(ms.len() == 3 && ms.iter().all(|ms| *ms > 0.0));

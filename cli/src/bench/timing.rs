@@ -114,7 +114,8 @@ pub fn measure_on_cpu(mut work: impl FnMut() -> Result<()>) -> Result<f64> {
     Ok(median(&samples))
 }
 
-fn median(samples: &[f64]) -> f64 {
+/// The middle one; 0 of none.
+pub fn median(samples: &[f64]) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     match sorted.len() {
