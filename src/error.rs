@@ -214,6 +214,12 @@ pub enum Error {
         /// One line per entry, or what failed as a whole.
         problems: Vec<String>,
     },
+    /// The text of a tuning cannot be read; everything wrong with it is listed.
+    #[error("the tuning cannot be read: {}", .problems.join("; "))]
+    Tuning {
+        /// One line per setting that is unknown, twice there or of no value of its field.
+        problems: Vec<String>,
+    },
     /// No GPU adapter was found.
     #[error("no GPU adapter found ({0}): install a Vulkan driver (on Debian: mesa-vulkan-drivers)")]
     NoAdapter(String),
