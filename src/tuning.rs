@@ -2,6 +2,8 @@
 //!
 //! The planner reads a [`Tuning`]; nothing else in the library asks what the adapter is.
 
+mod text;
+
 /// What kind of processor runs a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]

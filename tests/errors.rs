@@ -285,6 +285,8 @@ fn mistakes_in_tunings() {
 }
 
 fn tunings(provoked: &mut Provoked) {
+    let text = "class=gpu\nspeed=11".parse::<Tuning>();
+    provoked.expect(text, "Tuning", &["line 2", "\"speed\"", "workgroup_size"]);
     let good = Tuning {
         workgroup_size: 8,
         reduce_lanes: 1,
@@ -1052,6 +1054,12 @@ fn fused_layers(provoked: &mut Provoked) {
     }
     let result = layer.backward_residual(&mut encoder, &x);
     provoked.expect(result, "ResidualGradient", &["residual"]);
+    let y = tensor(&desc);
+    layer
+        .forward_residual_into(&mut encoder, &x, &x.clone(), &y)
+        .unwrap();
+    let result = layer.backward_residual_into(&mut encoder, &x, &y, Some(&y));
+    provoked.expect(result, "ResidualTensor", &["grad_y itself", "None"]);
     layer.eval();
     layer.forward_in_place(&mut encoder, &x).unwrap();
     let result = layer.backward(&mut encoder, &x);

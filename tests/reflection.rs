@@ -330,21 +330,12 @@ fn kernels_are_what_they_declare() {
             workgroup_memory <= MAX_WORKGROUP_MEMORY,
             "{spec:?}: {workgroup_memory}"
         );
-        let asked = asked_memory(&spec);
-        assert!(
-            workgroup_memory <= asked,
-            "{spec:?}: {workgroup_memory} > {asked}"
+        // What `Pipelines::prepare` asks of the device.
+        assert_eq!(
+            workgroup_memory,
+            bcnorm::gpu::workgroup_memory(&spec),
+            "{spec:?}"
         );
-    }
-}
-
-/// What `Pipelines::prepare` asks of the device, in bytes of workgroup memory.
-fn asked_memory(spec: &Spec) -> u32 {
-    match spec.kernel.kernel().family {
-        _ if spec.lanes == 1 => 0,
-        Family::ColumnReduce => 80 * spec.workgroup_size,
-        // Two arrays, of products and of pairs.
-        _ => 28 * spec.workgroup_size,
     }
 }
 
@@ -1757,7 +1748,7 @@ fn check_spec(what: &str, step: &Step, plan: &Plan, tuning: &Tuning, asked: &Ask
         "{what}: {spec:?}"
     );
     assert!(
-        asked_memory(spec) <= MAX_WORKGROUP_MEMORY,
+        bcnorm::gpu::workgroup_memory(spec) <= MAX_WORKGROUP_MEMORY,
         "{what}: {spec:?}"
     );
     let tensor = plan.tensor();
