@@ -27,6 +27,8 @@ mod row_products;
 mod running_fold;
 mod sample_fold;
 mod span;
+mod tile;
+mod vector;
 
 pub use activation::Recompute;
 pub use channel_fold::{ParameterGradients, channel_fold_backward};
