@@ -43,6 +43,9 @@ pub struct Tuning {
     pub fold_lanes: u32,
     /// Entries that a lane should have before the column gets another lane.
     pub entries_per_lane: u32,
+    /// Invocations wanted in a fold: where there are fewer columns, they get lanes, in spite of
+    /// `fold_lanes`.
+    pub min_fold_invocations: u32,
     /// Batches of more samples than this are folded in two steps.
     pub samples_per_segment: u32,
     /// Whether to hide differences from shader compilers that reorder them: free where kernels wait
@@ -85,6 +88,7 @@ impl Tuning {
         fold_workgroup_size: 64,
         fold_lanes: 64,
         entries_per_lane: 4,
+        min_fold_invocations: 1,
         samples_per_segment: 1024,
         fence: true,
         column_tile: 16,
@@ -109,6 +113,7 @@ impl Tuning {
         fold_workgroup_size: 32,
         fold_lanes: 1,
         entries_per_lane: 4096,
+        min_fold_invocations: 64,
         samples_per_segment: 256,
         fence: false,
         column_tile: 16,
@@ -126,6 +131,7 @@ impl Tuning {
         workgroup_size: 1,
         column_workgroup_size: 1,
         min_invocations: 64,
+        min_fold_invocations: 1,
         fold_workgroup_size: 1,
         max_binding_bytes: u64::MAX,
         ..Tuning::SOFTWARE

@@ -164,7 +164,13 @@ fn group_fold_backward(b: &mut Builder) -> Result<(), Error> {
     let rows = b.geometry.rows();
     let groups = u64::from(b.params.num_samples) * u64::from(b.params.num_groups);
     let size = b.params.num_channels / b.params.num_groups;
-    let lanes = fold_lanes(KernelId::GroupFoldBackward, size, 4, b.tuning)?;
+    let lanes = fold_lanes(
+        KernelId::GroupFoldBackward,
+        groups as u32,
+        size,
+        4,
+        b.tuning,
+    )?;
     let params = Params {
         items: groups as u32,
         ..b.params
@@ -203,8 +209,14 @@ pub(super) fn fold_terms(b: &mut Builder, terms: Role, entries: u32) -> Result<(
     if count == 1 {
         return Ok((terms, entries));
     }
-    let lanes = fold_lanes(KernelId::SampleFoldBackward, per_segment, 1, b.tuning)?;
     let columns = b.params.columns;
+    let lanes = fold_lanes(
+        KernelId::SampleFoldBackward,
+        count * columns,
+        per_segment,
+        1,
+        b.tuning,
+    )?;
     let params = Params {
         items: count * columns,
         entries,
@@ -227,7 +239,13 @@ pub(super) fn channel_fold_backward(
     table: Role,
     entries: u32,
 ) -> Result<(), Error> {
-    let lanes = fold_lanes(KernelId::ChannelFoldBackward, entries, 1, b.tuning)?;
+    let lanes = fold_lanes(
+        KernelId::ChannelFoldBackward,
+        b.params.columns,
+        entries,
+        1,
+        b.tuning,
+    )?;
     let channels = u64::from(b.params.num_channels);
     let affine = b.norm.affine_len() as u64;
     let norm = b.norm;
@@ -281,8 +299,8 @@ pub(super) fn channel_fold_backward(
 
 /// The same fold over the sums of all devices.
 fn shard_fold_backward(b: &mut Builder, shards: u32) -> Result<(), Error> {
-    let lanes = fold_lanes(KernelId::ChannelFoldBackward, shards, 1, b.tuning)?;
     let channels = b.params.num_channels;
+    let lanes = fold_lanes(KernelId::ChannelFoldBackward, channels, shards, 1, b.tuning)?;
     let params = Params {
         items: channels,
         entries: shards,

@@ -224,7 +224,7 @@ fn column_moments(b: &mut Builder, e: &Elements) -> Result<(), Error> {
     if entries == 1 {
         return Ok(());
     }
-    let lanes = fold_lanes(KernelId::RowFold, entries, 2, b.tuning)?;
+    let lanes = fold_lanes(KernelId::RowFold, channels, entries, 2, b.tuning)?;
     let params = Params {
         items: channels,
         parts: entries,

@@ -121,8 +121,14 @@ fn fold_samples(
     (to, segments): (Role, u32),
     per_segment: u32,
 ) -> Result<(), Error> {
-    let lanes = fold_lanes(KernelId::SampleFold, per_segment, 2, b.tuning)?;
     let columns = b.params.num_channels;
+    let lanes = fold_lanes(
+        KernelId::SampleFold,
+        segments * columns,
+        per_segment,
+        2,
+        b.tuning,
+    )?;
     let params = Params {
         items: segments * columns,
         entries,
@@ -177,7 +183,13 @@ pub(super) fn channel_fold(
         ChannelPart::Batch => norm.track_running_stats && b.mode == Mode::Train,
         ChannelPart::Estimate | ChannelPart::Running => true,
     };
-    let lanes = fold_lanes(KernelId::ChannelFold, entries, 2, b.tuning)?;
+    let lanes = fold_lanes(
+        KernelId::ChannelFold,
+        b.params.num_channels,
+        entries,
+        2,
+        b.tuning,
+    )?;
     let params = Params {
         items: b.params.num_channels,
         entries,
@@ -203,7 +215,7 @@ fn group_fold(b: &mut Builder) -> Result<(), Error> {
     let size = b.params.num_channels / b.params.num_groups;
     let affine = b.norm.affine_len() as u64;
     let per_group = b.params.flags & PER_CHANNEL == 0;
-    let lanes = fold_lanes(KernelId::GroupFold, size, 4, b.tuning)?;
+    let lanes = fold_lanes(KernelId::GroupFold, items, size, 4, b.tuning)?;
     let params = Params { items, ..b.params };
     let slots = [
         Some((Role::Rows, rows)),
@@ -234,7 +246,7 @@ fn row_coefficients(b: &mut Builder, has_rows: bool) -> Result<(), Error> {
 
 fn running_fold(b: &mut Builder) -> Result<(), Error> {
     let (entries, columns) = (b.params.num_samples, b.params.num_channels);
-    let lanes = fold_lanes(KernelId::RunningFold, entries, 1, b.tuning)?;
+    let lanes = fold_lanes(KernelId::RunningFold, columns, entries, 1, b.tuning)?;
     let params = Params {
         items: columns,
         entries,

@@ -449,9 +449,13 @@ fn split(row_words: u32, rows: u64, max_lanes: u32, tuning: &Tuning) -> Result<S
     split.with_part(row_words, row_words.div_ceil(parts), rows)
 }
 
-/// Lanes for a fold whose every item runs over `entries`, `loops` times.
+/// Entries that a lane should keep where a column gets lanes for their own sake.
+const ENTRIES_WORTH_A_LANE: u32 = 8;
+
+/// Lanes for a fold of `items` columns, each of which runs over `entries`, `loops` times.
 pub(super) fn fold_lanes(
     kernel: KernelId,
+    items: u32,
     entries: u32,
     loops: u32,
     tuning: &Tuning,
@@ -462,6 +466,12 @@ pub(super) fn fold_lanes(
         .checked_next_power_of_two()
         .unwrap_or(tuning.fold_lanes)
         .min(tuning.fold_lanes);
+    // Few columns leave most of the processor idle: lanes then, where each keeps enough to do.
+    let idle = (tuning.min_fold_invocations / items.max(1))
+        .min(entries / ENTRIES_WORTH_A_LANE)
+        .min(tuning.fold_workgroup_size)
+        .max(1);
+    let lanes = lanes.max(1 << idle.ilog2());
     let iterations = u64::from(entries.div_ceil(lanes)) * u64::from(loops);
     if iterations <= u64::from(MAX_ITERATIONS) {
         return Ok(lanes);

@@ -330,7 +330,7 @@ impl<'a> Builder<'a> {
             return Ok(());
         }
         let rows = self.geometry.rows();
-        let lanes = geometry::fold_lanes(kernel, split.parts, 2, self.tuning)?;
+        let lanes = geometry::fold_lanes(kernel, rows as u32, split.parts, 2, self.tuning)?;
         let params = Params {
             items: rows as u32,
             parts: split.parts,
