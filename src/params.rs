@@ -63,7 +63,7 @@ pub struct Params {
     pub momentum: f32,
     /// 0, and no compiler knows it: what `rounded` in params.wgsl hides values behind.
     pub zero: u32,
-    /// Elements of a channel in a sample, L, where `row_len` is not that: short rows are seen as
-    /// columns over the samples.
+    /// Rows of a channel that lie together, 1 but for short rows: elements of a sample are then seen as
+    /// rows over the samples, and a channel has L of them.
     pub channel_len: u32,
 }

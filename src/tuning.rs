@@ -119,7 +119,7 @@ impl Tuning {
         column_tile: 16,
         column_workgroup_size: 32,
         short_row: 2,
-        short_held_row: 16,
+        short_held_row: 12,
         fused_group: 0,
         max_workgroups: 65_535,
         max_binding_bytes: DEFAULT_BINDING,

@@ -44,7 +44,9 @@ pub(super) fn plan(b: &mut Builder, options: BackwardOptions) -> Result<(), Erro
         row_terms_backward(b)?;
     }
     if b.params.columns > 0 {
-        let (table, entries) = fold_terms(b, Role::GradientTerms, b.params.num_samples)?;
+        // Of samples, and of a channel's rows that lie together (one of the two is 1).
+        let entries = b.params.num_samples * b.params.channel_len;
+        let (table, entries) = fold_terms(b, Role::GradientTerms, entries)?;
         channel_fold_backward(b, options, flows, table, entries)?;
     }
     if let Some(shards) = exchanged {
@@ -156,7 +158,8 @@ fn row_products(
 }
 
 fn terms(b: &Builder) -> Slot {
-    let count = u64::from(b.params.num_samples) * u64::from(b.params.columns);
+    let entries = b.params.num_samples * b.params.channel_len;
+    let count = u64::from(entries) * u64::from(b.params.columns);
     (count > 0).then_some((Role::GradientTerms, count))
 }
 

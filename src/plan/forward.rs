@@ -95,6 +95,9 @@ fn sample_fold(b: &mut Builder, exchanged: bool) -> Result<(Role, u32), Error> {
     // An empty batch has no rows: a table of no entries.
     let (mut table, mut entries) = if empty {
         (Role::ChannelParts, 0)
+    } else if b.params.channel_len > 1 {
+        fold_channel_rows(b)?;
+        (Role::ChannelParts, 1)
     } else {
         (Role::Rows, b.params.num_samples)
     };
@@ -113,6 +116,22 @@ fn sample_fold(b: &mut Builder, exchanged: bool) -> Result<(Role, u32), Error> {
         (table, entries) = (Role::ChannelMoments, 1);
     }
     Ok((table, entries))
+}
+
+/// Merges the rows of each channel, which lie together.
+fn fold_channel_rows(b: &mut Builder) -> Result<(), Error> {
+    let (channels, rows) = (b.params.num_channels, b.params.channel_len);
+    let lanes = fold_lanes(KernelId::RowFold, channels, rows, 2, b.tuning)?;
+    let params = Params {
+        items: channels,
+        parts: rows,
+        ..b.params
+    };
+    let slots = [
+        Some((Role::Rows, b.geometry.rows())),
+        Some((Role::ChannelParts, u64::from(channels))),
+    ];
+    b.push(KernelId::RowFold, lanes, params, &slots)
 }
 
 fn fold_samples(

@@ -69,6 +69,9 @@ pub(super) struct Geometry {
     pub samples: u32,
     pub channels: u32,
     pub row_len: u32,
+    /// Rows of a channel that lie together: its elements of a sample, where these are rows over the
+    /// samples; else 1.
+    pub channel_len: u32,
     /// Whether the kernels for channels last run: (N, C) is both layouts at once.
     pub channels_last: bool,
     pub dtype: DType,
@@ -88,6 +91,7 @@ impl Geometry {
         let mut geometry = Self {
             samples: tensor.num_samples(),
             channels: tensor.num_channels(),
+            channel_len: 1,
             row_len: tensor.row_len(),
             channels_last: tensor.layout() == Layout::ChannelsLast || tensor.row_len() == 1,
             dtype: tensor.dtype(),
@@ -119,6 +123,9 @@ impl Geometry {
             geometry.row_len = positions as u32;
         }
         geometry.channels_last &= geometry.channels > 1;
+        if !geometry.channels_last && !samples_matter {
+            geometry.take_short_rows(tuning);
+        }
         if geometry.rows() > u64::from(u32::MAX) {
             return Err(Error::Limit {
                 what: "the number of rows, N * C,".into(),
@@ -136,6 +143,22 @@ impl Geometry {
             geometry.map = geometry.row_words(tensor, tuning.map_lanes, tuning)?;
         }
         Ok(geometry)
+    }
+
+    /// Rows that are short, and fewer than samples: a sample's elements are rows over the samples then,
+    /// which makes the tables shorter.
+    fn take_short_rows(&mut self, tuning: &Tuning) {
+        let short = self.row_len <= tuning.short_row.max(tuning.short_held_row);
+        let elements = self.channels.checked_mul(self.row_len);
+        if let Some(elements) = elements
+            && short
+            && 1 < self.row_len
+            && self.row_len < self.samples
+        {
+            (self.channel_len, self.channels) = (self.row_len, elements);
+            (self.row_len, self.samples) = (self.samples, 1);
+            self.channels_last = true;
+        }
     }
 
     /// Rows of the tables.
@@ -238,6 +261,7 @@ impl Geometry {
         let mut view = Geometry {
             samples: 1,
             channels: elements / self.samples,
+            channel_len: self.row_len,
             row_len: self.samples,
             channels_last: true,
             dtype: self.dtype,
@@ -549,7 +573,8 @@ pub(super) fn base_params(norm: &NormDesc, mode: Mode, geometry: &Geometry) -> P
     ];
     Params {
         num_samples: geometry.samples,
-        num_channels: geometry.channels,
+        num_channels: geometry.channels / geometry.channel_len,
+        channel_len: geometry.channel_len,
         // A divisor of num_channels, which is a u32.
         num_groups: if group_part {
             norm.num_groups as u32

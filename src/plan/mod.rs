@@ -373,7 +373,8 @@ impl<'a> Builder<'a> {
             activation,
             absent: 0,
         };
-        let columns = geometry.channels.div_ceil(split.width);
+        let num_channels = geometry.channels;
+        let columns = num_channels.div_ceil(split.width);
         for window in geometry.windows(&split, self.tuning)? {
             let params = Params {
                 items: window.items,
@@ -384,6 +385,7 @@ impl<'a> Builder<'a> {
                 parts: split.parts,
                 words_per_part: split.words_per_part,
                 columns,
+                num_channels,
                 ..self.params
             };
             self.push_step(spec, params, slots, window.window)?;

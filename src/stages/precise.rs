@@ -33,6 +33,11 @@ pub(super) fn product_rest(a: f32, b: f32, p: f32) -> f32 {
     }
 }
 
+/// The channel of a row. Where a sample's elements are rows over the samples, a channel has several.
+pub(super) fn channel_of_row(params: &Params, row: usize) -> usize {
+    row / params.channel_len as usize % params.num_channels as usize
+}
+
 /// Mean of x over a row, less the channel's mean.
 pub(super) fn x_above_mean(row: &Moments, channel: &Channel) -> f32 {
     (row.pivot - channel.mean_pivot) + (row.offset - channel.mean_offset)
