@@ -4,9 +4,12 @@
 //! timing what was timed must have written the same bits.
 
 mod cliffs;
+mod clock;
+mod composition;
 mod copy;
 mod kernel;
 mod measure;
+mod read;
 mod reference;
 mod report;
 mod shape;
@@ -174,19 +177,22 @@ pub fn run(args: Args) -> Result<()> {
         if !fitting.is_empty() {
             bar.set_message(format!("{shape}: reference"));
             let reference = Reference::new(shape, &what.directions)?;
-            let cpu_ms = match args.no_cpu || what.lean {
-                true => Vec::new(),
+            let on_cpu = |executor| on_cpu(&reference, &what.directions, &executor);
+            let (cpu_ms, cpu_1_ms) = match args.no_cpu || what.lean {
+                true => (Vec::new(), Vec::new()),
                 false => {
                     bar.set_message(format!("{shape}: CPU executor"));
-                    on_cpu(&reference, &what.directions, &cpu::Executor::new())?
+                    let all = on_cpu(cpu::Executor::new())?;
+                    (all, on_cpu(cpu::Executor::with_threads(1))?)
                 }
             };
             for (index, machine) in fitting {
                 bar.set_message(format!("{shape}: {}", machine.gpu.describe()));
                 match measure::measure(machine, case, &reference, what, &bar) {
                     Ok(mut measurements) => {
-                        for (measurement, ms) in measurements.iter_mut().zip(&cpu_ms) {
-                            measurement.cpu_ms = Some(*ms);
+                        for (index, measurement) in measurements.iter_mut().enumerate() {
+                            measurement.cpu_ms = cpu_ms.get(index).copied();
+                            measurement.cpu_1_ms = cpu_1_ms.get(index).copied();
                         }
                         print(&args, machine, case, &measurements, &bar)?;
                         measured.push(Measured {
