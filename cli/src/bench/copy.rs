@@ -5,7 +5,7 @@ use super::timing::Candidate;
 use crate::device::guarded;
 use anyhow::{Result, ensure};
 use bcnorm::gpu::headless::Gpu;
-use bcnorm::gpu::transfer::{read, upload};
+use bcnorm::gpu::transfer::{buffer_with_bytes, read};
 
 const TEXT: &str = include_str!("../../shaders/copy.wgsl");
 
@@ -23,22 +23,29 @@ pub struct Copies {
 
 impl Copies {
     /// Makes the kernels and checks that each copies the tensor.
-    pub fn new(gpu: &Gpu, kernels: &Kernels, sizes: &[u32], values: &[f32]) -> Result<Self> {
-        guarded(gpu, || Self::make(gpu, kernels, sizes, values))
+    pub fn new(gpu: &Gpu, kernels: &Kernels, sizes: &[u32], stored: &[u32]) -> Result<Self> {
+        guarded(gpu, || Self::make(gpu, kernels, sizes, stored))
     }
 
-    fn make(gpu: &Gpu, kernels: &Kernels, sizes: &[u32], values: &[f32]) -> Result<Self> {
+    fn make(gpu: &Gpu, kernels: &Kernels, sizes: &[u32], stored: &[u32]) -> Result<Self> {
         let device = &gpu.device;
-        let mut padded = values.to_vec();
-        padded.resize(values.len().next_multiple_of(4), 0.0);
-        let source = upload(device, "copy source", &padded);
-        let poison = vec![f32::from_bits(POISON); padded.len()];
-        let destination = upload(device, "copy destination", &poison);
+        let mut padded = stored.to_vec();
+        padded.resize(stored.len().next_multiple_of(4), 0);
+        let upload = |label, words: &[u32]| {
+            let usage = wgpu::BufferUsages::STORAGE
+                | wgpu::BufferUsages::COPY_SRC
+                | wgpu::BufferUsages::COPY_DST;
+            buffer_with_bytes(device, label, bytemuck::cast_slice(words), usage)
+        };
+        let poison = vec![POISON; padded.len()];
+        let source = upload("copy source", &padded);
+        let destination = upload("copy destination", &poison);
         let mut variants = Vec::new();
         for size in kernels.runnable(sizes) {
             let text = format!("const WORKGROUP_SIZE: u32 = {size}u;\n{TEXT}");
             let workgroups = (padded.len() / 4).div_ceil(size as usize) as u64;
-            let copy = kernels.dispatch("copy", text, &[&source, &destination], workgroups)?;
+            let copy =
+                kernels.dispatch("copy", text, &[(0, &source), (1, &destination)], workgroups)?;
             gpu.queue
                 .write_buffer(&destination, 0, bytemuck::cast_slice(&poison));
             let mut encoder = device.create_command_encoder(&Default::default());
@@ -47,10 +54,7 @@ impl Copies {
             let copied = read::<u32>(device, &gpu.queue, &destination, 0, padded.len());
             let copied = pollster::block_on(copied)?;
             ensure!(
-                copied
-                    .iter()
-                    .zip(&padded)
-                    .all(|(got, want)| *got == want.to_bits()),
+                copied == padded,
                 "the copy kernel with workgroups of {size} does not copy on {}",
                 gpu.describe()
             );
@@ -61,13 +65,17 @@ impl Copies {
 
     /// What to time.
     pub fn candidates(&self) -> impl Iterator<Item = Candidate<'_>> {
-        self.variants
-            .iter()
-            .map(|(_, copy)| Candidate::new(1, move |pass| copy.encode(pass)))
+        (0..self.variants.len()).map(|index| self.candidate(index))
     }
 
-    /// The workgroup sizes, in the order of the candidates.
-    pub fn workgroup_sizes(&self) -> impl Iterator<Item = u32> {
-        self.variants.iter().map(|(size, _)| *size)
+    /// One of them.
+    pub fn candidate(&self, index: usize) -> Candidate<'_> {
+        let (_, copy) = &self.variants[index];
+        Candidate::new(1, move |pass| copy.encode(pass))
+    }
+
+    /// Its workgroup size.
+    pub fn workgroup_size(&self, index: usize) -> u32 {
+        self.variants[index].0
     }
 }

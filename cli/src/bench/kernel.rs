@@ -27,11 +27,6 @@ impl Kernels {
         }
     }
 
-    /// The device.
-    pub fn device(&self) -> &wgpu::Device {
-        &self.device
-    }
-
     /// Those of some workgroup sizes that the device runs.
     pub fn runnable(&self, sizes: &[u32]) -> Vec<u32> {
         let limits = self.device.limits();
@@ -41,20 +36,19 @@ impl Kernels {
         sizes.iter().copied().filter(|&size| size <= most).collect()
     }
 
-    /// The entry point `name` of a text, with its buffers in the order of their bindings. As many
+    /// The entry point `name` of a text, with the buffers that it binds, by number. As many
     /// workgroups as asked for: more than a dimension holds are folded into two.
     pub fn dispatch(
         &self,
         name: &'static str,
         text: String,
-        buffers: &[&wgpu::Buffer],
+        buffers: &[(u32, &wgpu::Buffer)],
         workgroups: u64,
     ) -> anyhow::Result<Dispatch> {
         let pipeline = self.pipeline(name, text);
         let entries: Vec<_> = buffers
             .iter()
-            .zip(0..)
-            .map(|(buffer, binding)| wgpu::BindGroupEntry {
+            .map(|&(binding, buffer)| wgpu::BindGroupEntry {
                 binding,
                 resource: buffer.as_entire_binding(),
             })
@@ -93,7 +87,13 @@ impl Kernels {
                 layout: None,
                 module: &module,
                 entry_point: Some(name),
-                compilation_options: Default::default(),
+                // They write workgroup memory before they read it. On Metal it is zeroed all the same: see
+                // the library's own kernels.
+                compilation_options: wgpu::PipelineCompilationOptions {
+                    zero_initialize_workgroup_memory: self.device.adapter_info().backend
+                        == wgpu::Backend::Metal,
+                    ..Default::default()
+                },
                 cache: None,
             });
         self.cache.borrow_mut().insert(key, pipeline.clone());

@@ -4,9 +4,13 @@
 //! timing what was timed must have written the same bits.
 
 mod cliffs;
+mod clock;
+mod composition;
 mod copy;
 mod kernel;
 mod measure;
+mod plot;
+mod read;
 mod reference;
 mod report;
 mod shape;
@@ -15,14 +19,15 @@ mod suite;
 mod timing;
 
 use crate::{device, progress, tuning};
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use bcnorm::gpu::Pipelines;
 use bcnorm::gpu::headless::Gpu;
-use bcnorm::{DType, Layout, Tuning, cpu};
+use bcnorm::{DType, Layout, Mode, NormKind, TensorDesc, Tuning, cpu};
 use measure::{Machine, What};
 use report::{Measurement, write_json, write_table};
 use shape::{Dims, Shape, parse_dims};
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::time::Duration;
 use subject::{Reference, check_fits, on_cpu};
 use suite::Suite;
@@ -55,7 +60,10 @@ pub struct Args {
     /// Seed of the random shapes of the suite cliffs
     #[arg(long, value_name = "N", default_value_t = 4)]
     seed: u64,
-    /// Groups [default: 32, or the largest divisor of C below]
+    /// Which norm: bc_norm, batch_norm, est_bn, group_norm, instance_norm or layer_norm
+    #[arg(long, value_name = "NAME", default_value = "bc_norm", value_parser = parse_norm)]
+    norm: NormKind,
+    /// Groups of bc_norm and group_norm [default: 32, or the largest divisor of C below]
     #[arg(long, value_name = "G")]
     groups: Option<usize>,
     /// How tensors are stored: f32, f16 or bf16
@@ -83,6 +91,9 @@ pub struct Args {
     /// Change a number of the adapter's tuning, may be repeated
     #[arg(long, value_name = "NAME=VALUE")]
     tune: Vec<String>,
+    /// Draw charts of what was measured into this folder, as SVG
+    #[arg(long, value_name = "DIR")]
+    plot: Option<PathBuf>,
     /// Do not time the CPU executor
     #[arg(long)]
     no_cpu: bool,
@@ -96,6 +107,15 @@ fn parse_dtype(text: &str) -> Result<DType, String> {
         .into_iter()
         .find(|dtype| dtype.name() == text)
         .ok_or_else(|| "expected f32, f16 or bf16".to_owned())
+}
+
+fn parse_norm(text: &str) -> Result<NormKind, String> {
+    let known = NormKind::ALL.iter().copied();
+    // The filters of a convolution are no activations.
+    let mut known = known.filter(|&kind| kind != NormKind::WeightStandardization);
+    known.find(|kind| kind.name() == text).ok_or_else(|| {
+        "expected bc_norm, batch_norm, est_bn, group_norm, instance_norm or layer_norm".to_owned()
+    })
 }
 
 fn parse_layout(text: &str) -> Result<Layout, String> {
@@ -149,6 +169,10 @@ struct Measured {
 pub fn run(args: Args) -> Result<()> {
     let cases = cases(&args)?;
     let machines = machines(&args)?;
+    if let Some(folder) = &args.plot {
+        // Before minutes are spent on measuring.
+        std::fs::create_dir_all(folder).with_context(|| format!("--plot {}", folder.display()))?;
+    }
     let (full, lean) = (args.what(false), args.what(true));
     let rounds = |what: &What| what.effort.rounds as usize * (1 + usize::from(what.steps));
     let what = |case: &Case| if case.part.is_some() { &lean } else { &full };
@@ -174,19 +198,22 @@ pub fn run(args: Args) -> Result<()> {
         if !fitting.is_empty() {
             bar.set_message(format!("{shape}: reference"));
             let reference = Reference::new(shape, &what.directions)?;
-            let cpu_ms = match args.no_cpu || what.lean {
-                true => Vec::new(),
+            let on_cpu = |executor| on_cpu(&reference, &what.directions, &executor);
+            let (cpu_ms, cpu_1_ms) = match args.no_cpu || what.lean {
+                true => (Vec::new(), Vec::new()),
                 false => {
                     bar.set_message(format!("{shape}: CPU executor"));
-                    on_cpu(&reference, &what.directions, &cpu::Executor::new())?
+                    let all = on_cpu(cpu::Executor::new())?;
+                    (all, on_cpu(cpu::Executor::with_threads(1))?)
                 }
             };
             for (index, machine) in fitting {
                 bar.set_message(format!("{shape}: {}", machine.gpu.describe()));
                 match measure::measure(machine, case, &reference, what, &bar) {
                     Ok(mut measurements) => {
-                        for (measurement, ms) in measurements.iter_mut().zip(&cpu_ms) {
-                            measurement.cpu_ms = Some(*ms);
+                        for (index, measurement) in measurements.iter_mut().enumerate() {
+                            measurement.cpu_ms = cpu_ms.get(index).copied();
+                            measurement.cpu_1_ms = cpu_1_ms.get(index).copied();
                         }
                         print(&args, machine, case, &measurements, &bar)?;
                         measured.push(Measured {
@@ -204,6 +231,15 @@ pub fn run(args: Args) -> Result<()> {
     again(&args, &lean, &machines, &cases, &mut measured, &bar)?;
     bar.finish_and_clear();
     summarize(&args, &machines, &cases, &measured)?;
+    if let Some(folder) = &args.plot {
+        for index in 0..machines.len() {
+            let of_machine = measured.iter().filter(|m| m.machine == index);
+            let all: Vec<&Measurement> = of_machine.flat_map(|m| &m.measurements).collect();
+            for path in plot::draw(folder, &all)? {
+                writeln!(std::io::stderr(), "wrote {}", path.display())?;
+            }
+        }
+    }
     let total = cases.len() * machines.len();
     ensure!(failed == 0, "{failed} of {total} measurements failed");
     Ok(())
@@ -338,14 +374,30 @@ fn cases(args: &Args) -> Result<Vec<Case>> {
         let shapes = suite.shapes(args.seed).into_iter();
         shapes.map(move |(part, dims)| (Some(suite), part, dims))
     });
-    given
-        .chain(listed)
-        .filter(|(_, part, _)| part.is_none() || args.filter.is_none_or(|only| *part == Some(only)))
-        .map(|(suite, part, dims)| {
-            let shape = Shape::new(&dims, args.groups)?.with_storage(args.dtype, args.layout);
-            Ok(Case { shape, suite, part })
-        })
-        .collect()
+    let wanted = given.chain(listed).filter(|(_, part, _)| {
+        part.is_none() || args.filter.is_none_or(|only| *part == Some(only))
+    });
+    let mut cases = Vec::new();
+    for (suite, part, dims) in wanted {
+        let shape = Shape::new(&dims, args.groups)?
+            .with_storage(args.dtype, args.layout)
+            .with_norm(args.norm);
+        // A suite is for all norms, and has shapes that some of them refuse.
+        let refused = shape
+            .norm()
+            .validate_for(&TensorDesc::new(&dims)?, Mode::Train);
+        match (suite, refused) {
+            (Some(_), Err(error)) => {
+                writeln!(std::io::stderr(), "note: {shape} is left out: {error}")?;
+            }
+            (None, refused) => {
+                refused?;
+                cases.push(Case { shape, suite, part });
+            }
+            (Some(_), Ok(())) => cases.push(Case { shape, suite, part }),
+        }
+    }
+    Ok(cases)
 }
 
 /// The devices to measure on.

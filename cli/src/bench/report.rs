@@ -34,6 +34,8 @@ pub struct Measurement {
     pub norm: &'static str,
     /// forward, backward or eval.
     pub direction: &'static str,
+    /// What timed it on the device: `timestamps`, or `wall` from submission to completion.
+    pub clock: &'static str,
     /// Median.
     pub ms: f64,
     /// Tensor-sized data moved.
@@ -50,8 +52,16 @@ pub struct Measurement {
     pub copy_workgroup_size: u32,
     /// `ms / copy_ms`.
     pub ratio_to_copy: f64,
-    /// Median of the library's CPU executor; null where it was not timed.
+    /// Median of the fastest read-only kernel; null where it was not timed.
+    pub read_ms: Option<f64>,
+    /// Median of the same work op by op; null where it was not timed.
+    pub composition_ms: Option<f64>,
+    /// Tensor-sized data that the ops move.
+    pub composition_bytes: Option<u64>,
+    /// Median of the library's CPU executor on all threads; null where it was not timed.
     pub cpu_ms: Option<f64>,
+    /// The same on one thread.
+    pub cpu_1_ms: Option<f64>,
     /// Worst error of this direction's outputs against the reference.
     pub error: f64,
     /// Every step alone, where asked for.
@@ -120,30 +130,44 @@ pub fn write_table(
         "copies",
         "GB/s",
         "MiB moved",
+        "op by op",
         "CPU ms",
+        "1 thread",
         "error",
     ]);
     for measurement in measured {
+        let composition = measurement.composition_ms.map_or("-".into(), |ms| {
+            format!("{} ({:.1} x)", milliseconds(ms), ms / measurement.ms)
+        });
         table.row([
             measurement.direction.to_owned(),
             milliseconds(measurement.ms),
             format!("{:.2}", measurement.ratio_to_copy),
             format!("{:.1}", measurement.gb_per_s),
             format!("{:.1}", measurement.bytes as f64 / f64::from(1 << 20)),
-            measurement.cpu_ms.map_or("-".into(), milliseconds),
+            composition,
+            milliseconds_or_none(measurement.cpu_ms),
+            milliseconds_or_none(measurement.cpu_1_ms),
             scientific(measurement.error),
         ]);
     }
     if let Some(first) = measured.first() {
-        table.row([
-            format!("copy (workgroups of {})", first.copy_workgroup_size),
-            milliseconds(first.copy_ms),
-            "1.00".into(),
-            format!("{:.1}", first.copy_bytes as f64 / first.copy_ms / 1e6),
-            format!("{:.1}", first.copy_bytes as f64 / f64::from(1 << 20)),
-            "-".into(),
-            "-".into(),
-        ]);
+        let mut against = |what: String, ms: f64, bytes: u64| {
+            let mut row = vec![
+                what,
+                milliseconds(ms),
+                format!("{:.2}", ms / first.copy_ms),
+                format!("{:.1}", bytes as f64 / ms / 1e6),
+                format!("{:.1}", bytes as f64 / f64::from(1 << 20)),
+            ];
+            row.resize(9, "-".into());
+            table.row(row);
+        };
+        let copy = format!("copy (workgroups of {})", first.copy_workgroup_size);
+        against(copy, first.copy_ms, first.copy_bytes);
+        if let Some(read_ms) = first.read_ms {
+            against("read".into(), read_ms, first.tensor_bytes);
+        }
     }
     table.write(out)?;
     write_steps(measured, out)?;
@@ -188,6 +212,10 @@ fn write_steps(measured: &[Measurement], out: &mut impl Write) -> Result<()> {
         table.write(out)?;
     }
     Ok(())
+}
+
+fn milliseconds_or_none(ms: Option<f64>) -> String {
+    ms.map_or("-".into(), milliseconds)
 }
 
 /// Three digits that count.

@@ -74,6 +74,14 @@ impl Reference {
     }
 }
 
+impl Reference {
+    /// What training, and eval where it is measured, must yield.
+    pub fn expected(&self) -> (&Expected, Option<&Expected>) {
+        let eval = self.eval.as_ref().map(|eval| &eval.expected);
+        (&self.training.expected, eval)
+    }
+}
+
 impl Part {
     fn new(case: Problem) -> Result<Self> {
         case.check()?;

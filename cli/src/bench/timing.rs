@@ -1,7 +1,8 @@
-//! Time on the GPU by the wall clock: many repetitions in one submission, so that submitting and
-//! waiting do not show, and candidates in turn, so that a machine's slow moments hit them all.
+//! Time on the GPU: many repetitions in one submission, so that submitting and waiting do not show, and
+//! candidates in turn, so that a machine's slow moments hit them all.
 
-use anyhow::{Result, ensure};
+use super::clock::{CALIBRATION, Clock, Elapsed};
+use anyhow::{Context as _, Result, ensure};
 use bcnorm::gpu::headless::Gpu;
 use indicatif::ProgressBar;
 use std::time::{Duration, Instant};
@@ -33,30 +34,24 @@ impl<'a> Candidate<'a> {
         median(&self.samples)
     }
 
-    /// Seconds that one submission takes.
-    fn submit(&self, gpu: &Gpu) -> Result<f64> {
-        // Recorded before the clock starts.
-        let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        let mut pass = encoder.begin_compute_pass(&Default::default());
-        for _ in 0..self.repeats {
-            (self.record)(&mut pass);
-        }
-        drop(pass);
-        let commands = encoder.finish();
-        let start = Instant::now();
-        gpu.queue.submit([commands]);
-        gpu.device.poll(wgpu::PollType::wait_indefinitely())?;
-        Ok(start.elapsed().as_secs_f64())
+    fn submit(&self, gpu: &Gpu, clock: &Clock) -> Result<Elapsed> {
+        clock.time(gpu, |pass| {
+            for _ in 0..self.repeats {
+                (self.record)(pass);
+            }
+        })
     }
 
-    /// Finds how many repetitions make a submission of the wanted length.
-    fn calibrate(&mut self, gpu: &Gpu, target: f64) -> Result<()> {
+    /// Finds how many repetitions make a submission of the wanted length, by the wall clock. Returns the
+    /// last.
+    fn calibrate(&mut self, gpu: &Gpu, clock: &Clock, target: f64) -> Result<Elapsed> {
         // The first is slower than any other: caches, pages, lazy compilation.
-        self.submit(gpu)?;
+        self.submit(gpu, clock)?;
         loop {
-            let seconds = self.submit(gpu)?;
+            let elapsed = self.submit(gpu, clock)?;
+            let seconds = elapsed.wall();
             if seconds >= 0.7 * target || self.repeats >= self.max_repeats {
-                return Ok(());
+                return Ok(elapsed);
             }
             // Short submissions are mostly overhead: grow step by step.
             let factor = (target / seconds.max(1e-6)).clamp(1.5, 16.0);
@@ -64,6 +59,36 @@ impl<'a> Candidate<'a> {
             self.repeats = (repeats as u32).min(self.max_repeats);
         }
     }
+}
+
+/// The clock to use on a device, and why it is not the device's own, by one long submission.
+pub fn choose_clock(gpu: &Gpu, mut candidate: Candidate<'_>) -> Result<(Clock, Option<String>)> {
+    let clock = Clock::new(gpu);
+    let long = candidate.calibrate(gpu, &clock, CALIBRATION)?;
+    clock.trusted(long)
+}
+
+/// Which of some candidates is the fastest, by a few short submissions.
+pub fn fastest(
+    gpu: &Gpu,
+    clock: &Clock,
+    mut candidates: Vec<Candidate<'_>>,
+    effort: Effort,
+) -> Result<usize> {
+    if candidates.len() == 1 {
+        return Ok(0);
+    }
+    let brief = Effort {
+        submission: effort.submission / 4,
+        rounds: 3,
+    };
+    measure(gpu, clock, &mut candidates, brief, &ProgressBar::hidden())?;
+    candidates
+        .iter()
+        .enumerate()
+        .min_by(|(_, a), (_, b)| a.median_ms().total_cmp(&b.median_ms()))
+        .map(|(index, _)| index)
+        .context("nothing to choose from")
 }
 
 /// How much to measure.
@@ -78,16 +103,17 @@ pub struct Effort {
 /// Times all candidates, in turn.
 pub fn measure(
     gpu: &Gpu,
+    clock: &Clock,
     candidates: &mut [Candidate<'_>],
     effort: Effort,
     bar: &ProgressBar,
 ) -> Result<()> {
     for candidate in candidates.iter_mut() {
-        candidate.calibrate(gpu, effort.submission.as_secs_f64())?;
+        candidate.calibrate(gpu, clock, effort.submission.as_secs_f64())?;
     }
     for _ in 0..effort.rounds {
         for candidate in candidates.iter_mut() {
-            let seconds = candidate.submit(gpu)?;
+            let seconds = clock.seconds(candidate.submit(gpu, clock)?);
             let each = 1e3 * seconds / f64::from(candidate.repeats);
             candidate.samples.push(each);
         }

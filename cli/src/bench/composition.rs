@@ -1,0 +1,582 @@
+//! BCNorm as an eager framework dispatches it: op by op, each a pass of its own over tensor-sized data. The
+//! baseline for what fusing the ops gains.
+//!
+//! The ops are those that PyTorch's autograd runs of the authors' module (`out = bn(x)`, then
+//! `batch_norm` of the groups as channels, then `weight * out`, then `+ bias`), with the transfers of its CUDA
+//! kernels: statistics are one read, the normalization a read and a write; a batch norm's backward is a
+//! reduction over dy and its input, and a pass that reads both and writes. What is C-sized (the update of
+//! running statistics) is left out, which favours the composition.
+
+use super::Direction;
+use super::kernel::{Dispatch, Kernels};
+use super::timing::Candidate;
+use crate::device::guarded;
+use anyhow::{Result, ensure};
+use bcnorm::gpu::headless::Gpu;
+use bcnorm::gpu::transfer::{buffer_with_bytes, read, upload, zeros};
+use bcnorm::tuning::AdapterClass;
+use bcnorm::{DType, Layout, NormKind, desc, oracle};
+use bcnorm_cases::problem::Problem;
+use bcnorm_cases::run::Expected;
+use wgpu::Buffer;
+
+const COMMON: &str = include_str!("../../shaders/composition/common.wgsl");
+const REDUCE: &str = include_str!("../../shaders/composition/reduce.wgsl");
+const FOLD: &str = include_str!("../../shaders/composition/fold.wgsl");
+const MAP: &str = include_str!("../../shaders/composition/map.wgsl");
+const TREE: &str = include_str!("../../shaders/composition/tree.wgsl");
+const ALONE: &str = include_str!("../../shaders/composition/alone.wgsl");
+
+/// A result further than this from the reference is not timed. Variances are E[x^2] - E[x]^2 in f32, as a
+/// plain one-read reduction has them: where a mean is 20 deviations, they lose a factor of 400 of f32's 6e-8
+/// and of what some thousand additions in a row add to it.
+const MAX_ERROR: f64 = 1e-3;
+
+/// Most entries that one invocation of a fold adds up (llvmpipe ends an invocation after 65,535 iterations,
+/// silently).
+const MAX_FOLD: u64 = 60_000;
+
+/// An op: what it is called, which kernel and with which text, and its tensor-sized reads and writes.
+struct Op {
+    kernel: &'static str,
+    text: &'static str,
+    /// What it binds of the tables and parameters, by number.
+    tables: &'static [u32],
+}
+
+/// Sums of x and of its squares.
+const STATISTICS: Op = Op {
+    kernel: "reduce",
+    text: "fn prepare(channel: u32) -> f32 { return 0.0; }
+fn terms(word: u32, keep: vec4<bool>, p: f32) -> Terms {
+    let v = select(vec4(0.0), x[word], keep);
+    return Terms(v, v * v);
+}",
+    tables: &[],
+};
+/// Sums of dy and of dy (x - mean).
+const PRODUCTS: Op = Op {
+    kernel: "reduce",
+    text: "fn prepare(channel: u32) -> f32 { return statistics[channel].x; }
+fn terms(word: u32, keep: vec4<bool>, p: f32) -> Terms {
+    let v = select(vec4(0.0), dy[word], keep);
+    return Terms(v, v * (x[word] - p));
+}",
+    tables: &[3],
+};
+/// Sums of x.
+const SUM: Op = Op {
+    kernel: "reduce",
+    text: "fn prepare(channel: u32) -> f32 { return 0.0; }
+fn terms(word: u32, keep: vec4<bool>, p: f32) -> Terms {
+    return Terms(select(vec4(0.0), x[word], keep), vec4(0.0));
+}",
+    tables: &[],
+};
+/// Mean and 1 / standard deviation.
+const FOLD_STATISTICS: Op = Op {
+    kernel: "fold",
+    text: "fn finish(channel: u32, sum: vec2<f32>) {
+    let mean = sum.x / shape.count;
+    let variance = max(sum.y / shape.count - mean * mean, 0.0);
+    sums[channel] = vec2(mean, inverseSqrt(variance + shape.eps));
+}",
+    tables: &[],
+};
+/// The means that backward subtracts, and the parameters' gradients.
+const FOLD_PRODUCTS: Op = Op {
+    kernel: "fold",
+    text: "fn finish(channel: u32, sum: vec2<f32>) {
+    let rstd = statistics[channel].y;
+    sums[channel] = vec2(sum.x, sum.y * rstd * rstd) / shape.count;
+    gradients[channel] = vec2(sum.x, sum.y * rstd);
+}",
+    tables: &[3, 9],
+};
+/// A parameter's gradient.
+const FOLD_SUM: Op = Op {
+    kernel: "fold",
+    text: "fn finish(channel: u32, sum: vec2<f32>) { sums[channel] = sum; }",
+    tables: &[],
+};
+const NORMALIZE: Op = Op {
+    kernel: "map",
+    text: "fn prepare(channel: u32) -> vec4<f32> {
+    let s = statistics[channel];
+    return vec4(s.x, s.y * weight[channel], bias[channel], 0.0);
+}
+fn apply(word: u32, p: vec4<f32>) -> vec4<f32> { return (x[word] - p.x) * p.y + p.z; }",
+    tables: &[3, 4, 5],
+};
+const NORMALIZE_PLAIN: Op = Op {
+    kernel: "map",
+    text: "fn prepare(channel: u32) -> vec2<f32> { return statistics[channel]; }
+fn apply(word: u32, p: vec2<f32>) -> vec4<f32> { return (x[word] - p.x) * p.y; }",
+    tables: &[3],
+};
+const SCALE: Op = Op {
+    kernel: "map",
+    text: "fn prepare(channel: u32) -> f32 { return weight[channel]; }
+fn apply(word: u32, p: f32) -> vec4<f32> { return x[word] * p; }",
+    tables: &[4],
+};
+const SHIFT: Op = Op {
+    kernel: "map",
+    text: "fn prepare(channel: u32) -> f32 { return bias[channel]; }
+fn apply(word: u32, p: f32) -> vec4<f32> { return x[word] + p; }",
+    tables: &[5],
+};
+const MULTIPLY: Op = Op {
+    kernel: "map",
+    text: "fn prepare(channel: u32) -> f32 { return 0.0; }
+fn apply(word: u32, p: f32) -> vec4<f32> { return x[word] * dy[word]; }",
+    tables: &[],
+};
+const GRADIENT: Op = Op {
+    kernel: "map",
+    text: "fn prepare(channel: u32) -> vec4<f32> {
+    let s = statistics[channel];
+    let m = means[channel];
+    return vec4(s.x, m.x, m.y, s.y * weight[channel]);
+}
+fn apply(word: u32, p: vec4<f32>) -> vec4<f32> {
+    return (dy[word] - p.y - (x[word] - p.x) * p.z) * p.w;
+}",
+    tables: &[3, 4, 6],
+};
+const GRADIENT_PLAIN: Op = Op {
+    kernel: "map",
+    text: "fn prepare(channel: u32) -> vec4<f32> {
+    let s = statistics[channel];
+    let m = means[channel];
+    return vec4(s.x, m.x, m.y, s.y);
+}
+fn apply(word: u32, p: vec4<f32>) -> vec4<f32> {
+    return (dy[word] - p.y - (x[word] - p.x) * p.z) * p.w;
+}",
+    tables: &[3, 6],
+};
+
+/// A tensor seen as rows: `channels` of them a sample.
+#[derive(Clone, Copy)]
+struct View {
+    samples: u64,
+    channels: u64,
+    len: u64,
+    eps: f32,
+}
+
+impl View {
+    fn rows(self) -> u64 {
+        self.samples * self.channels
+    }
+}
+
+/// How an op's work is shared out.
+#[derive(Clone, Copy)]
+struct Split {
+    lanes: u64,
+    parts: u64,
+    words: u64,
+}
+
+/// Ops of one direction.
+#[derive(Debug, Default)]
+struct Sequence {
+    dispatches: Vec<Dispatch>,
+    transfers: u64,
+}
+
+/// The three directions of one tensor on one device.
+#[derive(Debug)]
+pub struct Composition {
+    workgroup_size: u32,
+    /// Forward, backward, eval.
+    sequences: [Sequence; 3],
+    tensor_bytes: u64,
+    y: Buffer,
+    dx: Buffer,
+    /// Bias and weight of the channel part; of the groups, first of the bias, first of the weight.
+    gradients: [Buffer; 3],
+}
+
+/// Workgroup sizes of which the fastest counts.
+const WORKGROUP_SIZES: [u32; 2] = [32, 128];
+
+/// Whether a problem is one that the composition computes; why not otherwise.
+pub fn applies(gpu: &Gpu, problem: &Problem) -> bool {
+    let tensor = problem.tensor();
+    problem.norm.kind == NormKind::BcNorm
+        && problem.dtype == DType::F32
+        && problem.layout == Layout::ChannelsFirst
+        && tensor.bytes() + 12 <= gpu.device.limits().max_storage_buffer_binding_size
+}
+
+/// The compositions of a training problem, by workgroup size; backward only where the problem has it.
+pub fn compositions(
+    gpu: &Gpu,
+    kernels: &Kernels,
+    class: AdapterClass,
+    problem: &Problem,
+) -> Result<Vec<Composition>> {
+    guarded(gpu, || {
+        kernels
+            .runnable(&WORKGROUP_SIZES)
+            .into_iter()
+            .map(|size| Composition::new(gpu, kernels, class, size, problem))
+            .collect()
+    })
+}
+
+/// Makes dispatches.
+struct Builder<'a> {
+    gpu: &'a Gpu,
+    kernels: &'a Kernels,
+    class: AdapterClass,
+    workgroup_size: u32,
+    sequence: Sequence,
+}
+
+impl Builder<'_> {
+    /// How a view's rows are shared out: enough invocations for the device, words enough for each.
+    fn split(&self, view: View, reduces: bool) -> Split {
+        let words = (view.len / 4).max(1);
+        let (wanted, least, lanes) = match self.class {
+            AdapterClass::Software => (512, 64, 1),
+            _ => {
+                let lanes = words.div_ceil(2).next_power_of_two();
+                (1 << 17, 4, lanes.min(u64::from(self.workgroup_size)))
+            }
+        };
+        let most = if reduces { 1024 } else { least };
+        let items = wanted / lanes;
+        let parts = items.div_ceil(view.rows());
+        let words_per_part = words.div_ceil(parts).clamp(least * lanes, most * lanes);
+        Split {
+            lanes,
+            parts: words.div_ceil(words_per_part),
+            words: words_per_part,
+        }
+    }
+
+    fn op(
+        &mut self,
+        op: &Op,
+        view: View,
+        split: Split,
+        tensors: &[(u32, &Buffer)],
+        tables: &[(u32, &Buffer)],
+    ) -> Result<()> {
+        let folds = op.kernel == "fold";
+        let size = u64::from(self.workgroup_size);
+        let (lanes, items) = match (folds, self.class) {
+            (false, _) => (split.lanes, view.rows() * split.parts),
+            (true, AdapterClass::Software) => (1, view.channels),
+            (true, _) => {
+                let entries = view.samples * split.parts;
+                (entries.next_power_of_two().min(size), view.channels)
+            }
+        };
+        ensure!(
+            view.samples * split.parts / lanes <= MAX_FOLD,
+            "{} parts a channel are more than the composition's folds take",
+            view.samples * split.parts
+        );
+        let gather = match (lanes, op.kernel) {
+            (_, "map") => "",
+            (1, _) => ALONE,
+            _ => TREE,
+        };
+        let main = match op.kernel {
+            "reduce" => REDUCE,
+            "fold" => FOLD,
+            _ => MAP,
+        };
+        let text = format!(
+            "const WORKGROUP_SIZE: u32 = {size}u;\nconst LANES: u32 = {lanes}u;\n{COMMON}\n\
+             struct Terms {{ first: vec4<f32>, second: vec4<f32> }}\n{gather}\n{}\n{main}",
+            op.text
+        );
+        let count = (view.samples * view.len) as f32;
+        let words = [
+            view.rows() as u32,
+            view.len as u32,
+            view.channels as u32,
+            view.samples as u32,
+            split.parts as u32,
+            split.words as u32,
+            count.to_bits(),
+            view.eps.to_bits(),
+        ];
+        let uniform = buffer_with_bytes(
+            &self.gpu.device,
+            "composition",
+            bytemuck::cast_slice(&words),
+            wgpu::BufferUsages::UNIFORM,
+        );
+        let fixed: &[u32] = if folds { &[7, 8] } else { &[] };
+        let bound = tables.iter().filter(|(number, _)| {
+            op.tables.contains(number) || fixed.contains(number) || *number == 8
+        });
+        let mut buffers = vec![(0, &uniform)];
+        buffers.extend(tensors.iter().chain(bound));
+        let workgroups = (items * lanes).div_ceil(size);
+        let dispatch = self
+            .kernels
+            .dispatch(op.kernel, text, &buffers, workgroups)?;
+        self.sequence.dispatches.push(dispatch);
+        self.sequence.transfers += tensors.len() as u64;
+        Ok(())
+    }
+
+    /// A reduction over a tensor (or two), then its fold over each channel's parts.
+    fn reduce(
+        &mut self,
+        ops: [&Op; 2],
+        view: View,
+        tensors: &[(u32, &Buffer)],
+        tables: &[(u32, &Buffer)],
+        results: &[(u32, &Buffer)],
+    ) -> Result<()> {
+        let split = self.split(view, true);
+        let parts = zeros(
+            &self.gpu.device,
+            "composition parts",
+            2 * view.rows() * split.parts,
+        );
+        let to = [tables, &[(8, &parts)]].concat();
+        self.op(ops[0], view, split, tensors, &to)?;
+        let from = [tables, &[(7, &parts)], results].concat();
+        self.op(ops[1], view, split, &[], &from)
+    }
+
+    fn map(
+        &mut self,
+        op: &Op,
+        view: View,
+        tensors: &[(u32, &Buffer)],
+        tables: &[(u32, &Buffer)],
+    ) -> Result<()> {
+        let split = self.split(view, false);
+        self.op(op, view, split, tensors, tables)
+    }
+
+    fn take(&mut self) -> Sequence {
+        std::mem::take(&mut self.sequence)
+    }
+}
+
+impl Composition {
+    fn new(
+        gpu: &Gpu,
+        kernels: &Kernels,
+        class: AdapterClass,
+        workgroup_size: u32,
+        problem: &Problem,
+    ) -> Result<Self> {
+        let device = &gpu.device;
+        let tensor = problem.tensor();
+        let (samples, channels) = (tensor.num_samples().into(), tensor.num_channels().into());
+        let (len, groups) = (u64::from(tensor.row_len()), problem.norm.num_groups as u64);
+        // The tensor as it is; its groups as channels of one sample, and as channels of many.
+        let whole = View {
+            samples,
+            channels,
+            len,
+            eps: desc::CHANNEL_EPS,
+        };
+        let grouped = View {
+            samples: 1,
+            channels: samples * groups,
+            len: len * channels / groups,
+            eps: problem.norm.eps,
+        };
+        let affine = View {
+            samples,
+            channels: groups,
+            ..grouped
+        };
+        let padded = tensor.elements().next_multiple_of(4);
+        let uploaded = |label, values: &[f32]| {
+            let mut values = values.to_vec();
+            values.resize(padded as usize, 0.0);
+            upload(device, label, &values)
+        };
+        let made = |label| zeros(device, label, padded);
+        let table = |label, entries: u64| zeros(device, label, 2 * entries);
+        let x = uploaded("composition x", &problem.x);
+        let dy = uploaded("composition dy", &problem.grad_y);
+        let [z, z_hat, scratch, y, dx] = ["z", "z_hat", "scratch", "y", "dx"].map(made);
+        let bn_weight = upload(device, "bn.weight", &problem.bn_weight);
+        let bn_bias = upload(device, "bn.bias", &problem.bn_bias);
+        let weight = upload(device, "weight", &problem.weight);
+        let bias = upload(device, "bias", &problem.bias);
+        let running = problem.running_mean.iter().zip(&problem.running_var);
+        let eps = desc::CHANNEL_EPS;
+        let running = running.flat_map(|(&mean, &var)| [mean, (var + eps).sqrt().recip()]);
+        let running = upload(device, "running", &running.collect::<Vec<f32>>());
+        let batch = table("batch statistics", channels);
+        let group = table("group statistics", samples * groups);
+        let channel_means = table("channel means", channels);
+        let group_means = table("group means", samples * groups);
+        let unused = table("unused", samples * groups);
+        let gradients = [
+            table("channel gradients", channels),
+            table("bias gradient", groups),
+            table("weight gradient", groups),
+        ];
+        let mut builder = Builder {
+            gpu,
+            kernels,
+            class,
+            workgroup_size,
+            sequence: Sequence::default(),
+        };
+
+        // out = batch_norm(x): 3 transfers in training, 2 in eval.
+        let statistics = [&STATISTICS, &FOLD_STATISTICS];
+        let normalized = |builder: &mut Builder, table: &Buffer| {
+            let tables = [(3, table), (4, &bn_weight), (5, &bn_bias)];
+            builder.map(&NORMALIZE, whole, &[(1, &x), (10, &z)], &tables)
+        };
+        // out = batch_norm(out, groups as channels): 3; out = weight * out: 2; out = out + bias: 2.
+        let group_part = |builder: &mut Builder| {
+            builder.reduce(statistics, grouped, &[(1, &z)], &[], &[(8, &group)])?;
+            let tensors = [(1, &z), (10, &z_hat)];
+            builder.map(&NORMALIZE_PLAIN, grouped, &tensors, &[(3, &group)])?;
+            let tensors = [(1, &z_hat), (10, &scratch)];
+            builder.map(&SCALE, affine, &tensors, &[(4, &weight)])?;
+            builder.map(&SHIFT, affine, &[(1, &scratch), (10, &y)], &[(5, &bias)])
+        };
+        builder.reduce(statistics, whole, &[(1, &x)], &[], &[(8, &batch)])?;
+        normalized(&mut builder, &batch)?;
+        group_part(&mut builder)?;
+        let forward = builder.take();
+        normalized(&mut builder, &running)?;
+        group_part(&mut builder)?;
+        let eval = builder.take();
+
+        if problem.backward {
+            let sum = [&SUM, &FOLD_SUM];
+            let products = [&PRODUCTS, &FOLD_PRODUCTS];
+            // Of + bias: the bias's gradient, 1.
+            let [channel, of_bias, of_weight] = &gradients;
+            builder.reduce(sum, affine, &[(1, &dy)], &[], &[(8, of_bias)])?;
+            // Of weight * out: dy * weight, 2; dy * out, 3, and its sum, 1.
+            let d_z_hat = &scratch;
+            builder.map(&SCALE, affine, &[(1, &dy), (10, d_z_hat)], &[(4, &weight)])?;
+            let product = &dx;
+            let tensors = [(1, &z_hat), (2, &dy), (10, product)];
+            builder.map(&MULTIPLY, affine, &tensors, &[])?;
+            builder.reduce(sum, affine, &[(1, product)], &[], &[(8, of_weight)])?;
+            // Of each batch norm: a reduction over dy and x, 2, and the gradient, 3.
+            let dz = &y;
+            let results = [(8, &group_means), (9, &unused)];
+            let tensors = [(1, &z), (2, d_z_hat)];
+            builder.reduce(products, grouped, &tensors, &[(3, &group)], &results)?;
+            let tensors = [(1, &z), (2, d_z_hat), (10, dz)];
+            let tables = [(3, &group), (6, &group_means)];
+            builder.map(&GRADIENT_PLAIN, grouped, &tensors, &tables)?;
+            let results = [(8, &channel_means), (9, channel)];
+            let tensors = [(1, &x), (2, dz)];
+            builder.reduce(products, whole, &tensors, &[(3, &batch)], &results)?;
+            let tensors = [(1, &x), (2, dz), (10, &dx)];
+            let tables = [(3, &batch), (4, &bn_weight), (6, &channel_means)];
+            builder.map(&GRADIENT, whole, &tensors, &tables)?;
+        }
+        let backward = builder.take();
+        Ok(Self {
+            workgroup_size,
+            sequences: [forward, backward, eval],
+            tensor_bytes: tensor.bytes(),
+            y,
+            dx,
+            gradients,
+        })
+    }
+
+    fn sequence(&self, direction: Direction) -> &Sequence {
+        let [forward, backward, eval] = &self.sequences;
+        match direction {
+            Direction::Forward => forward,
+            Direction::Backward => backward,
+            Direction::Eval => eval,
+        }
+    }
+
+    /// Tensor-sized bytes that a direction moves.
+    pub fn bytes(&self, direction: Direction) -> u64 {
+        self.sequence(direction).transfers * self.tensor_bytes
+    }
+
+    /// A direction, to be timed. Backward reads what forward (or eval) left.
+    pub fn candidate(&self, direction: Direction) -> Candidate<'_> {
+        let dispatches = &self.sequence(direction).dispatches;
+        Candidate::new(dispatches.len(), move |pass| {
+            dispatches.iter().for_each(|dispatch| dispatch.encode(pass));
+        })
+    }
+
+    fn run(&self, gpu: &Gpu, direction: Direction) {
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        for dispatch in &self.sequence(direction).dispatches {
+            dispatch.encode(&mut pass);
+        }
+        drop(pass);
+        gpu.queue.submit([encoder.finish()]);
+    }
+
+    /// Runs the directions once and compares with the reference: of training, and of eval where it is
+    /// measured.
+    pub fn check(&self, gpu: &Gpu, training: &Expected, eval: Option<&Expected>) -> Result<()> {
+        guarded(gpu, || {
+            if let Some(eval) = eval {
+                self.run(gpu, Direction::Eval);
+                self.compare(gpu, "y", eval, &self.y, None)?;
+            }
+            self.run(gpu, Direction::Forward);
+            self.compare(gpu, "y", training, &self.y, None)?;
+            if training.contains_key("grad_x") {
+                self.run(gpu, Direction::Backward);
+                let [channel, bias, weight] = &self.gradients;
+                self.compare(gpu, "grad_x", training, &self.dx, None)?;
+                self.compare(gpu, "grad_bn.bias", training, channel, Some(0))?;
+                self.compare(gpu, "grad_bn.weight", training, channel, Some(1))?;
+                self.compare(gpu, "grad_bias", training, bias, Some(0))?;
+                self.compare(gpu, "grad_weight", training, weight, Some(0))?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Compares a tensor, or one of the two values of a table's entries.
+    fn compare(
+        &self,
+        gpu: &Gpu,
+        name: &str,
+        expected: &Expected,
+        buffer: &Buffer,
+        of_pair: Option<usize>,
+    ) -> Result<()> {
+        let Some((values, scale)) = expected.get(name) else {
+            return Ok(());
+        };
+        let stride = if of_pair.is_some() { 2 } else { 1 };
+        let len = values.len() * stride;
+        let got: Vec<f32> = pollster::block_on(read(&gpu.device, &gpu.queue, buffer, 0, len))?;
+        let got: Vec<f32> = got
+            .into_iter()
+            .skip(of_pair.unwrap_or(0))
+            .step_by(stride)
+            .collect();
+        let error = oracle::error(&got, values, *scale);
+        ensure!(
+            error <= MAX_ERROR,
+            "{name} of the op-by-op composition (workgroups of {}) is wrong by {error:.1e}, so it is not \
+             timed",
+            self.workgroup_size
+        );
+        Ok(())
+    }
+}
