@@ -1,12 +1,17 @@
 //! What the CPU pays to record a pass again and again, on the first adapter found (`BCNORM_ADAPTER` narrows
-//! the choice). Nothing is submitted, and no kernel runs: the commands are dropped as they are.
+//! the choice). Nothing is submitted, and no kernel runs: the command buffers are dropped as they are.
 //!
-//! What a training loop pays per step is `again`: a plan that was bound once, into a pass that is open
-//! (`in pass`) or into a pass of its own (`own pass`, with the pass's beginning and end). `by hand` is the
-//! same with nothing but wgpu's calls, so the difference is the library's. In every sample a pass is
-//! recorded many times over, so that making the encoder does not show; `encoder and pass` is that cost.
-//! `layer` is `Norm::forward_into` and `backward_into`: with the tensors of the last call, and with tensors
-//! that it has not seen (checks, bind groups, dropped again).
+//! What a training loop pays per step is `again`: a plan that was bound once. `by hand` is the same with
+//! nothing but wgpu's calls, so the difference is the library's. Natively wgpu only notes down what is
+//! recorded into a pass, and checks and translates it when the encoder is finished. Hence three figures:
+//!
+//! - `in pass`: recorded into a pass that is open. What the library itself does, and wgpu's notes.
+//! - `own pass`: with the beginning and end of a pass.
+//! - `finished`: own pass, and its share of `CommandEncoder::finish`, the whole CPU cost before submission.
+//!   Many passes are recorded into an encoder, so that making one does not show; `empty encoder` is that.
+//!
+//! `layer` is `Norm::forward_into` and `backward_into`, finished: with the tensors of the last call, and with
+//! tensors that it has not seen (checks, bind groups, dropped again).
 #![allow(missing_docs)]
 
 #[path = "../tests/common/adapters.rs"]
@@ -30,33 +35,36 @@ const DIMS: [usize; 4] = [8, 64, 56, 56];
 /// Recordings in an encoder.
 const RECORDINGS: u64 = 64;
 
-/// Times `record` in encoders that are made and dropped outside the clock.
+/// Times `record`, many times over in an encoder that is made outside the clock, and finished within it
+/// if asked for.
 fn in_encoders(
     group: &mut BenchmarkGroup<'_, WallTime>,
     name: &str,
     gpu: &Gpu,
+    finish: bool,
     mut record: impl FnMut(&mut wgpu::CommandEncoder),
 ) {
     group.bench_function(name, |bencher| {
         bencher.iter_custom(|iterations| {
-            let mut spent = Duration::ZERO;
-            let mut left = iterations;
-            while left > 0 {
-                let now = left.min(RECORDINGS);
+            batches(iterations, |now| {
                 let mut encoder = gpu.device.create_command_encoder(&Default::default());
                 let start = Instant::now();
                 for _ in 0..now {
                     record(&mut encoder);
                 }
-                spent += start.elapsed();
-                left -= now;
-            }
-            spent
+                if finish {
+                    let commands = encoder.finish();
+                    let spent = start.elapsed();
+                    drop(commands);
+                    return spent;
+                }
+                start.elapsed()
+            })
         });
     });
 }
 
-/// Times `record` in one pass per encoder, its beginning and end outside the clock.
+/// Times `record`, many times over in a pass whose beginning and end are outside the clock.
 fn in_passes(
     group: &mut BenchmarkGroup<'_, WallTime>,
     name: &str,
@@ -65,30 +73,34 @@ fn in_passes(
 ) {
     group.bench_function(name, |bencher| {
         bencher.iter_custom(|iterations| {
-            let mut spent = Duration::ZERO;
-            let mut left = iterations;
-            while left > 0 {
-                let now = left.min(RECORDINGS);
+            batches(iterations, |now| {
                 let mut encoder = gpu.device.create_command_encoder(&Default::default());
                 let mut pass = encoder.begin_compute_pass(&Default::default());
                 let start = Instant::now();
                 for _ in 0..now {
                     record(&mut pass);
                 }
-                spent += start.elapsed();
-                left -= now;
-            }
-            spent
+                start.elapsed()
+            })
         });
     });
 }
 
+/// `iterations` in batches of at most [`RECORDINGS`].
+fn batches(iterations: u64, mut batch: impl FnMut(u64) -> Duration) -> Duration {
+    let (full, rest) = (iterations / RECORDINGS, iterations % RECORDINGS);
+    let sizes = (0..full)
+        .map(|_| RECORDINGS)
+        .chain((rest > 0).then_some(rest));
+    sizes.map(&mut batch).sum()
+}
+
 fn plans(criterion: &mut Criterion, gpu: &Gpu, pipelines: &Pipelines) {
     let mut group = criterion.benchmark_group("encode");
-    group.bench_function("encoder and pass", |bencher| {
+    group.bench_function("empty encoder, finished", |bencher| {
         bencher.iter(|| {
-            let mut encoder = gpu.device.create_command_encoder(&Default::default());
-            drop(encoder.begin_compute_pass(&Default::default()));
+            let encoder = gpu.device.create_command_encoder(&Default::default());
+            encoder.finish()
         });
     });
     let elements = DIMS.iter().product();
@@ -106,33 +118,19 @@ fn plans(criterion: &mut Criterion, gpu: &Gpu, pipelines: &Pipelines) {
         group.bench_function(format!("bind {name}"), |bencher| {
             bencher.iter(|| prepared.bind(&bindings));
         });
-        in_passes(&mut group, &format!("again {name}, in pass"), gpu, |pass| {
+        let group = &mut group;
+        in_passes(group, &format!("again {name}, in pass"), gpu, |pass| {
             bound.encode_in_pass(pass);
         });
-        in_passes(
-            &mut group,
-            &format!("by hand {name}, in pass"),
-            gpu,
-            |pass| {
-                by_hand.encode_in_pass(pass);
-            },
-        );
-        in_encoders(
-            &mut group,
-            &format!("again {name}, own pass"),
-            gpu,
-            |encoder| {
-                bound.encode(encoder);
-            },
-        );
-        in_encoders(
-            &mut group,
-            &format!("by hand {name}, own pass"),
-            gpu,
-            |encoder| {
-                by_hand.encode(encoder);
-            },
-        );
+        in_passes(group, &format!("by hand {name}, in pass"), gpu, |pass| {
+            by_hand.encode_in_pass(pass);
+        });
+        for (finish, what) in [(false, "own pass"), (true, "finished")] {
+            let again = format!("again {name}, {what}");
+            in_encoders(group, &again, gpu, finish, |encoder| bound.encode(encoder));
+            let raw = format!("by hand {name}, {what}");
+            in_encoders(group, &raw, gpu, finish, |encoder| by_hand.encode(encoder));
+        }
     }
     group.finish();
 }
@@ -162,6 +160,7 @@ fn layer(criterion: &mut Criterion, gpu: &Gpu, pipelines: &Pipelines) {
             &mut group,
             &format!("{name}, the same tensors"),
             gpu,
+            true,
             |encoder| {
                 step(encoder, 0, backward);
             },
@@ -171,6 +170,7 @@ fn layer(criterion: &mut Criterion, gpu: &Gpu, pipelines: &Pipelines) {
             &mut group,
             &format!("{name}, other tensors"),
             gpu,
+            true,
             |encoder| {
                 index += 1;
                 step(encoder, index, backward);
