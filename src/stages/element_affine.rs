@@ -2,7 +2,7 @@
 
 use super::activation::activate;
 use super::element::Element;
-use super::elements::{Shape, above_mean, gradient_of, group_gradient_of, row_of};
+use super::elements::{PairwiseSum, Shape, above_mean, gradient_of, group_gradient_of, row_of};
 use super::parallel::for_ranges;
 use super::precise::x_above_mean;
 use super::precise::{above_group_mean, degrees_of_freedom, reciprocal_std, row_mean};
@@ -97,28 +97,28 @@ fn statistics<T: Element>(
             .flat_map(|(x, channel)| x.iter().map(move |&x| (row_of(x), channel)))
     };
     let z_first = row_mean(params, &row_of(x[0]), &channels[0]);
-    let (mut pivots, mut offsets) = (0.0, 0.0);
+    let (mut pivots, mut offsets) = (PairwiseSum::default(), PairwiseSum::default());
     for (row, channel) in elements() {
         let z = row_mean(params, &row, channel);
-        pivots += z.pivot - z_first.pivot;
-        offsets += z.offset - z_first.offset;
+        pivots.add(z.pivot - z_first.pivot);
+        offsets.add(z.offset - z_first.offset);
     }
     let mut group = Group {
-        mean_pivot: z_first.pivot + pivots / count,
-        mean_offset: z_first.offset + offsets / count,
+        mean_pivot: z_first.pivot + pivots.total() / count,
+        mean_offset: z_first.offset + offsets.total() / count,
         weight: 1.0,
         ..Group::default()
     };
     let first = above_group_mean(params, &row_of(x[0]), &channels[0], &group);
-    let left = elements()
+    let left: PairwiseSum = elements()
         .map(|(row, channel)| above_group_mean(params, &row, channel, &group) - first)
-        .sum::<f32>();
-    group.mean_rest = first + left / count;
-    let spread = elements()
+        .collect();
+    group.mean_rest = first + left.total() / count;
+    let spread: PairwiseSum = elements()
         .map(|(row, channel)| above_group_mean(params, &row, channel, &group))
         .map(|above| above * above)
-        .sum::<f32>();
-    group.rstd = reciprocal_std(spread / degrees_of_freedom(params, count) + params.eps);
+        .collect();
+    group.rstd = reciprocal_std(spread.total() / degrees_of_freedom(params, count) + params.eps);
     group
 }
 

@@ -1,7 +1,9 @@
 //! Mirrors of `shaders/element_products.wgsl` and `shaders/element_terms.wgsl`.
 
 use super::element::Element;
-use super::elements::{Shape, above_mean, gradient_above, gradient_of, group_gradient_of, row_of};
+use super::elements::{
+    PairwiseSum, Shape, above_mean, gradient_above, gradient_of, group_gradient_of, row_of,
+};
 use super::group_fold::ratio;
 use super::parallel::for_ranges;
 use super::precise::{above_group_mean, degrees_of_freedom, x_above_mean};
@@ -64,26 +66,31 @@ fn project<T: Element>(
         })
     };
     let origin = gradient_of(params, grad_y[0].to_f32(), &channels[0]);
-    let (mut pivots, mut offsets) = (0.0, 0.0);
+    let (mut pivots, mut offsets) = (PairwiseSum::default(), PairwiseSum::default());
     for (_, gradient) in elements() {
-        pivots += gradient.0 - origin.0;
-        offsets += gradient.1 - origin.1;
+        pivots.add(gradient.0 - origin.0);
+        offsets.add(gradient.1 - origin.1);
     }
-    let (pivot, offset) = (origin.0 + pivots / count, origin.1 + offsets / count);
+    let (pivot, offset) = (
+        origin.0 + pivots.total() / count,
+        origin.1 + offsets.total() / count,
+    );
     let grad_above = |gradient| gradient_above(gradient, pivot, offset);
 
-    let (mut product, mut spread) = (0.0, 0.0);
+    let (mut product, mut spread) = (PairwiseSum::default(), PairwiseSum::default());
     for (above, gradient) in elements() {
-        product += grad_above(gradient) * above;
-        spread += above * above;
+        product.add(grad_above(gradient) * above);
+        spread.add(above * above);
     }
+    let (product, spread) = (product.total(), spread.total());
     let c = ratio(product, spread);
-    let (mut left, mut product_left) = (0.0, 0.0);
+    let (mut left, mut product_left) = (PairwiseSum::default(), PairwiseSum::default());
     for (above, gradient) in elements() {
         let rest = grad_above(gradient) - c * above;
-        left += rest;
-        product_left += rest * above;
+        left.add(rest);
+        product_left.add(rest * above);
     }
+    let (left, product_left) = (left.total(), product_left.total());
     let c_left = ratio(product_left, spread);
     let variance = spread / degrees_of_freedom(params, count);
     let kept = (c + c_left) * ratio(params.eps, variance + params.eps);

@@ -94,3 +94,53 @@ pub(super) fn group_gradient_of(gradient: (f32, f32), above: f32, group: &GroupG
     let rest = grad_above - group.projection * above;
     group.scale * (rest - (group.shift + group.rest * above))
 }
+
+/// A sum in pairs, of pairs of pairs, and so on: as accurate as the trees of lanes that it stands for.
+#[derive(Default)]
+pub(super) struct PairwiseSum {
+    /// Of 2^level values each, where `count` has that bit.
+    partial: [f32; 32],
+    count: u32,
+}
+
+impl PairwiseSum {
+    pub fn add(&mut self, value: f32) {
+        let mut sum = value;
+        let full = self.count.trailing_ones() as usize;
+        for partial in &self.partial[..full] {
+            sum += partial;
+        }
+        self.partial[full] = sum;
+        self.count += 1;
+    }
+
+    pub fn total(&self) -> f32 {
+        let there = |level: &usize| self.count >> level & 1 == 1;
+        let levels = (0..self.partial.len()).filter(there);
+        levels.fold(0.0, |sum, level| sum + self.partial[level])
+    }
+}
+
+impl FromIterator<f32> for PairwiseSum {
+    fn from_iter<I: IntoIterator<Item = f32>>(values: I) -> Self {
+        let mut sum = Self::default();
+        values.into_iter().for_each(|value| sum.add(value));
+        sum
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_of_pairs_add_up() {
+        for n in [0u16, 1, 2, 3, 7, 8, 1000] {
+            let sum: PairwiseSum = (1..=n).map(f32::from).collect();
+            assert_eq!(sum.total(), f32::from(n) * f32::from(n + 1) / 2.0, "{n}");
+        }
+        // One after the other, they would stop growing at 2^24.
+        let ones: PairwiseSum = std::iter::repeat_n(1.0, (1 << 25) + 4).collect();
+        assert_eq!(ones.total(), 33_554_436.0);
+    }
+}
