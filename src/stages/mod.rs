@@ -1,9 +1,10 @@
 //! The CPU mirrors: one function for each kernel of [`kernels`](crate::kernels), of the same name,
 //! with the same work items and the same formulas in f32, for readers and for stage-by-stage tests.
 //!
-//! A mirror has no lanes: one loop does what LANES invocations share on a GPU, so results agree to
-//! rounding, not to the bit. Work items that write disjoint ranges run on several threads. Tensors are
-//! given whole, as slices of their storage type ([`Element`]), also where a step works on a window.
+//! A mirror does in one loop what LANES invocations share on a GPU, with lanes of its own: those of vector
+//! instructions. So results agree to rounding, not to the bit. Work items that write disjoint ranges run on
+//! several threads. Tensors are given whole, as slices of their storage type ([`Element`]), also where a
+//! step works on a window.
 
 mod activation;
 mod channel_fold;

@@ -25,11 +25,58 @@ pub fn row_moments<T: Element>(
         |item| first + item,
         #[inline(always)]
         |range, parts: &mut [Moments]| {
+            if has_short_rows(params) {
+                let len = params.row_len as usize;
+                let x = &x[(first + range.start) * len..(first + range.end) * len];
+                for (rows, parts) in x.chunks(TILE * len).zip(parts.chunks_mut(TILE)) {
+                    moments_of_rows(len, rows, parts);
+                }
+                return;
+            }
             for (item, part) in range.zip(parts) {
                 *part = moments_of(&x[part_span(params, width, first + item)]);
             }
         },
     );
+}
+
+/// Whether each row has a lane of its own: the lanes of a single row have nothing to do then but to be
+/// merged.
+pub(super) fn has_short_rows(params: &Params) -> bool {
+    params.parts == 1 && params.row_len <= 256
+}
+
+/// At most [`TILE`] rows of `len` values, a lane for each.
+#[inline(always)]
+fn moments_of_rows<T: Element>(len: usize, rows: &[T], moments: &mut [Moments]) {
+    let mut lanes = TileMoments::default();
+    let rest = len % CHUNK;
+    for first in (0..len - rest).step_by(CHUNK) {
+        lanes.merge(&chunk_of_rows(len, rows, first, CHUNK));
+    }
+    if rest > 0 {
+        lanes.merge(&chunk_of_rows(len, rows, len - rest, rest));
+    }
+    for (c, moments) in moments.iter_mut().enumerate() {
+        *moments = lanes.lane(c);
+    }
+}
+
+/// Of each row `count` values, from its value `first` on.
+#[inline(always)]
+fn chunk_of_rows<T: Element>(len: usize, rows: &[T], first: usize, count: usize) -> TileMoments {
+    let mut chunk = [[0.0; TILE]; CHUNK];
+    for (c, row) in rows.chunks(len).enumerate() {
+        let row = &row[first..first + count];
+        for k in 0..count {
+            chunk[k][c] = row[k].to_f32();
+        }
+    }
+    TileMoments::of_chunk(
+        count,
+        #[inline(always)]
+        |k, c| chunk[or_first(k, count)][c],
+    )
 }
 
 /// The values in lines of [`TILE`]: lanes go down the columns.

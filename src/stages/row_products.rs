@@ -4,6 +4,7 @@ use super::activation::Recompute;
 use super::element::{Element, to_f32};
 use super::moments::merge_products;
 use super::parallel::for_ranges;
+use super::row_moments::has_short_rows;
 use super::span::part_span;
 use super::tile::{CHUNK, TILE, TileProducts, or_first};
 use crate::params::Params;
@@ -37,6 +38,16 @@ pub fn row_products<T: Element>(
         |item| first + item,
         #[inline(always)]
         |range, parts: &mut [Products]| {
+            if has_short_rows(params) {
+                let len = params.row_len as usize;
+                let mut row = first + range.start;
+                for parts in parts.chunks_mut(TILE) {
+                    let end = row + parts.len();
+                    tensors.products_of_rows(len, row, &rows[row..end], parts);
+                    row = end;
+                }
+                return;
+            }
             for (item, part) in range.zip(parts) {
                 let row = (first + item) / params.parts as usize;
                 let span = part_span(params, width, first + item);
@@ -78,6 +89,61 @@ impl<T: Element> Tensors<'_, T> {
             recompute.backward(row, first, x, grad_y);
         }
         merge_products(lanes.all(), loose_chunk(x, grad_y, moments))
+    }
+
+    /// At most [`TILE`] rows of `len` values, from `row` on, a lane for each.
+    #[inline(always)]
+    fn products_of_rows(
+        &self,
+        len: usize,
+        row: usize,
+        moments: &[Moments],
+        products: &mut [Products],
+    ) {
+        let mut lanes = TileProducts::default();
+        let rest = len % CHUNK;
+        for first in (0..len - rest).step_by(CHUNK) {
+            lanes.merge(&self.chunk_of_rows(len, row, moments, first, CHUNK));
+        }
+        if rest > 0 {
+            lanes.merge(&self.chunk_of_rows(len, row, moments, len - rest, rest));
+        }
+        for (c, products) in products.iter_mut().enumerate() {
+            *products = lanes.lane(c);
+        }
+    }
+
+    /// Of each row `count` values, from its value `first` on.
+    #[inline(always)]
+    fn chunk_of_rows(
+        &self,
+        len: usize,
+        row: usize,
+        moments: &[Moments],
+        first: usize,
+        count: usize,
+    ) -> TileProducts {
+        let (mut u, mut v) = ([[0.0; TILE]; CHUNK], [[0.0; TILE]; CHUNK]);
+        for (c, moments) in moments.iter().enumerate() {
+            let begin = (row + c) * len + first;
+            let (mut x, mut grad_y) = ([0.0; CHUNK], [0.0; CHUNK]);
+            to_f32(&self.x[begin..begin + count], &mut x);
+            to_f32(&self.grad_y[begin..begin + count], &mut grad_y);
+            if let Some(recompute) = &self.recompute {
+                recompute.backward(row + c, begin, &x[..count], &mut grad_y[..count]);
+            }
+            for k in 0..count {
+                u[k][c] = (x[k] - moments.pivot) - moments.offset;
+                v[k][c] = grad_y[k];
+            }
+        }
+        TileProducts::of_chunk(
+            count,
+            #[inline(always)]
+            |k, c| u[k][c],
+            #[inline(always)]
+            |k, c| v[or_first(k, count)][c],
+        )
     }
 
     /// At most [`CHUNK`] lines, the elements from `first` on.

@@ -2,6 +2,7 @@
 //! vector registers. With channels last each lane is a channel; of a row, each lane has every sixteenth
 //! value, and the lanes are merged at its end.
 
+use super::moments::larger;
 use crate::tables::{Moments, Products};
 
 /// Sets computed at once.
@@ -65,12 +66,6 @@ fn unite(
         share: share_b,
         weight: share_b * a_count as f32,
     }
-}
-
-/// One instruction, unlike `f32::max`: a NaN among the offsets is in both sums anyway.
-#[inline(always)]
-fn larger(a: f32, b: f32) -> f32 {
-    if a > b { a } else { b }
 }
 
 /// Moments of sets of one size.
