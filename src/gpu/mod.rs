@@ -3,9 +3,10 @@
 //! [`Pipelines`] compiles and caches kernels, [`Pipelines::prepare`] makes a plan ready,
 //! [`Prepared::encode`] records it into the caller's encoder (or
 //! [`Prepared::encode_in_pass`] into the caller's pass). Nothing here submits, polls, maps, makes a
-//! device or replaces an error handler; [`headless`] and [`transfer`] hold helpers that do, for
-//! those who want them.
+//! device or replaces an error handler; [`headless`], [`transfer`] and [`autotune`] hold helpers that do,
+//! for those who want them.
 
+pub mod autotune;
 mod bindings;
 mod bound;
 pub mod headless;
