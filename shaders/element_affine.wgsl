@@ -59,20 +59,20 @@ fn above_of(z: Elements, group: Group) -> Word {
 
 // The bias of a word's elements.
 fn bias_at(first: u32, g: u32) -> Word {
-    if (!HAS_BIAS) {
-        return Word(0.0);
-    }
-    if ((params.flags & PER_CHANNEL) == 0u) {
-        return Word(bias[g]);
-    }
-    var word = Word(bias[first / params.channel_len]);
-    if (!ALIGNED) {
-        if (WIDTH > 1u) {
-            word = with_element(word, 1u, bias[(first + 1u) / params.channel_len]);
+    var word = Word(0.0);
+    if (HAS_BIAS) {
+        if ((params.flags & PER_CHANNEL) == 0u) {
+            return Word(bias[g]);
         }
-        if (WIDTH > 2u) {
-            word = with_element(word, 2u, bias[(first + 2u) / params.channel_len]);
-            word = with_element(word, 3u, bias[(first + 3u) / params.channel_len]);
+        word = Word(bias[first / params.channel_len]);
+        if (!ALIGNED) {
+            if (WIDTH > 1u) {
+                word = with_element(word, 1u, bias[(first + 1u) / params.channel_len]);
+            }
+            if (WIDTH > 2u) {
+                word = with_element(word, 2u, bias[(first + 2u) / params.channel_len]);
+                word = with_element(word, 3u, bias[(first + 3u) / params.channel_len]);
+            }
         }
     }
     return word;

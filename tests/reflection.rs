@@ -15,7 +15,8 @@ use bcnorm::params::{self, Params};
 use bcnorm::plan::{Direction, Step};
 use bcnorm::role::RoleKind;
 use bcnorm::tables::{
-    Affine, AffineBackward, Channel, GradientPair, Group, Moments, Products, RowGradient,
+    Affine, AffineBackward, Channel, GradientPair, Group, GroupGradient, Moments, Products,
+    RowGradient,
 };
 use bcnorm::{
     Activation, BackwardOptions, ChannelStats, DType, Error, ForwardOptions, Fusion, Layout, Mode,
@@ -83,6 +84,8 @@ fn fusions(kernel: KernelId) -> Vec<(Activation, u16)> {
     let has = |name: &str| declared.iter().any(|binding| binding.name == name);
     let activations = match kernel.kernel().family {
         Family::RowMap | Family::ColumnMap => 3,
+        // Of short rows only where no backward follows.
+        Family::ElementReduce if has("y") => 3,
         // Backward with an activation needs what it was applied to.
         Family::RowReduce | Family::ColumnReduce if has("coefficients") => 3,
         _ => 1,
@@ -109,6 +112,11 @@ fn fusions(kernel: KernelId) -> Vec<(Activation, u16)> {
                 }
                 // Counts are for the means alone.
                 KernelId::ChannelFoldBackward => there("channel_gradients") || !there("channels"),
+                // In place, and with an activation, there is no backward.
+                KernelId::ElementAffine => {
+                    !there("groups") || (there("x") && activation == Activation::None)
+                }
+                KernelId::ElementTerms => there("channel_terms") || there("affine_terms"),
                 _ if has("grad_y") => {
                     let fused = activation != Activation::None;
                     let residual = fused && there("residual");
@@ -128,6 +136,19 @@ fn fusions(kernel: KernelId) -> Vec<(Activation, u16)> {
     fusions
 }
 
+/// Words of a group that lanes may hold: as many as there are, where one lane has all of them; else it
+/// has more than two, or half the lanes would do. Of narrow words there are no more than make no whole
+/// number of wide ones.
+fn helds(family: Family, lanes: u32, width: u32) -> &'static [u32] {
+    match (family, lanes, width) {
+        (Family::ElementReduce, 1, 4) => &[0, 1, 2, 3, 4],
+        (Family::ElementReduce, 1, 2) => &[0, 1, 3],
+        (Family::ElementReduce, 1, _) => &[0, 1, 2, 3],
+        (Family::ElementReduce, _, _) => &[0, 3, 4],
+        _ => &[0],
+    }
+}
+
 /// Every specialization that plans are made of, but for the size of workgroups and the number of
 /// lanes, which are 1 or 8, with or without a fence: see [`canonical`].
 fn canonical_specs() -> Vec<Spec> {
@@ -139,26 +160,29 @@ fn canonical_specs() -> Vec<Spec> {
             for (activation, absent) in fusions(kernel) {
                 for lanes in [1, 8] {
                     let strides = declared.family == Family::ColumnMap && !aligned;
-                    if lanes > 1 && (strides || declared.family == Family::Table) {
+                    let alone = [Family::Table, Family::ElementColumn].contains(&declared.family);
+                    if lanes > 1 && (strides || alone) {
                         continue;
                     }
                     for accumulate in [false, true] {
                         if accumulate && !accumulates {
                             continue;
                         }
-                        specs.push(Spec {
-                            kernel,
-                            workgroup_size: 64,
-                            lanes,
-                            dtype,
-                            width,
-                            aligned,
-                            held: 0,
-                            accumulate,
-                            fence: lanes > 1,
-                            activation,
-                            absent,
-                        });
+                        for &held in helds(declared.family, lanes, width) {
+                            specs.push(Spec {
+                                kernel,
+                                workgroup_size: 64,
+                                lanes,
+                                dtype,
+                                width,
+                                aligned,
+                                held,
+                                accumulate,
+                                fence: lanes > 1,
+                                activation,
+                                absent,
+                            });
+                        }
                     }
                 }
             }
@@ -178,9 +202,28 @@ fn canonical(spec: &Spec) -> Spec {
     }
 }
 
+/// Of kernels whose words, held words and bindings multiply to thousands of texts: each of the former
+/// with the fewest and the most bindings, each set of bindings with one kind of words. Of the others all.
+fn looked_at() -> Vec<Spec> {
+    let mut specs = canonical_specs();
+    specs.retain(|spec| {
+        let family = spec.kernel.kernel().family;
+        let fusions = fusions(spec.kernel);
+        let bound = |&&(_, absent): &&(Activation, u16)| absent.count_ones();
+        let ends = [
+            fusions.iter().min_by_key(bound),
+            fusions.iter().max_by_key(bound),
+        ];
+        let of_ends = ends.contains(&Some(&(spec.activation, spec.absent)));
+        let plain = (spec.dtype, spec.width, spec.aligned, spec.held) == (DType::F32, 4, false, 4);
+        family != Family::ElementReduce || of_ends || plain
+    });
+    specs
+}
+
 /// All of these, and workgroups of every kind.
 fn specs() -> Vec<Spec> {
-    let mut specs = canonical_specs();
+    let mut specs = looked_at();
     for &kernel in KernelId::ALL {
         let family = kernel.kernel().family;
         // The widest words need most memory.
@@ -206,7 +249,11 @@ fn specs() -> Vec<Spec> {
                     continue;
                 }
                 for &(activation, absent) in fewest.into_iter().chain(most) {
-                    for fence in [false, true] {
+                    for (fence, &held) in [false, true].into_iter().flat_map(|fence| {
+                        helds(family, lanes, width)
+                            .iter()
+                            .map(move |held| (fence, held))
+                    }) {
                         specs.push(Spec {
                             kernel,
                             workgroup_size,
@@ -214,7 +261,7 @@ fn specs() -> Vec<Spec> {
                             dtype,
                             width,
                             aligned,
-                            held: 0,
+                            held,
                             accumulate: fence
                                 && kernel.kernel().bindings.iter().any(|b| b.name == "grad_x"),
                             fence,
@@ -370,6 +417,7 @@ fn check_constants(module: &Module, spec: &Spec) {
             "WORKGROUP_SIZE" => Literal::U32(spec.workgroup_size),
             "LANES" => Literal::U32(spec.lanes),
             "WIDTH" => Literal::U32(spec.width),
+            "HELD" => Literal::U32(spec.held),
             "ACTIVATION" => Literal::U32(activation),
             "ALIGNED" => Literal::Bool(spec.aligned),
             "ACCUMULATE" => Literal::Bool(spec.accumulate),
@@ -423,11 +471,26 @@ fn check_array(
         Element::F32 => scalar(Scalar::F32),
         Element::U32 => scalar(Scalar::U32),
         Element::Struct { name, size } => {
-            assert_eq!(base.name.as_deref(), Some(name), "{what}");
-            let TypeInner::Struct { span, .. } = base.inner else {
+            let found = base.name.as_deref().unwrap_or_default();
+            let TypeInner::Struct { span, ref members } = base.inner else {
                 panic!("{what}: {base:?} is no struct");
             };
             assert_eq!(span, size, "{what}");
+            if let Some(found) = found.strip_prefix("Stored") {
+                // The same struct, four numbers at a time.
+                assert_eq!(found, name, "{what}");
+                let quads = members.iter().all(|member| {
+                    let inner = &module.types[member.ty].inner;
+                    let quad = |scalar| *inner == vector(VectorSize::Quad, scalar);
+                    quad(Scalar::F32) || quad(Scalar::U32)
+                });
+                assert!(
+                    quads && members.len() as u32 * 16 == span,
+                    "{what}: {members:?}"
+                );
+                return;
+            }
+            assert_eq!(found, name, "{what}");
             return;
         }
         other => panic!("{what}: {other:?} is not known here"),
@@ -608,7 +671,7 @@ fn reached(module: &Module) -> BTreeSet<String> {
 #[test]
 fn absent_bindings_are_not_reached() {
     let mut absent = 0;
-    for spec in canonical_specs() {
+    for spec in looked_at() {
         let reached = reached(&reflect(&spec).0);
         let declared = spec.kernel.kernel().bindings;
         for (index, binding) in declared.iter().enumerate() {
@@ -886,9 +949,9 @@ fn scalar<T: Field>(_: &T) -> Scalar {
 /// (name, offset, scalar) of every field, and the struct's size. Does not compile where a
 /// field is missing.
 macro_rules! layout {
-    ($name:ident { $($field:ident),* $(,)? } $(, $pad:ident)?) => {{
+    ($name:ident { $($field:ident),* $(,)? }) => {{
         let value = $name::default();
-        let $name { $($field: _,)* $($pad: _,)? } = value;
+        let $name { $($field: _,)* } = value;
         let fields = vec![$((stringify!($field), std::mem::offset_of!($name, $field), scalar(&value.$field))),*];
         (stringify!($name), fields, size_of::<$name>())
     }};
@@ -898,30 +961,28 @@ type StructLayout = (&'static str, Vec<(&'static str, usize, Scalar)>, usize);
 
 fn layouts() -> Vec<StructLayout> {
     vec![
-        layout!(
-            Params {
-                num_samples,
-                num_channels,
-                num_groups,
-                row_len,
-                items,
-                first_item,
-                first_word,
-                parts,
-                words_per_part,
-                num_words,
-                entries,
-                entries_per_segment,
-                columns,
-                channel_columns,
-                flags,
-                eps,
-                channel_eps,
-                momentum,
-                zero
-            },
+        layout!(Params {
+            num_samples,
+            num_channels,
+            num_groups,
+            row_len,
+            items,
+            first_item,
+            first_word,
+            parts,
+            words_per_part,
+            num_words,
+            entries,
+            entries_per_segment,
+            columns,
+            channel_columns,
+            flags,
+            eps,
+            channel_eps,
+            momentum,
+            zero,
             channel_len
-        ),
+        }),
         layout!(Moments {
             count,
             pivot,
@@ -959,6 +1020,20 @@ fn layouts() -> Vec<StructLayout> {
             product
         }),
         layout!(GradientPair { bias, weight }),
+        layout!(GroupGradient {
+            mean_pivot,
+            mean_offset,
+            mean_rest,
+            rstd,
+            grad_pivot,
+            grad_offset,
+            shift,
+            projection,
+            rest,
+            scale,
+            unused,
+            unused_too
+        }),
         layout!(RowGradient {
             grad_scale,
             x_scale,
@@ -994,7 +1069,6 @@ fn wgsl_layout(module: &Module, name: &str) -> (Vec<(String, usize, Scalar)>, us
             scalar,
         )
     });
-    let fields = fields.filter(|(name, _, _)| !name.starts_with("pad"));
     (fields.collect(), *span as usize)
 }
 
@@ -1193,7 +1267,23 @@ fn tunings() -> Vec<(&'static str, Tuning)> {
         min_invocations: 0,
         entries_per_lane: 0,
         samples_per_segment: 0,
+        short_row: 0,
+        short_held_row: 0,
+        fused_group: 0,
         ..Tuning::GPU
+    };
+    // Every row is short, every group fits; a lane, or as many as there may be, has all of it.
+    let elements = Tuning {
+        short_row: u32::MAX,
+        short_held_row: u32::MAX,
+        fused_group: u32::MAX,
+        max_binding_bytes: u64::MAX,
+        ..greedy
+    };
+    let shared_elements = Tuning {
+        short_row: u32::MAX,
+        fused_group: u32::MAX,
+        ..splitting
     };
     vec![
         ("GPU", Tuning::GPU),
@@ -1203,6 +1293,8 @@ fn tunings() -> Vec<(&'static str, Tuning)> {
         ("splitting", splitting),
         ("odd", odd),
         ("zeros", zeros),
+        ("elements", elements),
+        ("shared elements", shared_elements),
     ]
 }
 
@@ -1256,6 +1348,10 @@ fn norms(channels: usize, groups: usize) -> Vec<(NormDesc, Mode)> {
         ),
         (
             bc.with_affine(false, true).with_bn_affine(true, false),
+            Eval,
+        ),
+        (
+            bc.with_affine(true, false).with_bn_affine(false, false),
             Eval,
         ),
         (batch, Train),
@@ -1326,6 +1422,8 @@ fn parts(norm: &NormDesc, mode: Mode) -> (Part, bool) {
 struct Asked {
     fusion: Fusion,
     in_place: bool,
+    /// No backward follows.
+    inference: bool,
     rows: RowSource,
     shards: Option<NonZero<u32>>,
     write: Write,
@@ -1352,6 +1450,10 @@ impl Asked {
                         ..plain
                     },
                     Asked {
+                        inference: true,
+                        ..plain
+                    },
+                    Asked {
                         rows: RowSource::Given,
                         ..plain
                     },
@@ -1366,6 +1468,80 @@ impl Asked {
     }
 }
 
+/// How a plan goes about a tensor whose elements are rows of their own.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Elements {
+    width: u32,
+    /// Words of a group, the lanes that share them, and how many each holds; 0 where too many.
+    group_words: u32,
+    lanes: u32,
+    held: u32,
+}
+
+impl Elements {
+    /// Where a plan does: rows are short, or a group that no backward asks for is small; its elements
+    /// lie together; nothing but x is asked for, and one binding holds whatever there is.
+    fn of(
+        norm: &NormDesc,
+        tensor: &TensorDesc,
+        mode: Mode,
+        direction: Direction,
+        asked: &Asked,
+        tuning: &Tuning,
+    ) -> Option<Self> {
+        let (part, grouped) = parts(norm, mode);
+        let len = tensor.row_len();
+        let size = (norm.num_channels / norm.num_groups) as u64 * u64::from(len);
+        let width = match tensor.dtype() {
+            _ if size.is_multiple_of(4) => 4,
+            DType::F32 => 1,
+            _ => 2,
+        };
+        let updates_rows =
+            mode == Mode::Train && norm.kind == NormKind::InstanceNorm && norm.track_running_stats;
+        let together = tensor.layout() == Layout::ChannelsFirst || len == 1;
+        let possible = grouped
+            && !updates_rows
+            && together
+            && asked.shards.is_none()
+            && asked.rows == RowSource::Computed
+            && tensor.elements() > 0
+            && size.is_multiple_of(u64::from(width))
+            && size <= u64::from(u32::MAX);
+        if !possible || tensor.buffer_bytes() > tuning.max_binding_bytes {
+            return None;
+        }
+        let group_words = (size / u64::from(width)) as u32;
+        let mut lanes = 1;
+        while lanes < tuning.reduce_lanes && u64::from(lanes) * 4 < u64::from(group_words) {
+            lanes *= 2;
+        }
+        let share = group_words.div_ceil(lanes);
+        let held = if share <= 4 { share } else { 0 };
+        let longest = match held {
+            0 => tuning.short_row,
+            _ => tuning.short_row.max(tuning.short_held_row),
+        };
+        let inference = direction == Direction::Forward && (asked.inference || asked.in_place);
+        let plain = asked.fusion.activation == Activation::None;
+        let short = len <= longest && (inference || plain);
+        let small = size <= u64::from(tuning.fused_group.min(4096));
+        let fused = inference && small && [Part::None, Part::Running].contains(&part);
+        // Four loops over a lane's share.
+        ((short || fused) && share <= 65_000 / 4).then_some(Self {
+            width,
+            group_words,
+            lanes,
+            held,
+        })
+    }
+
+    fn of_plan(plan: &Plan, asked: &Asked, tuning: &Tuning) -> Option<Self> {
+        let (norm, tensor) = (plan.norm(), plan.tensor());
+        Self::of(norm, tensor, plan.mode(), plan.direction(), asked, tuning)
+    }
+}
+
 /// Forward, and backward with both ways to write; each with what was asked for it.
 fn plans(
     norm: &NormDesc,
@@ -1377,13 +1553,16 @@ fn plans(
     let forward = ForwardOptions {
         fusion: asked.fusion,
         in_place: asked.in_place,
-        inference: false,
+        inference: asked.inference,
         rows: asked.rows,
         shards: asked.shards,
     };
     let forward = Plan::forward(norm, tensor, mode, forward, tuning)?;
     let mut plans = vec![(forward, asked)];
     for write in [Write::Replace, Write::Accumulate] {
+        if asked.inference {
+            continue;
+        }
         let backward = BackwardOptions {
             x: write,
             parameters: write,
@@ -1399,7 +1578,13 @@ fn plans(
 
 /// What no tuning makes possible: more loop iterations than 256 lanes may run, or more entries of a
 /// table, or values behind a mean, than a u32 counts.
-fn is_beyond(norm: &NormDesc, tensor: &TensorDesc, mode: Mode, asked: Asked) -> bool {
+fn is_beyond(
+    norm: &NormDesc,
+    tensor: &TensorDesc,
+    mode: Mode,
+    asked: Asked,
+    tuning: &Tuning,
+) -> bool {
     let (part, grouped) = parts(norm, mode);
     let (n, c) = (
         u64::from(tensor.num_samples()),
@@ -1433,11 +1618,15 @@ fn is_beyond(norm: &NormDesc, tensor: &TensorDesc, mode: Mode, asked: Asked) -> 
     let tracks =
         norm.kind == NormKind::InstanceNorm && norm.track_running_stats && mode == Mode::Train;
     let shards = asked.shards.map_or(0, |shards| u64::from(shards.get()));
+    // No fold runs over the channels of a group whose elements are rows.
+    let forward = Elements::of(norm, tensor, mode, Direction::Forward, &asked, tuning);
+    let backward = Elements::of(norm, tensor, mode, Direction::Backward, &asked, tuning);
+    let folds = forward.is_none() || (backward.is_none() && !asked.inference);
     n.max(1) * c > most
         || ([Part::Batch, Part::Estimate].contains(&part) && shards * c > most)
-        || n * (channel_columns + affine) > most
+        || (!asked.inference && n * (channel_columns + affine) > most)
         || u64::from(tensor.num_samples()) * len > most
-        || (grouped && (lanes(size, 4) || size * len > most))
+        || (grouped && ((folds && lanes(size, 4)) || size * len > most))
         || (tracks && lanes(n, 1))
 }
 
@@ -1450,8 +1639,8 @@ fn may_refuse(tuning: &str, tensor: &TensorDesc) -> bool {
     match tuning {
         _ if is_last(tensor) => true,
         "CPU" => tensor.rows() > 65_535 * 65_535,
-        "greedy" => tensor.num_samples() > 256 * 64_998 / 2,
-        "splitting" => positions > 256 * 64_998 / 2 * 3,
+        "greedy" | "elements" => tensor.num_samples() > 256 * 64_998 / 2,
+        "splitting" | "shared elements" => positions > 256 * 64_998 / 2 * 3,
         _ => false,
     }
 }
@@ -1492,6 +1681,29 @@ const SHAPES: &[(&[usize], usize)] = &[
     (&[64, 1, 27], 1),
     (&[3, 1, 1, 5, 5], 1),
     (&[1001, 1, 1003], 1),
+];
+
+/// Groups of few elements: of 1 to 4 words of each width, one channel's or several's, and of more.
+const SHORT_SHAPES: &[(&[usize], usize)] = &[
+    (&[3, 8, 4], 8),
+    (&[3, 8, 4], 4),
+    (&[2, 12, 2, 2], 4),
+    (&[5, 8, 4], 2),
+    (&[3, 3, 2], 3),
+    (&[3, 9, 2], 3),
+    (&[3, 10, 2], 2),
+    (&[3, 14, 2], 2),
+    (&[3, 8], 2),
+    (&[3, 16], 2),
+    (&[3, 12], 1),
+    (&[3, 16], 1),
+    (&[3, 6], 3),
+    (&[3, 18], 3),
+    (&[3, 20], 2),
+    (&[3, 28], 2),
+    (&[3, 150], 3),
+    (&[4, 64, 9], 1),
+    (&[4, 64, 16], 1),
 ];
 
 /// As large as tensors get: 2^32 elements, 2^31 in a row.
@@ -1585,7 +1797,7 @@ fn for_every_plan(
                             norm.stats
                         );
                         let sharded = asked.shards.is_some() && parts(&norm, mode).0 == Part::Batch;
-                        let beyond = is_beyond(&norm, &tensor, mode, asked);
+                        let beyond = is_beyond(&norm, &tensor, mode, asked, &tuning);
                         let plans = match plans(&norm, &tensor, mode, asked, &tuning) {
                             Err(Error::OneValuePerChannel { .. }) if one_value && !sharded => {
                                 continue;
@@ -1605,6 +1817,13 @@ fn for_every_plan(
                             Ok(plans) => plans,
                         };
                         assert!(!one_value || sharded, "{what}");
+                        // Backward finds what forward saved.
+                        let mut ways = plans.iter().map(|(plan, _)| is_of_elements(plan));
+                        let way = ways.next();
+                        assert!(
+                            asked.in_place || ways.all(|other| Some(other) == way),
+                            "{what}"
+                        );
                         for (plan, asked) in &plans {
                             let what = format!("{what} {:?}", plan.direction());
                             check(&what, plan, &tuning, asked);
@@ -1682,9 +1901,10 @@ fn loops_are_counted() {
 }
 
 fn check_plan(what: &str, plan: &Plan, tuning: &Tuning, asked: &Asked, known: &HashSet<Spec>) {
+    let elements = check_way(what, plan, asked, tuning);
     for step in plan.steps() {
         let what = format!("{what}: {}", step.spec.kernel.name());
-        check_spec(&what, step, plan, tuning, asked);
+        check_spec(&what, step, plan, tuning, asked, elements);
         let canonical = canonical(&step.spec);
         assert!(known.contains(&canonical), "{what}: no such {canonical:?}");
         check_bindings(&what, step, plan);
@@ -1694,9 +1914,59 @@ fn check_plan(what: &str, plan: &Plan, tuning: &Tuning, asked: &Asked, known: &H
     }
     check_windows(what, plan, tuning);
     check_needs(what, plan);
-    check_dataflow(what, plan, asked);
+    check_dataflow(what, plan, asked, elements.is_some());
     check_exchange(what, plan, asked);
-    check_transfers(what, plan, asked);
+    check_transfers(what, plan, asked, elements.is_some());
+}
+
+/// Either elements are rows, and no table of rows is there, or no kernel of theirs runs. It is rows that
+/// have kernels, too, where a table of the elements' would not fit a binding.
+fn check_way(what: &str, plan: &Plan, asked: &Asked, tuning: &Tuning) -> Option<Elements> {
+    let limit = tuning.max_binding_bytes;
+    let largest = |plan: &Plan| {
+        let tables = plan.needs().iter().filter(|need| {
+            let read =
+                plan.direction() == Direction::Backward && need.role.kind() == RoleKind::Saved;
+            need.role.kind() != RoleKind::Caller && need.role != Role::Channels && !read
+        });
+        tables.map(|need| need.bytes).max().unwrap_or(0)
+    };
+    let elements = Elements::of_plan(plan, asked, tuning);
+    let elements = elements.filter(|_| {
+        let fits = is_of_elements(plan);
+        if !fits {
+            let unbound = Tuning {
+                max_binding_bytes: u64::MAX,
+                ..*tuning
+            };
+            let (norm, tensor) = (plan.norm(), plan.tensor());
+            let plans = plans(norm, tensor, plan.mode(), *asked, &unbound).unwrap();
+            let of_elements = plans.iter().all(|(plan, _)| is_of_elements(plan));
+            let most = plans.iter().map(|(plan, _)| largest(plan)).max();
+            assert!(of_elements && most > Some(limit), "{what}: {most:?}");
+        }
+        fits
+    });
+    if elements.is_some() {
+        let most = largest(plan);
+        assert!(most <= limit, "{what}: a table of {most} bytes");
+    }
+    let mut kernels = plan.steps().iter().map(|step| step.spec.kernel);
+    let of_elements = kernels.any(|kernel| {
+        let family = kernel.kernel().family;
+        [Family::ElementReduce, Family::ElementColumn].contains(&family)
+    });
+    assert_eq!(of_elements, elements.is_some(), "{what}: {elements:?}");
+    let of_rows = [
+        Role::Rows,
+        Role::Products,
+        Role::Coefficients,
+        Role::RowGradients,
+        Role::CoefficientsBackward,
+    ];
+    let has_rows = of_rows.iter().any(|&role| plan.need(role).is_some());
+    assert!(!of_elements || !has_rows, "{what}: a table of rows");
+    elements
 }
 
 #[test]
@@ -1723,6 +1993,9 @@ fn steps_fit_their_kernels_whatever_is_asked() {
         }
     };
     for_every_plan(small_shapes(), &tunings(), true, &mut check);
+    let mut of_elements = tunings();
+    of_elements.retain(|(name, _)| ["GPU", "elements"].contains(name));
+    for_every_plan(SHORT_SHAPES, &of_elements, true, &mut check);
     for_every_plan(
         &[(&[3, 6, 1001], 2), (&[9, 20, 17], 5)],
         &narrow_tunings(),
@@ -1731,14 +2004,50 @@ fn steps_fit_their_kernels_whatever_is_asked() {
     );
     assert!(windows > 1000, "{windows}");
     // Parameters come and go in too many ways for the norms above; tensors' words and bindings may not.
-    let unmade: Vec<&Spec> = known
+    // Of elements, words (and those that are held) and bindings each on their own.
+    let mut seen = HashSet::new();
+    for spec in &made {
+        seen.extend(faces(spec));
+    }
+    let unmade: HashSet<Spec> = known
         .iter()
-        .filter(|spec| spec.kernel.kernel().family.is_tensor_sized() && !made.contains(spec))
+        .filter(|spec| spec.kernel.kernel().family.is_tensor_sized())
+        .flat_map(faces)
+        .filter(|face| !seen.contains(face))
         .collect();
     assert!(unmade.is_empty(), "no plan makes {unmade:#?}");
 }
 
-fn check_spec(what: &str, step: &Step, plan: &Plan, tuning: &Tuning, asked: &Asked) {
+/// What the texts of a kernel are told apart by, in such parts as some plan should make.
+fn faces(spec: &Spec) -> Vec<Spec> {
+    if spec.kernel.kernel().family != Family::ElementReduce {
+        return vec![*spec];
+    }
+    let words = Spec {
+        activation: Activation::None,
+        absent: 0,
+        ..*spec
+    };
+    let bindings = Spec {
+        dtype: DType::F32,
+        width: 4,
+        aligned: true,
+        held: 0,
+        lanes: 1,
+        fence: false,
+        ..*spec
+    };
+    vec![words, bindings]
+}
+
+fn check_spec(
+    what: &str,
+    step: &Step,
+    plan: &Plan,
+    tuning: &Tuning,
+    asked: &Asked,
+    elements: Option<Elements>,
+) {
     let (spec, p) = (&step.spec, &step.params);
     let kernel = spec.kernel.kernel();
     assert!(spec.lanes.is_power_of_two(), "{what}: {spec:?}");
@@ -1771,13 +2080,30 @@ fn check_spec(what: &str, step: &Step, plan: &Plan, tuning: &Tuning, asked: &Ask
     if !is_tensor {
         let of_table = (DType::F32, 1, true);
         assert_eq!((spec.dtype, spec.width, spec.aligned), of_table, "{what}");
+        assert_eq!(spec.held, 0, "{what}");
         return;
     }
     assert_eq!(spec.dtype, tensor.dtype(), "{what}");
+    if let Some(elements) = elements
+        && kernel.family != Family::ColumnReduce
+    {
+        let aligned = tensor.row_len().is_multiple_of(elements.width);
+        let expected = (elements.width, aligned);
+        assert_eq!((spec.width, spec.aligned), expected, "{what}");
+        let (lanes, held) = match kernel.family {
+            Family::ElementReduce => (elements.lanes, elements.held),
+            _ => (1, 0),
+        };
+        assert_eq!((spec.lanes, spec.held), (lanes, held), "{what}");
+        assert!(spec.aligned || elements.width > 1, "{what}");
+        return;
+    }
+    assert_eq!(spec.held, 0, "{what}");
     // (N, C) is both layouts at once, and so is a single channel.
     let last = tensor.layout() == Layout::ChannelsLast || tensor.row_len() == 1;
     let columns = matches!(kernel.family, Family::ColumnReduce | Family::ColumnMap);
-    assert_eq!(columns, last && tensor.num_channels() > 1, "{what}");
+    let by_columns = elements.is_some() || (last && tensor.num_channels() > 1);
+    assert_eq!(columns, by_columns, "{what}");
     // What rows or positions are whole words of.
     let len = if columns { p.num_channels } else { p.row_len };
     let single = spec.dtype == DType::F32;
@@ -1801,10 +2127,21 @@ fn check_spec(what: &str, step: &Step, plan: &Plan, tuning: &Tuning, asked: &Ask
     }
 }
 
+/// Whether the plan takes elements as rows ([`check_way`] says that it should).
+fn is_of_elements(plan: &Plan) -> bool {
+    let last = plan.steps().last().map(|step| step.spec.kernel);
+    [
+        Some(KernelId::ElementAffine),
+        Some(KernelId::ElementAffineBackward),
+    ]
+    .contains(&last)
+}
+
 /// A binding has the name of the buffer, but where another table or parameter stands in.
 fn check_bindings(what: &str, step: &Step, plan: &Plan) {
     let (spec, kernel) = (&step.spec, step.spec.kernel);
     let (_, grouped) = parts(plan.norm(), plan.mode());
+    let elements = is_of_elements(plan);
     let declared: Vec<&BindingDecl> = spec.bindings().map(|(_, binding)| binding).collect();
     assert_eq!(step.bindings.len(), declared.len(), "{what}");
     for (index, binding) in kernel.kernel().bindings.iter().enumerate() {
@@ -1821,6 +2158,15 @@ fn check_bindings(what: &str, step: &Step, plan: &Plan) {
             (_, "row_parts", Role::Rows) | (_, "product_parts", Role::Products) => {
                 step.params.parts == 1
             }
+            // The columns of a channel are folded; there may be one.
+            (KernelId::ColumnMoments, "row_parts", Role::ChannelParts) => {
+                work::sees_elements(step) && step.params.parts * step.params.channel_len == 1
+            }
+            (KernelId::RowFold, "rows", Role::ChannelParts) => elements,
+            (KernelId::SampleFoldBackward, "gradient_terms", Role::ChannelTerms)
+            | (KernelId::SampleFoldBackward, "gradient_terms", Role::AffineTerms)
+            | (KernelId::ChannelFoldBackward, "gradient_parts", Role::ChannelTerms)
+            | (KernelId::ChannelFoldBackward, "gradient_parts", Role::AffineTerms) => elements,
             (KernelId::SampleFold, "rows", Role::ChannelParts) => true,
             (KernelId::SampleFold, "channel_parts", Role::ChannelMoments) => {
                 plan.exchange().is_some()
@@ -1840,9 +2186,11 @@ fn check_bindings(what: &str, step: &Step, plan: &Plan) {
             | (KernelId::ChannelFoldBackward, "grad_bn_weight", Role::GradWeight)
             | (KernelId::ChannelFoldBackward, "grad_bn_bias", Role::GradBias) => !grouped,
             // In place.
-            (KernelId::RowAffine | KernelId::ColumnAffine, "y", Role::X) => {
-                spec.bindings().all(|(_, binding)| binding.name != "x")
-            }
+            (
+                KernelId::RowAffine | KernelId::ColumnAffine | KernelId::ElementAffine,
+                "y",
+                Role::X,
+            ) => spec.bindings().all(|(_, binding)| binding.name != "x"),
             _ => false,
         };
         assert!(
@@ -1897,11 +2245,25 @@ fn check_params(what: &str, step: &Step, plan: &Plan, asked: &Asked) {
     let (n, len) = (tensor.num_samples(), tensor.row_len());
     let merged = p.num_samples == 1 && u64::from(p.row_len) == u64::from(n) * u64::from(len);
     let may_merge = !grouped && asked.rows == RowSource::Computed;
-    assert!(
-        (p.num_samples, p.row_len) == (n, len) || (merged && may_merge),
-        "{what}: {p:?}"
-    );
-    assert_eq!(p.num_channels as usize, norm.num_channels, "{what}");
+    let seen = work::sees_elements(step);
+    let own_len = seen || step.spec.kernel.kernel().family == Family::ElementReduce;
+    assert_eq!(p.channel_len, if own_len { len } else { 0 }, "{what}");
+    if seen {
+        // Samples as positions, their elements as channels.
+        assert_eq!((p.num_samples, p.row_len), (1, n), "{what}: {p:?}");
+        let elements = u64::from(p.num_channels);
+        assert_eq!(
+            elements,
+            norm.num_channels as u64 * u64::from(len),
+            "{what}"
+        );
+    } else {
+        assert!(
+            (p.num_samples, p.row_len) == (n, len) || (merged && may_merge),
+            "{what}: {p:?}"
+        );
+        assert_eq!(p.num_channels as usize, norm.num_channels, "{what}");
+    }
     let groups = if grouped { norm.num_groups } else { 0 };
     assert_eq!(p.num_groups as usize, groups, "{what}");
     let channel_eps = if grouped { CHANNEL_EPS } else { norm.eps };
@@ -1959,16 +2321,21 @@ fn check_params(what: &str, step: &Step, plan: &Plan, asked: &Asked) {
         let samples = if empty { 0 } else { p.num_samples };
         let shards = asked.shards.map_or(0, NonZero::get);
         let folded = |role: Role| {
-            let mut folds = plan.steps().iter();
-            let fold = folds.find(|step| step.bindings.last() == Some(&role));
-            fold.map_or(0, |fold| {
-                fold.params
-                    .entries
-                    .div_ceil(fold.params.entries_per_segment)
-            })
+            let fold = writer(plan, step, role).map(|fold| &fold.params);
+            fold.map_or(0, |fold| fold.entries.div_ceil(fold.entries_per_segment))
         };
         let expected = match step.bindings[0] {
             Role::Rows | Role::GradientTerms => samples,
+            // One for a channel is left.
+            Role::ChannelParts if is_of_elements(plan) => 1,
+            role @ (Role::ChannelTerms | Role::AffineTerms) => {
+                let terms = &writer(plan, step, role).unwrap().params;
+                // Of every group, or of every part of the samples in an element.
+                match role == Role::AffineTerms && !(grouped && per_channel) {
+                    true => n,
+                    false => len * terms.parts,
+                }
+            }
             role @ (Role::ChannelParts | Role::GradientParts) if !empty => folded(role),
             Role::ChannelShards | Role::GradientShards => shards,
             _ => 0,
@@ -1980,6 +2347,18 @@ fn check_params(what: &str, step: &Step, plan: &Plan, asked: &Asked) {
             "{what}"
         );
     }
+}
+
+/// The step before `step` that wrote a table last.
+fn writer<'a>(plan: &'a Plan, step: &Step, role: Role) -> Option<&'a Step> {
+    let before = plan.steps().iter();
+    let before = before.take_while(|other| !std::ptr::eq(*other, step));
+    before.filter(|other| writes(other, role)).last()
+}
+
+fn writes(step: &Step, role: Role) -> bool {
+    let mut bindings = step.bindings.iter().zip(step.spec.bindings());
+    bindings.any(|(&bound, (_, declared))| bound == role && declared.access == Access::ReadWrite)
 }
 
 /// Columns of the tables that folds read.
@@ -2003,6 +2382,19 @@ fn check_columns(what: &str, step: &Step, plan: &Plan) {
         false => 0,
     };
     let of_shards = step.bindings.first() == Some(&Role::GradientShards);
+    // Of elements, the channel part's columns and the affine's are two tables, folded one by one.
+    let table = step.bindings.first().copied();
+    let table = match table {
+        Some(Role::GradientParts) => {
+            writer(plan, step, Role::GradientParts).and_then(|fold| fold.bindings.first().copied())
+        }
+        table => table,
+    };
+    let (channel_columns, affine) = match table {
+        Some(Role::ChannelTerms) => (channel_columns, 0),
+        Some(Role::AffineTerms) => (0, affine),
+        _ => (channel_columns, affine),
+    };
     let columns = match step.spec.kernel {
         KernelId::SampleFold | KernelId::ChannelFold | KernelId::RunningFold => Some(channels),
         KernelId::ChannelFoldBackward if of_shards => {
@@ -2068,7 +2460,24 @@ fn check_split(what: &str, step: &Step) {
             _ => {}
         }
     }
-    if let Family::ColumnReduce | Family::ColumnMap = family {
+    if family == Family::ElementReduce {
+        // Groups are whole words, one behind the other; a chunk looks behind the last.
+        let groups = wide(p.num_samples) * wide(p.num_groups);
+        assert_eq!(wide(p.items), groups, "{what}");
+        let words = groups * wide(p.words_per_part);
+        assert_eq!(words * width, work::elements(p), "{what}");
+        let highest = wide(p.words_per_part) + 2 * 4 * lanes;
+        assert!(
+            highest * width <= wide(u32::MAX) && words <= wide(u32::MAX),
+            "{what}: {p:?}"
+        );
+    }
+    if family == Family::ElementColumn {
+        // A word is of one group.
+        let size = p.num_channels / p.num_groups;
+        assert!(size.is_multiple_of(spec.width), "{what}: {p:?}");
+    }
+    if let Family::ColumnReduce | Family::ColumnMap | Family::ElementColumn = family {
         assert!(before < len && len <= covered, "{what}: {p:?}");
         assert!(covered + 8 * lanes <= wide(u32::MAX), "{what}: {p:?}");
         if work::strides(step) {
@@ -2099,10 +2508,12 @@ fn check_windows(what: &str, plan: &Plan, tuning: &Tuning) {
             let step = &steps[first];
             if kernel.kernel().family.is_tensor_sized() {
                 let words = wide_words(step, tensor);
-                assert_eq!(
-                    u64::from(step.params.num_words),
-                    words.min(u64::from(u32::MAX))
-                );
+                // Of elements no window is ever made.
+                let counted = match is_of_elements(plan) {
+                    true => 0,
+                    false => words.min(u64::from(u32::MAX)),
+                };
+                assert_eq!(u64::from(step.params.num_words), counted, "{what}");
                 assert_eq!(work::words(step), 0..words, "{what}: {}", kernel.name());
             }
             first += 1;
@@ -2208,7 +2619,7 @@ fn check_needs(what: &str, plan: &Plan) {
 
 /// A table is read after it was written, by this plan, by forward if saved, or by the caller if given;
 /// and written by one kernel, to its end before another reads it.
-fn check_dataflow(what: &str, plan: &Plan, asked: &Asked) {
+fn check_dataflow(what: &str, plan: &Plan, asked: &Asked, elements: bool) {
     let norm = plan.norm();
     let forward = plan.direction() == Direction::Forward;
     let (part, grouped) = parts(norm, plan.mode());
@@ -2236,6 +2647,20 @@ fn check_dataflow(what: &str, plan: &Plan, asked: &Asked) {
                 let before = written.iter().find(|(known, _)| known == role);
                 match before {
                     None => written.push((*role, kernel)),
+                    // Of elements, two tables of terms are folded one after the other.
+                    Some(&(_, KernelId::SampleFoldBackward))
+                        if elements && kernel == KernelId::SampleFoldBackward =>
+                    {
+                        let before = writer(plan, step, *role).unwrap();
+                        let tables = [before.bindings[0], step.bindings[0]];
+                        assert_eq!(tables, [Role::ChannelTerms, Role::AffineTerms], "{what}");
+                        let steps = plan.steps().iter();
+                        let between = steps
+                            .skip_while(|other| !std::ptr::eq(*other, before))
+                            .take_while(|other| !std::ptr::eq(*other, step));
+                        let mut readers = between.skip(1);
+                        assert!(readers.any(|other| other.bindings[0] == *role), "{what}");
+                    }
                     // Windows of one tensor; only the first of them may be the first.
                     Some(&(_, before)) => {
                         assert!(
@@ -2268,14 +2693,18 @@ fn check_dataflow(what: &str, plan: &Plan, asked: &Asked) {
     let fused = asked.fusion.activation != Activation::None;
     let bc = norm.kind == NormKind::BcNorm;
     let flows = part == Part::Batch;
+    let alone = asked.inference || asked.in_place;
     let wanted: Vec<(Role, bool)> = match forward {
         true => vec![
             (Role::Y, !empty && !asked.in_place),
             (Role::X, !empty && asked.in_place),
-            (Role::Rows, !empty && asked.rows == RowSource::Computed),
+            (
+                Role::Rows,
+                !empty && asked.rows == RowSource::Computed && !elements,
+            ),
             (Role::Channels, runs),
-            (Role::Groups, !empty && grouped),
-            (Role::Coefficients, !empty),
+            (Role::Groups, !empty && grouped && !(elements && alone)),
+            (Role::Coefficients, !empty && !elements),
             (Role::NumBatchesTracked, runs && counts),
             (Role::RunningMean, runs && tracks),
             (Role::RunningVar, runs && tracks),
@@ -2334,14 +2763,17 @@ fn check_exchange(what: &str, plan: &Plan, asked: &Asked) {
 }
 
 /// Two kernels on tensors each way: 3 transfers forward (2 where the moments are known), 5 backward (4
-/// where dx does not depend on x), one more where dx is accumulated; the residual is read once more forward, and three times more backward
-/// with an activation, its gradient included.
-fn check_transfers(what: &str, plan: &Plan, asked: &Asked) {
+/// where dx does not depend on x), one more where dx is accumulated; the residual is read once more
+/// forward, and three times more backward with an activation, its gradient included.
+///
+/// Where elements are rows, forward is one kernel without batch statistics, 2 transfers; and backward
+/// reads x and dy once more, 7 in all, where gradients are per channel.
+fn check_transfers(what: &str, plan: &Plan, asked: &Asked, elements: bool) {
     if plan.tensor().elements() == 0 {
         assert_eq!(plan.tensor_bytes(), 0, "{what}");
         return;
     }
-    let (part, grouped) = parts(plan.norm(), plan.mode());
+    let (norm, (part, grouped)) = (plan.norm(), parts(plan.norm(), plan.mode()));
     let mut counts: Vec<(KernelId, u64)> = Vec::new();
     let mut windowed = false;
     for step in plan.steps() {
@@ -2361,13 +2793,26 @@ fn check_transfers(what: &str, plan: &Plan, asked: &Asked) {
     // In place, one binding is read and written.
     let (expected, reread) = match plan.direction() {
         Direction::Forward => {
-            let reads = (of_batch || grouped) && asked.rows == RowSource::Computed;
+            let reads = of_batch || (grouped && !elements);
+            let reads = reads && asked.rows == RowSource::Computed;
             let in_place = u64::from(asked.in_place);
             let moments = reads.then_some(1);
             let map = 2 - in_place + residual;
             (
                 moments.into_iter().chain([map]).collect::<Vec<_>>(),
                 in_place,
+            )
+        }
+        Direction::Backward if elements => {
+            let per_channel = norm.kind != NormKind::BcNorm || norm.per_channel_affine;
+            let channel_part =
+                part == Part::Batch || (part != Part::None && (norm.bn_weight || norm.bn_bias));
+            let terms = channel_part || (per_channel && (norm.weight || norm.bias));
+            let accumulated = u64::from(asked.write == Write::Accumulate);
+            let terms = terms.then_some(2);
+            (
+                [2].into_iter().chain(terms).chain([3]).collect(),
+                accumulated,
             )
         }
         Direction::Backward => {
@@ -2419,9 +2864,10 @@ fn what_cannot_be_bounded_is_refused() {
             for layout in [Layout::ChannelsFirst, Layout::ChannelsLast] {
                 let tensor = tensor.clone().with_layout(layout);
                 let result = plans(&norm, &tensor, mode, Asked::default(), &tuning);
-                if !is_beyond(&norm, &tensor, mode, Asked::default()) {
-                    // 2^31 values are behind one mean.
-                    assert_eq!(value, 1 << 31, "{dims:?}");
+                if !is_beyond(&norm, &tensor, mode, Asked::default(), &tuning) {
+                    // 2^31 values are behind one mean, or elements are rows.
+                    let elements = || is_of_elements(&result.unwrap()[0].0);
+                    assert!(value == 1 << 31 || elements(), "{dims:?}");
                     continue;
                 }
                 let error = result.unwrap_err();

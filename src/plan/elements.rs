@@ -14,6 +14,7 @@ use crate::error::Error;
 use crate::kernels::{KernelId, Spec};
 use crate::params::{PER_CHANNEL, Params};
 use crate::role::Role;
+use crate::tables::{GradientPair, GroupGradient, Moments};
 
 /// A tensor seen so.
 #[derive(Debug)]
@@ -62,7 +63,31 @@ impl Elements {
         // Backward must find what it looks for.
         let short = b.tensor.row_len() <= most
             && (inference || options.fusion.activation == Activation::None);
-        (fused || short).then_some(elements)
+        ((fused || short) && elements.tables_fit(b, inference)).then_some(elements)
+    }
+
+    /// Whether the tables fit a binding: of groups of an element or two they are larger than the tensor,
+    /// and than the tables of rows.
+    fn tables_fit(&self, b: &Builder, inference: bool) -> bool {
+        let groups = u64::from(b.params.num_samples) * u64::from(b.params.num_groups);
+        let columns = u64::from(self.view.channels);
+        let moments = match b.norm.channel_part(b.mode) {
+            ChannelPart::Batch | ChannelPart::Estimate => u64::from(self.view.reduce.parts),
+            _ => 0,
+        };
+        // Of backward, whose forward must have gone the same way.
+        let (groups, terms) = match inference {
+            true => (0, 0),
+            false => (groups, u64::from(self.view.map.parts)),
+        };
+        let tables = [
+            groups * size_of::<GroupGradient>() as u64,
+            columns * moments * size_of::<Moments>() as u64,
+            columns * terms * size_of::<GradientPair>() as u64,
+        ];
+        tables
+            .iter()
+            .all(|&bytes| bytes <= b.tuning.max_binding_bytes)
     }
 
     /// For the backward of a forward that took this way without being asked for inference.

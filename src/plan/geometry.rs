@@ -268,7 +268,11 @@ impl Geometry {
             ..Default::default()
         };
         view.reduce = view.columns(tuning.reduce_lanes, true, tuning)?;
-        view.map = view.aligned_columns(width, tuning.workgroup_size, 1, tuning)?;
+        let map = view.aligned_columns(width, tuning.workgroup_size, 1, tuning)?;
+        // Maps take samples one at a time, then the elements of a word.
+        let most = map.words_per_part.min(MAX_ITERATIONS - width);
+        let columns = u64::from(view.channels / width);
+        view.map = map.with_part(view.row_len, most, columns)?;
         Ok(view)
     }
 

@@ -227,7 +227,7 @@ impl Plan {
         let in_place = step.bindings.contains(&Role::X)
             && matches!(
                 step.spec.kernel,
-                KernelId::RowAffine | KernelId::ColumnAffine
+                KernelId::RowAffine | KernelId::ColumnAffine | KernelId::ElementAffine
             )
             && !self.needs.iter().any(|need| need.role == Role::Y);
         let reread = usize::from(step.spec.accumulate) + usize::from(in_place);
