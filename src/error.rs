@@ -188,6 +188,11 @@ pub enum Error {
         "backward after forward_in_place: x, which backward reads, was overwritten; call forward instead"
     )]
     BackwardAfterInPlace,
+    /// Backward was asked of a forward that saved nothing for it.
+    #[error(
+        "backward after a forward without gradients, which saves nothing for it: call set_grad_enabled(true) and forward again"
+    )]
+    BackwardWithoutGrad,
     /// Backward was asked for a residual's gradient that there is not, or not asked for the one there is.
     #[error("{}", residual_gradient(*.forward))]
     ResidualGradient {

@@ -1064,6 +1064,11 @@ fn fused_layers(provoked: &mut Provoked) {
     layer.forward_in_place(&mut encoder, &x).unwrap();
     let result = layer.backward(&mut encoder, &x);
     provoked.expect(result, "BackwardAfterInPlace", &["place"]);
+    layer.set_grad_enabled(false);
+    layer.forward(&mut encoder, &x).unwrap();
+    let result = layer.backward(&mut encoder, &x);
+    provoked.expect(result, "BackwardWithoutGrad", &["set_grad_enabled(true)"]);
+    layer.set_grad_enabled(true);
     let result = bcnorm::layer::checkpoint::load("no such file");
     provoked.expect(result, "Checkpoint", &["no such file"]);
     watched.assert_no_errors();

@@ -757,7 +757,11 @@ fn in_place() {
         layer.backward(&mut encoder, &other).unwrap();
 
         layer.eval();
+        // In place no backward follows: what is the same to the bit is a forward without gradients.
+        layer.set_grad_enabled(false);
         let expected = layer.forward(&mut encoder, &x).unwrap();
+        let refused = layer.backward(&mut encoder, &other).map(|_| ());
+        assert_eq!(refused, Err(Error::BackwardWithoutGrad));
         let alone = tensor(&problem.x);
         layer.forward_in_place(&mut encoder, &alone).unwrap();
         let refused = layer.backward(&mut encoder, &other).map(|_| ());
@@ -769,6 +773,7 @@ fn in_place() {
             .unwrap();
         let refused = layer.backward_residual(&mut encoder, &other).map(|_| ());
         assert_eq!(refused, Err(Error::BackwardAfterInPlace));
+        layer.set_grad_enabled(true);
         // Another forward, and there is a way again.
         layer.forward(&mut encoder, &x).unwrap();
         layer.backward(&mut encoder, &other).unwrap();

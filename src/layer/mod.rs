@@ -27,6 +27,7 @@ struct Key {
     mode: Mode,
     fusion: Fusion,
     in_place: bool,
+    inference: bool,
 }
 
 /// What a call computes, and so which plan it takes.
@@ -107,6 +108,7 @@ pub struct Norm {
     norm: NormDesc,
     activation: Activation,
     mode: Mode,
+    grad_enabled: bool,
     buffers: BTreeMap<Role, wgpu::Buffer>,
     plans: Vec<(Pass, Direction, Arc<Prepared>)>,
     calls: Calls,
@@ -128,6 +130,7 @@ impl Norm {
             norm,
             activation: Activation::None,
             mode: Mode::Train,
+            grad_enabled: true,
             buffers: BTreeMap::new(),
             plans: Vec::new(),
             calls: Calls::default(),
@@ -183,6 +186,13 @@ impl Norm {
     /// Sets evaluation mode.
     pub fn eval(&mut self) {
         self.mode = Mode::Eval;
+    }
+
+    /// Whether forward saves what backward needs, as `torch.set_grad_enabled`: true at first. Without it,
+    /// forward writes no tables for backward, and may take a whole group in one kernel
+    /// ([`ForwardOptions::inference`](crate::ForwardOptions::inference)).
+    pub fn set_grad_enabled(&mut self, enabled: bool) {
+        self.grad_enabled = enabled;
     }
 
     /// The mode.
@@ -311,6 +321,7 @@ impl Norm {
                 residual: residual.is_some(),
             },
             in_place: matches!(output, Output::InPlace),
+            inference: !self.grad_enabled,
         };
         if let Some(known) = self.calls.again(&key, x, residual, output) {
             known.encode(encoder);
@@ -353,7 +364,7 @@ impl Norm {
     /// parameters to their buffers ([`buffer`](Self::buffer) with [`Role::GradWeight`] and so on).
     ///
     /// # Errors
-    /// [`Error::BackwardWithoutForward`]; [`Error::BackwardAfterInPlace`]; [`Error::ResidualGradient`]
+    /// [`Error::BackwardWithoutForward`]; [`Error::BackwardAfterInPlace`]; [`Error::BackwardWithoutGrad`]; [`Error::ResidualGradient`]
     /// where that forward had a residual, whose gradient is
     /// [`backward_residual`](Self::backward_residual)'s to return; [`Error::Shape`] or
     /// [`Error::Storage`] where `grad_y` is not as y; and those of [`Plan::backward`],
@@ -433,6 +444,9 @@ impl Norm {
         let key = &saved.pass.key;
         if key.in_place {
             return Err(Error::BackwardAfterInPlace);
+        }
+        if key.inference {
+            return Err(Error::BackwardWithoutGrad);
         }
         if key.fusion.residual != residual {
             return Err(Error::ResidualGradient {
@@ -596,12 +610,14 @@ impl Pass {
             mode,
             fusion,
             in_place,
+            inference,
         } = self.key;
         match direction {
             Direction::Forward => {
                 let options = ForwardOptions {
                     fusion,
                     in_place,
+                    inference,
                     ..Default::default()
                 };
                 Plan::forward(&norm, &self.tensor, mode, options, tuning)
