@@ -106,14 +106,14 @@ fn statistics<T: Element>(
     let mut group = Group {
         mean_pivot: z_first.pivot + pivots / count,
         mean_offset: z_first.offset + offsets / count,
+        mean_rest: z_first.rest,
         weight: 1.0,
         ..Group::default()
     };
-    let first = above_group_mean(params, &row_of(x[0]), &channels[0], &group);
     let left = elements()
-        .map(|(row, channel)| above_group_mean(params, &row, channel, &group) - first)
+        .map(|(row, channel)| above_group_mean(params, &row, channel, &group))
         .sum::<f32>();
-    group.mean_rest = first + left / count;
+    group.mean_rest += left / count;
     let spread = elements()
         .map(|(row, channel)| above_group_mean(params, &row, channel, &group))
         .map(|above| above * above)
