@@ -133,27 +133,27 @@ fn element_affine(
         offsets = offsets + ((o0 + o1) + (o2 + o3));
     }
     let means = reduce_pair(vec2<f32>(word_sum(pivots), word_sum(offsets)), local) / count;
-    var group = Group(pivot + means.x, offset + means.y, 0.0, 0.0, 1.0);
+    let rest = word_at(z_first.rest, 0u);
+    var group = Group(pivot + means.x, offset + means.y, rest, 0.0, 1.0);
     if (HAS_WEIGHT && (params.flags & PER_CHANNEL) == 0u) {
         group.weight = weight[words.g];
     }
 
-    // What is left of the mean, relative to the first element, so that elements of one value leave
-    // exactly that; then the spread.
-    let first = word_at(above_of(z_first, group), 0u);
+    // What is left of the mean: nothing where all elements are of one value, whose parts are the mean's.
+    // Then the spread.
     var left = Word(0.0);
     for (var i = 0u; i < words.chunks; i = i + 1u) {
         let w = i * (WORDS * LANES) + lane;
         if (HELD == 0u) {
             chunk = chunk_at(words, w);
         }
-        let l0 = inside(words, w, above_of(chunk.z0, group) - Word(first));
-        let l1 = inside(words, w + LANES, above_of(chunk.z1, group) - Word(first));
-        let l2 = inside(words, w + 2u * LANES, above_of(chunk.z2, group) - Word(first));
-        let l3 = inside(words, w + 3u * LANES, above_of(chunk.z3, group) - Word(first));
+        let l0 = inside(words, w, above_of(chunk.z0, group));
+        let l1 = inside(words, w + LANES, above_of(chunk.z1, group));
+        let l2 = inside(words, w + 2u * LANES, above_of(chunk.z2, group));
+        let l3 = inside(words, w + 3u * LANES, above_of(chunk.z3, group));
         left = left + ((l0 + l1) + (l2 + l3));
     }
-    group.mean_rest = first + reduce_pair(vec2<f32>(word_sum(left), 0.0), local).x / count;
+    group.mean_rest = rest + reduce_pair(vec2<f32>(word_sum(left), 0.0), local).x / count;
     var squares = Word(0.0);
     for (var i = 0u; i < words.chunks; i = i + 1u) {
         let w = i * (WORDS * LANES) + lane;

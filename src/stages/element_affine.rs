@@ -106,14 +106,14 @@ fn statistics<T: Element>(
     let mut group = Group {
         mean_pivot: z_first.pivot + pivots.total() / count,
         mean_offset: z_first.offset + offsets.total() / count,
+        mean_rest: z_first.rest,
         weight: 1.0,
         ..Group::default()
     };
-    let first = above_group_mean(params, &row_of(x[0]), &channels[0], &group);
     let left: PairwiseSum = elements()
-        .map(|(row, channel)| above_group_mean(params, &row, channel, &group) - first)
+        .map(|(row, channel)| above_group_mean(params, &row, channel, &group))
         .collect();
-    group.mean_rest = first + left.total() / count;
+    group.mean_rest += left.total() / count;
     let spread: PairwiseSum = elements()
         .map(|(row, channel)| above_group_mean(params, &row, channel, &group))
         .map(|above| above * above)
