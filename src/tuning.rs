@@ -46,6 +46,11 @@ pub struct Tuning {
     /// Whether to hide differences from shader compilers that reorder them: free where kernels wait
     /// for memory.
     pub fence: bool,
+    /// Where rows (with channels last, positions) are no whole number of 4 elements: whether words of 4
+    /// are put together from single elements, or pairs of 16 bits (processors, which load them one by
+    /// one anyway), or words are single elements and pairs (GPUs, where neighbours read neighbouring
+    /// ones).
+    pub gather: bool,
     /// Channels last: words of neighbouring channels that a workgroup should read at one position
     /// before lanes share them out by positions. A power of two.
     pub column_tile: u32,
@@ -77,6 +82,7 @@ impl Tuning {
         entries_per_lane: 4,
         samples_per_segment: 1024,
         fence: true,
+        gather: false,
         column_tile: 16,
         column_workgroup_size: 128,
         max_workgroups: 65_535,
@@ -93,11 +99,12 @@ impl Tuning {
         words_per_lane: 8,
         max_words_per_lane: 1024,
         min_invocations: 512,
-        fold_workgroup_size: 32,
+        fold_workgroup_size: 8,
         fold_lanes: 1,
         entries_per_lane: 4096,
         samples_per_segment: 256,
         fence: false,
+        gather: true,
         column_tile: 16,
         column_workgroup_size: 32,
         max_workgroups: 65_535,
