@@ -16,9 +16,9 @@
 // In place, x is in y.
 fn x_at(i: u32) -> Word {
     if (HAS_X) {
-        return load(x[stored_index(i)], i);
+        return load_x(i, WIDTH);
     }
-    return load(y[stored_index(i)], i);
+    return load_y(i, WIDTH);
 }
 
 fn z_at(words: GroupWords, w: u32) -> Elements {
@@ -93,9 +93,9 @@ fn write_word(words: GroupWords, w: u32, z: Elements, group: Group) {
     let first = words.first + w * WIDTH;
     var t = scale_at(first, group) * above_of(z, group) + bias_at(first, words.g);
     if (HAS_RESIDUAL) {
-        t = t + load(residual[stored_index(i)], i);
+        t = t + load_residual(i, WIDTH);
     }
-    y[i] = store(activate(t));
+    store_y(i, activate(t), WIDTH);
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)

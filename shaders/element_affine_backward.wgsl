@@ -50,10 +50,10 @@ fn element_affine_backward(
     let known = element_channels(span.row);
     let means = means_at(span.row, known);
     for (var sample = span.begin; sample < span.end; sample = sample + 1u) {
-        let i = column_word(span, sample);
+        let i = column_grain(span, sample);
         let group = group_gradient(group_gradients[sample * params.num_groups + g]);
-        let word = load(x[stored_index(i)], i);
-        let gradient = gradient_of(load(grad_y[stored_index(i)], i), known);
+        let word = load_x(i, WIDTH);
+        let gradient = gradient_of(load_grad_y(i, WIDTH), known);
         let above = above_mean(z_of(word, known), group.mean_pivot, group.mean_offset, group.mean_rest);
         var dz = group_gradient_of(gradient, above, group);
         if (HAS_CHANNEL_GRADIENTS) {
@@ -61,8 +61,8 @@ fn element_affine_backward(
         }
         var dx = known.scale * dz;
         if (ACCUMULATE) {
-            dx = load(grad_x[stored_index(i)], i) + dx;
+            dx = load_grad_x(i, WIDTH) + dx;
         }
-        grad_x[i] = store(dx);
+        store_grad_x(i, dx, WIDTH);
     }
 }

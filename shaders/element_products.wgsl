@@ -20,8 +20,8 @@ fn pair_at(words: GroupWords, w: u32, group: Group) -> Pair {
     let safe = min(w, words.size - 1u);
     let i = words.base + safe;
     let known = element_channels(words.first + safe * WIDTH);
-    let z = z_of(load(x[stored_index(i)], i), known);
-    let gradient = gradient_of(load(grad_y[stored_index(i)], i), known);
+    let z = z_of(load_x(i, WIDTH), known);
+    let gradient = gradient_of(load_grad_y(i, WIDTH), known);
     return Pair(above_mean(z, group.mean_pivot, group.mean_offset, group.mean_rest), gradient);
 }
 

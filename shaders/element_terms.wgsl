@@ -28,10 +28,10 @@ fn element_terms(
     var affine_bias = Word(0.0);
     var affine_weight = Word(0.0);
     for (var sample = span.begin; sample < span.end; sample = sample + 1u) {
-        let i = column_word(span, sample);
+        let i = column_grain(span, sample);
         let group = group_gradient(group_gradients[sample * params.num_groups + g]);
-        let word = load(x[stored_index(i)], i);
-        let grad = load(grad_y[stored_index(i)], i);
+        let word = load_x(i, WIDTH);
+        let grad = load_grad_y(i, WIDTH);
         let above = above_mean(z_of(word, known), group.mean_pivot, group.mean_offset, group.mean_rest);
         if (HAS_CHANNEL_TERMS) {
             let dz = group_gradient_of(gradient_of(grad, known), above, group);

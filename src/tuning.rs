@@ -51,6 +51,11 @@ pub struct Tuning {
     /// Whether to hide differences from shader compilers that reorder them: free where kernels wait
     /// for memory.
     pub fence: bool,
+    /// Where rows (with channels last, positions) are no whole number of 4 elements: whether words of 4
+    /// are put together from single elements, or pairs of 16 bits (processors, which load them one by
+    /// one anyway), or words are single elements and pairs (GPUs, where neighbours read neighbouring
+    /// ones).
+    pub gather: bool,
     /// Channels last: words of neighbouring channels that a workgroup should read at one position
     /// before lanes share them out by positions. A power of two.
     pub column_tile: u32,
@@ -91,6 +96,7 @@ impl Tuning {
         min_fold_invocations: 1,
         samples_per_segment: 1024,
         fence: true,
+        gather: false,
         column_tile: 16,
         column_workgroup_size: 128,
         short_row: 16,
@@ -110,12 +116,13 @@ impl Tuning {
         words_per_lane: 8,
         max_words_per_lane: 1024,
         min_invocations: 512,
-        fold_workgroup_size: 32,
+        fold_workgroup_size: 8,
         fold_lanes: 1,
         entries_per_lane: 4096,
         min_fold_invocations: 64,
         samples_per_segment: 256,
         fence: false,
+        gather: true,
         column_tile: 16,
         column_workgroup_size: 32,
         short_row: 2,

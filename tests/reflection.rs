@@ -12,7 +12,7 @@ mod work;
 use bcnorm::desc::{CHANNEL_EPS, MAX_ELEMENTS};
 use bcnorm::kernels::{Access, BindingDecl, Element, Family, KernelId, Spec, wgsl};
 use bcnorm::params::{self, Params};
-use bcnorm::plan::{Direction, Step};
+use bcnorm::plan::{Direction, Step, Window};
 use bcnorm::role::RoleKind;
 use bcnorm::tables::{
     Affine, AffineBackward, Channel, GradientPair, Group, GroupGradient, Moments, Products,
@@ -42,37 +42,92 @@ const MAX_ITERATIONS: u64 = 65_535;
 // ---------------------------------------------------------------------------------------------
 // Kernels
 
-/// (dtype, width, aligned) of a family's words; tables have none.
-fn words(family: Family) -> Vec<(DType, u32, bool)> {
+/// How a family's tensors are cut.
+#[derive(Clone, Copy)]
+struct Cut {
+    dtype: DType,
+    width: u32,
+    grain: u32,
+    tail: bool,
+    aligned: bool,
+}
+
+/// The cuts of a family's tensors; tables have none.
+fn cuts(family: Family) -> Vec<Cut> {
     use DType::{BF16, F16, F32};
-    let both = |words: &[(u32, bool)]| -> Vec<(DType, u32, bool)> {
-        let of = |dtype| {
-            words
-                .iter()
-                .map(move |&(width, aligned)| (dtype, width, aligned))
+    let of = |dtypes: &[DType], cuts: &[(u32, u32, bool, bool)]| -> Vec<Cut> {
+        let of = |&dtype: &DType| {
+            let cut = move |&(width, grain, tail, aligned): &(u32, u32, bool, bool)| Cut {
+                dtype,
+                width,
+                grain,
+                tail,
+                aligned,
+            };
+            cuts.iter().map(cut).collect::<Vec<_>>()
         };
-        of(F16).chain(of(BF16)).collect()
+        dtypes.iter().flat_map(of).collect()
     };
-    let (single, halves) = match family {
+    let (single, halves): (&[_], &[_]) = match family {
         Family::RowReduce | Family::RowMap => (
-            vec![(F32, 4, true), (F32, 4, false), (F32, 1, true)],
-            both(&[(4, true), (4, false), (2, true), (2, false)]),
+            &[
+                (4, 4, false, true),
+                (4, 4, false, false),
+                (4, 4, true, false),
+                (1, 1, false, true),
+            ],
+            &[
+                (4, 4, false, true),
+                (4, 4, false, false),
+                (4, 4, true, false),
+                (2, 2, false, true),
+                (2, 2, false, false),
+            ],
         ),
         Family::ColumnReduce => (
-            vec![(F32, 4, true), (F32, 1, true)],
-            both(&[(4, true), (2, true), (1, true)]),
+            &[
+                (4, 4, false, true),
+                (4, 1, false, true),
+                (1, 1, false, true),
+            ],
+            &[
+                (4, 4, false, true),
+                (4, 2, false, true),
+                (2, 2, false, true),
+                (1, 1, false, true),
+            ],
         ),
         Family::ColumnMap => (
-            vec![(F32, 4, true), (F32, 1, true)],
-            both(&[(4, true), (2, true), (2, false)]),
+            &[
+                (4, 4, false, true),
+                (4, 1, false, true),
+                (1, 1, false, true),
+            ],
+            &[
+                (4, 4, false, true),
+                (4, 2, false, true),
+                (2, 2, false, true),
+                (2, 2, false, false),
+            ],
         ),
         Family::ElementReduce | Family::ElementColumn => (
-            vec![(F32, 4, true), (F32, 4, false), (F32, 1, true)],
-            both(&[(4, true), (4, false), (2, true), (2, false)]),
+            &[
+                (4, 4, false, true),
+                (4, 4, false, false),
+                (1, 1, false, true),
+            ],
+            &[
+                (4, 4, false, true),
+                (4, 4, false, false),
+                (2, 2, false, true),
+                (2, 2, false, false),
+            ],
         ),
-        Family::Fold | Family::Table => (vec![(F32, 1, true)], Vec::new()),
+        Family::Fold | Family::Table => (&[(1, 1, false, true)], &[]),
     };
-    single.into_iter().chain(halves).collect()
+    let mut cuts = of(&[F32], single);
+    cuts.extend(of(&[F16, BF16], halves));
+    cuts
 }
 
 /// The activations that plans combine with bindings of the kernel that are not there.
@@ -156,10 +211,10 @@ fn canonical_specs() -> Vec<Spec> {
     for &kernel in KernelId::ALL {
         let declared = kernel.kernel();
         let accumulates = declared.bindings.iter().any(|b| b.name == "grad_x");
-        for (dtype, width, aligned) in words(declared.family) {
+        for cut in cuts(declared.family) {
             for (activation, absent) in fusions(kernel) {
                 for lanes in [1, 8] {
-                    let strides = declared.family == Family::ColumnMap && !aligned;
+                    let strides = declared.family == Family::ColumnMap && !cut.aligned;
                     let alone = [Family::Table, Family::ElementColumn].contains(&declared.family);
                     if lanes > 1 && (strides || alone) {
                         continue;
@@ -168,14 +223,16 @@ fn canonical_specs() -> Vec<Spec> {
                         if accumulate && !accumulates {
                             continue;
                         }
-                        for &held in helds(declared.family, lanes, width) {
+                        for &held in helds(declared.family, lanes, cut.width) {
                             specs.push(Spec {
                                 kernel,
                                 workgroup_size: 64,
                                 lanes,
-                                dtype,
-                                width,
-                                aligned,
+                                dtype: cut.dtype,
+                                width: cut.width,
+                                grain: cut.grain,
+                                tail: cut.tail,
+                                aligned: cut.aligned,
                                 held,
                                 accumulate,
                                 fence: lanes > 1,
@@ -227,7 +284,7 @@ fn specs() -> Vec<Spec> {
     for &kernel in KernelId::ALL {
         let family = kernel.kernel().family;
         // The widest words need most memory.
-        let (dtype, width, aligned) = words(family)[0];
+        let cut = cuts(family)[0];
         let fusions = fusions(kernel);
         let fewest = fusions.iter().max_by_key(|(_, absent)| absent.count_ones());
         let most = fusions.iter().min_by_key(|(_, absent)| absent.count_ones());
@@ -250,7 +307,7 @@ fn specs() -> Vec<Spec> {
                 }
                 for &(activation, absent) in fewest.into_iter().chain(most) {
                     for (fence, &held) in [false, true].into_iter().flat_map(|fence| {
-                        helds(family, lanes, width)
+                        helds(family, lanes, cut.width)
                             .iter()
                             .map(move |held| (fence, held))
                     }) {
@@ -258,9 +315,11 @@ fn specs() -> Vec<Spec> {
                             kernel,
                             workgroup_size,
                             lanes,
-                            dtype,
-                            width,
-                            aligned,
+                            dtype: cut.dtype,
+                            width: cut.width,
+                            grain: cut.grain,
+                            tail: cut.tail,
+                            aligned: cut.aligned,
                             held,
                             accumulate: fence
                                 && kernel.kernel().bindings.iter().any(|b| b.name == "grad_x"),
@@ -418,6 +477,8 @@ fn check_constants(module: &Module, spec: &Spec) {
             "LANES" => Literal::U32(spec.lanes),
             "WIDTH" => Literal::U32(spec.width),
             "HELD" => Literal::U32(spec.held),
+            "GRAIN" => Literal::U32(spec.grain),
+            "GRAINS" => Literal::U32(spec.width / spec.grain),
             "ACTIVATION" => Literal::U32(activation),
             "ALIGNED" => Literal::Bool(spec.aligned),
             "ACCUMULATE" => Literal::Bool(spec.accumulate),
@@ -461,7 +522,7 @@ fn check_array(
     let vector = |size, scalar| TypeInner::Vector { size, scalar };
     let scalar = TypeInner::Scalar;
     let expected = match element {
-        Element::Word => match (spec.dtype, spec.width) {
+        Element::Word => match (spec.dtype, spec.entry()) {
             (DType::F32, 4) => vector(VectorSize::Quad, Scalar::F32),
             (DType::F32, 1) => scalar(Scalar::F32),
             (DType::F16 | DType::BF16, 4) => vector(VectorSize::Bi, Scalar::U32),
@@ -719,6 +780,8 @@ fn spec(kernel: KernelId, lanes: u32) -> Spec {
         lanes,
         dtype: DType::F32,
         width: 4,
+        grain: 4,
+        tail: false,
         aligned: false,
         held: 0,
         accumulate: false,
@@ -1195,10 +1258,17 @@ fn every_part_is_used() {
             text.starts_with("// "),
             "{name} does not open with a comment"
         );
-        assert!(
-            texts.iter().any(|whole| whole.contains(&text)),
-            "no kernel has the part {name}"
-        );
+        // Accessors are a text for each tensor; a tensor that is only read has the first part.
+        let text = text.replace("TENSOR", "x");
+        for text in text.split("// Where it is written:\n") {
+            let other = text.replace("_x(", "_y(").replace("x[", "y[");
+            assert!(
+                texts
+                    .iter()
+                    .any(|whole| whole.contains(text) || whole.contains(&other)),
+                "no kernel has the part {name}: {text}"
+            );
+        }
     }
 }
 
@@ -2078,8 +2148,9 @@ fn check_spec(
     };
     assert_eq!(spec.activation, activation, "{what}: {spec:?}");
     if !is_tensor {
-        let of_table = (DType::F32, 1, true);
-        assert_eq!((spec.dtype, spec.width, spec.aligned), of_table, "{what}");
+        let of_table = (DType::F32, 1, 1, false, true);
+        let found = (spec.dtype, spec.width, spec.grain, spec.tail, spec.aligned);
+        assert_eq!(found, of_table, "{what}");
         assert_eq!(spec.held, 0, "{what}");
         return;
     }
@@ -2104,22 +2175,26 @@ fn check_spec(
     let columns = matches!(kernel.family, Family::ColumnReduce | Family::ColumnMap);
     let by_columns = elements.is_some() || (last && tensor.num_channels() > 1);
     assert_eq!(columns, by_columns, "{what}");
-    // What rows or positions are whole words of.
+    // What rows or positions may be whole words of.
     let len = if columns { p.num_channels } else { p.row_len };
-    let single = spec.dtype == DType::F32;
-    let widest = match columns {
-        true => len.is_multiple_of(4),
-        false => len >= 4 && tensor.elements().is_multiple_of(4),
+    // Half a u32 can be read, not written.
+    let alone = match spec.dtype {
+        DType::F32 => 1,
+        _ if kernel.family == Family::ColumnReduce && len % 2 == 1 => 1,
+        _ => 2,
     };
-    let width = match (widest, single) {
-        (true, _) => 4,
-        (false, true) => 1,
-        // Half a u32 can be read, not written.
-        (false, false) if kernel.family == Family::ColumnReduce && len % 2 == 1 => 1,
-        (false, false) => 2,
+    let (width, grain) = match columns {
+        false if len >= 4 => (4, 4),
+        true if len.is_multiple_of(4) => (4, 4),
+        true if len.is_multiple_of(alone) && spec.dtype.alone() == alone && tuning.gather => {
+            (4, alone)
+        }
+        _ => (alone, alone),
     };
-    assert_eq!(spec.width, width, "{what}: {spec:?}");
-    assert_eq!(spec.aligned, len.is_multiple_of(width), "{what}: {spec:?}");
+    assert_eq!((spec.width, spec.grain), (width, grain), "{what}: {spec:?}");
+    assert_eq!(spec.aligned, len.is_multiple_of(grain), "{what}: {spec:?}");
+    let ends_within = spec.grain == 4 && !tensor.elements().is_multiple_of(4);
+    assert!(ends_within || !spec.tail, "{what}: {spec:?}");
     // A word of a row may lie in two rows, no more.
     assert!(columns || len + 1 >= width, "{what}: {spec:?}");
     if columns {
@@ -2206,15 +2281,14 @@ fn check_dispatch(what: &str, step: &Step, plan: &Plan, tuning: &Tuning) {
     let per_workgroup = u64::from(step.spec.workgroup_size / step.spec.lanes);
     let items = u64::from(step.params.items);
     assert!(items > 0, "{what}");
-    if step.window.is_none() {
+    let sized = step.spec.kernel.kernel().family.is_tensor_sized();
+    if !sized {
         assert_eq!(items, work::items(step), "{what}");
-        let Params {
-            first_item,
-            first_word,
-            ..
-        } = step.params;
-        assert_eq!((first_item, first_word), (0, 0), "{what}");
-        if step.spec.kernel.kernel().family.is_tensor_sized() {
+        assert_eq!(step.params.first_item, 0, "{what}");
+    }
+    if step.window.is_none() {
+        assert_eq!(step.params.first_word, 0, "{what}");
+        if sized {
             let bytes = plan.tensor().buffer_bytes();
             assert!(bytes <= tuning.max_binding_bytes, "{what}: {bytes}");
         }
@@ -2450,10 +2524,11 @@ fn check_split(what: &str, step: &Step) {
                 assert!(last >= end / width, "{what}: row {row} is cut short");
                 let highest = covered + 4 * lanes + 1;
                 assert!(highest <= wide(u32::MAX), "{what}: word {highest}");
-                // A last word that reaches into the next row needs one, or 16 bits of padding.
+                // A last word that reaches into the next row needs one, or 16 bits of padding, or is
+                // written in part.
                 let padded = spec.dtype != DType::F32 && spec.width == 2;
                 assert!(
-                    end.is_multiple_of(width) || row + 1 < rows || padded,
+                    end.is_multiple_of(width) || row + 1 < rows || padded || width == 4,
                     "{what}: row {row}"
                 );
             }
@@ -2488,7 +2563,9 @@ fn check_split(what: &str, step: &Step) {
                 "{what}"
             );
         } else {
-            assert_eq!(wide(p.columns) * width, wide(p.num_channels), "{what}");
+            let channels = wide(p.num_channels);
+            assert!(channels.is_multiple_of(wide(spec.grain)), "{what}");
+            assert_eq!(wide(p.columns), channels.div_ceil(width), "{what}");
         }
     }
 }
@@ -2500,37 +2577,48 @@ fn check_windows(what: &str, plan: &Plan, tuning: &Tuning) {
     let mut first = 0;
     while first < steps.len() {
         let kernel = steps[first].spec.kernel;
-        let windows = steps[first..].iter();
-        let windows =
-            windows.take_while(|step| step.spec.kernel == kernel && step.window.is_some());
-        let windows = &steps[first..first + windows.count()];
-        if windows.is_empty() {
+        // Of elements no window is ever made, and no end has a dispatch of its own.
+        let of_elements = is_of_elements(plan);
+        if of_elements {
             let step = &steps[first];
-            if kernel.kernel().family.is_tensor_sized() {
-                let words = wide_words(step, tensor);
-                // Of elements no window is ever made.
-                let counted = match is_of_elements(plan) {
-                    true => 0,
-                    false => words.min(u64::from(u32::MAX)),
-                };
-                assert_eq!(u64::from(step.params.num_words), counted, "{what}");
-                assert_eq!(work::words(step), 0..words, "{what}: {}", kernel.name());
-            }
+            assert!(step.window.is_none() && !step.spec.tail, "{what}");
+            assert_eq!(step.params.num_words, 0, "{what}");
+        }
+        if of_elements || !kernel.kernel().family.is_tensor_sized() {
             first += 1;
             continue;
         }
+        let windows = steps[first..].iter();
+        let windows = windows.take_while(|step| step.spec.kernel == kernel);
+        let windows = &steps[first..first + windows.count()];
         first += windows.len();
         let what = format!("{what}: {}", kernel.name());
         let strides = work::strides(&windows[0]);
-        let word_bytes = windows[0].spec.dtype.bytes() * u64::from(windows[0].spec.width);
-        let total = wide_words(&windows[0], tensor);
+        let spec = windows[0].spec;
+        let grain_bytes = spec.dtype.bytes() * u64::from(spec.grain);
+        let total = all_grains(&windows[0], tensor);
+        // Grains that a binding of whole ones has.
+        let whole = match spec.grain == spec.dtype.alone() || spec.grain == 1 {
+            true => total,
+            false => tensor.elements() / u64::from(spec.grain),
+        };
         let maps = matches!(kernel.kernel().family, Family::RowMap);
-        let (mut item, mut word) = (0, 0);
+        let (mut item, mut grain) = (0, 0);
         for step in windows {
-            assert_eq!(step.spec, windows[0].spec, "{what}");
+            let tail = step.spec.tail;
+            let like_first = Spec {
+                tail: spec.tail,
+                lanes: if tail { spec.lanes } else { step.spec.lanes },
+                ..step.spec
+            };
+            assert_eq!(like_first, spec, "{what}");
             assert_eq!(step.bindings, windows[0].bindings, "{what}");
+            assert!(step.window.is_some() || windows.len() <= 2, "{what}");
             let p = &step.params;
-            let window = step.window.unwrap();
+            let window = step.window.unwrap_or(Window {
+                offset: 0,
+                bytes: tensor.buffer_bytes(),
+            });
             assert!(window.offset.is_multiple_of(256), "{what}: {window:?}");
             assert!(window.bytes.is_multiple_of(4), "{what}: {window:?}");
             assert!(
@@ -2540,37 +2628,49 @@ fn check_windows(what: &str, plan: &Plan, tuning: &Tuning) {
             let end = window.offset + window.bytes;
             assert!(end <= tensor.buffer_bytes(), "{what}: {window:?}");
             assert_eq!(
-                u64::from(p.first_word) * word_bytes,
+                u64::from(p.first_word) * grain_bytes,
                 window.offset,
                 "{what}"
             );
-            let bytes = (u64::from(p.num_words) * word_bytes).next_multiple_of(4);
-            assert_eq!(bytes, window.bytes, "{what}: {p:?}");
-            let words = work::words(step);
+            let bytes = u64::from(p.num_words) * grain_bytes;
+            // The last grain may reach beyond the tensor.
+            let bound = bytes
+                .next_multiple_of(4)
+                .min(tensor.buffer_bytes().next_multiple_of(grain_bytes.max(4)) - window.offset);
             assert!(
-                words.start * word_bytes >= window.offset && words.end * word_bytes <= end,
-                "{what}: {words:?} of {window:?}"
+                bound.next_multiple_of(grain_bytes.max(4))
+                    == window.bytes.next_multiple_of(grain_bytes.max(4))
+                    || p.num_words == u32::MAX,
+                "{what}: {p:?} {window:?}"
+            );
+            let grains = work::grains(step);
+            assert!(grains.end <= if tail { total } else { whole }, "{what}");
+            assert!(
+                grains.start * grain_bytes >= window.offset
+                    && (grains.end * grain_bytes).min(tensor.buffer_bytes()) <= end,
+                "{what}: {grains:?} of {window:?}"
             );
             if strides || maps {
-                assert_eq!(words.start, word, "{what}");
-                word = words.end;
+                assert_eq!(grains.start, grain, "{what}");
+                grain = grains.end;
             }
             if !strides {
                 assert_eq!(work::item_range(step).start, item, "{what}");
                 item = work::item_range(step).end;
             }
         }
-        let last = work::words(&windows[windows.len() - 1]);
-        assert_eq!(last.end, total, "{what}");
+        let last = &windows[windows.len() - 1];
+        assert_eq!(work::grains(last).end, total, "{what}");
+        assert_eq!(last.spec.tail, whole < total, "{what}");
         if !strides {
             assert_eq!(item, work::items(&windows[0]), "{what}");
         }
     }
 }
 
-/// Words of the tensor: the last may reach beyond it.
-fn wide_words(step: &Step, tensor: &TensorDesc) -> u64 {
-    tensor.elements().div_ceil(u64::from(step.spec.width))
+/// Grains of the tensor: the last may reach beyond it.
+fn all_grains(step: &Step, tensor: &TensorDesc) -> u64 {
+    tensor.elements().div_ceil(u64::from(step.spec.grain))
 }
 
 /// Needs are exactly what the steps touch.
@@ -2661,14 +2761,12 @@ fn check_dataflow(what: &str, plan: &Plan, asked: &Asked, elements: bool) {
                         let mut readers = between.skip(1);
                         assert!(readers.any(|other| other.bindings[0] == *role), "{what}");
                     }
-                    // Windows of one tensor; only the first of them may be the first.
+                    // Windows of one tensor, or its end; only the first of them may be the first.
                     Some(&(_, before)) => {
                         assert!(
-                            before == kernel && step.window.is_some(),
+                            before == kernel && (step.window.is_some() || step.spec.tail),
                             "{what}: {role} is written twice"
                         );
-                        let last = plan.steps().iter().rev().find(|s| s.spec.kernel == kernel);
-                        assert_eq!(last.unwrap().spec, step.spec);
                     }
                 }
                 let saved = role.kind() == RoleKind::Saved && !forward;

@@ -15,7 +15,7 @@ use crate::tables::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Element {
-    /// `WIDTH` consecutive elements of a tensor, as the storage part declares them (`Stored`).
+    /// Consecutive elements of a tensor ([`Spec::entry`]), as the storage part declares them (`Stored`).
     Word,
     /// A parameter.
     F32,
@@ -35,7 +35,7 @@ impl Element {
     pub fn bytes(self, spec: &Spec) -> u64 {
         match self {
             // A single 16-bit element is read from the u32 that it shares.
-            Element::Word => (spec.dtype.bytes() * u64::from(spec.width)).max(4),
+            Element::Word => (spec.dtype.bytes() * u64::from(spec.entry())).max(4),
             Element::F32 | Element::U32 => 4,
             Element::Struct { size, .. } => u64::from(size),
         }
@@ -426,11 +426,18 @@ pub struct Spec {
     pub lanes: u32,
     /// How tensors are stored.
     pub dtype: DType,
-    /// Elements of a tensor word. 4 where the tensor is a whole number of such words; else, since a
-    /// u32 is the least that is written alone, 1 of f32, 2 of 16 bits. Reductions with channels last
-    /// may read single elements of 16 bits, 1.
+    /// Elements of a tensor word: 4; where rows are shorter, or channels that come last no multiple of 4,
+    /// what can be written alone: 1 of f32, 2 of 16 bits, a u32. Reductions with channels last may read
+    /// single elements of 16 bits, 1.
     pub width: u32,
-    /// Whether rows begin at words (row length a multiple of `width`); with channels last, whether
+    /// Words begin at multiples of this, `width` or what can be written alone: with channels last,
+    /// words of 4 are put together where channels are no multiple of 4
+    /// ([`Tuning::gather`](crate::Tuning::gather)).
+    pub grain: u32,
+    /// Whether the tensor ends within one of the step's words. They are put together from what can be
+    /// written alone then, since a binding has whole entries only.
+    pub tail: bool,
+    /// Whether rows begin at grains (row length a multiple of `grain`); with channels last, whether
     /// positions do.
     pub aligned: bool,
     /// Words of a group that a lane keeps in registers, 4 at most, where these are all; else 0.
@@ -447,6 +454,15 @@ pub struct Spec {
 }
 
 impl Spec {
+    /// Elements of what tensors are bound as an array of.
+    pub fn entry(&self) -> u32 {
+        if self.tail {
+            self.dtype.alone()
+        } else {
+            self.grain
+        }
+    }
+
     /// The bindings that are there, with their numbers.
     pub fn bindings(&self) -> impl Iterator<Item = (u32, &'static BindingDecl)> {
         let absent = self.absent;

@@ -145,7 +145,7 @@ impl Elements {
             items: split.items,
             parts: split.parts,
             words_per_part: split.words_per_part,
-            columns: self.view.channels / split.width,
+            columns: self.view.channels.div_ceil(split.width),
             channel_len: b.tensor.row_len(),
             ..b.params
         }
@@ -172,6 +172,8 @@ impl Elements {
             lanes,
             dtype: b.tensor.dtype(),
             width: self.width,
+            grain: self.width,
+            tail: false,
             aligned: self.aligned,
             held: 0,
             accumulate: false,
@@ -241,6 +243,7 @@ fn column_moments(b: &mut Builder, e: &Elements) -> Result<(), Error> {
     let spec = Spec {
         workgroup_size: b.tuning.column_workgroup_size,
         width: split.width,
+        grain: split.grain,
         aligned: split.aligned,
         ..e.spec(b, KernelId::ColumnMoments, split.lanes)
     };

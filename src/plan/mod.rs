@@ -222,6 +222,10 @@ impl Plan {
     }
 
     fn step_bytes(&self, step: &Step) -> u64 {
+        // The tensor's last few items, which are in the bytes of those before.
+        if step.spec.tail && step.params.first_item > 0 {
+            return 0;
+        }
         let bound = step.spec.bindings().zip(&step.bindings);
         let transfers = bound.filter(|(_, role)| role.is_tensor()).count();
         let in_place = step.bindings.contains(&Role::X)
@@ -255,6 +259,9 @@ fn validate(
         result => result,
     }
 }
+
+/// Invocations that share a work item at a tensor's end, at least.
+const TAIL_LANES: u32 = 8;
 
 /// Collects the steps of a plan.
 struct Builder<'a> {
@@ -308,6 +315,8 @@ impl<'a> Builder<'a> {
             lanes,
             dtype: crate::desc::DType::F32,
             width: 1,
+            grain: 1,
+            tail: false,
             aligned: true,
             held: 0,
             accumulate: false,
@@ -366,6 +375,8 @@ impl<'a> Builder<'a> {
             lanes: split.lanes,
             dtype: geometry.dtype,
             width: split.width,
+            grain: split.grain,
+            tail: false,
             aligned: split.aligned,
             held: 0,
             accumulate,
@@ -375,20 +386,48 @@ impl<'a> Builder<'a> {
         };
         let num_channels = geometry.channels;
         let columns = num_channels.div_ceil(split.width);
+        // Items that touch a word that the tensor ends in have a dispatch of their own.
+        let tail_lanes = 1 << spec.workgroup_size.trailing_zeros().min(TAIL_LANES.ilog2());
+        let tail = geometry.tail(&split).unwrap_or(u32::MAX);
         for window in geometry.windows(&split, self.tuning)? {
             let params = Params {
                 items: window.items,
                 first_item: window.first_item,
-                first_word: window.first_word,
-                // At most 2^32 words of 2 bytes each, less than that in a binding.
-                num_words: u32::try_from(window.words).unwrap_or(u32::MAX),
+                first_word: window.first_grain,
+                // Of words that are no larger than a grain; at most 2^32 of 2 bytes, fewer in a binding.
+                num_words: u32::try_from(window.grains).unwrap_or(u32::MAX),
                 parts: split.parts,
                 words_per_part: split.words_per_part,
                 columns,
                 num_channels,
                 ..self.params
             };
-            self.push_step(spec, params, slots, window.window)?;
+            let whole = tail.saturating_sub(window.first_item).min(window.items);
+            if whole > 0 {
+                let params = Params {
+                    items: whole,
+                    ..params
+                };
+                self.push_step(spec, params, slots, window.window)?;
+            }
+            if whole < window.items {
+                let params = Params {
+                    items: window.items - whole,
+                    first_item: params.first_item + whole,
+                    ..params
+                };
+                let spec = Spec {
+                    tail: true,
+                    // A few items alone would take as long as all the others.
+                    lanes: if tail > 0 {
+                        spec.lanes.max(tail_lanes)
+                    } else {
+                        spec.lanes
+                    },
+                    ..spec
+                };
+                self.push_step(spec, params, slots, window.window)?;
+            }
         }
         Ok(())
     }

@@ -50,6 +50,11 @@ impl Run {
         first + self.channels.start..first + self.channels.end
     }
 
+    /// The elements of its words: not all of the last one's may be channels.
+    fn padded(&self, shape: Shape) -> usize {
+        self.channels.len().next_multiple_of(shape.width)
+    }
+
     /// Its chunks: the first position of each, and how many positions it has.
     #[inline(always)]
     pub fn chunks(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
@@ -79,7 +84,7 @@ pub(super) fn runs(shape: Shape, items: Range<usize>) -> impl Iterator<Item = Ru
         Some(Run {
             sample,
             part,
-            channels: first * shape.width..end * shape.width,
+            channels: first * shape.width..(end * shape.width).min(shape.channels),
             positions: sample * shape.row_len + begin..sample * shape.row_len + stop,
         })
     })
@@ -106,17 +111,18 @@ pub(super) fn reduce<R: Copy + Default + Send>(
         #[inline(always)]
         |range, mut results| {
             for run in runs(shape, first + range.start..first + range.end) {
-                let (mine, rest) = results.split_at_mut(run.channels.len());
-                reduce(&run, mine);
+                let (mine, rest) = results.split_at_mut(run.padded(shape));
+                reduce(&run, &mut mine[..run.channels.len()]);
                 results = rest;
             }
         },
     );
-    let mut results = results.iter();
+    let mut results = &results[..];
     for run in runs(shape, first..first + items) {
-        for (row, result) in run.rows(shape).zip(results.by_ref()) {
+        for (row, result) in run.rows(shape).zip(results) {
             output[row * shape.parts + run.part] = *result;
         }
+        results = &results[run.padded(shape)..];
     }
 }
 
@@ -198,7 +204,8 @@ impl MapWindow {
             } else {
                 for position in (start..stop).step_by(channels) {
                     let from = position + from * self.shape.width;
-                    let elements = from..position + to * self.shape.width;
+                    let to = position + (to * self.shape.width).min(channels);
+                    let elements = from..to;
                     work(Strip { sample, elements });
                 }
             }

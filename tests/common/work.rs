@@ -150,9 +150,9 @@ pub fn item_range(step: &Step) -> Range<u64> {
     first..first + wide(step.params.items)
 }
 
-/// The words of a tensor that an item of the step reads or writes: `first..end`, and some of those
-/// between them.
-pub fn words_of_item(step: &Step, item: u64) -> Range<u64> {
+/// The grains of a tensor (words, but with channels last and no whole number of words of them) that an
+/// item of the step reads or writes: `first..end`, and some of those between them.
+pub fn grains_of_item(step: &Step, item: u64) -> Range<u64> {
     let (p, spec) = (&step.params, &step.spec);
     let (parts, width) = (wide(p.parts), wide(spec.width));
     let (len, per_part) = (wide(p.row_len), wide(p.words_per_part));
@@ -187,11 +187,14 @@ pub fn words_of_item(step: &Step, item: u64) -> Range<u64> {
             let (sample, part) = (block / parts, block % parts);
             let begin = (part * per_part).min(len);
             let end = ((part + 1) * per_part).min(len);
-            let word_of = |position: u64| (sample * len + position) * columns + word;
+            // Not all of a position's last word may be channels.
+            let stride = wide(p.num_channels) / wide(spec.grain);
+            let grains = width / wide(spec.grain);
+            let begins = |position: u64| (sample * len + position) * stride + word * grains;
             if begin == end {
-                return word_of(begin)..word_of(begin);
+                return begins(begin)..begins(begin);
             }
-            word_of(begin)..word_of(end - 1) + 1
+            begins(begin)..begins(end - 1) + grains.min(stride - word * grains)
         }
         Family::ColumnMap => {
             let first = wide(p.first_word);
@@ -201,8 +204,8 @@ pub fn words_of_item(step: &Step, item: u64) -> Range<u64> {
     }
 }
 
-/// The first word of a tensor that the step's items read or write, and the one behind the last.
-pub fn words(step: &Step) -> Range<u64> {
+/// The first grain of a tensor that the step's items read or write, and the one behind the last.
+pub fn grains(step: &Step) -> Range<u64> {
     if strides(step) {
         let first = wide(step.params.first_word);
         return first..first + wide(step.params.num_words);
@@ -214,8 +217,8 @@ pub fn words(step: &Step) -> Range<u64> {
     let columns = wide(step.params.columns).max(1);
     let candidates = [last, (last / columns * columns).saturating_sub(1)];
     let ends = candidates.into_iter().filter(|item| items.contains(item));
-    let end = ends.map(|item| words_of_item(step, item).end).max();
-    words_of_item(step, items.start).start..end.unwrap_or(0)
+    let end = ends.map(|item| grains_of_item(step, item).end).max();
+    grains_of_item(step, items.start).start..end.unwrap_or(0)
 }
 
 /// How many entries of a table, a parameter or a counter the step reads or writes, counted from 0.
