@@ -26,17 +26,17 @@ fn row_terms_backward(
         // less any value of the channel's for the product with x-hat, so that a large mean of dy
         // cancels nowhere.
         var origin = 0.0;
-        let own = params.num_samples * params.row_len * params.channel_len;
+        let own = params.num_samples * params.row_len * rows_together();
         if (channel.count != 0u && channel.count == own) {
-            origin = products[c * params.channel_len].pivot;
+            origin = products[c * rows_together()].pivot;
         }
         // The table's row mean may be the mean in force: x_mean is what the row's own has more.
         let above = x_above_mean(row, channel) + entry.x_mean;
         let len = f32(params.row_len);
         let sum = len * (rounded(entry.pivot - origin) + entry.offset);
         // Rows of one channel that lie together are entries of its column.
-        let entry_of_channel = item % params.channel_len;
-        let column = item / params.channel_len;
+        let entry_of_channel = item % rows_together();
+        let column = item / rows_together();
         gradient_terms[entry_of_channel * params.num_channels + column] = GradientPair(
             len * entry.pivot + len * entry.offset,
             channel.rstd * (entry.product + above * sum),

@@ -63,7 +63,6 @@ pub struct Params {
     pub momentum: f32,
     /// 0, and no compiler knows it: what `rounded` in params.wgsl hides values behind.
     pub zero: u32,
-    /// Rows of a channel that lie together, 1 but for short rows: elements of a sample are then seen as
-    /// rows over the samples, and a channel has L of them.
+    /// For short rows, elements of a channel that lie together in a sample, L; else 0.
     pub channel_len: u32,
 }

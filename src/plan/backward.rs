@@ -45,7 +45,7 @@ pub(super) fn plan(b: &mut Builder, options: BackwardOptions) -> Result<(), Erro
     }
     if b.params.columns > 0 {
         // Of samples, and of a channel's rows that lie together (one of the two is 1).
-        let entries = b.params.num_samples * b.params.channel_len;
+        let entries = b.params.num_samples * b.params.channel_len.max(1);
         let (table, entries) = fold_terms(b, Role::GradientTerms, entries)?;
         channel_fold_backward(b, options, flows, table, entries)?;
     }
@@ -158,7 +158,7 @@ fn row_products(
 }
 
 fn terms(b: &Builder) -> Slot {
-    let entries = b.params.num_samples * b.params.channel_len;
+    let entries = b.params.num_samples * b.params.channel_len.max(1);
     let count = u64::from(entries) * u64::from(b.params.columns);
     (count > 0).then_some((Role::GradientTerms, count))
 }

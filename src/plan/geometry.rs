@@ -74,7 +74,7 @@ pub(super) struct Geometry {
     pub channels: u32,
     pub row_len: u32,
     /// Rows of a channel that lie together: its elements of a sample, where these are rows over the
-    /// samples; else 1.
+    /// samples; else 0.
     pub channel_len: u32,
     /// Whether the kernels for channels last run: (N, C) is both layouts at once.
     pub channels_last: bool,
@@ -95,7 +95,7 @@ impl Geometry {
         let mut geometry = Self {
             samples: tensor.num_samples(),
             channels: tensor.num_channels(),
-            channel_len: 1,
+            channel_len: 0,
             row_len: tensor.row_len(),
             channels_last: tensor.layout() == Layout::ChannelsLast || tensor.row_len() == 1,
             dtype: tensor.dtype(),
@@ -611,7 +611,7 @@ pub(super) fn base_params(norm: &NormDesc, mode: Mode, geometry: &Geometry) -> P
     ];
     Params {
         num_samples: geometry.samples,
-        num_channels: geometry.channels / geometry.channel_len,
+        num_channels: geometry.channels / geometry.channel_len.max(1),
         channel_len: geometry.channel_len,
         // A divisor of num_channels, which is a u32.
         num_groups: if group_part {

@@ -36,9 +36,13 @@ pub(super) fn product_rest(a: f32, b: f32, p: f32) -> f32 {
     }
 }
 
-/// The channel of a row. Where a sample's elements are rows over the samples, a channel has several.
+/// Rows of a channel that lie together: several where a sample's elements are rows over the samples.
+pub(super) fn rows_together(params: &Params) -> u32 {
+    params.channel_len.max(1)
+}
+
 pub(super) fn channel_of_row(params: &Params, row: usize) -> usize {
-    row / params.channel_len as usize % params.num_channels as usize
+    row / rows_together(params) as usize % params.num_channels as usize
 }
 
 /// Mean of x over a row, less the channel's mean.

@@ -1,7 +1,7 @@
 //! Mirrors of `shaders/row_coefficients.wgsl` and `shaders/row_terms_backward.wgsl`: norms without a
 //! group part.
 
-use super::precise::{channel_of_row, x_above_mean};
+use super::precise::{channel_of_row, rows_together, x_above_mean};
 use crate::params::Params;
 use crate::tables::{Affine, Channel, GradientPair, Moments, Products, RowGradient};
 
@@ -55,11 +55,11 @@ pub fn row_terms_backward(
             // x-hat sums to 0 over the batch that made the statistics. If it is this one, dy may be
             // taken less any value of the channel's for the product with x-hat, so that a large mean
             // of dy cancels nowhere.
-            let channel_len = params.channel_len as usize;
+            let together = rows_together(params) as usize;
             let own = params.num_samples.wrapping_mul(params.row_len);
-            let own = own.wrapping_mul(params.channel_len);
+            let own = own.wrapping_mul(rows_together(params));
             let origin = if channel.count != 0 && channel.count == own {
-                products[c * channel_len].pivot
+                products[c * together].pivot
             } else {
                 0.0
             };
@@ -67,7 +67,7 @@ pub fn row_terms_backward(
             let above = x_above_mean(&rows[item], channel) + entry.x_mean;
             let sum = len * ((entry.pivot - origin) + entry.offset);
             // Rows of one channel that lie together are entries of its column.
-            let (entry_of_channel, column) = (item % channel_len, item / channel_len);
+            let (entry_of_channel, column) = (item % together, item / together);
             terms[entry_of_channel * params.num_channels as usize + column] = GradientPair {
                 bias: len * entry.pivot + len * entry.offset,
                 weight: channel.rstd * (entry.product + above * sum),
