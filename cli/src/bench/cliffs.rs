@@ -105,16 +105,23 @@ pub fn ns_per_byte(measurement: &Measurement) -> f64 {
     1e6 * measurement.ms / (transfers * measurement.tensor_bytes) as f64
 }
 
+/// A copy that takes so many times the median per byte says that the machine was busy with something else.
+const BUSY: f64 = 1.3;
+
 /// Which measurements of one machine and part should be made again, lest a busy moment of the machine pass
-/// for a cliff: the worst of each direction, and both ends of the scan's largest jumps. Indices into
-/// `measured`.
+/// for a cliff: the worst of each direction, both ends of the scan's largest jumps, and those of the scan
+/// whose copy was slow, though all are of one size. Indices into `measured`.
 pub fn doubtful(measured: &[&Measurement], part: Part) -> Vec<usize> {
     let mut indices = Vec::new();
+    let copy = |m: &Measurement| m.copy_ms / m.copy_bytes as f64;
+    let copies: Vec<f64> = measured.iter().map(|m| copy(m)).collect();
+    let busy = BUSY * super::timing::median(&copies);
     for direction in Direction::ALL {
         let mut of: Vec<usize> = (0..measured.len())
             .filter(|&i| measured[i].direction == direction.name())
             .collect();
         if part == Part::Scan {
+            indices.extend(of.iter().copied().filter(|&i| copies[i] > busy));
             let mut jumps: Vec<[usize; 2]> = of.windows(2).map(|pair| [pair[0], pair[1]]).collect();
             let jump = |&[a, b]: &[usize; 2]| ratio(measured[a], measured[b]);
             jumps.sort_by(|a, b| jump(b).total_cmp(&jump(a)));
@@ -123,6 +130,8 @@ pub fn doubtful(measured: &[&Measurement], part: Part) -> Vec<usize> {
         of.sort_by(|&a, &b| ns_per_byte(measured[b]).total_cmp(&ns_per_byte(measured[a])));
         indices.extend(of.into_iter().take(WORST));
     }
+    indices.sort_unstable();
+    indices.dedup();
     indices
 }
 
@@ -301,5 +310,47 @@ mod tests {
         }
         assert_eq!(shapes, super::shapes(4));
         assert_ne!(shapes, super::shapes(5));
+    }
+    /// Forward of (N, C, L): `ns` a byte, and a copy of `copy_ns` a byte.
+    fn measurement(len: usize, ns: f64, copy_ns: f64) -> Measurement {
+        let tensor_bytes = 4 * 64 * len as u64;
+        Measurement {
+            shape: vec![1, 64, len],
+            direction: "forward",
+            ms: ns * 3.0 * tensor_bytes as f64 / 1e6,
+            tensor_bytes,
+            copy_ms: copy_ns * 2.0 * tensor_bytes as f64 / 1e6,
+            copy_bytes: 2 * tensor_bytes,
+            ..Measurement::default()
+        }
+    }
+
+    #[test]
+    fn a_cliff_shows() {
+        let mut measured: Vec<Measurement> = (1..=40).map(|l| measurement(l, 0.2, 0.1)).collect();
+        measured[16] = measurement(17, 0.5, 0.1);
+        let all: Vec<&Measurement> = measured.iter().collect();
+        let summary = Summary::of(&all, Part::Scan).unwrap();
+        assert!((summary.median_ns_per_byte - 0.2).abs() < 1e-9);
+        assert!((summary.worst_ratio - 2.5).abs() < 1e-9);
+        assert_eq!(summary.worst[0].shape, [1, 64, 17]);
+        assert_eq!(summary.worst.len(), WORST);
+        let neighbours = summary.worst_neighbours.unwrap();
+        assert!((neighbours.ratio - 2.5).abs() < 1e-9);
+        assert!(neighbours.shapes.contains(&vec![1, 64, 17]));
+        assert!(Summary::of(&[], Part::Scan).is_none());
+    }
+
+    #[test]
+    fn busy_moments_are_measured_again() {
+        let mut measured: Vec<Measurement> = (1..=40).map(|l| measurement(l, 0.2, 0.1)).collect();
+        // The copy was slow, what it is there for is not.
+        measured[35] = measurement(36, 0.2, 0.2);
+        let all: Vec<&Measurement> = measured.iter().collect();
+        assert!(doubtful(&all, Part::Scan).contains(&35));
+        assert!(!doubtful(&all, Part::Random).contains(&35));
+        measured[35] = measurement(36, 0.9, 0.1);
+        let all: Vec<&Measurement> = measured.iter().collect();
+        assert!(doubtful(&all, Part::Random).contains(&35));
     }
 }

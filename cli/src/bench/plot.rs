@@ -1,7 +1,7 @@
 //! Charts of what was measured, as SVG.
 
 use super::cliffs::{self, Part};
-use super::report::Measurement;
+use super::report::{Measurement, size};
 use anyhow::{Context as _, Result, anyhow};
 use plotters::coord::Shift;
 use plotters::prelude::*;
@@ -23,7 +23,9 @@ const INK: RGBColor = RGBColor(0x22, 0x22, 0x22);
 const DOT: i32 = 5;
 
 /// Draws what there is to draw of one machine's measurements, and says which files it wrote.
-pub fn draw(folder: &Path, measured: &[&Measurement]) -> Result<Vec<PathBuf>> {
+///
+/// `taken` are the files of other machines, which may be of the same name.
+pub fn draw(folder: &Path, measured: &[&Measurement], taken: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut written = Vec::new();
     let Some(first) = measured.first() else {
         return Ok(written);
@@ -48,14 +50,19 @@ pub fn draw(folder: &Path, measured: &[&Measurement]) -> Result<Vec<PathBuf>> {
             continue;
         }
         let file = format!(
-            "{}-{}-{}-{}-{}-{name}.svg",
+            "{}-{}-{}-{}-{}-{name}",
             slug(&first.adapter),
             slug(&first.backend),
             slug(first.norm),
             first.dtype,
             first.layout
         );
-        let path = folder.join(file);
+        let names = (1..).map(|copy| match copy {
+            1 => folder.join(format!("{file}.svg")),
+            _ => folder.join(format!("{file}-{copy}.svg")),
+        });
+        let path = names.into_iter().find(|path| !taken.contains(path));
+        let path = path.context("no name for a chart")?;
         write(&path, &chart(measured)?).with_context(|| path.display().to_string())?;
         written.push(path);
     }
@@ -313,8 +320,7 @@ fn shape_rows(frame: &Frame, rows: &[Vec<&Measurement>]) -> Result<Vec<i32>> {
     let at = |index: usize| frame.top + ((index as f64 + 0.5) * height) as i32;
     for (index, row) in rows.iter().enumerate() {
         let sizes: Vec<String> = row[0].shape.iter().map(usize::to_string).collect();
-        let mebibytes = row[0].tensor_bytes as f64 / f64::from(1 << 20);
-        let text = format!("{}  ({mebibytes:.1} MiB)", sizes.join(" x "));
+        let text = format!("{} ({})", sizes.join(" x "), size(row[0].tensor_bytes));
         let y = at(index);
         frame.text(&text, [frame.left - 10, y], 12, HPos::Right, INK)?;
         frame.line(&[[frame.left, y], [frame.right, y]], GRID, 1)?;
@@ -338,8 +344,8 @@ fn roofline(measured: &[&Measurement]) -> Result<String> {
     let mut svg = String::new();
     let (title, subtitle) = titles("Bandwidth", measured);
     let axis = Axis::linear("GB/s of tensor-sized data", most);
-    let size = rows_size(rows.len());
-    let frame = Frame::new(&mut svg, size, 230, &title, &subtitle, axis, None)?;
+    let extent = rows_size(rows.len());
+    let frame = Frame::new(&mut svg, extent, 230, &title, &subtitle, axis, None)?;
     for (row, y) in rows.iter().zip(shape_rows(&frame, &rows)?) {
         frame.stroke([frame.x.at(copy(row[0])), y], COPY)?;
         if let Some(read) = read(row[0]) {
@@ -379,8 +385,8 @@ fn ratio(measured: &[&Measurement]) -> Result<String> {
     let (title, subtitle) = titles("Time in copies of the same tensor", measured);
     let subtitle = format!("{subtitle}; rings: the same work op by op");
     let axis = Axis::log("copies (log scale)", least, most);
-    let size = rows_size(rows.len());
-    let frame = Frame::new(&mut svg, size, 230, &title, &subtitle, axis, None)?;
+    let extent = rows_size(rows.len());
+    let frame = Frame::new(&mut svg, extent, 230, &title, &subtitle, axis, None)?;
     let one_copy = frame.x.at(1.0);
     frame.line(&[[one_copy, frame.top], [one_copy, frame.bottom]], COPY, 2)?;
     for (row, y) in rows.iter().zip(shape_rows(&frame, &rows)?) {

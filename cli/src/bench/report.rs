@@ -8,7 +8,7 @@ use serde::Serialize;
 use std::io::Write;
 
 /// One direction of one shape on one adapter.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Measurement {
     /// The suite that the shape is of; null of a shape given by itself.
     pub suite: Option<&'static str>,
@@ -113,15 +113,15 @@ pub fn write_table(
     measured: &[Measurement],
     out: &mut impl Write,
 ) -> Result<()> {
-    let mebibytes = shape.bytes() as f64 / f64::from(1 << 20);
     writeln!(
         out,
         "{}",
         title(&format!(
-            "{shape}, {} groups, {} {}, {mebibytes:.1} MiB, on {adapter}",
+            "{shape}, {} groups, {} {}, {}, on {adapter}",
             shape.groups(),
             shape.dtype.name(),
-            shape.layout.name()
+            shape.layout.name(),
+            size(shape.bytes())
         ))
     )?;
     let mut table = Table::new([
@@ -129,7 +129,7 @@ pub fn write_table(
         "ms",
         "copies",
         "GB/s",
-        "MiB moved",
+        "moved",
         "op by op",
         "CPU ms",
         "1 thread",
@@ -144,7 +144,7 @@ pub fn write_table(
             milliseconds(measurement.ms),
             format!("{:.2}", measurement.ratio_to_copy),
             format!("{:.1}", measurement.gb_per_s),
-            format!("{:.1}", measurement.bytes as f64 / f64::from(1 << 20)),
+            size(measurement.bytes),
             composition,
             milliseconds_or_none(measurement.cpu_ms),
             milliseconds_or_none(measurement.cpu_1_ms),
@@ -158,7 +158,7 @@ pub fn write_table(
                 milliseconds(ms),
                 format!("{:.2}", ms / first.copy_ms),
                 format!("{:.1}", bytes as f64 / ms / 1e6),
-                format!("{:.1}", bytes as f64 / f64::from(1 << 20)),
+                size(bytes),
             ];
             row.resize(9, "-".into());
             table.row(row);
@@ -212,6 +212,15 @@ fn write_steps(measured: &[Measurement], out: &mut impl Write) -> Result<()> {
         table.write(out)?;
     }
     Ok(())
+}
+
+/// A number of bytes for people.
+pub fn size(bytes: u64) -> String {
+    match bytes {
+        0..1024 => format!("{bytes} B"),
+        1024..0x0010_0000 => format!("{:.1} KiB", bytes as f64 / 1024.0),
+        _ => format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)),
+    }
 }
 
 fn milliseconds_or_none(ms: Option<f64>) -> String {
