@@ -126,14 +126,11 @@ impl Explained {
 impl ExplainedStep {
     fn new(plan: &Plan, index: usize, step: &Step, others: &[Other]) -> Self {
         let tensor = step.spec.kernel.kernel().family.is_tensor_sized();
-        let whole = plan.tensor().bytes();
-        let (mut tensor_bytes, mut table_bytes) = (0, 0);
-        for role in &step.bindings {
-            match role.is_tensor() {
-                true => tensor_bytes += step.window.map_or(whole, |window| window.bytes),
-                false => table_bytes += plan.need(*role).map_or(0, |need| need.bytes),
-            }
-        }
+        let tables = step.bindings.iter().filter(|role| !role.is_tensor());
+        let table_bytes = tables
+            .filter_map(|role| plan.need(*role))
+            .map(|need| need.bytes)
+            .sum();
         let decided_by = others
             .iter()
             .filter(|other| differs(plan, index, &other.plan))
@@ -148,7 +145,7 @@ impl ExplainedStep {
             parts: tensor.then_some(step.params.parts),
             words_per_part: tensor.then_some(step.params.words_per_part),
             width: tensor.then_some(step.spec.width),
-            tensor_bytes,
+            tensor_bytes: plan.step_bytes(step),
             table_bytes,
             decided_by,
         }
