@@ -216,7 +216,10 @@ fn canonical_specs() -> Vec<Spec> {
                 for lanes in [1, 8] {
                     let strides = declared.family == Family::ColumnMap && !cut.aligned;
                     let alone = [Family::Table, Family::ElementColumn].contains(&declared.family);
-                    if lanes > 1 && (strides || alone) {
+                    // Rows of two elements, which are one word.
+                    let rows = [Family::RowReduce, Family::RowMap].contains(&declared.family);
+                    let single = rows && cut.width == 2 && cut.aligned;
+                    if lanes > 1 && (strides || alone || single) {
                         continue;
                     }
                     for accumulate in [false, true] {
@@ -1301,8 +1304,10 @@ fn tunings() -> Vec<(&'static str, Tuning)> {
         entries_per_lane: u32::MAX,
         samples_per_segment: u32::MAX,
         column_tile: 1 << 20,
+        gather: false,
         ..Tuning::SOFTWARE
     };
+    // Words that are put together have lanes, and rows have tables, however short they are.
     let splitting = Tuning {
         workgroup_size: 32,
         reduce_lanes: 8,
@@ -1316,6 +1321,9 @@ fn tunings() -> Vec<(&'static str, Tuning)> {
         samples_per_segment: 2,
         column_tile: 1,
         column_workgroup_size: 64,
+        gather: true,
+        short_row: 0,
+        short_held_row: 0,
         ..Tuning::GPU
     };
     // Workgroups that are no power of two, and too few lanes for large folds.
@@ -1970,7 +1978,117 @@ fn loops_are_counted() {
     }
 }
 
+/// Whether a sample's elements must be rows over the samples: a norm without a group part, channels first,
+/// rows that are short and fewer than samples.
+fn takes_elements_as_rows(plan: &Plan, asked: &Asked, tuning: &Tuning) -> bool {
+    let tensor = plan.tensor();
+    let (_, grouped) = parts(plan.norm(), plan.mode());
+    let (n, c, len) = (
+        tensor.num_samples(),
+        tensor.num_channels(),
+        tensor.row_len(),
+    );
+    !grouped
+        && asked.rows == RowSource::Computed
+        && tensor.layout() == Layout::ChannelsFirst
+        && tensor.elements() > 0
+        && c > 1
+        && (2..n).contains(&len)
+        && len <= tuning.short_row.max(tuning.short_held_row)
+        && c.checked_mul(len).is_some()
+}
+
+/// Such a plan reads and writes the tensor as that of (N, C * L) does, which the checks below look at; its
+/// channels have L rows each, which lie together and are folded.
+fn check_elements_as_rows(what: &str, plan: &Plan, asked: &Asked, tuning: &Tuning) {
+    let (tensor, norm) = (plan.tensor(), plan.norm());
+    let (channels, len) = (tensor.num_channels(), tensor.row_len());
+    let elements = (channels * len) as usize;
+    let wide = TensorDesc::new(&[tensor.num_samples() as usize, elements]).unwrap();
+    let wide = wide.with_dtype(tensor.dtype());
+    let mut wide_norm = *norm;
+    wide_norm.num_channels = elements;
+    let plain = Asked {
+        write: Write::Replace,
+        ..*asked
+    };
+    let wide_plans = plans(&wide_norm, &wide, plan.mode(), plain, tuning).unwrap();
+    let like = wide_plans
+        .iter()
+        .find(|(like, with)| like.direction() == plan.direction() && with.write == asked.write);
+    let (like, _) = like.unwrap();
+    let sized = |plan: &Plan| -> Vec<Step> {
+        let steps = plan.steps().iter();
+        let steps = steps.filter(|step| step.spec.kernel.kernel().family.is_tensor_sized());
+        steps.cloned().collect()
+    };
+    let (found, expected) = (sized(plan), sized(like));
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (found, mut expected) in found.into_iter().zip(expected) {
+        expected.params.channel_len = len;
+        // Of channels, and these are fewer.
+        expected.params.channel_columns /= len;
+        assert_eq!(found, expected, "{what}");
+    }
+    assert_eq!(plan.tensor_bytes(), like.tensor_bytes(), "{what}");
+    for role in [
+        Role::Rows,
+        Role::Coefficients,
+        Role::Products,
+        Role::CoefficientsBackward,
+    ] {
+        let bytes = |plan: &Plan| plan.need(role).map(|need| need.bytes);
+        assert_eq!(bytes(plan), bytes(like), "{what}: {role}");
+    }
+    let (part, _) = parts(norm, plan.mode());
+    for step in plan.steps() {
+        let (kernel, p) = (step.spec.kernel, &step.params);
+        let what = format!("{what}: {}", kernel.name());
+        check_dispatch_size(&what, step);
+        assert_eq!(p.channel_len, len, "{what}");
+        if !kernel.kernel().family.is_tensor_sized() {
+            assert_eq!(p.num_channels, channels, "{what}");
+        }
+        match kernel {
+            KernelId::RowFold if step.bindings[1] == Role::ChannelParts => {
+                assert_eq!((p.items, p.parts), (channels, len), "{what}");
+                assert_eq!(step.bindings[0], Role::Rows, "{what}");
+            }
+            KernelId::ChannelFold => {
+                assert_eq!(p.items, channels, "{what}");
+                let from_batch = [Part::Batch, Part::Estimate].contains(&part);
+                let shards = asked.shards.map_or(1, NonZero::get);
+                let entries = if from_batch { shards } else { 0 };
+                assert_eq!(p.entries, entries, "{what}");
+            }
+            KernelId::RowCoefficients | KernelId::RowTermsBackward => {
+                assert_eq!(p.items, channels * len, "{what}");
+            }
+            KernelId::RowCoefficientsBackward => assert_eq!(p.items, channels * len, "{what}"),
+            KernelId::SampleFoldBackward => assert_eq!(p.entries, len, "{what}"),
+            KernelId::ChannelFoldBackward if step.bindings[0] == Role::GradientTerms => {
+                assert_eq!((p.items, p.entries), (channels, len), "{what}");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// As many workgroups as the items of a step on tables need.
+fn check_dispatch_size(what: &str, step: &Step) {
+    let [x, y] = step.workgroups.map(u64::from);
+    let per_workgroup = u64::from(step.spec.workgroup_size / step.spec.lanes);
+    assert!(
+        x * y * per_workgroup >= u64::from(step.params.items),
+        "{what}"
+    );
+}
+
 fn check_plan(what: &str, plan: &Plan, tuning: &Tuning, asked: &Asked, known: &HashSet<Spec>) {
+    if takes_elements_as_rows(plan, asked, tuning) {
+        check_elements_as_rows(what, plan, asked, tuning);
+        return;
+    }
     let elements = check_way(what, plan, asked, tuning);
     for step in plan.steps() {
         let what = format!("{what}: {}", step.spec.kernel.name());
