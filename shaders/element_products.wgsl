@@ -151,8 +151,9 @@ fn element_products(
     let shift = left.x / count;
     let c_left = ratio(left.y, spread);
     if (HAS_AFFINE_TERMS) {
-        // The mean of dy has its remainder in `left`.
-        let sum = (count * pivot + count * offset) + left.x;
+        // The mean of dy has its remainder in `left`, unless that has a NaN of x: none of it is dy's.
+        let of_x = (bitcast<u32>(left.x) & 0x7fffffffu) > 0x7f800000u;
+        let sum = (count * pivot + count * offset) + select(left.x, 0.0, of_x);
         affine_terms[item] = GradientPair(sum, group.rstd * projection.x);
     }
     let variance = spread / degrees_of_freedom(count);

@@ -286,8 +286,7 @@ fn check_on_paper(what: &str, plan: &Plan, tuning: &Tuning) {
             "column_moments",
             "column_products",
         ]
-        .iter()
-        .any(|reduction| name == *reduction);
+        .contains(&name);
         let lanes = u64::from(step.spec.lanes);
         let share = u64::from(step.params.words_per_part).div_ceil(lanes);
         assert!(

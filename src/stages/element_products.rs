@@ -108,8 +108,8 @@ fn project<T: Element>(
         ..GroupGradient::default()
     };
     let term = GradientPair {
-        // The mean of dy has its remainder in the shift.
-        bias: (count * pivot + count * offset) + left,
+        // The mean of dy has its remainder in the shift, unless that has a NaN of x: none of it is dy's.
+        bias: (count * pivot + count * offset) + if left.is_nan() { 0.0 } else { left },
         weight: group.rstd * product,
     };
     (gradient, term)
