@@ -163,6 +163,7 @@ fn is_of_elements(plan: &Plan) -> bool {
 #[derive(Default)]
 struct Report {
     worst: Worst,
+    problems: usize,
     runs: usize,
     of_elements: usize,
     wrong: Vec<String>,
@@ -183,7 +184,14 @@ impl Report {
         forward: ForwardOptions,
         (expected, bounds): (&Expected, &BTreeMap<&'static str, f64>),
     ) {
-        for way in ways {
+        // The CPU executor runs all of them; each problem a third of the ways on adapters, in turn, which
+        // compile for most of their time.
+        let turn = self.problems;
+        self.problems += 1;
+        for (index, way) in ways.iter().enumerate() {
+            if way.gpu.is_some() && (index + turn) % 3 != 0 {
+                continue;
+            }
             let plans = way.plans(problem, forward);
             let outputs = way.run(problem, &plans);
             self.runs += 1;
