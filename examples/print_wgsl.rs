@@ -8,7 +8,7 @@ use bcnorm::{Activation, DType};
 fn usage() -> String {
     let kernels: Vec<&str> = KernelId::ALL.iter().map(|kernel| kernel.name()).collect();
     format!(
-        "usage: print_wgsl KERNEL [lanes=64] [width=4] [f16|bf16] [relu|silu] [unaligned] \
+        "usage: print_wgsl KERNEL [lanes=64] [width=4] [grain=4] [f16|bf16] [relu|silu] [unaligned] [tail] \
          [accumulate] [fence] [without=BINDING,...]\nkernels: {}",
         kernels.join(" ")
     )
@@ -23,7 +23,10 @@ fn spec(arguments: &[String]) -> Option<Spec> {
         lanes: 64,
         dtype: DType::F32,
         width: 4,
+        grain: 4,
+        tail: false,
         aligned: true,
+        held: 0,
         accumulate: false,
         fence: false,
         activation: Activation::None,
@@ -33,6 +36,7 @@ fn spec(arguments: &[String]) -> Option<Spec> {
         match argument.split_once('=').unwrap_or((argument, "")) {
             ("lanes", lanes) => spec.lanes = lanes.parse().ok()?,
             ("width", width) => spec.width = width.parse().ok()?,
+            ("grain", grain) => spec.grain = grain.parse().ok()?,
             ("without", names) => {
                 for name in names.split(',') {
                     let bindings = kernel.kernel().bindings.iter();
@@ -44,6 +48,7 @@ fn spec(arguments: &[String]) -> Option<Spec> {
             ("bf16", "") => spec.dtype = DType::BF16,
             ("relu", "") => spec.activation = Activation::Relu,
             ("silu", "") => spec.activation = Activation::Silu,
+            ("tail", "") => spec.tail = true,
             ("unaligned", "") => spec.aligned = false,
             ("accumulate", "") => spec.accumulate = true,
             ("fence", "") => spec.fence = true,

@@ -9,17 +9,18 @@
 @group(0) @binding(3) var<storage, read> residual: array<Stored>;
 @group(0) @binding(4) var<storage, read_write> y: array<Stored>;
 
-fn read_x(i: u32) -> Word {
+// The first `count` elements of a word. In place, x is in y.
+fn read_x(grain: u32, count: u32) -> Word {
     if (HAS_X) {
-        return load(x[stored_index(i)], i);
+        return load_x(grain, count);
     }
-    return load(y[stored_index(i)], i);
+    return load_y(grain, count);
 }
 
-fn apply(i: u32, word: Word, a: ColumnAffine) -> Word {
+fn apply(grain: u32, count: u32, word: Word, a: ColumnAffine) -> Word {
     var t = normalized_columns(word, a);
     if (HAS_RESIDUAL) {
-        t = t + load(residual[stored_index(i)], i);
+        t = t + load_residual(grain, count);
     }
     return activate(t);
 }
@@ -27,37 +28,38 @@ fn apply(i: u32, word: Word, a: ColumnAffine) -> Word {
 fn own_positions(span: ColumnSpan, lane: u32) {
     let zero = Word(0.0);
     var a = ColumnAffine(zero, zero, zero, zero);
-    a = with_affine(a, 0u, coefficients[span.row]);
+    a = with_affine(a, 0u, coefficients[row_of(span, 0u)]);
     if (WIDTH > 1u) {
-        a = with_affine(a, 1u, coefficients[span.row + 1u]);
+        a = with_affine(a, 1u, coefficients[row_of(span, 1u)]);
     }
     if (WIDTH > 2u) {
-        a = with_affine(a, 2u, coefficients[span.row + 2u]);
-        a = with_affine(a, 3u, coefficients[span.row + 3u]);
+        a = with_affine(a, 2u, coefficients[row_of(span, 2u)]);
+        a = with_affine(a, 3u, coefficients[row_of(span, 3u)]);
     }
-    let step = LANES * params.columns;
+    let count = span.count;
+    let step = LANES * position_grains();
     let chunks = (span.end - span.begin) / (4u * LANES);
     for (var i = 0u; i < chunks; i = i + 1u) {
-        let i0 = column_word(span, span.begin + i * (4u * LANES) + lane);
+        let i0 = column_grain(span, span.begin + i * (4u * LANES) + lane);
         let i1 = i0 + step;
         let i2 = i1 + step;
         let i3 = i2 + step;
-        let w0 = read_x(i0);
-        let w1 = read_x(i1);
-        let w2 = read_x(i2);
-        let w3 = read_x(i3);
-        let y0 = apply(i0, w0, a);
-        let y1 = apply(i1, w1, a);
-        let y2 = apply(i2, w2, a);
-        let y3 = apply(i3, w3, a);
-        y[i0] = store(y0);
-        y[i1] = store(y1);
-        y[i2] = store(y2);
-        y[i3] = store(y3);
+        let w0 = read_x(i0, count);
+        let w1 = read_x(i1, count);
+        let w2 = read_x(i2, count);
+        let w3 = read_x(i3, count);
+        let y0 = apply(i0, count, w0, a);
+        let y1 = apply(i1, count, w1, a);
+        let y2 = apply(i2, count, w2, a);
+        let y3 = apply(i3, count, w3, a);
+        store_y(i0, y0, count);
+        store_y(i1, y1, count);
+        store_y(i2, y2, count);
+        store_y(i3, y3, count);
     }
     for (var p = span.begin + chunks * (4u * LANES) + lane; p < span.end; p = p + LANES) {
-        let i = column_word(span, p);
-        y[i] = store(apply(i, read_x(i), a));
+        let i = column_grain(span, p);
+        store_y(i, apply(i, count, read_x(i, count), a), count);
     }
 }
 
@@ -79,7 +81,8 @@ fn one_word(i: u32) {
         }
     }
     // Behind the tensor, 0.
-    y[i] = store(select(zero, apply(i, read_x(i), a), word_mask(0u, 0u, count)));
+    let word = apply(i, WIDTH, read_x(i, WIDTH), a);
+    store_y(i, select(zero, word, word_mask(0u, 0u, count)), WIDTH);
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)

@@ -45,16 +45,17 @@ struct Gradients {
     residual: Word,
 }
 
-fn gradients(i: u32, maps: Maps) -> Gradients {
+// Of the first `count` elements of a word.
+fn gradients(grain: u32, count: u32, maps: Maps) -> Gradients {
     var word = Word(0.0);
     if (HAS_X) {
-        word = load(x[stored_index(i)], i);
+        word = load_x(grain, count);
     }
-    var grad = load(grad_y[stored_index(i)], i);
+    var grad = load_grad_y(grain, count);
     if (ACTIVATION != 0u) {
         var t = normalized_columns(word, maps.affine);
         if (HAS_RESIDUAL) {
-            t = t + load(residual[stored_index(i)], i);
+            t = t + load_residual(grain, count);
         }
         grad = activation_gradient(t, grad);
     }
@@ -64,50 +65,49 @@ fn gradients(i: u32, maps: Maps) -> Gradients {
         let u = rounded_word(word - maps.x_pivot);
         dx = dx + u * maps.x_scale;
     }
-    return Gradients(dx + maps.shift, grad);
+    dx = dx + maps.shift;
+    if (ACCUMULATE) {
+        dx = load_grad_x(grain, count) + dx;
+    }
+    return Gradients(dx, grad);
 }
 
-// The elements of the word from `count` on lie behind the tensor: 0.
-fn write_word(i: u32, values: Gradients, count: u32) {
-    let inside = word_mask(0u, 0u, count);
-    var value = values.x;
-    if (ACCUMULATE) {
-        value = load(grad_x[stored_index(i)], i) + value;
-    }
-    grad_x[i] = store(select(Word(0.0), value, inside));
+fn put(grain: u32, values: Gradients, count: u32) {
+    store_grad_x(grain, values.x, count);
     if (HAS_GRAD_RESIDUAL) {
-        grad_residual[i] = store(select(Word(0.0), values.residual, inside));
+        store_grad_residual(grain, values.residual, count);
     }
 }
 
 fn own_positions(span: ColumnSpan, lane: u32) {
-    var maps = with_maps(no_maps(), 0u, span.row);
+    var maps = with_maps(no_maps(), 0u, row_of(span, 0u));
     if (WIDTH > 1u) {
-        maps = with_maps(maps, 1u, span.row + 1u);
+        maps = with_maps(maps, 1u, row_of(span, 1u));
     }
     if (WIDTH > 2u) {
-        maps = with_maps(maps, 2u, span.row + 2u);
-        maps = with_maps(maps, 3u, span.row + 3u);
+        maps = with_maps(maps, 2u, row_of(span, 2u));
+        maps = with_maps(maps, 3u, row_of(span, 3u));
     }
-    let step = LANES * params.columns;
+    let count = span.count;
+    let step = LANES * position_grains();
     let chunks = (span.end - span.begin) / (4u * LANES);
     for (var i = 0u; i < chunks; i = i + 1u) {
-        let i0 = column_word(span, span.begin + i * (4u * LANES) + lane);
+        let i0 = column_grain(span, span.begin + i * (4u * LANES) + lane);
         let i1 = i0 + step;
         let i2 = i1 + step;
         let i3 = i2 + step;
-        let g0 = gradients(i0, maps);
-        let g1 = gradients(i1, maps);
-        let g2 = gradients(i2, maps);
-        let g3 = gradients(i3, maps);
-        write_word(i0, g0, WIDTH);
-        write_word(i1, g1, WIDTH);
-        write_word(i2, g2, WIDTH);
-        write_word(i3, g3, WIDTH);
+        let g0 = gradients(i0, count, maps);
+        let g1 = gradients(i1, count, maps);
+        let g2 = gradients(i2, count, maps);
+        let g3 = gradients(i3, count, maps);
+        put(i0, g0, count);
+        put(i1, g1, count);
+        put(i2, g2, count);
+        put(i3, g3, count);
     }
     for (var p = span.begin + chunks * (4u * LANES) + lane; p < span.end; p = p + LANES) {
-        let i = column_word(span, p);
-        write_word(i, gradients(i, maps), WIDTH);
+        let i = column_grain(span, p);
+        put(i, gradients(i, count, maps), count);
     }
 }
 
@@ -126,7 +126,11 @@ fn one_word(i: u32) {
             maps = with_maps(maps, 3u, element_row(e3));
         }
     }
-    write_word(i, gradients(i, maps), count);
+    // Behind the tensor, 0.
+    let inside = word_mask(0u, 0u, count);
+    let values = gradients(i, WIDTH, maps);
+    let zero = Word(0.0);
+    put(i, Gradients(select(zero, values.x, inside), select(zero, values.residual, inside)), WIDTH);
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)

@@ -10,21 +10,21 @@
 const CHUNK: u32 = 8u;
 
 // The k-th word of a chunk of `count`; behind its last, the first one again.
-fn chunk_word(first: u32, k: u32, count: u32) -> Word {
-    let i = select(first, first + k * (LANES * params.columns), k < count);
-    return load(x[stored_index(i)], i);
+fn chunk_word(span: ColumnSpan, first: u32, k: u32, count: u32) -> Word {
+    let grain = select(first, first + k * (LANES * position_grains()), k < count);
+    return load_x(grain, span.count);
 }
 
 // Where `count` is CHUNK itself, nothing is left of the masks.
-fn chunk_moments(first: u32, count: u32) -> ColumnMoments {
-    let pivot = chunk_word(first, 0u, count);
-    let w1 = chunk_word(first, 1u, count);
-    let w2 = chunk_word(first, 2u, count);
-    let w3 = chunk_word(first, 3u, count);
-    let w4 = chunk_word(first, 4u, count);
-    let w5 = chunk_word(first, 5u, count);
-    let w6 = chunk_word(first, 6u, count);
-    let w7 = chunk_word(first, 7u, count);
+fn chunk_moments(span: ColumnSpan, first: u32, count: u32) -> ColumnMoments {
+    let pivot = chunk_word(span, first, 0u, count);
+    let w1 = chunk_word(span, first, 1u, count);
+    let w2 = chunk_word(span, first, 2u, count);
+    let w3 = chunk_word(span, first, 3u, count);
+    let w4 = chunk_word(span, first, 4u, count);
+    let w5 = chunk_word(span, first, 5u, count);
+    let w6 = chunk_word(span, first, 6u, count);
+    let w7 = chunk_word(span, first, 7u, count);
     // What is not there differs from the first by 0 (or, as the first itself, by NaN): no masks yet.
     let d0 = rounded_word(pivot - pivot);
     let d1 = rounded_word(w1 - pivot);
@@ -64,17 +64,17 @@ fn column_moments(
     let chunks = (span.end - span.begin) / (CHUNK * LANES);
     for (var i = 0u; i < chunks; i = i + 1u) {
         let first = span.begin + i * (CHUNK * LANES) + lane;
-        moments = merge_column_moments(moments, chunk_moments(column_word(span, first), CHUNK));
+        moments = merge_column_moments(moments, chunk_moments(span, column_grain(span, first), CHUNK));
     }
     // At most CHUNK positions a lane are left.
     let first = span.begin + chunks * (CHUNK * LANES) + lane;
     if (first < span.end) {
         let count = (span.end - first + LANES - 1u) / LANES;
-        moments = merge_column_moments(moments, chunk_moments(column_word(span, first), count));
+        moments = merge_column_moments(moments, chunk_moments(span, column_grain(span, first), count));
     }
     moments = reduce_column_moments(moments, local);
     if (active_item && lane == 0u) {
-        for (var i = 0u; i < WIDTH; i = i + 1u) {
+        for (var i = 0u; i < span.count; i = i + 1u) {
             row_parts[(span.row + i) * params.parts + span.part] = Moments(
                 moments.count,
                 word_at(moments.pivot, i),

@@ -33,16 +33,16 @@ fn with_row(known: Rows, i: u32, row: u32) -> Rows {
     );
 }
 
-fn known_rows(row: u32) -> Rows {
+fn known_rows(span: ColumnSpan) -> Rows {
     let zero = Word(0.0);
     var known = Rows(zero, zero, ColumnAffine(zero, zero, zero, zero));
-    known = with_row(known, 0u, row);
+    known = with_row(known, 0u, row_of(span, 0u));
     if (WIDTH > 1u) {
-        known = with_row(known, 1u, row + 1u);
+        known = with_row(known, 1u, row_of(span, 1u));
     }
     if (WIDTH > 2u) {
-        known = with_row(known, 2u, row + 2u);
-        known = with_row(known, 3u, row + 3u);
+        known = with_row(known, 2u, row_of(span, 2u));
+        known = with_row(known, 3u, row_of(span, 3u));
     }
     return known;
 }
@@ -54,14 +54,14 @@ struct Position {
 }
 
 // The k-th of a chunk of `count`; behind its last, the first one again.
-fn chunk_position(known: Rows, first: u32, k: u32, count: u32) -> Position {
-    let i = select(first, first + k * (LANES * params.columns), k < count);
-    let word = load(x[stored_index(i)], i);
-    var grad = load(grad_y[stored_index(i)], i);
+fn chunk_position(span: ColumnSpan, known: Rows, first: u32, k: u32, count: u32) -> Position {
+    let grain = select(first, first + k * (LANES * position_grains()), k < count);
+    let word = load_x(grain, span.count);
+    var grad = load_grad_y(grain, span.count);
     if (ACTIVATION != 0u) {
         var t = normalized_columns(word, known.affine);
         if (HAS_RESIDUAL) {
-            t = t + load(residual[stored_index(i)], i);
+            t = t + load_residual(grain, span.count);
         }
         grad = activation_gradient(t, grad);
     }
@@ -69,15 +69,15 @@ fn chunk_position(known: Rows, first: u32, k: u32, count: u32) -> Position {
 }
 
 // Where `count` is CHUNK itself, nothing is left of the masks.
-fn chunk_products(known: Rows, first: u32, count: u32) -> ColumnProducts {
-    let p0 = chunk_position(known, first, 0u, count);
-    let p1 = chunk_position(known, first, 1u, count);
-    let p2 = chunk_position(known, first, 2u, count);
-    let p3 = chunk_position(known, first, 3u, count);
-    let p4 = chunk_position(known, first, 4u, count);
-    let p5 = chunk_position(known, first, 5u, count);
-    let p6 = chunk_position(known, first, 6u, count);
-    let p7 = chunk_position(known, first, 7u, count);
+fn chunk_products(span: ColumnSpan, known: Rows, first: u32, count: u32) -> ColumnProducts {
+    let p0 = chunk_position(span, known, first, 0u, count);
+    let p1 = chunk_position(span, known, first, 1u, count);
+    let p2 = chunk_position(span, known, first, 2u, count);
+    let p3 = chunk_position(span, known, first, 3u, count);
+    let p4 = chunk_position(span, known, first, 4u, count);
+    let p5 = chunk_position(span, known, first, 5u, count);
+    let p6 = chunk_position(span, known, first, 6u, count);
+    let p7 = chunk_position(span, known, first, 7u, count);
     let zero = Word(0.0);
     let u0 = p0.u;
     let u1 = select(zero, p1.u, 1u < count);
@@ -114,23 +114,23 @@ fn column_products(
     let lane = column_lane(local);
     let active_item = item < params.items;
     let span = column_span(min(item, params.items - 1u));
-    let known = known_rows(span.row);
+    let known = known_rows(span);
 
     var products = ColumnProducts(0u, Word(0.0), Word(0.0), Word(0.0), Word(0.0));
     let chunks = (span.end - span.begin) / (CHUNK * LANES);
     for (var i = 0u; i < chunks; i = i + 1u) {
         let first = span.begin + i * (CHUNK * LANES) + lane;
-        products = merge_column_products(products, chunk_products(known, column_word(span, first), CHUNK));
+        products = merge_column_products(products, chunk_products(span, known, column_grain(span, first), CHUNK));
     }
     // At most CHUNK positions a lane are left.
     let first = span.begin + chunks * (CHUNK * LANES) + lane;
     if (first < span.end) {
         let count = (span.end - first + LANES - 1u) / LANES;
-        products = merge_column_products(products, chunk_products(known, column_word(span, first), count));
+        products = merge_column_products(products, chunk_products(span, known, column_grain(span, first), count));
     }
     products = reduce_column_products(products, local);
     if (active_item && lane == 0u) {
-        for (var i = 0u; i < WIDTH; i = i + 1u) {
+        for (var i = 0u; i < span.count; i = i + 1u) {
             product_parts[(span.row + i) * params.parts + span.part] = Products(
                 products.count,
                 word_at(products.pivot, i),

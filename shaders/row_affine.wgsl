@@ -6,18 +6,17 @@
 @group(0) @binding(3) var<storage, read> residual: array<Stored>;
 @group(0) @binding(4) var<storage, read_write> y: array<Stored>;
 
-// In place, x is in y.
-fn x_at(i: u32) -> Word {
+// Of the first `count` elements of a word. In place, x is in y.
+fn map(i: u32, count: u32, a: Affine) -> Word {
+    var word = Word(0.0);
     if (HAS_X) {
-        return load(x[stored_index(i)], i);
+        word = load_x(i, count);
+    } else {
+        word = load_y(i, count);
     }
-    return load(y[stored_index(i)], i);
-}
-
-fn map(i: u32, a: Affine) -> Word {
-    var t = normalized(x_at(i), Word(a.pivot), Word(a.offset), Word(a.scale), Word(a.shift));
+    var t = normalized(word, Word(a.pivot), Word(a.offset), Word(a.scale), Word(a.shift));
     if (HAS_RESIDUAL) {
-        t = t + load(residual[stored_index(i)], i);
+        t = t + load_residual(i, count);
     }
     return activate(t);
 }
@@ -39,28 +38,29 @@ fn row_affine(
     let chunks = (words.end - words.begin) / (4u * LANES);
     for (var i = 0u; i < chunks; i = i + 1u) {
         let first = words.begin + i * (4u * LANES) + lane;
-        let w0 = map(first, a);
-        let w1 = map(first + LANES, a);
-        let w2 = map(first + 2u * LANES, a);
-        let w3 = map(first + 3u * LANES, a);
-        y[first] = store(w0);
-        y[first + LANES] = store(w1);
-        y[first + 2u * LANES] = store(w2);
-        y[first + 3u * LANES] = store(w3);
+        let w0 = map(first, WIDTH, a);
+        let w1 = map(first + LANES, WIDTH, a);
+        let w2 = map(first + 2u * LANES, WIDTH, a);
+        let w3 = map(first + 3u * LANES, WIDTH, a);
+        store_y(first, w0, WIDTH);
+        store_y(first + LANES, w1, WIDTH);
+        store_y(first + 2u * LANES, w2, WIDTH);
+        store_y(first + 3u * LANES, w3, WIDTH);
     }
     let loose = words.begin + chunks * (4u * LANES) + lane;
     for (var i = loose; i < words.end; i = i + LANES) {
-        y[i] = store(map(i, a));
+        store_y(i, map(i, WIDTH, a), WIDTH);
     }
     if (!ALIGNED) {
         // The row's last word, where its end is the next row's begin, or the tensor's end.
         if (words.kept != 0u && lane == 0u) {
-            let mine = map(words.last, a);
+            let count = last_count(words);
+            let mine = map(words.last, count, a);
             var others = Word(0.0);
             if (has_next(words.row)) {
-                others = map(words.last, coefficients[words.row + 1u]);
+                others = map(words.last, count, coefficients[words.row + 1u]);
             }
-            y[words.last] = store(select(others, mine, kept_mask(words)));
+            store_y(words.last, select(others, mine, kept_mask(words)), count);
         }
     }
 }

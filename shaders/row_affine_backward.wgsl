@@ -28,17 +28,18 @@ struct Gradients {
     residual: Word,
 }
 
-fn map(i: u32, row: Row) -> Gradients {
+// Of the first `count` elements of a word.
+fn map(i: u32, count: u32, row: Row) -> Gradients {
     var word = Word(0.0);
     if (HAS_X) {
-        word = load(x[stored_index(i)], i);
+        word = load_x(i, count);
     }
-    var g = load(grad_y[stored_index(i)], i);
+    var g = load_grad_y(i, count);
     if (ACTIVATION != 0u) {
         let a = row.forward;
         var t = normalized(word, Word(a.pivot), Word(a.offset), Word(a.scale), Word(a.shift));
         if (HAS_RESIDUAL) {
-            t = t + load(residual[stored_index(i)], i);
+            t = t + load_residual(i, count);
         }
         g = activation_gradient(t, g);
     }
@@ -51,15 +52,15 @@ fn map(i: u32, row: Row) -> Gradients {
     }
     dx = dx + Word(a.shift);
     if (ACCUMULATE) {
-        dx = load(grad_x[stored_index(i)], i) + dx;
+        dx = load_grad_x(i, count) + dx;
     }
     return Gradients(dx, g);
 }
 
-fn put(i: u32, gradients: Gradients) {
-    grad_x[i] = store(gradients.x);
+fn put(i: u32, gradients: Gradients, count: u32) {
+    store_grad_x(i, gradients.x, count);
     if (HAS_GRAD_RESIDUAL) {
-        grad_residual[i] = store(gradients.residual);
+        store_grad_residual(i, gradients.residual, count);
     }
 }
 
@@ -80,30 +81,32 @@ fn row_affine_backward(
     let chunks = (words.end - words.begin) / (4u * LANES);
     for (var i = 0u; i < chunks; i = i + 1u) {
         let first = words.begin + i * (4u * LANES) + lane;
-        let w0 = map(first, row);
-        let w1 = map(first + LANES, row);
-        let w2 = map(first + 2u * LANES, row);
-        let w3 = map(first + 3u * LANES, row);
-        put(first, w0);
-        put(first + LANES, w1);
-        put(first + 2u * LANES, w2);
-        put(first + 3u * LANES, w3);
+        let w0 = map(first, WIDTH, row);
+        let w1 = map(first + LANES, WIDTH, row);
+        let w2 = map(first + 2u * LANES, WIDTH, row);
+        let w3 = map(first + 3u * LANES, WIDTH, row);
+        put(first, w0, WIDTH);
+        put(first + LANES, w1, WIDTH);
+        put(first + 2u * LANES, w2, WIDTH);
+        put(first + 3u * LANES, w3, WIDTH);
     }
     let loose = words.begin + chunks * (4u * LANES) + lane;
     for (var i = loose; i < words.end; i = i + LANES) {
-        put(i, map(i, row));
+        put(i, map(i, WIDTH, row), WIDTH);
     }
     if (!ALIGNED) {
         // The row's last word, where its end is the next row's begin, or the tensor's end.
         if (words.kept != 0u && lane == 0u) {
-            let mine = map(words.last, row);
+            let count = last_count(words);
+            let mine = map(words.last, count, row);
             var others = Gradients(Word(0.0), Word(0.0));
             if (has_next(words.row)) {
-                others = map(words.last, row_at(words.row + 1u));
+                others = map(words.last, count, row_at(words.row + 1u));
             }
             let mask = kept_mask(words);
             let x_gradient = select(others.x, mine.x, mask);
-            put(words.last, Gradients(x_gradient, select(others.residual, mine.residual, mask)));
+            let residual_gradient = select(others.residual, mine.residual, mask);
+            put(words.last, Gradients(x_gradient, residual_gradient), count);
         }
     }
 }

@@ -14,7 +14,7 @@ fn row_coefficients(
     if (item >= params.items) {
         return;
     }
-    let channel = channels[item % params.num_channels];
+    let channel = channels[channel_of_row(item)];
     if (HAS_ROWS) {
         rows[item] = Moments(params.row_len, channel.mean_pivot, channel.mean_offset, 0.0);
     }

@@ -18,7 +18,7 @@ fn row_coefficients_backward(
     if (item >= params.items) {
         return;
     }
-    let c = item % params.num_channels;
+    let c = channel_of_row(item);
     let row = rows[item];
     let entry = products[item];
     let channel = channels[c];

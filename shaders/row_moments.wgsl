@@ -5,15 +5,11 @@
 @group(0) @binding(1) var<storage, read> x: array<Stored>;
 @group(0) @binding(2) var<storage, read_write> row_parts: array<Moments>;
 
-fn x_at(i: u32) -> Word {
-    return load(x[stored_index(i)], i);
-}
-
 fn whole_chunk(first: u32) -> Moments {
-    let w0 = x_at(first);
-    let w1 = x_at(first + LANES);
-    let w2 = x_at(first + 2u * LANES);
-    let w3 = x_at(first + 3u * LANES);
+    let w0 = load_x(first, WIDTH);
+    let w1 = load_x(first + LANES, WIDTH);
+    let w2 = load_x(first + 2u * LANES, WIDTH);
+    let w3 = load_x(first + 3u * LANES, WIDTH);
     let count = CHUNK * WIDTH;
     let pivot = word_at(w0, 0u);
     let k = Word(pivot);
@@ -35,19 +31,19 @@ fn loose_chunk(span: Span, q: u32) -> Moments {
     let i1 = loose_word(span, q + LANES);
     let i2 = loose_word(span, q + 2u * LANES);
     let i3 = loose_word(span, q + 3u * LANES);
-    let w0 = x_at(i0);
+    let w0 = load_x(i0, loose_count(span, i0));
     var w1 = Word(0.0);
     var w2 = Word(0.0);
     var w3 = Word(0.0);
     // Words behind the last loose one may lie behind the window.
     if (q + LANES < span.loose) {
-        w1 = x_at(i1);
+        w1 = load_x(i1, loose_count(span, i1));
     }
     if (q + 2u * LANES < span.loose) {
-        w2 = x_at(i2);
+        w2 = load_x(i2, loose_count(span, i2));
     }
     if (q + 3u * LANES < span.loose) {
-        w3 = x_at(i3);
+        w3 = load_x(i3, loose_count(span, i3));
     }
     let m0 = loose_mask(span, i0);
     let m1 = loose_mask(span, i1);

@@ -31,14 +31,15 @@ struct Pair {
     g: Word,
 }
 
-fn pair_at(i: u32, row: Row) -> Pair {
-    let word = load(x[stored_index(i)], i);
-    var g = load(grad_y[stored_index(i)], i);
+// Of the first `count` elements of a word.
+fn pair_at(i: u32, count: u32, row: Row) -> Pair {
+    let word = load_x(i, count);
+    var g = load_grad_y(i, count);
     if (ACTIVATION != 0u) {
         let a = row.forward;
         var t = normalized(word, Word(a.pivot), Word(a.offset), Word(a.scale), Word(a.shift));
         if (HAS_RESIDUAL) {
-            t = t + load(residual[stored_index(i)], i);
+            t = t + load_residual(i, count);
         }
         g = activation_gradient(t, g);
     }
@@ -54,10 +55,10 @@ fn chunk_products(count: u32, pivot: f32, sum: Word, x_sum: Word, product: Word)
 }
 
 fn whole_chunk(first: u32, row: Row) -> Products {
-    let p0 = pair_at(first, row);
-    let p1 = pair_at(first + LANES, row);
-    let p2 = pair_at(first + 2u * LANES, row);
-    let p3 = pair_at(first + 3u * LANES, row);
+    let p0 = pair_at(first, WIDTH, row);
+    let p1 = pair_at(first + LANES, WIDTH, row);
+    let p2 = pair_at(first + 2u * LANES, WIDTH, row);
+    let p3 = pair_at(first + 3u * LANES, WIDTH, row);
     let pivot = word_at(p0.g, 0u);
     let g = Word(pivot);
     let v0 = rounded_word(p0.g - g);
@@ -83,19 +84,19 @@ fn loose_chunk(span: Span, q: u32, row: Row) -> Products {
     let m2 = loose_mask(span, i2);
     let m3 = loose_mask(span, i3);
     let zero = Word(0.0);
-    let p0 = pair_at(i0, row);
+    let p0 = pair_at(i0, loose_count(span, i0), row);
     var p1 = Pair(zero, zero);
     var p2 = Pair(zero, zero);
     var p3 = Pair(zero, zero);
     // Words behind the last loose one may lie behind the window.
     if (q + LANES < span.loose) {
-        p1 = pair_at(i1, row);
+        p1 = pair_at(i1, loose_count(span, i1), row);
     }
     if (q + 2u * LANES < span.loose) {
-        p2 = pair_at(i2, row);
+        p2 = pair_at(i2, loose_count(span, i2), row);
     }
     if (q + 3u * LANES < span.loose) {
-        p3 = pair_at(i3, row);
+        p3 = pair_at(i3, loose_count(span, i3), row);
     }
     let pivot = word_at(p0.g, loose_first(span, i0));
     let g = Word(pivot);

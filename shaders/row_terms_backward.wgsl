@@ -20,20 +20,24 @@ fn row_terms_backward(
     row_gradients[item] = RowGradient(1.0, 0.0, entry.pivot + entry.offset);
     if (HAS_GRADIENT_TERMS) {
         let row = rows[item];
-        let c = item % params.num_channels;
+        let c = channel_of_row(item);
         let channel = channels[c];
         // x-hat sums to 0 over the batch that made the statistics. If it is this one, dy may be taken
         // less any value of the channel's for the product with x-hat, so that a large mean of dy
         // cancels nowhere.
         var origin = 0.0;
-        if (channel.count != 0u && channel.count == params.num_samples * params.row_len) {
-            origin = products[c].pivot;
+        let own = params.num_samples * params.row_len * rows_together();
+        if (channel.count != 0u && channel.count == own) {
+            origin = products[c * rows_together()].pivot;
         }
         // The table's row mean may be the mean in force: x_mean is what the row's own has more.
         let above = x_above_mean(row, channel) + entry.x_mean;
         let len = f32(params.row_len);
         let sum = len * (rounded(entry.pivot - origin) + entry.offset);
-        gradient_terms[item] = GradientPair(
+        // Rows of one channel that lie together are entries of its column.
+        let entry_of_channel = item % rows_together();
+        let column = item / rows_together();
+        gradient_terms[entry_of_channel * params.num_channels + column] = GradientPair(
             len * entry.pivot + len * entry.offset,
             channel.rstd * (entry.product + above * sum),
         );

@@ -461,6 +461,81 @@ impl Executor {
                         .map(|words| tensor_mut::<T>(words, elements)),
                 );
             }
+            (
+                KernelId::ElementAffine,
+                &[x, Some(channels), weight, bias, residual],
+                [groups, Some(y)],
+            ) => {
+                stages::element_affine(
+                    threads,
+                    params,
+                    width,
+                    spec.activation,
+                    x.map(tensor),
+                    table(channels),
+                    weight.map(f32s),
+                    bias.map(f32s),
+                    residual.map(tensor),
+                    groups.as_deref_mut().map(table_mut),
+                    tensor_mut::<T>(y, elements),
+                );
+            }
+            (
+                KernelId::ElementProducts,
+                &[Some(x), Some(grad_y), Some(channels), Some(groups)],
+                [terms, Some(gradients)],
+            ) => {
+                stages::element_products(
+                    threads,
+                    params,
+                    width,
+                    tensor(x),
+                    tensor(grad_y),
+                    table(channels),
+                    table(groups),
+                    terms.as_deref_mut().map(table_mut),
+                    table_mut(gradients),
+                );
+            }
+            (
+                KernelId::ElementTerms,
+                &[Some(x), Some(grad_y), Some(channels), Some(gradients)],
+                [channel_terms, affine_terms],
+            ) => {
+                stages::element_terms(
+                    threads,
+                    params,
+                    tensor(x),
+                    tensor(grad_y),
+                    table(channels),
+                    table(gradients),
+                    channel_terms.as_deref_mut().map(table_mut),
+                    affine_terms.as_deref_mut().map(table_mut),
+                );
+            }
+            (
+                KernelId::ElementAffineBackward,
+                &[
+                    Some(x),
+                    Some(grad_y),
+                    Some(channels),
+                    Some(group_gradients),
+                    channel_gradients,
+                ],
+                [Some(grad_x)],
+            ) => {
+                stages::element_affine_backward(
+                    threads,
+                    params,
+                    spec.accumulate,
+                    tensor(x),
+                    tensor(grad_y),
+                    table(channels),
+                    table(group_gradients),
+                    channel_gradients.map(table),
+                    tensor_mut::<T>(grad_x, elements),
+                );
+            }
             // The planner binds what the kernel declares (tests/reflection.rs).
             (kernel, _, _) => unreachable!("{} with other bindings", kernel.name()),
         }

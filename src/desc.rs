@@ -34,6 +34,14 @@ impl DType {
         }
     }
 
+    /// The least number of elements that can be written alone: two of 16 bits share a u32.
+    pub const fn alone(self) -> u32 {
+        match self {
+            DType::F32 => 1,
+            DType::F16 | DType::BF16 => 2,
+        }
+    }
+
     /// `f32`, `f16` or `bf16`.
     pub const fn name(self) -> &'static str {
         match self {

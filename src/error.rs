@@ -188,11 +188,22 @@ pub enum Error {
         "backward after forward_in_place: x, which backward reads, was overwritten; call forward instead"
     )]
     BackwardAfterInPlace,
+    /// Backward was asked of a forward that saved nothing for it.
+    #[error(
+        "backward after a forward without gradients, which saves nothing for it: call set_grad_enabled(true) and forward again"
+    )]
+    BackwardWithoutGrad,
     /// Backward was asked for a residual's gradient that there is not, or not asked for the one there is.
     #[error("{}", residual_gradient(*.forward))]
     ResidualGradient {
         /// Whether the last forward had a residual.
         forward: bool,
+    },
+    /// A tensor for the residual's gradient where it is `grad_y` itself, or none where it is not.
+    #[error("{}", residual_tensor(*.activation))]
+    ResidualTensor {
+        /// Whether the last forward had an activation.
+        activation: bool,
     },
     /// A state dict does not fit; every mismatch is listed.
     #[error("the state dict does not fit: {}", .problems.join("; "))]
@@ -206,6 +217,12 @@ pub enum Error {
         /// The file.
         file: String,
         /// One line per entry, or what failed as a whole.
+        problems: Vec<String>,
+    },
+    /// The text of a tuning cannot be read; everything wrong with it is listed.
+    #[error("the tuning cannot be read: {}", .problems.join("; "))]
+    Tuning {
+        /// One line per setting that is unknown, twice there or of no value of its field.
         problems: Vec<String>,
     },
     /// No GPU adapter was found.
@@ -226,5 +243,13 @@ fn residual_gradient(forward: bool) -> &'static str {
         "backward after forward_residual: call backward_residual, which returns the residual's gradient too"
     } else {
         "backward_residual after a forward without a residual: call backward"
+    }
+}
+
+fn residual_tensor(activation: bool) -> &'static str {
+    if activation {
+        "after an activation the residual has a gradient of its own: give backward_residual_into a tensor for it"
+    } else {
+        "without an activation the residual's gradient is grad_y itself: give backward_residual_into None for it"
     }
 }

@@ -13,7 +13,7 @@
 //!   made without a GPU; [`gpu::Pipelines`] prepares it, [`gpu::Prepared::encode`] records it.
 //!
 //! Neither submits, polls, maps, creates a device or replaces an error handler. Helpers that do are
-//! in [`gpu::headless`] and [`gpu::transfer`].
+//! in [`gpu::headless`], [`gpu::transfer`] and [`gpu::autotune`].
 //!
 //! ```
 //! use bcnorm::gpu::headless::{DeviceLimits, Gpu};

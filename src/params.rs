@@ -36,13 +36,13 @@ pub struct Params {
     pub items: u32,
     /// Work items of the windows before this one.
     pub first_item: u32,
-    /// Words of the tensor before what is bound of it.
+    /// Grains of the tensor before what is bound of it (a grain is `GRAIN` elements).
     pub first_word: u32,
     /// Parts that a row is split into.
     pub parts: u32,
     /// Words of a part (a word is `WIDTH` elements); with channels last, positions of a part.
     pub words_per_part: u32,
-    /// Words of the window, where a kernel takes words as they come.
+    /// Words of the window, where a kernel takes words as they come: they are grains then.
     pub num_words: u32,
     /// Entries per column of the table that a fold reads.
     pub entries: u32,
@@ -63,6 +63,6 @@ pub struct Params {
     pub momentum: f32,
     /// 0, and no compiler knows it: what `rounded` in params.wgsl hides values behind.
     pub zero: u32,
-    /// Padding to a multiple of 16 bytes, as uniforms have it.
-    pub _pad: u32,
+    /// For short rows, elements of a channel that lie together in a sample, L; else 0.
+    pub channel_len: u32,
 }

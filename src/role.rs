@@ -86,6 +86,15 @@ pub enum Role {
     /// Table: the affine map of every row backward, (N, C)
     /// [`AffineBackward`](crate::tables::AffineBackward).
     CoefficientsBackward,
+    /// Table, for short rows: what the group part makes of dy, (N, G)
+    /// [`GroupGradient`](crate::tables::GroupGradient).
+    GroupGradients,
+    /// Table, for short rows: terms of the channel part's gradients, (L * parts, C)
+    /// [`GradientPair`](crate::tables::GradientPair).
+    ChannelTerms,
+    /// Table, for short rows: terms of the gradients of `weight` and `bias`, (N, G) where these are per
+    /// group, (L * parts, C) where they are per channel, [`GradientPair`](crate::tables::GradientPair).
+    AffineTerms,
 }
 
 /// Who provides the buffer of a [`Role`], and how long it must live.
@@ -137,6 +146,9 @@ impl Role {
         Role::GradientShards,
         Role::ChannelGradients,
         Role::CoefficientsBackward,
+        Role::GroupGradients,
+        Role::ChannelTerms,
+        Role::AffineTerms,
     ];
 
     /// The role's name: PyTorch's for tensors, the WGSL variable's for tables.
@@ -176,6 +188,9 @@ impl Role {
             Role::GradientShards => "gradient_shards",
             Role::ChannelGradients => "channel_gradients",
             Role::CoefficientsBackward => "coefficients_backward",
+            Role::GroupGradients => "group_gradients",
+            Role::ChannelTerms => "channel_terms",
+            Role::AffineTerms => "affine_terms",
         }
     }
 
@@ -195,6 +210,9 @@ impl Role {
             | Role::GradientSums
             | Role::GradientShards
             | Role::ChannelGradients
+            | Role::GroupGradients
+            | Role::ChannelTerms
+            | Role::AffineTerms
             | Role::CoefficientsBackward => RoleKind::Scratch,
             _ => RoleKind::Caller,
         }

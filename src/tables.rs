@@ -100,6 +100,38 @@ pub struct GradientPair {
     pub weight: f32,
 }
 
+/// What the group part makes of dy in one (sample, group), for short rows: the gradient of an element is
+/// dz = scale ((g - projection a) - (shift + rest a)), a being z and g dy (times the group part's weight,
+/// where that is per channel), both less their means over the group.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Pod, Zeroable)]
+pub struct GroupGradient {
+    /// The forward's: see [`Group`].
+    pub mean_pivot: f32,
+    /// The forward's.
+    pub mean_offset: f32,
+    /// The forward's.
+    pub mean_rest: f32,
+    /// The forward's.
+    pub rstd: f32,
+    /// Mean of dy = pivot + offset.
+    pub grad_pivot: f32,
+    /// See `grad_pivot`.
+    pub grad_offset: f32,
+    /// What rounding left of that mean.
+    pub shift: f32,
+    /// z's multiple in dy.
+    pub projection: f32,
+    /// What rounding left of that multiple, less the share of it that eps keeps.
+    pub rest: f32,
+    /// rstd times the weight of the group.
+    pub scale: f32,
+    /// 0: shaders read and write four numbers at a time.
+    pub unused: f32,
+    /// 0.
+    pub unused_too: f32,
+}
+
 /// What the group part makes of dy in one row: its gradient
 /// dz = (dy - row mean of dy) * grad_scale + (x - row mean) * x_scale + mean, the last being the row's mean of
 /// dz. Without a group part, dz is dy.

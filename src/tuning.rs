@@ -2,6 +2,8 @@
 //!
 //! The planner reads a [`Tuning`]; nothing else in the library asks what the adapter is.
 
+mod text;
+
 /// What kind of processor runs a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -41,17 +43,33 @@ pub struct Tuning {
     pub fold_lanes: u32,
     /// Entries that a lane should have before the column gets another lane.
     pub entries_per_lane: u32,
+    /// Invocations wanted in a fold: where there are fewer columns, they get lanes, in spite of
+    /// `fold_lanes`.
+    pub min_fold_invocations: u32,
     /// Batches of more samples than this are folded in two steps.
     pub samples_per_segment: u32,
     /// Whether to hide differences from shader compilers that reorder them: free where kernels wait
     /// for memory.
     pub fence: bool,
+    /// Where rows (with channels last, positions) are no whole number of 4 elements: whether words of 4
+    /// are put together from single elements, or pairs of 16 bits (processors, which load them one by
+    /// one anyway), or words are single elements and pairs (GPUs, where neighbours read neighbouring
+    /// ones).
+    pub gather: bool,
     /// Channels last: words of neighbouring channels that a workgroup should read at one position
     /// before lanes share them out by positions. A power of two.
     pub column_tile: u32,
     /// Invocations of a workgroup in the reductions with channels last, which need 80 bytes of workgroup
     /// memory each: 128 at most under WebGPU's default limits.
     pub column_workgroup_size: u32,
+    /// Rows of at most this many elements have no tables of their own: every element is made a row where
+    /// it is needed. (Where groups lie together in memory: channels first.)
+    pub short_row: u32,
+    /// The same where a group's lanes hold it in registers (16 elements a lane).
+    pub short_held_row: u32,
+    /// Most elements of a group that a forward without a backward takes in one kernel, which reads x once;
+    /// 4096 at most. It computes more for an element than the kernels on rows.
+    pub fused_group: u32,
     /// Most workgroups in one dimension of a dispatch (65,535 by WebGPU's default).
     pub max_workgroups: u32,
     /// Most bytes of a tensor that one dispatch binds (128 MiB by WebGPU's default): larger tensors are
@@ -75,10 +93,15 @@ impl Tuning {
         fold_workgroup_size: 64,
         fold_lanes: 64,
         entries_per_lane: 4,
+        min_fold_invocations: 1,
         samples_per_segment: 1024,
         fence: true,
+        gather: false,
         column_tile: 16,
         column_workgroup_size: 128,
+        short_row: 16,
+        short_held_row: 16,
+        fused_group: 4096,
         max_workgroups: 65_535,
         max_binding_bytes: DEFAULT_BINDING,
     };
@@ -93,13 +116,18 @@ impl Tuning {
         words_per_lane: 8,
         max_words_per_lane: 1024,
         min_invocations: 512,
-        fold_workgroup_size: 32,
+        fold_workgroup_size: 8,
         fold_lanes: 1,
         entries_per_lane: 4096,
+        min_fold_invocations: 64,
         samples_per_segment: 256,
         fence: false,
+        gather: true,
         column_tile: 16,
         column_workgroup_size: 32,
+        short_row: 2,
+        short_held_row: 12,
+        fused_group: 0,
         max_workgroups: 65_535,
         max_binding_bytes: DEFAULT_BINDING,
     };
@@ -110,6 +138,7 @@ impl Tuning {
         workgroup_size: 1,
         column_workgroup_size: 1,
         min_invocations: 64,
+        min_fold_invocations: 1,
         fold_workgroup_size: 1,
         max_binding_bytes: u64::MAX,
         ..Tuning::SOFTWARE

@@ -49,6 +49,8 @@ fn variants(seed: u64) -> Vec<Problem> {
         problem(seed),
         Problem::random_of(instance, &dims, seed).with_layout(Layout::ChannelsLast),
         Problem::random_of(NormDesc::batch_norm(6), &dims, seed).with_dtype(DType::BF16),
+        // Short rows.
+        Problem::random(&[130, 8, 2], 2, seed),
     ]
 }
 

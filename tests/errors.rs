@@ -285,6 +285,8 @@ fn mistakes_in_tunings() {
 }
 
 fn tunings(provoked: &mut Provoked) {
+    let text = "class=gpu\nspeed=11".parse::<Tuning>();
+    provoked.expect(text, "Tuning", &["line 2", "\"speed\"", "workgroup_size"]);
     let good = Tuning {
         workgroup_size: 8,
         reduce_lanes: 1,
@@ -415,7 +417,7 @@ fn device_limits(provoked: &mut Provoked) {
         "the workgroup of row_moments is {}, over the limit {most}",
         8 * most
     );
-    expect(tuning, &[2, 2, 2], &[&size, "Tuning::for_device"]);
+    expect(tuning, &[2, 2, 200], &[&size, "Tuning::for_device"]);
     let tuning = Tuning {
         workgroup_size: 1,
         max_workgroups: u32::MAX,
@@ -427,7 +429,7 @@ fn device_limits(provoked: &mut Provoked) {
         "max_compute_workgroups_per_dimension",
         "Tuning::for_device",
     ];
-    expect(tuning, &[20_000, 4, 2], &says);
+    expect(tuning, &[20_000, 4, 20], &says);
     watched.assert_no_errors();
 }
 
@@ -1052,10 +1054,21 @@ fn fused_layers(provoked: &mut Provoked) {
     }
     let result = layer.backward_residual(&mut encoder, &x);
     provoked.expect(result, "ResidualGradient", &["residual"]);
+    let y = tensor(&desc);
+    layer
+        .forward_residual_into(&mut encoder, &x, &x.clone(), &y)
+        .unwrap();
+    let result = layer.backward_residual_into(&mut encoder, &x, &y, Some(&y));
+    provoked.expect(result, "ResidualTensor", &["grad_y itself", "None"]);
     layer.eval();
     layer.forward_in_place(&mut encoder, &x).unwrap();
     let result = layer.backward(&mut encoder, &x);
     provoked.expect(result, "BackwardAfterInPlace", &["place"]);
+    layer.set_grad_enabled(false);
+    layer.forward(&mut encoder, &x).unwrap();
+    let result = layer.backward(&mut encoder, &x);
+    provoked.expect(result, "BackwardWithoutGrad", &["set_grad_enabled(true)"]);
+    layer.set_grad_enabled(true);
     let result = bcnorm::layer::checkpoint::load("no such file");
     provoked.expect(result, "Checkpoint", &["no such file"]);
     watched.assert_no_errors();

@@ -757,7 +757,11 @@ fn in_place() {
         layer.backward(&mut encoder, &other).unwrap();
 
         layer.eval();
+        // In place no backward follows: what is the same to the bit is a forward without gradients.
+        layer.set_grad_enabled(false);
         let expected = layer.forward(&mut encoder, &x).unwrap();
+        let refused = layer.backward(&mut encoder, &other).map(|_| ());
+        assert_eq!(refused, Err(Error::BackwardWithoutGrad));
         let alone = tensor(&problem.x);
         layer.forward_in_place(&mut encoder, &alone).unwrap();
         let refused = layer.backward(&mut encoder, &other).map(|_| ());
@@ -769,6 +773,7 @@ fn in_place() {
             .unwrap();
         let refused = layer.backward_residual(&mut encoder, &other).map(|_| ());
         assert_eq!(refused, Err(Error::BackwardAfterInPlace));
+        layer.set_grad_enabled(true);
         // Another forward, and there is a way again.
         layer.forward(&mut encoder, &x).unwrap();
         layer.backward(&mut encoder, &other).unwrap();
@@ -1016,4 +1021,175 @@ fn estimates_bring_their_running_statistics() {
     let after = block_on(layer.state_dict(&gpu.queue)).unwrap();
     assert_ne!(f32s(&after, "bn.running_mean"), [0.0; 6]);
     watched.assert_no_errors();
+}
+
+/// A layer that is given the same tensors again records what it bound before. It must be the same as a
+/// layer that is given new ones each time, to the bit, whatever changes in between: what the tensors hold,
+/// which of them are given, their shape (tables grow), statistics, state, mode, and a backward's tensors.
+#[test]
+fn the_same_tensors_again() {
+    let gpu = adapters::first();
+    let pipelines = Pipelines::new(&gpu.device);
+    let shapes: [&[usize]; 3] = [&[2, 6, 5], &[300, 6, 3], &[3, 6, 4, 4]];
+    for seed in 0..3 {
+        let mut random = Random::new(seed);
+        let first = Problem::random(&[1, 6, 2], 3, seed);
+        let new_layer = || {
+            let mut layer = Norm::new(&pipelines, first.norm).unwrap();
+            layer.load_state_dict(&gpu.queue, &dict(&first)).unwrap();
+            layer
+        };
+        let (mut again, mut fresh) = (new_layer(), new_layer());
+        let zeros = |dims: &[usize]| {
+            let zeros = vec![0.0; dims.iter().product()];
+            Tensor::from_slice(&gpu.device, dims, &zeros).unwrap()
+        };
+        // x, y, grad_y, grad_x of each shape, in two sets.
+        let mut sets: Vec<Vec<[Tensor; 4]>> = shapes
+            .iter()
+            .map(|dims| (0..2).map(|_| [(); 4].map(|()| zeros(dims))).collect())
+            .collect();
+        for step in 0..40 {
+            let what = format!("seed {seed}, step {step}");
+            match random.below(8) {
+                0 => {
+                    let momentum = Some(random.uniform());
+                    for layer in [&mut again, &mut fresh] {
+                        layer.set_stats(ChannelStats::Batch { momentum }).unwrap();
+                    }
+                }
+                1 => {
+                    let state = dict(&Problem::random(&[1, 6, 2], 3, 100 + step));
+                    for layer in [&mut again, &mut fresh] {
+                        layer.load_state_dict(&gpu.queue, &state).unwrap();
+                    }
+                }
+                2 => {
+                    for layer in [&mut again, &mut fresh] {
+                        match layer.mode() {
+                            Mode::Train => layer.eval(),
+                            Mode::Eval => layer.train(),
+                        }
+                    }
+                }
+                3 => again.forget(),
+                _ => {}
+            }
+            let (shape, set) = (random.below(3), random.below(2));
+            let dims = shapes[shape];
+            if random.below(4) == 0 {
+                // Another buffer in the place of one of them.
+                sets[shape][set][random.below(4)] = zeros(dims);
+            }
+            let [x, y, grad_y, grad_x] = &sets[shape][set];
+            let drawn = Problem::random(dims, 3, 1000 + step);
+            for (tensor, values) in [(x, &drawn.x), (grad_y, &drawn.grad_y)] {
+                let bytes = bytemuck::cast_slice(values);
+                gpu.queue.write_buffer(tensor.buffer(), 0, bytes);
+            }
+            let upload = |values: &[f32]| Tensor::from_slice(&gpu.device, dims, values).unwrap();
+
+            let mut encoder = gpu.device.create_command_encoder(&Default::default());
+            again.forward_into(&mut encoder, x, y).unwrap();
+            let expected_y = fresh.forward(&mut encoder, &upload(&drawn.x)).unwrap();
+            let mut expected_grad_x = None;
+            for _ in 0..random.below(3) {
+                again.backward_into(&mut encoder, grad_y, grad_x).unwrap();
+                let grad_y = upload(&drawn.grad_y);
+                expected_grad_x = Some(fresh.backward(&mut encoder, &grad_y).unwrap());
+            }
+            gpu.queue.submit([encoder.finish()]);
+            assert_same_bits(&what, &read(&gpu, y), &read(&gpu, &expected_y));
+            if let Some(expected) = expected_grad_x {
+                assert_same_bits(&what, &read(&gpu, grad_x), &read(&gpu, &expected));
+            }
+            let state = |layer: &Norm| block_on(layer.state_dict(&gpu.queue)).unwrap();
+            assert_eq!(state(&again), state(&fresh), "{what}");
+            for (role, name) in GRADIENTS {
+                let gradient = |layer: &Norm| {
+                    let buffer = layer.buffer(role).unwrap();
+                    let len = buffer.size() as usize / 4;
+                    let (device, queue) = (&gpu.device, &gpu.queue);
+                    block_on(transfer::read::<f32>(device, queue, buffer, 0, len)).unwrap()
+                };
+                let what = format!("{what}: {name}");
+                assert_same_bits(&what, &gradient(&again), &gradient(&fresh));
+            }
+        }
+        // As many calls are kept as it says, whatever was given; of calls that cannot come again one.
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        for [x, y, ..] in sets.iter().flatten() {
+            again.forward_into(&mut encoder, x, y).unwrap();
+        }
+        gpu.queue.submit([encoder.finish()]);
+        let kept = |layer: &Norm| format!("{layer:?}").matches("Call {").count();
+        assert_eq!((kept(&again), kept(&fresh)), (4, 1));
+        again.forget();
+        assert_eq!(kept(&again), 0);
+        let grad_y = zeros(shapes[0]);
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        assert_eq!(
+            again.backward(&mut encoder, &grad_y).unwrap_err(),
+            Error::BackwardWithoutForward
+        );
+    }
+}
+
+/// Parts of one buffer are tensors of their own: an offset tells them apart.
+#[test]
+fn the_same_buffer_is_not_the_same_tensor() {
+    let watched = Watched::new();
+    let gpu = &watched.gpu;
+    let dims = [2, 6, 32];
+    let desc = TensorDesc::new(&dims).unwrap();
+    let values = |seed| Problem::random(&dims, 3, seed).x;
+    let both: Vec<f32> = [values(1), values(2)].concat();
+    let buffer = transfer::upload(&gpu.device, "both", &both);
+    let bytes = desc.buffer_bytes();
+    assert!(bytes.is_multiple_of(256));
+    let part = |offset| Tensor::from_buffer(&buffer, offset, desc.clone());
+    let y = Tensor::new(&gpu.device, &desc, &values(3)).unwrap();
+    let mut layer = Norm::new(&Pipelines::new(&gpu.device), NormDesc::bc_norm(6, 3)).unwrap();
+    let mut outputs = Vec::new();
+    for offset in [0, bytes, 0] {
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        layer.forward_into(&mut encoder, &part(offset), &y).unwrap();
+        gpu.queue.submit([encoder.finish()]);
+        outputs.push(read(gpu, &y));
+    }
+    assert_ne!(outputs[0], outputs[1]);
+    assert_same_bits("y", &outputs[0], &outputs[2]);
+    watched.assert_no_errors();
+}
+
+/// Where the residual has a gradient of its own there must be a tensor for it, and none where not.
+#[test]
+fn a_tensor_for_the_gradient_of_the_residual() {
+    let gpu = adapters::first();
+    let pipelines = Pipelines::new(&gpu.device);
+    let problem = Problem::random(&[2, 6, 5], 3, 1);
+    let tensor = || Tensor::from_slice(&gpu.device, &problem.dims, &problem.x).unwrap();
+    let [x, residual, y, grad_y, grad_x, grad_residual] = [(); 6].map(|()| tensor());
+    for activation in [Activation::None, Activation::Relu] {
+        let layer = Norm::new(&pipelines, problem.norm).unwrap();
+        let mut layer = layer.with_activation(activation);
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        layer
+            .forward_residual_into(&mut encoder, &x, &residual, &y)
+            .unwrap();
+        let has = activation != Activation::None;
+        let (right, wrong) = match has {
+            true => (Some(&grad_residual), None),
+            false => (None, Some(&grad_residual)),
+        };
+        let into = Norm::backward_residual_into;
+        assert_eq!(
+            into(&mut layer, &mut encoder, &grad_y, &grad_x, wrong),
+            Err(Error::ResidualTensor { activation: has })
+        );
+        into(&mut layer, &mut encoder, &grad_y, &grad_x, right).unwrap();
+        let (expected, _) = layer.backward_residual(&mut encoder, &grad_y).unwrap();
+        gpu.queue.submit([encoder.finish()]);
+        assert_same_bits("grad_x", &read(&gpu, &grad_x), &read(&gpu, &expected));
+    }
 }

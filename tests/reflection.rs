@@ -12,10 +12,11 @@ mod work;
 use bcnorm::desc::{CHANNEL_EPS, MAX_ELEMENTS};
 use bcnorm::kernels::{Access, BindingDecl, Element, Family, KernelId, Spec, wgsl};
 use bcnorm::params::{self, Params};
-use bcnorm::plan::{Direction, Step};
+use bcnorm::plan::{Direction, Step, Window};
 use bcnorm::role::RoleKind;
 use bcnorm::tables::{
-    Affine, AffineBackward, Channel, GradientPair, Group, Moments, Products, RowGradient,
+    Affine, AffineBackward, Channel, GradientPair, Group, GroupGradient, Moments, Products,
+    RowGradient,
 };
 use bcnorm::{
     Activation, BackwardOptions, ChannelStats, DType, Error, ForwardOptions, Fusion, Layout, Mode,
@@ -41,33 +42,92 @@ const MAX_ITERATIONS: u64 = 65_535;
 // ---------------------------------------------------------------------------------------------
 // Kernels
 
-/// (dtype, width, aligned) of a family's words; tables have none.
-fn words(family: Family) -> Vec<(DType, u32, bool)> {
+/// How a family's tensors are cut.
+#[derive(Clone, Copy)]
+struct Cut {
+    dtype: DType,
+    width: u32,
+    grain: u32,
+    tail: bool,
+    aligned: bool,
+}
+
+/// The cuts of a family's tensors; tables have none.
+fn cuts(family: Family) -> Vec<Cut> {
     use DType::{BF16, F16, F32};
-    let both = |words: &[(u32, bool)]| -> Vec<(DType, u32, bool)> {
-        let of = |dtype| {
-            words
-                .iter()
-                .map(move |&(width, aligned)| (dtype, width, aligned))
+    let of = |dtypes: &[DType], cuts: &[(u32, u32, bool, bool)]| -> Vec<Cut> {
+        let of = |&dtype: &DType| {
+            let cut = move |&(width, grain, tail, aligned): &(u32, u32, bool, bool)| Cut {
+                dtype,
+                width,
+                grain,
+                tail,
+                aligned,
+            };
+            cuts.iter().map(cut).collect::<Vec<_>>()
         };
-        of(F16).chain(of(BF16)).collect()
+        dtypes.iter().flat_map(of).collect()
     };
-    let (single, halves) = match family {
+    let (single, halves): (&[_], &[_]) = match family {
         Family::RowReduce | Family::RowMap => (
-            vec![(F32, 4, true), (F32, 4, false), (F32, 1, true)],
-            both(&[(4, true), (4, false), (2, true), (2, false)]),
+            &[
+                (4, 4, false, true),
+                (4, 4, false, false),
+                (4, 4, true, false),
+                (1, 1, false, true),
+            ],
+            &[
+                (4, 4, false, true),
+                (4, 4, false, false),
+                (4, 4, true, false),
+                (2, 2, false, true),
+                (2, 2, false, false),
+            ],
         ),
         Family::ColumnReduce => (
-            vec![(F32, 4, true), (F32, 1, true)],
-            both(&[(4, true), (2, true), (1, true)]),
+            &[
+                (4, 4, false, true),
+                (4, 1, false, true),
+                (1, 1, false, true),
+            ],
+            &[
+                (4, 4, false, true),
+                (4, 2, false, true),
+                (2, 2, false, true),
+                (1, 1, false, true),
+            ],
         ),
         Family::ColumnMap => (
-            vec![(F32, 4, true), (F32, 1, true)],
-            both(&[(4, true), (2, true), (2, false)]),
+            &[
+                (4, 4, false, true),
+                (4, 1, false, true),
+                (1, 1, false, true),
+            ],
+            &[
+                (4, 4, false, true),
+                (4, 2, false, true),
+                (2, 2, false, true),
+                (2, 2, false, false),
+            ],
         ),
-        Family::Fold | Family::Table => (vec![(F32, 1, true)], Vec::new()),
+        Family::ElementReduce | Family::ElementColumn => (
+            &[
+                (4, 4, false, true),
+                (4, 4, false, false),
+                (1, 1, false, true),
+            ],
+            &[
+                (4, 4, false, true),
+                (4, 4, false, false),
+                (2, 2, false, true),
+                (2, 2, false, false),
+            ],
+        ),
+        Family::Fold | Family::Table => (&[(1, 1, false, true)], &[]),
     };
-    single.into_iter().chain(halves).collect()
+    let mut cuts = of(&[F32], single);
+    cuts.extend(of(&[F16, BF16], halves));
+    cuts
 }
 
 /// The activations that plans combine with bindings of the kernel that are not there.
@@ -79,6 +139,8 @@ fn fusions(kernel: KernelId) -> Vec<(Activation, u16)> {
     let has = |name: &str| declared.iter().any(|binding| binding.name == name);
     let activations = match kernel.kernel().family {
         Family::RowMap | Family::ColumnMap => 3,
+        // Of short rows only where no backward follows.
+        Family::ElementReduce if has("y") => 3,
         // Backward with an activation needs what it was applied to.
         Family::RowReduce | Family::ColumnReduce if has("coefficients") => 3,
         _ => 1,
@@ -105,6 +167,11 @@ fn fusions(kernel: KernelId) -> Vec<(Activation, u16)> {
                 }
                 // Counts are for the means alone.
                 KernelId::ChannelFoldBackward => there("channel_gradients") || !there("channels"),
+                // In place, and with an activation, there is no backward.
+                KernelId::ElementAffine => {
+                    !there("groups") || (there("x") && activation == Activation::None)
+                }
+                KernelId::ElementTerms => there("channel_terms") || there("affine_terms"),
                 _ if has("grad_y") => {
                     let fused = activation != Activation::None;
                     let residual = fused && there("residual");
@@ -124,6 +191,19 @@ fn fusions(kernel: KernelId) -> Vec<(Activation, u16)> {
     fusions
 }
 
+/// Words of a group that lanes may hold: as many as there are, where one lane has all of them; else it
+/// has more than two, or half the lanes would do. Of narrow words there are no more than make no whole
+/// number of wide ones.
+fn helds(family: Family, lanes: u32, width: u32) -> &'static [u32] {
+    match (family, lanes, width) {
+        (Family::ElementReduce, 1, 4) => &[0, 1, 2, 3, 4],
+        (Family::ElementReduce, 1, 2) => &[0, 1, 3],
+        (Family::ElementReduce, 1, _) => &[0, 1, 2, 3],
+        (Family::ElementReduce, _, _) => &[0, 3, 4],
+        _ => &[0],
+    }
+}
+
 /// Every specialization that plans are made of, but for the size of workgroups and the number of
 /// lanes, which are 1 or 8, with or without a fence: see [`canonical`].
 fn canonical_specs() -> Vec<Spec> {
@@ -131,29 +211,38 @@ fn canonical_specs() -> Vec<Spec> {
     for &kernel in KernelId::ALL {
         let declared = kernel.kernel();
         let accumulates = declared.bindings.iter().any(|b| b.name == "grad_x");
-        for (dtype, width, aligned) in words(declared.family) {
+        for cut in cuts(declared.family) {
             for (activation, absent) in fusions(kernel) {
                 for lanes in [1, 8] {
-                    let strides = declared.family == Family::ColumnMap && !aligned;
-                    if lanes > 1 && (strides || declared.family == Family::Table) {
+                    let strides = declared.family == Family::ColumnMap && !cut.aligned;
+                    let alone = [Family::Table, Family::ElementColumn].contains(&declared.family);
+                    // Rows of two elements, which are one word.
+                    let rows = [Family::RowReduce, Family::RowMap].contains(&declared.family);
+                    let single = rows && cut.width == 2 && cut.aligned;
+                    if lanes > 1 && (strides || alone || single) {
                         continue;
                     }
                     for accumulate in [false, true] {
                         if accumulate && !accumulates {
                             continue;
                         }
-                        specs.push(Spec {
-                            kernel,
-                            workgroup_size: 64,
-                            lanes,
-                            dtype,
-                            width,
-                            aligned,
-                            accumulate,
-                            fence: lanes > 1,
-                            activation,
-                            absent,
-                        });
+                        for &held in helds(declared.family, lanes, cut.width) {
+                            specs.push(Spec {
+                                kernel,
+                                workgroup_size: 64,
+                                lanes,
+                                dtype: cut.dtype,
+                                width: cut.width,
+                                grain: cut.grain,
+                                tail: cut.tail,
+                                aligned: cut.aligned,
+                                held,
+                                accumulate,
+                                fence: lanes > 1,
+                                activation,
+                                absent,
+                            });
+                        }
                     }
                 }
             }
@@ -173,13 +262,32 @@ fn canonical(spec: &Spec) -> Spec {
     }
 }
 
+/// Of kernels whose words, held words and bindings multiply to thousands of texts: each of the former
+/// with the fewest and the most bindings, each set of bindings with one kind of words. Of the others all.
+fn looked_at() -> Vec<Spec> {
+    let mut specs = canonical_specs();
+    specs.retain(|spec| {
+        let family = spec.kernel.kernel().family;
+        let fusions = fusions(spec.kernel);
+        let bound = |&&(_, absent): &&(Activation, u16)| absent.count_ones();
+        let ends = [
+            fusions.iter().min_by_key(bound),
+            fusions.iter().max_by_key(bound),
+        ];
+        let of_ends = ends.contains(&Some(&(spec.activation, spec.absent)));
+        let plain = (spec.dtype, spec.width, spec.aligned, spec.held) == (DType::F32, 4, false, 4);
+        family != Family::ElementReduce || of_ends || plain
+    });
+    specs
+}
+
 /// All of these, and workgroups of every kind.
 fn specs() -> Vec<Spec> {
-    let mut specs = canonical_specs();
+    let mut specs = looked_at();
     for &kernel in KernelId::ALL {
         let family = kernel.kernel().family;
         // The widest words need most memory.
-        let (dtype, width, aligned) = words(family)[0];
+        let cut = cuts(family)[0];
         let fusions = fusions(kernel);
         let fewest = fusions.iter().max_by_key(|(_, absent)| absent.count_ones());
         let most = fusions.iter().min_by_key(|(_, absent)| absent.count_ones());
@@ -201,14 +309,21 @@ fn specs() -> Vec<Spec> {
                     continue;
                 }
                 for &(activation, absent) in fewest.into_iter().chain(most) {
-                    for fence in [false, true] {
+                    for (fence, &held) in [false, true].into_iter().flat_map(|fence| {
+                        helds(family, lanes, cut.width)
+                            .iter()
+                            .map(move |held| (fence, held))
+                    }) {
                         specs.push(Spec {
                             kernel,
                             workgroup_size,
                             lanes,
-                            dtype,
-                            width,
-                            aligned,
+                            dtype: cut.dtype,
+                            width: cut.width,
+                            grain: cut.grain,
+                            tail: cut.tail,
+                            aligned: cut.aligned,
+                            held,
                             accumulate: fence
                                 && kernel.kernel().bindings.iter().any(|b| b.name == "grad_x"),
                             fence,
@@ -324,21 +439,12 @@ fn kernels_are_what_they_declare() {
             workgroup_memory <= MAX_WORKGROUP_MEMORY,
             "{spec:?}: {workgroup_memory}"
         );
-        let asked = asked_memory(&spec);
-        assert!(
-            workgroup_memory <= asked,
-            "{spec:?}: {workgroup_memory} > {asked}"
+        // What `Pipelines::prepare` asks of the device.
+        assert_eq!(
+            workgroup_memory,
+            bcnorm::gpu::workgroup_memory(&spec),
+            "{spec:?}"
         );
-    }
-}
-
-/// What `Pipelines::prepare` asks of the device, in bytes of workgroup memory.
-fn asked_memory(spec: &Spec) -> u32 {
-    match spec.kernel.kernel().family {
-        _ if spec.lanes == 1 => 0,
-        Family::ColumnReduce => 80 * spec.workgroup_size,
-        // Two arrays, of products and of pairs.
-        _ => 28 * spec.workgroup_size,
     }
 }
 
@@ -373,6 +479,9 @@ fn check_constants(module: &Module, spec: &Spec) {
             "WORKGROUP_SIZE" => Literal::U32(spec.workgroup_size),
             "LANES" => Literal::U32(spec.lanes),
             "WIDTH" => Literal::U32(spec.width),
+            "HELD" => Literal::U32(spec.held),
+            "GRAIN" => Literal::U32(spec.grain),
+            "GRAINS" => Literal::U32(spec.width / spec.grain),
             "ACTIVATION" => Literal::U32(activation),
             "ALIGNED" => Literal::Bool(spec.aligned),
             "ACCUMULATE" => Literal::Bool(spec.accumulate),
@@ -416,7 +525,7 @@ fn check_array(
     let vector = |size, scalar| TypeInner::Vector { size, scalar };
     let scalar = TypeInner::Scalar;
     let expected = match element {
-        Element::Word => match (spec.dtype, spec.width) {
+        Element::Word => match (spec.dtype, spec.entry()) {
             (DType::F32, 4) => vector(VectorSize::Quad, Scalar::F32),
             (DType::F32, 1) => scalar(Scalar::F32),
             (DType::F16 | DType::BF16, 4) => vector(VectorSize::Bi, Scalar::U32),
@@ -426,11 +535,26 @@ fn check_array(
         Element::F32 => scalar(Scalar::F32),
         Element::U32 => scalar(Scalar::U32),
         Element::Struct { name, size } => {
-            assert_eq!(base.name.as_deref(), Some(name), "{what}");
-            let TypeInner::Struct { span, .. } = base.inner else {
+            let found = base.name.as_deref().unwrap_or_default();
+            let TypeInner::Struct { span, ref members } = base.inner else {
                 panic!("{what}: {base:?} is no struct");
             };
             assert_eq!(span, size, "{what}");
+            if let Some(found) = found.strip_prefix("Stored") {
+                // The same struct, four numbers at a time.
+                assert_eq!(found, name, "{what}");
+                let quads = members.iter().all(|member| {
+                    let inner = &module.types[member.ty].inner;
+                    let quad = |scalar| *inner == vector(VectorSize::Quad, scalar);
+                    quad(Scalar::F32) || quad(Scalar::U32)
+                });
+                assert!(
+                    quads && members.len() as u32 * 16 == span,
+                    "{what}: {members:?}"
+                );
+                return;
+            }
+            assert_eq!(found, name, "{what}");
             return;
         }
         other => panic!("{what}: {other:?} is not known here"),
@@ -611,7 +735,7 @@ fn reached(module: &Module) -> BTreeSet<String> {
 #[test]
 fn absent_bindings_are_not_reached() {
     let mut absent = 0;
-    for spec in canonical_specs() {
+    for spec in looked_at() {
         let reached = reached(&reflect(&spec).0);
         let declared = spec.kernel.kernel().bindings;
         for (index, binding) in declared.iter().enumerate() {
@@ -659,7 +783,10 @@ fn spec(kernel: KernelId, lanes: u32) -> Spec {
         lanes,
         dtype: DType::F32,
         width: 4,
+        grain: 4,
+        tail: false,
         aligned: false,
+        held: 0,
         accumulate: false,
         fence: true,
         activation: Activation::None,
@@ -885,12 +1012,12 @@ fn scalar<T: Field>(_: &T) -> Scalar {
     T::SCALAR
 }
 
-/// (name, offset, scalar) of every field but `_pad`, and the struct's size. Does not compile where a
+/// (name, offset, scalar) of every field, and the struct's size. Does not compile where a
 /// field is missing.
 macro_rules! layout {
-    ($name:ident { $($field:ident),* $(,)? } $(, $pad:ident)?) => {{
+    ($name:ident { $($field:ident),* $(,)? }) => {{
         let value = $name::default();
-        let $name { $($field: _,)* $($pad: _,)? } = value;
+        let $name { $($field: _,)* } = value;
         let fields = vec![$((stringify!($field), std::mem::offset_of!($name, $field), scalar(&value.$field))),*];
         (stringify!($name), fields, size_of::<$name>())
     }};
@@ -900,30 +1027,28 @@ type StructLayout = (&'static str, Vec<(&'static str, usize, Scalar)>, usize);
 
 fn layouts() -> Vec<StructLayout> {
     vec![
-        layout!(
-            Params {
-                num_samples,
-                num_channels,
-                num_groups,
-                row_len,
-                items,
-                first_item,
-                first_word,
-                parts,
-                words_per_part,
-                num_words,
-                entries,
-                entries_per_segment,
-                columns,
-                channel_columns,
-                flags,
-                eps,
-                channel_eps,
-                momentum,
-                zero
-            },
-            _pad
-        ),
+        layout!(Params {
+            num_samples,
+            num_channels,
+            num_groups,
+            row_len,
+            items,
+            first_item,
+            first_word,
+            parts,
+            words_per_part,
+            num_words,
+            entries,
+            entries_per_segment,
+            columns,
+            channel_columns,
+            flags,
+            eps,
+            channel_eps,
+            momentum,
+            zero,
+            channel_len
+        }),
         layout!(Moments {
             count,
             pivot,
@@ -961,6 +1086,20 @@ fn layouts() -> Vec<StructLayout> {
             product
         }),
         layout!(GradientPair { bias, weight }),
+        layout!(GroupGradient {
+            mean_pivot,
+            mean_offset,
+            mean_rest,
+            rstd,
+            grad_pivot,
+            grad_offset,
+            shift,
+            projection,
+            rest,
+            scale,
+            unused,
+            unused_too
+        }),
         layout!(RowGradient {
             grad_scale,
             x_scale,
@@ -996,7 +1135,6 @@ fn wgsl_layout(module: &Module, name: &str) -> (Vec<(String, usize, Scalar)>, us
             scalar,
         )
     });
-    let fields = fields.filter(|(name, _, _)| !name.starts_with("pad"));
     (fields.collect(), *span as usize)
 }
 
@@ -1123,10 +1261,17 @@ fn every_part_is_used() {
             text.starts_with("// "),
             "{name} does not open with a comment"
         );
-        assert!(
-            texts.iter().any(|whole| whole.contains(&text)),
-            "no kernel has the part {name}"
-        );
+        // Accessors are a text for each tensor; a tensor that is only read has the first part.
+        let text = text.replace("TENSOR", "x");
+        for text in text.split("// Where it is written:\n") {
+            let other = text.replace("_x(", "_y(").replace("x[", "y[");
+            assert!(
+                texts
+                    .iter()
+                    .any(|whole| whole.contains(text) || whole.contains(&other)),
+                "no kernel has the part {name}: {text}"
+            );
+        }
     }
 }
 
@@ -1159,8 +1304,10 @@ fn tunings() -> Vec<(&'static str, Tuning)> {
         entries_per_lane: u32::MAX,
         samples_per_segment: u32::MAX,
         column_tile: 1 << 20,
+        gather: false,
         ..Tuning::SOFTWARE
     };
+    // Words that are put together have lanes, and rows have tables, however short they are.
     let splitting = Tuning {
         workgroup_size: 32,
         reduce_lanes: 8,
@@ -1174,6 +1321,9 @@ fn tunings() -> Vec<(&'static str, Tuning)> {
         samples_per_segment: 2,
         column_tile: 1,
         column_workgroup_size: 64,
+        gather: true,
+        short_row: 0,
+        short_held_row: 0,
         ..Tuning::GPU
     };
     // Workgroups that are no power of two, and too few lanes for large folds.
@@ -1195,7 +1345,23 @@ fn tunings() -> Vec<(&'static str, Tuning)> {
         min_invocations: 0,
         entries_per_lane: 0,
         samples_per_segment: 0,
+        short_row: 0,
+        short_held_row: 0,
+        fused_group: 0,
         ..Tuning::GPU
+    };
+    // Every row is short, every group fits; a lane, or as many as there may be, has all of it.
+    let elements = Tuning {
+        short_row: u32::MAX,
+        short_held_row: u32::MAX,
+        fused_group: u32::MAX,
+        max_binding_bytes: u64::MAX,
+        ..greedy
+    };
+    let shared_elements = Tuning {
+        short_row: u32::MAX,
+        fused_group: u32::MAX,
+        ..splitting
     };
     vec![
         ("GPU", Tuning::GPU),
@@ -1205,6 +1371,8 @@ fn tunings() -> Vec<(&'static str, Tuning)> {
         ("splitting", splitting),
         ("odd", odd),
         ("zeros", zeros),
+        ("elements", elements),
+        ("shared elements", shared_elements),
     ]
 }
 
@@ -1258,6 +1426,10 @@ fn norms(channels: usize, groups: usize) -> Vec<(NormDesc, Mode)> {
         ),
         (
             bc.with_affine(false, true).with_bn_affine(true, false),
+            Eval,
+        ),
+        (
+            bc.with_affine(true, false).with_bn_affine(false, false),
             Eval,
         ),
         (batch, Train),
@@ -1328,6 +1500,8 @@ fn parts(norm: &NormDesc, mode: Mode) -> (Part, bool) {
 struct Asked {
     fusion: Fusion,
     in_place: bool,
+    /// No backward follows.
+    inference: bool,
     rows: RowSource,
     shards: Option<NonZero<u32>>,
     write: Write,
@@ -1354,6 +1528,10 @@ impl Asked {
                         ..plain
                     },
                     Asked {
+                        inference: true,
+                        ..plain
+                    },
+                    Asked {
                         rows: RowSource::Given,
                         ..plain
                     },
@@ -1368,6 +1546,80 @@ impl Asked {
     }
 }
 
+/// How a plan goes about a tensor whose elements are rows of their own.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Elements {
+    width: u32,
+    /// Words of a group, the lanes that share them, and how many each holds; 0 where too many.
+    group_words: u32,
+    lanes: u32,
+    held: u32,
+}
+
+impl Elements {
+    /// Where a plan does: rows are short, or a group that no backward asks for is small; its elements
+    /// lie together; nothing but x is asked for, and one binding holds whatever there is.
+    fn of(
+        norm: &NormDesc,
+        tensor: &TensorDesc,
+        mode: Mode,
+        direction: Direction,
+        asked: &Asked,
+        tuning: &Tuning,
+    ) -> Option<Self> {
+        let (part, grouped) = parts(norm, mode);
+        let len = tensor.row_len();
+        let size = (norm.num_channels / norm.num_groups) as u64 * u64::from(len);
+        let width = match tensor.dtype() {
+            _ if size.is_multiple_of(4) => 4,
+            DType::F32 => 1,
+            _ => 2,
+        };
+        let updates_rows =
+            mode == Mode::Train && norm.kind == NormKind::InstanceNorm && norm.track_running_stats;
+        let together = tensor.layout() == Layout::ChannelsFirst || len == 1;
+        let possible = grouped
+            && !updates_rows
+            && together
+            && asked.shards.is_none()
+            && asked.rows == RowSource::Computed
+            && tensor.elements() > 0
+            && size.is_multiple_of(u64::from(width))
+            && size <= u64::from(u32::MAX);
+        if !possible || tensor.buffer_bytes() > tuning.max_binding_bytes {
+            return None;
+        }
+        let group_words = (size / u64::from(width)) as u32;
+        let mut lanes = 1;
+        while lanes < tuning.reduce_lanes && u64::from(lanes) * 4 < u64::from(group_words) {
+            lanes *= 2;
+        }
+        let share = group_words.div_ceil(lanes);
+        let held = if share <= 4 { share } else { 0 };
+        let longest = match held {
+            0 => tuning.short_row,
+            _ => tuning.short_row.max(tuning.short_held_row),
+        };
+        let inference = direction == Direction::Forward && (asked.inference || asked.in_place);
+        let plain = asked.fusion.activation == Activation::None;
+        let short = len <= longest && (inference || plain);
+        let small = size <= u64::from(tuning.fused_group.min(4096));
+        let fused = inference && small && [Part::None, Part::Running].contains(&part);
+        // Four loops over a lane's share.
+        ((short || fused) && share <= 65_000 / 4).then_some(Self {
+            width,
+            group_words,
+            lanes,
+            held,
+        })
+    }
+
+    fn of_plan(plan: &Plan, asked: &Asked, tuning: &Tuning) -> Option<Self> {
+        let (norm, tensor) = (plan.norm(), plan.tensor());
+        Self::of(norm, tensor, plan.mode(), plan.direction(), asked, tuning)
+    }
+}
+
 /// Forward, and backward with both ways to write; each with what was asked for it.
 fn plans(
     norm: &NormDesc,
@@ -1379,12 +1631,16 @@ fn plans(
     let forward = ForwardOptions {
         fusion: asked.fusion,
         in_place: asked.in_place,
+        inference: asked.inference,
         rows: asked.rows,
         shards: asked.shards,
     };
     let forward = Plan::forward(norm, tensor, mode, forward, tuning)?;
     let mut plans = vec![(forward, asked)];
     for write in [Write::Replace, Write::Accumulate] {
+        if asked.inference {
+            continue;
+        }
         let backward = BackwardOptions {
             x: write,
             parameters: write,
@@ -1400,7 +1656,13 @@ fn plans(
 
 /// What no tuning makes possible: more loop iterations than 256 lanes may run, or more entries of a
 /// table, or values behind a mean, than a u32 counts.
-fn is_beyond(norm: &NormDesc, tensor: &TensorDesc, mode: Mode, asked: Asked) -> bool {
+fn is_beyond(
+    norm: &NormDesc,
+    tensor: &TensorDesc,
+    mode: Mode,
+    asked: Asked,
+    tuning: &Tuning,
+) -> bool {
     let (part, grouped) = parts(norm, mode);
     let (n, c) = (
         u64::from(tensor.num_samples()),
@@ -1434,11 +1696,15 @@ fn is_beyond(norm: &NormDesc, tensor: &TensorDesc, mode: Mode, asked: Asked) -> 
     let tracks =
         norm.kind == NormKind::InstanceNorm && norm.track_running_stats && mode == Mode::Train;
     let shards = asked.shards.map_or(0, |shards| u64::from(shards.get()));
+    // No fold runs over the channels of a group whose elements are rows.
+    let forward = Elements::of(norm, tensor, mode, Direction::Forward, &asked, tuning);
+    let backward = Elements::of(norm, tensor, mode, Direction::Backward, &asked, tuning);
+    let folds = forward.is_none() || (backward.is_none() && !asked.inference);
     n.max(1) * c > most
         || ([Part::Batch, Part::Estimate].contains(&part) && shards * c > most)
-        || n * (channel_columns + affine) > most
+        || (!asked.inference && n * (channel_columns + affine) > most)
         || u64::from(tensor.num_samples()) * len > most
-        || (grouped && (lanes(size, 4) || size * len > most))
+        || (grouped && ((folds && lanes(size, 4)) || size * len > most))
         || (tracks && lanes(n, 1))
 }
 
@@ -1451,8 +1717,8 @@ fn may_refuse(tuning: &str, tensor: &TensorDesc) -> bool {
     match tuning {
         _ if is_last(tensor) => true,
         "CPU" => tensor.rows() > 65_535 * 65_535,
-        "greedy" => tensor.num_samples() > 256 * 64_998 / 2,
-        "splitting" => positions > 256 * 64_998 / 2 * 3,
+        "greedy" | "elements" => tensor.num_samples() > 256 * 64_998 / 2,
+        "splitting" | "shared elements" => positions > 256 * 64_998 / 2 * 3,
         _ => false,
     }
 }
@@ -1493,6 +1759,29 @@ const SHAPES: &[(&[usize], usize)] = &[
     (&[64, 1, 27], 1),
     (&[3, 1, 1, 5, 5], 1),
     (&[1001, 1, 1003], 1),
+];
+
+/// Groups of few elements: of 1 to 4 words of each width, one channel's or several's, and of more.
+const SHORT_SHAPES: &[(&[usize], usize)] = &[
+    (&[3, 8, 4], 8),
+    (&[3, 8, 4], 4),
+    (&[2, 12, 2, 2], 4),
+    (&[5, 8, 4], 2),
+    (&[3, 3, 2], 3),
+    (&[3, 9, 2], 3),
+    (&[3, 10, 2], 2),
+    (&[3, 14, 2], 2),
+    (&[3, 8], 2),
+    (&[3, 16], 2),
+    (&[3, 12], 1),
+    (&[3, 16], 1),
+    (&[3, 6], 3),
+    (&[3, 18], 3),
+    (&[3, 20], 2),
+    (&[3, 28], 2),
+    (&[3, 150], 3),
+    (&[4, 64, 9], 1),
+    (&[4, 64, 16], 1),
 ];
 
 /// As large as tensors get: 2^32 elements, 2^31 in a row.
@@ -1586,7 +1875,7 @@ fn for_every_plan(
                             norm.stats
                         );
                         let sharded = asked.shards.is_some() && parts(&norm, mode).0 == Part::Batch;
-                        let beyond = is_beyond(&norm, &tensor, mode, asked);
+                        let beyond = is_beyond(&norm, &tensor, mode, asked, &tuning);
                         let plans = match plans(&norm, &tensor, mode, asked, &tuning) {
                             Err(Error::OneValuePerChannel { .. }) if one_value && !sharded => {
                                 continue;
@@ -1606,6 +1895,13 @@ fn for_every_plan(
                             Ok(plans) => plans,
                         };
                         assert!(!one_value || sharded, "{what}");
+                        // Backward finds what forward saved.
+                        let mut ways = plans.iter().map(|(plan, _)| is_of_elements(plan));
+                        let way = ways.next();
+                        assert!(
+                            asked.in_place || ways.all(|other| Some(other) == way),
+                            "{what}"
+                        );
                         for (plan, asked) in &plans {
                             let what = format!("{what} {:?}", plan.direction());
                             check(&what, plan, &tuning, asked);
@@ -1682,10 +1978,121 @@ fn loops_are_counted() {
     }
 }
 
+/// Whether a sample's elements must be rows over the samples: a norm without a group part, channels first,
+/// rows that are short and fewer than samples.
+fn takes_elements_as_rows(plan: &Plan, asked: &Asked, tuning: &Tuning) -> bool {
+    let tensor = plan.tensor();
+    let (_, grouped) = parts(plan.norm(), plan.mode());
+    let (n, c, len) = (
+        tensor.num_samples(),
+        tensor.num_channels(),
+        tensor.row_len(),
+    );
+    !grouped
+        && asked.rows == RowSource::Computed
+        && tensor.layout() == Layout::ChannelsFirst
+        && tensor.elements() > 0
+        && c > 1
+        && (2..n).contains(&len)
+        && len <= tuning.short_row.max(tuning.short_held_row)
+        && c.checked_mul(len).is_some()
+}
+
+/// Such a plan reads and writes the tensor as that of (N, C * L) does, which the checks below look at; its
+/// channels have L rows each, which lie together and are folded.
+fn check_elements_as_rows(what: &str, plan: &Plan, asked: &Asked, tuning: &Tuning) {
+    let (tensor, norm) = (plan.tensor(), plan.norm());
+    let (channels, len) = (tensor.num_channels(), tensor.row_len());
+    let elements = (channels * len) as usize;
+    let wide = TensorDesc::new(&[tensor.num_samples() as usize, elements]).unwrap();
+    let wide = wide.with_dtype(tensor.dtype());
+    let mut wide_norm = *norm;
+    wide_norm.num_channels = elements;
+    let plain = Asked {
+        write: Write::Replace,
+        ..*asked
+    };
+    let wide_plans = plans(&wide_norm, &wide, plan.mode(), plain, tuning).unwrap();
+    let like = wide_plans
+        .iter()
+        .find(|(like, with)| like.direction() == plan.direction() && with.write == asked.write);
+    let (like, _) = like.unwrap();
+    let sized = |plan: &Plan| -> Vec<Step> {
+        let steps = plan.steps().iter();
+        let steps = steps.filter(|step| step.spec.kernel.kernel().family.is_tensor_sized());
+        steps.cloned().collect()
+    };
+    let (found, expected) = (sized(plan), sized(like));
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (found, mut expected) in found.into_iter().zip(expected) {
+        expected.params.channel_len = len;
+        // Of channels, and these are fewer.
+        expected.params.channel_columns /= len;
+        assert_eq!(found, expected, "{what}");
+    }
+    assert_eq!(plan.tensor_bytes(), like.tensor_bytes(), "{what}");
+    for role in [
+        Role::Rows,
+        Role::Coefficients,
+        Role::Products,
+        Role::CoefficientsBackward,
+    ] {
+        let bytes = |plan: &Plan| plan.need(role).map(|need| need.bytes);
+        assert_eq!(bytes(plan), bytes(like), "{what}: {role}");
+    }
+    let (part, _) = parts(norm, plan.mode());
+    for step in plan.steps() {
+        let (kernel, p) = (step.spec.kernel, &step.params);
+        let what = format!("{what}: {}", kernel.name());
+        check_dispatch_size(&what, step);
+        assert_eq!(p.channel_len, len, "{what}");
+        if !kernel.kernel().family.is_tensor_sized() {
+            assert_eq!(p.num_channels, channels, "{what}");
+        }
+        match kernel {
+            KernelId::RowFold if step.bindings[1] == Role::ChannelParts => {
+                assert_eq!((p.items, p.parts), (channels, len), "{what}");
+                assert_eq!(step.bindings[0], Role::Rows, "{what}");
+            }
+            KernelId::ChannelFold => {
+                assert_eq!(p.items, channels, "{what}");
+                let from_batch = [Part::Batch, Part::Estimate].contains(&part);
+                let shards = asked.shards.map_or(1, NonZero::get);
+                let entries = if from_batch { shards } else { 0 };
+                assert_eq!(p.entries, entries, "{what}");
+            }
+            KernelId::RowCoefficients | KernelId::RowTermsBackward => {
+                assert_eq!(p.items, channels * len, "{what}");
+            }
+            KernelId::RowCoefficientsBackward => assert_eq!(p.items, channels * len, "{what}"),
+            KernelId::SampleFoldBackward => assert_eq!(p.entries, len, "{what}"),
+            KernelId::ChannelFoldBackward if step.bindings[0] == Role::GradientTerms => {
+                assert_eq!((p.items, p.entries), (channels, len), "{what}");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// As many workgroups as the items of a step on tables need.
+fn check_dispatch_size(what: &str, step: &Step) {
+    let [x, y] = step.workgroups.map(u64::from);
+    let per_workgroup = u64::from(step.spec.workgroup_size / step.spec.lanes);
+    assert!(
+        x * y * per_workgroup >= u64::from(step.params.items),
+        "{what}"
+    );
+}
+
 fn check_plan(what: &str, plan: &Plan, tuning: &Tuning, asked: &Asked, known: &HashSet<Spec>) {
+    if takes_elements_as_rows(plan, asked, tuning) {
+        check_elements_as_rows(what, plan, asked, tuning);
+        return;
+    }
+    let elements = check_way(what, plan, asked, tuning);
     for step in plan.steps() {
         let what = format!("{what}: {}", step.spec.kernel.name());
-        check_spec(&what, step, plan, tuning, asked);
+        check_spec(&what, step, plan, tuning, asked, elements);
         let canonical = canonical(&step.spec);
         assert!(known.contains(&canonical), "{what}: no such {canonical:?}");
         check_bindings(&what, step, plan);
@@ -1695,9 +2102,59 @@ fn check_plan(what: &str, plan: &Plan, tuning: &Tuning, asked: &Asked, known: &H
     }
     check_windows(what, plan, tuning);
     check_needs(what, plan);
-    check_dataflow(what, plan, asked);
+    check_dataflow(what, plan, asked, elements.is_some());
     check_exchange(what, plan, asked);
-    check_transfers(what, plan, asked);
+    check_transfers(what, plan, asked, elements.is_some());
+}
+
+/// Either elements are rows, and no table of rows is there, or no kernel of theirs runs. It is rows that
+/// have kernels, too, where a table of the elements' would not fit a binding.
+fn check_way(what: &str, plan: &Plan, asked: &Asked, tuning: &Tuning) -> Option<Elements> {
+    let limit = tuning.max_binding_bytes;
+    let largest = |plan: &Plan| {
+        let tables = plan.needs().iter().filter(|need| {
+            let read =
+                plan.direction() == Direction::Backward && need.role.kind() == RoleKind::Saved;
+            need.role.kind() != RoleKind::Caller && need.role != Role::Channels && !read
+        });
+        tables.map(|need| need.bytes).max().unwrap_or(0)
+    };
+    let elements = Elements::of_plan(plan, asked, tuning);
+    let elements = elements.filter(|_| {
+        let fits = is_of_elements(plan);
+        if !fits {
+            let unbound = Tuning {
+                max_binding_bytes: u64::MAX,
+                ..*tuning
+            };
+            let (norm, tensor) = (plan.norm(), plan.tensor());
+            let plans = plans(norm, tensor, plan.mode(), *asked, &unbound).unwrap();
+            let of_elements = plans.iter().all(|(plan, _)| is_of_elements(plan));
+            let most = plans.iter().map(|(plan, _)| largest(plan)).max();
+            assert!(of_elements && most > Some(limit), "{what}: {most:?}");
+        }
+        fits
+    });
+    if elements.is_some() {
+        let most = largest(plan);
+        assert!(most <= limit, "{what}: a table of {most} bytes");
+    }
+    let mut kernels = plan.steps().iter().map(|step| step.spec.kernel);
+    let of_elements = kernels.any(|kernel| {
+        let family = kernel.kernel().family;
+        [Family::ElementReduce, Family::ElementColumn].contains(&family)
+    });
+    assert_eq!(of_elements, elements.is_some(), "{what}: {elements:?}");
+    let of_rows = [
+        Role::Rows,
+        Role::Products,
+        Role::Coefficients,
+        Role::RowGradients,
+        Role::CoefficientsBackward,
+    ];
+    let has_rows = of_rows.iter().any(|&role| plan.need(role).is_some());
+    assert!(!of_elements || !has_rows, "{what}: a table of rows");
+    elements
 }
 
 #[test]
@@ -1724,6 +2181,9 @@ fn steps_fit_their_kernels_whatever_is_asked() {
         }
     };
     for_every_plan(small_shapes(), &tunings(), true, &mut check);
+    let mut of_elements = tunings();
+    of_elements.retain(|(name, _)| ["GPU", "elements"].contains(name));
+    for_every_plan(SHORT_SHAPES, &of_elements, true, &mut check);
     for_every_plan(
         &[(&[3, 6, 1001], 2), (&[9, 20, 17], 5)],
         &narrow_tunings(),
@@ -1732,14 +2192,50 @@ fn steps_fit_their_kernels_whatever_is_asked() {
     );
     assert!(windows > 1000, "{windows}");
     // Parameters come and go in too many ways for the norms above; tensors' words and bindings may not.
-    let unmade: Vec<&Spec> = known
+    // Of elements, words (and those that are held) and bindings each on their own.
+    let mut seen = HashSet::new();
+    for spec in &made {
+        seen.extend(faces(spec));
+    }
+    let unmade: HashSet<Spec> = known
         .iter()
-        .filter(|spec| spec.kernel.kernel().family.is_tensor_sized() && !made.contains(spec))
+        .filter(|spec| spec.kernel.kernel().family.is_tensor_sized())
+        .flat_map(faces)
+        .filter(|face| !seen.contains(face))
         .collect();
     assert!(unmade.is_empty(), "no plan makes {unmade:#?}");
 }
 
-fn check_spec(what: &str, step: &Step, plan: &Plan, tuning: &Tuning, asked: &Asked) {
+/// What the texts of a kernel are told apart by, in such parts as some plan should make.
+fn faces(spec: &Spec) -> Vec<Spec> {
+    if spec.kernel.kernel().family != Family::ElementReduce {
+        return vec![*spec];
+    }
+    let words = Spec {
+        activation: Activation::None,
+        absent: 0,
+        ..*spec
+    };
+    let bindings = Spec {
+        dtype: DType::F32,
+        width: 4,
+        aligned: true,
+        held: 0,
+        lanes: 1,
+        fence: false,
+        ..*spec
+    };
+    vec![words, bindings]
+}
+
+fn check_spec(
+    what: &str,
+    step: &Step,
+    plan: &Plan,
+    tuning: &Tuning,
+    asked: &Asked,
+    elements: Option<Elements>,
+) {
     let (spec, p) = (&step.spec, &step.params);
     let kernel = spec.kernel.kernel();
     assert!(spec.lanes.is_power_of_two(), "{what}: {spec:?}");
@@ -1749,7 +2245,7 @@ fn check_spec(what: &str, step: &Step, plan: &Plan, tuning: &Tuning, asked: &Ask
         "{what}: {spec:?}"
     );
     assert!(
-        asked_memory(spec) <= MAX_WORKGROUP_MEMORY,
+        bcnorm::gpu::workgroup_memory(spec) <= MAX_WORKGROUP_MEMORY,
         "{what}: {spec:?}"
     );
     let tensor = plan.tensor();
@@ -1770,31 +2266,53 @@ fn check_spec(what: &str, step: &Step, plan: &Plan, tuning: &Tuning, asked: &Ask
     };
     assert_eq!(spec.activation, activation, "{what}: {spec:?}");
     if !is_tensor {
-        let of_table = (DType::F32, 1, true);
-        assert_eq!((spec.dtype, spec.width, spec.aligned), of_table, "{what}");
+        let of_table = (DType::F32, 1, 1, false, true);
+        let found = (spec.dtype, spec.width, spec.grain, spec.tail, spec.aligned);
+        assert_eq!(found, of_table, "{what}");
+        assert_eq!(spec.held, 0, "{what}");
         return;
     }
     assert_eq!(spec.dtype, tensor.dtype(), "{what}");
+    if let Some(elements) = elements
+        && kernel.family != Family::ColumnReduce
+    {
+        let aligned = tensor.row_len().is_multiple_of(elements.width);
+        let expected = (elements.width, aligned);
+        assert_eq!((spec.width, spec.aligned), expected, "{what}");
+        let (lanes, held) = match kernel.family {
+            Family::ElementReduce => (elements.lanes, elements.held),
+            _ => (1, 0),
+        };
+        assert_eq!((spec.lanes, spec.held), (lanes, held), "{what}");
+        assert!(spec.aligned || elements.width > 1, "{what}");
+        return;
+    }
+    assert_eq!(spec.held, 0, "{what}");
     // (N, C) is both layouts at once, and so is a single channel.
     let last = tensor.layout() == Layout::ChannelsLast || tensor.row_len() == 1;
     let columns = matches!(kernel.family, Family::ColumnReduce | Family::ColumnMap);
-    assert_eq!(columns, last && tensor.num_channels() > 1, "{what}");
-    // What rows or positions are whole words of.
+    let by_columns = elements.is_some() || (last && tensor.num_channels() > 1);
+    assert_eq!(columns, by_columns, "{what}");
+    // What rows or positions may be whole words of.
     let len = if columns { p.num_channels } else { p.row_len };
-    let single = spec.dtype == DType::F32;
-    let widest = match columns {
-        true => len.is_multiple_of(4),
-        false => len >= 4 && tensor.elements().is_multiple_of(4),
+    // Half a u32 can be read, not written.
+    let alone = match spec.dtype {
+        DType::F32 => 1,
+        _ if kernel.family == Family::ColumnReduce && len % 2 == 1 => 1,
+        _ => 2,
     };
-    let width = match (widest, single) {
-        (true, _) => 4,
-        (false, true) => 1,
-        // Half a u32 can be read, not written.
-        (false, false) if kernel.family == Family::ColumnReduce && len % 2 == 1 => 1,
-        (false, false) => 2,
+    let (width, grain) = match columns {
+        false if len >= 4 => (4, 4),
+        true if len.is_multiple_of(4) => (4, 4),
+        true if len.is_multiple_of(alone) && spec.dtype.alone() == alone && tuning.gather => {
+            (4, alone)
+        }
+        _ => (alone, alone),
     };
-    assert_eq!(spec.width, width, "{what}: {spec:?}");
-    assert_eq!(spec.aligned, len.is_multiple_of(width), "{what}: {spec:?}");
+    assert_eq!((spec.width, spec.grain), (width, grain), "{what}: {spec:?}");
+    assert_eq!(spec.aligned, len.is_multiple_of(grain), "{what}: {spec:?}");
+    let ends_within = spec.grain == 4 && !tensor.elements().is_multiple_of(4);
+    assert!(ends_within || !spec.tail, "{what}: {spec:?}");
     // A word of a row may lie in two rows, no more.
     assert!(columns || len + 1 >= width, "{what}: {spec:?}");
     if columns {
@@ -1802,10 +2320,21 @@ fn check_spec(what: &str, step: &Step, plan: &Plan, tuning: &Tuning, asked: &Ask
     }
 }
 
+/// Whether the plan takes elements as rows ([`check_way`] says that it should).
+fn is_of_elements(plan: &Plan) -> bool {
+    let last = plan.steps().last().map(|step| step.spec.kernel);
+    [
+        Some(KernelId::ElementAffine),
+        Some(KernelId::ElementAffineBackward),
+    ]
+    .contains(&last)
+}
+
 /// A binding has the name of the buffer, but where another table or parameter stands in.
 fn check_bindings(what: &str, step: &Step, plan: &Plan) {
     let (spec, kernel) = (&step.spec, step.spec.kernel);
     let (_, grouped) = parts(plan.norm(), plan.mode());
+    let elements = is_of_elements(plan);
     let declared: Vec<&BindingDecl> = spec.bindings().map(|(_, binding)| binding).collect();
     assert_eq!(step.bindings.len(), declared.len(), "{what}");
     for (index, binding) in kernel.kernel().bindings.iter().enumerate() {
@@ -1822,6 +2351,15 @@ fn check_bindings(what: &str, step: &Step, plan: &Plan) {
             (_, "row_parts", Role::Rows) | (_, "product_parts", Role::Products) => {
                 step.params.parts == 1
             }
+            // The columns of a channel are folded; there may be one.
+            (KernelId::ColumnMoments, "row_parts", Role::ChannelParts) => {
+                work::sees_elements(step) && step.params.parts * step.params.channel_len == 1
+            }
+            (KernelId::RowFold, "rows", Role::ChannelParts) => elements,
+            (KernelId::SampleFoldBackward, "gradient_terms", Role::ChannelTerms)
+            | (KernelId::SampleFoldBackward, "gradient_terms", Role::AffineTerms)
+            | (KernelId::ChannelFoldBackward, "gradient_parts", Role::ChannelTerms)
+            | (KernelId::ChannelFoldBackward, "gradient_parts", Role::AffineTerms) => elements,
             (KernelId::SampleFold, "rows", Role::ChannelParts) => true,
             (KernelId::SampleFold, "channel_parts", Role::ChannelMoments) => {
                 plan.exchange().is_some()
@@ -1841,9 +2379,11 @@ fn check_bindings(what: &str, step: &Step, plan: &Plan) {
             | (KernelId::ChannelFoldBackward, "grad_bn_weight", Role::GradWeight)
             | (KernelId::ChannelFoldBackward, "grad_bn_bias", Role::GradBias) => !grouped,
             // In place.
-            (KernelId::RowAffine | KernelId::ColumnAffine, "y", Role::X) => {
-                spec.bindings().all(|(_, binding)| binding.name != "x")
-            }
+            (
+                KernelId::RowAffine | KernelId::ColumnAffine | KernelId::ElementAffine,
+                "y",
+                Role::X,
+            ) => spec.bindings().all(|(_, binding)| binding.name != "x"),
             _ => false,
         };
         assert!(
@@ -1859,15 +2399,14 @@ fn check_dispatch(what: &str, step: &Step, plan: &Plan, tuning: &Tuning) {
     let per_workgroup = u64::from(step.spec.workgroup_size / step.spec.lanes);
     let items = u64::from(step.params.items);
     assert!(items > 0, "{what}");
-    if step.window.is_none() {
+    let sized = step.spec.kernel.kernel().family.is_tensor_sized();
+    if !sized {
         assert_eq!(items, work::items(step), "{what}");
-        let Params {
-            first_item,
-            first_word,
-            ..
-        } = step.params;
-        assert_eq!((first_item, first_word), (0, 0), "{what}");
-        if step.spec.kernel.kernel().family.is_tensor_sized() {
+        assert_eq!(step.params.first_item, 0, "{what}");
+    }
+    if step.window.is_none() {
+        assert_eq!(step.params.first_word, 0, "{what}");
+        if sized {
             let bytes = plan.tensor().buffer_bytes();
             assert!(bytes <= tuning.max_binding_bytes, "{what}: {bytes}");
         }
@@ -1898,17 +2437,31 @@ fn check_params(what: &str, step: &Step, plan: &Plan, asked: &Asked) {
     let (n, len) = (tensor.num_samples(), tensor.row_len());
     let merged = p.num_samples == 1 && u64::from(p.row_len) == u64::from(n) * u64::from(len);
     let may_merge = !grouped && asked.rows == RowSource::Computed;
-    assert!(
-        (p.num_samples, p.row_len) == (n, len) || (merged && may_merge),
-        "{what}: {p:?}"
-    );
-    assert_eq!(p.num_channels as usize, norm.num_channels, "{what}");
+    let seen = work::sees_elements(step);
+    let own_len = seen || step.spec.kernel.kernel().family == Family::ElementReduce;
+    assert_eq!(p.channel_len, if own_len { len } else { 0 }, "{what}");
+    if seen {
+        // Samples as positions, their elements as channels.
+        assert_eq!((p.num_samples, p.row_len), (1, n), "{what}: {p:?}");
+        let elements = u64::from(p.num_channels);
+        assert_eq!(
+            elements,
+            norm.num_channels as u64 * u64::from(len),
+            "{what}"
+        );
+    } else {
+        assert!(
+            (p.num_samples, p.row_len) == (n, len) || (merged && may_merge),
+            "{what}: {p:?}"
+        );
+        assert_eq!(p.num_channels as usize, norm.num_channels, "{what}");
+    }
     let groups = if grouped { norm.num_groups } else { 0 };
     assert_eq!(p.num_groups as usize, groups, "{what}");
     let channel_eps = if grouped { CHANNEL_EPS } else { norm.eps };
     assert_eq!((p.eps, p.channel_eps), (norm.eps, channel_eps), "{what}");
     // `rounded` hides values behind it.
-    assert_eq!((p.zero, p._pad), (0, 0), "{what}");
+    assert_eq!(p.zero, 0, "{what}");
     let (momentum, cumulative) = match norm.stats {
         ChannelStats::Batch {
             momentum: Some(momentum),
@@ -1960,16 +2513,21 @@ fn check_params(what: &str, step: &Step, plan: &Plan, asked: &Asked) {
         let samples = if empty { 0 } else { p.num_samples };
         let shards = asked.shards.map_or(0, NonZero::get);
         let folded = |role: Role| {
-            let mut folds = plan.steps().iter();
-            let fold = folds.find(|step| step.bindings.last() == Some(&role));
-            fold.map_or(0, |fold| {
-                fold.params
-                    .entries
-                    .div_ceil(fold.params.entries_per_segment)
-            })
+            let fold = writer(plan, step, role).map(|fold| &fold.params);
+            fold.map_or(0, |fold| fold.entries.div_ceil(fold.entries_per_segment))
         };
         let expected = match step.bindings[0] {
             Role::Rows | Role::GradientTerms => samples,
+            // One for a channel is left.
+            Role::ChannelParts if is_of_elements(plan) => 1,
+            role @ (Role::ChannelTerms | Role::AffineTerms) => {
+                let terms = &writer(plan, step, role).unwrap().params;
+                // Of every group, or of every part of the samples in an element.
+                match role == Role::AffineTerms && !(grouped && per_channel) {
+                    true => n,
+                    false => len * terms.parts,
+                }
+            }
             role @ (Role::ChannelParts | Role::GradientParts) if !empty => folded(role),
             Role::ChannelShards | Role::GradientShards => shards,
             _ => 0,
@@ -1981,6 +2539,18 @@ fn check_params(what: &str, step: &Step, plan: &Plan, asked: &Asked) {
             "{what}"
         );
     }
+}
+
+/// The step before `step` that wrote a table last.
+fn writer<'a>(plan: &'a Plan, step: &Step, role: Role) -> Option<&'a Step> {
+    let before = plan.steps().iter();
+    let before = before.take_while(|other| !std::ptr::eq(*other, step));
+    before.filter(|other| writes(other, role)).last()
+}
+
+fn writes(step: &Step, role: Role) -> bool {
+    let mut bindings = step.bindings.iter().zip(step.spec.bindings());
+    bindings.any(|(&bound, (_, declared))| bound == role && declared.access == Access::ReadWrite)
 }
 
 /// Columns of the tables that folds read.
@@ -2004,6 +2574,19 @@ fn check_columns(what: &str, step: &Step, plan: &Plan) {
         false => 0,
     };
     let of_shards = step.bindings.first() == Some(&Role::GradientShards);
+    // Of elements, the channel part's columns and the affine's are two tables, folded one by one.
+    let table = step.bindings.first().copied();
+    let table = match table {
+        Some(Role::GradientParts) => {
+            writer(plan, step, Role::GradientParts).and_then(|fold| fold.bindings.first().copied())
+        }
+        table => table,
+    };
+    let (channel_columns, affine) = match table {
+        Some(Role::ChannelTerms) => (channel_columns, 0),
+        Some(Role::AffineTerms) => (0, affine),
+        _ => (channel_columns, affine),
+    };
     let columns = match step.spec.kernel {
         KernelId::SampleFold | KernelId::ChannelFold | KernelId::RunningFold => Some(channels),
         KernelId::ChannelFoldBackward if of_shards => {
@@ -2059,17 +2642,35 @@ fn check_split(what: &str, step: &Step) {
                 assert!(last >= end / width, "{what}: row {row} is cut short");
                 let highest = covered + 4 * lanes + 1;
                 assert!(highest <= wide(u32::MAX), "{what}: word {highest}");
-                // A last word that reaches into the next row needs one, or 16 bits of padding.
+                // A last word that reaches into the next row needs one, or 16 bits of padding, or is
+                // written in part.
                 let padded = spec.dtype != DType::F32 && spec.width == 2;
                 assert!(
-                    end.is_multiple_of(width) || row + 1 < rows || padded,
+                    end.is_multiple_of(width) || row + 1 < rows || padded || width == 4,
                     "{what}: row {row}"
                 );
             }
             _ => {}
         }
     }
-    if let Family::ColumnReduce | Family::ColumnMap = family {
+    if family == Family::ElementReduce {
+        // Groups are whole words, one behind the other; a chunk looks behind the last.
+        let groups = wide(p.num_samples) * wide(p.num_groups);
+        assert_eq!(wide(p.items), groups, "{what}");
+        let words = groups * wide(p.words_per_part);
+        assert_eq!(words * width, work::elements(p), "{what}");
+        let highest = wide(p.words_per_part) + 2 * 4 * lanes;
+        assert!(
+            highest * width <= wide(u32::MAX) && words <= wide(u32::MAX),
+            "{what}: {p:?}"
+        );
+    }
+    if family == Family::ElementColumn {
+        // A word is of one group.
+        let size = p.num_channels / p.num_groups;
+        assert!(size.is_multiple_of(spec.width), "{what}: {p:?}");
+    }
+    if let Family::ColumnReduce | Family::ColumnMap | Family::ElementColumn = family {
         assert!(before < len && len <= covered, "{what}: {p:?}");
         assert!(covered + 8 * lanes <= wide(u32::MAX), "{what}: {p:?}");
         if work::strides(step) {
@@ -2080,7 +2681,9 @@ fn check_split(what: &str, step: &Step) {
                 "{what}"
             );
         } else {
-            assert_eq!(wide(p.columns) * width, wide(p.num_channels), "{what}");
+            let channels = wide(p.num_channels);
+            assert!(channels.is_multiple_of(wide(spec.grain)), "{what}");
+            assert_eq!(wide(p.columns), channels.div_ceil(width), "{what}");
         }
     }
 }
@@ -2092,35 +2695,48 @@ fn check_windows(what: &str, plan: &Plan, tuning: &Tuning) {
     let mut first = 0;
     while first < steps.len() {
         let kernel = steps[first].spec.kernel;
-        let windows = steps[first..].iter();
-        let windows =
-            windows.take_while(|step| step.spec.kernel == kernel && step.window.is_some());
-        let windows = &steps[first..first + windows.count()];
-        if windows.is_empty() {
+        // Of elements no window is ever made, and no end has a dispatch of its own.
+        let of_elements = is_of_elements(plan);
+        if of_elements {
             let step = &steps[first];
-            if kernel.kernel().family.is_tensor_sized() {
-                let words = wide_words(step, tensor);
-                assert_eq!(
-                    u64::from(step.params.num_words),
-                    words.min(u64::from(u32::MAX))
-                );
-                assert_eq!(work::words(step), 0..words, "{what}: {}", kernel.name());
-            }
+            assert!(step.window.is_none() && !step.spec.tail, "{what}");
+            assert_eq!(step.params.num_words, 0, "{what}");
+        }
+        if of_elements || !kernel.kernel().family.is_tensor_sized() {
             first += 1;
             continue;
         }
+        let windows = steps[first..].iter();
+        let windows = windows.take_while(|step| step.spec.kernel == kernel);
+        let windows = &steps[first..first + windows.count()];
         first += windows.len();
         let what = format!("{what}: {}", kernel.name());
         let strides = work::strides(&windows[0]);
-        let word_bytes = windows[0].spec.dtype.bytes() * u64::from(windows[0].spec.width);
-        let total = wide_words(&windows[0], tensor);
+        let spec = windows[0].spec;
+        let grain_bytes = spec.dtype.bytes() * u64::from(spec.grain);
+        let total = all_grains(&windows[0], tensor);
+        // Grains that a binding of whole ones has.
+        let whole = match spec.grain == spec.dtype.alone() || spec.grain == 1 {
+            true => total,
+            false => tensor.elements() / u64::from(spec.grain),
+        };
         let maps = matches!(kernel.kernel().family, Family::RowMap);
-        let (mut item, mut word) = (0, 0);
+        let (mut item, mut grain) = (0, 0);
         for step in windows {
-            assert_eq!(step.spec, windows[0].spec, "{what}");
+            let tail = step.spec.tail;
+            let like_first = Spec {
+                tail: spec.tail,
+                lanes: if tail { spec.lanes } else { step.spec.lanes },
+                ..step.spec
+            };
+            assert_eq!(like_first, spec, "{what}");
             assert_eq!(step.bindings, windows[0].bindings, "{what}");
+            assert!(step.window.is_some() || windows.len() <= 2, "{what}");
             let p = &step.params;
-            let window = step.window.unwrap();
+            let window = step.window.unwrap_or(Window {
+                offset: 0,
+                bytes: tensor.buffer_bytes(),
+            });
             assert!(window.offset.is_multiple_of(256), "{what}: {window:?}");
             assert!(window.bytes.is_multiple_of(4), "{what}: {window:?}");
             assert!(
@@ -2130,37 +2746,49 @@ fn check_windows(what: &str, plan: &Plan, tuning: &Tuning) {
             let end = window.offset + window.bytes;
             assert!(end <= tensor.buffer_bytes(), "{what}: {window:?}");
             assert_eq!(
-                u64::from(p.first_word) * word_bytes,
+                u64::from(p.first_word) * grain_bytes,
                 window.offset,
                 "{what}"
             );
-            let bytes = (u64::from(p.num_words) * word_bytes).next_multiple_of(4);
-            assert_eq!(bytes, window.bytes, "{what}: {p:?}");
-            let words = work::words(step);
+            let bytes = u64::from(p.num_words) * grain_bytes;
+            // The last grain may reach beyond the tensor.
+            let bound = bytes
+                .next_multiple_of(4)
+                .min(tensor.buffer_bytes().next_multiple_of(grain_bytes.max(4)) - window.offset);
             assert!(
-                words.start * word_bytes >= window.offset && words.end * word_bytes <= end,
-                "{what}: {words:?} of {window:?}"
+                bound.next_multiple_of(grain_bytes.max(4))
+                    == window.bytes.next_multiple_of(grain_bytes.max(4))
+                    || p.num_words == u32::MAX,
+                "{what}: {p:?} {window:?}"
+            );
+            let grains = work::grains(step);
+            assert!(grains.end <= if tail { total } else { whole }, "{what}");
+            assert!(
+                grains.start * grain_bytes >= window.offset
+                    && (grains.end * grain_bytes).min(tensor.buffer_bytes()) <= end,
+                "{what}: {grains:?} of {window:?}"
             );
             if strides || maps {
-                assert_eq!(words.start, word, "{what}");
-                word = words.end;
+                assert_eq!(grains.start, grain, "{what}");
+                grain = grains.end;
             }
             if !strides {
                 assert_eq!(work::item_range(step).start, item, "{what}");
                 item = work::item_range(step).end;
             }
         }
-        let last = work::words(&windows[windows.len() - 1]);
-        assert_eq!(last.end, total, "{what}");
+        let last = &windows[windows.len() - 1];
+        assert_eq!(work::grains(last).end, total, "{what}");
+        assert_eq!(last.spec.tail, whole < total, "{what}");
         if !strides {
             assert_eq!(item, work::items(&windows[0]), "{what}");
         }
     }
 }
 
-/// Words of the tensor: the last may reach beyond it.
-fn wide_words(step: &Step, tensor: &TensorDesc) -> u64 {
-    tensor.elements().div_ceil(u64::from(step.spec.width))
+/// Grains of the tensor: the last may reach beyond it.
+fn all_grains(step: &Step, tensor: &TensorDesc) -> u64 {
+    tensor.elements().div_ceil(u64::from(step.spec.grain))
 }
 
 /// Needs are exactly what the steps touch.
@@ -2209,7 +2837,7 @@ fn check_needs(what: &str, plan: &Plan) {
 
 /// A table is read after it was written, by this plan, by forward if saved, or by the caller if given;
 /// and written by one kernel, to its end before another reads it.
-fn check_dataflow(what: &str, plan: &Plan, asked: &Asked) {
+fn check_dataflow(what: &str, plan: &Plan, asked: &Asked, elements: bool) {
     let norm = plan.norm();
     let forward = plan.direction() == Direction::Forward;
     let (part, grouped) = parts(norm, plan.mode());
@@ -2237,14 +2865,26 @@ fn check_dataflow(what: &str, plan: &Plan, asked: &Asked) {
                 let before = written.iter().find(|(known, _)| known == role);
                 match before {
                     None => written.push((*role, kernel)),
-                    // Windows of one tensor; only the first of them may be the first.
+                    // Of elements, two tables of terms are folded one after the other.
+                    Some(&(_, KernelId::SampleFoldBackward))
+                        if elements && kernel == KernelId::SampleFoldBackward =>
+                    {
+                        let before = writer(plan, step, *role).unwrap();
+                        let tables = [before.bindings[0], step.bindings[0]];
+                        assert_eq!(tables, [Role::ChannelTerms, Role::AffineTerms], "{what}");
+                        let steps = plan.steps().iter();
+                        let between = steps
+                            .skip_while(|other| !std::ptr::eq(*other, before))
+                            .take_while(|other| !std::ptr::eq(*other, step));
+                        let mut readers = between.skip(1);
+                        assert!(readers.any(|other| other.bindings[0] == *role), "{what}");
+                    }
+                    // Windows of one tensor, or its end; only the first of them may be the first.
                     Some(&(_, before)) => {
                         assert!(
-                            before == kernel && step.window.is_some(),
+                            before == kernel && (step.window.is_some() || step.spec.tail),
                             "{what}: {role} is written twice"
                         );
-                        let last = plan.steps().iter().rev().find(|s| s.spec.kernel == kernel);
-                        assert_eq!(last.unwrap().spec, step.spec);
                     }
                 }
                 let saved = role.kind() == RoleKind::Saved && !forward;
@@ -2269,14 +2909,18 @@ fn check_dataflow(what: &str, plan: &Plan, asked: &Asked) {
     let fused = asked.fusion.activation != Activation::None;
     let bc = norm.kind == NormKind::BcNorm;
     let flows = part == Part::Batch;
+    let alone = asked.inference || asked.in_place;
     let wanted: Vec<(Role, bool)> = match forward {
         true => vec![
             (Role::Y, !empty && !asked.in_place),
             (Role::X, !empty && asked.in_place),
-            (Role::Rows, !empty && asked.rows == RowSource::Computed),
+            (
+                Role::Rows,
+                !empty && asked.rows == RowSource::Computed && !elements,
+            ),
             (Role::Channels, runs),
-            (Role::Groups, !empty && grouped),
-            (Role::Coefficients, !empty),
+            (Role::Groups, !empty && grouped && !(elements && alone)),
+            (Role::Coefficients, !empty && !elements),
             (Role::NumBatchesTracked, runs && counts),
             (Role::RunningMean, runs && tracks),
             (Role::RunningVar, runs && tracks),
@@ -2335,14 +2979,17 @@ fn check_exchange(what: &str, plan: &Plan, asked: &Asked) {
 }
 
 /// Two kernels on tensors each way: 3 transfers forward (2 where the moments are known), 5 backward (4
-/// where dx does not depend on x), one more where dx is accumulated; the residual is read once more forward, and three times more backward
-/// with an activation, its gradient included.
-fn check_transfers(what: &str, plan: &Plan, asked: &Asked) {
+/// where dx does not depend on x), one more where dx is accumulated; the residual is read once more
+/// forward, and three times more backward with an activation, its gradient included.
+///
+/// Where elements are rows, forward is one kernel without batch statistics, 2 transfers; and backward
+/// reads x and dy once more, 7 in all, where gradients are per channel.
+fn check_transfers(what: &str, plan: &Plan, asked: &Asked, elements: bool) {
     if plan.tensor().elements() == 0 {
         assert_eq!(plan.tensor_bytes(), 0, "{what}");
         return;
     }
-    let (part, grouped) = parts(plan.norm(), plan.mode());
+    let (norm, (part, grouped)) = (plan.norm(), parts(plan.norm(), plan.mode()));
     let mut counts: Vec<(KernelId, u64)> = Vec::new();
     let mut windowed = false;
     for step in plan.steps() {
@@ -2362,13 +3009,26 @@ fn check_transfers(what: &str, plan: &Plan, asked: &Asked) {
     // In place, one binding is read and written.
     let (expected, reread) = match plan.direction() {
         Direction::Forward => {
-            let reads = (of_batch || grouped) && asked.rows == RowSource::Computed;
+            let reads = of_batch || (grouped && !elements);
+            let reads = reads && asked.rows == RowSource::Computed;
             let in_place = u64::from(asked.in_place);
             let moments = reads.then_some(1);
             let map = 2 - in_place + residual;
             (
                 moments.into_iter().chain([map]).collect::<Vec<_>>(),
                 in_place,
+            )
+        }
+        Direction::Backward if elements => {
+            let per_channel = norm.kind != NormKind::BcNorm || norm.per_channel_affine;
+            let channel_part =
+                part == Part::Batch || (part != Part::None && (norm.bn_weight || norm.bn_bias));
+            let terms = channel_part || (per_channel && (norm.weight || norm.bias));
+            let accumulated = u64::from(asked.write == Write::Accumulate);
+            let terms = terms.then_some(2);
+            (
+                [2].into_iter().chain(terms).chain([3]).collect(),
+                accumulated,
             )
         }
         Direction::Backward => {
@@ -2420,9 +3080,10 @@ fn what_cannot_be_bounded_is_refused() {
             for layout in [Layout::ChannelsFirst, Layout::ChannelsLast] {
                 let tensor = tensor.clone().with_layout(layout);
                 let result = plans(&norm, &tensor, mode, Asked::default(), &tuning);
-                if !is_beyond(&norm, &tensor, mode, Asked::default()) {
-                    // 2^31 values are behind one mean.
-                    assert_eq!(value, 1 << 31, "{dims:?}");
+                if !is_beyond(&norm, &tensor, mode, Asked::default(), &tuning) {
+                    // 2^31 values are behind one mean, or elements are rows.
+                    let elements = || is_of_elements(&result.unwrap()[0].0);
+                    assert!(value == 1 << 31 || elements(), "{dims:?}");
                     continue;
                 }
                 let error = result.unwrap_err();

@@ -12,15 +12,20 @@ use bcnorm::{ForwardOptions, TensorDesc, Tuning};
 use bcnorm_cases::problem::Problem;
 use bcnorm_cases::run::{self, Outputs};
 use common::adapters;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The number of windows of the most divided kernel.
 fn windows(plans: &[Plan]) -> usize {
     let of_plan = |plan: &Plan| {
-        let mut counts = std::collections::BTreeMap::new();
-        for step in plan.steps().iter().filter(|step| step.window.is_some()) {
-            *counts.entry(step.spec.kernel).or_insert(0) += 1;
+        let mut counts = BTreeMap::new();
+        for step in plan.steps() {
+            if let Some(window) = step.window {
+                let of_kernel: &mut BTreeSet<u64> = counts.entry(step.spec.kernel).or_default();
+                of_kernel.insert(window.offset);
+            }
         }
-        counts.into_values().max().unwrap_or(0)
+        let counts = counts.into_values().map(|offsets| offsets.len());
+        counts.max().unwrap_or(0)
     };
     plans.iter().map(of_plan).max().unwrap_or(0)
 }

@@ -344,13 +344,17 @@ impl Problem {
         Ok((forward, backward))
     }
 
-    /// Plans forward. The fusion is the problem's.
+    /// Plans forward. The fusion is the problem's; in evaluation without a backward it is for inference.
     ///
     /// # Errors
     /// Those of the planner.
     pub fn forward_plan(&self, options: ForwardOptions, tuning: &Tuning) -> Result<Plan, Error> {
         let fusion = self.fusion;
-        let options = ForwardOptions { fusion, ..options };
+        let options = ForwardOptions {
+            fusion,
+            inference: options.inference || (self.mode == Mode::Eval && !self.backward),
+            ..options
+        };
         Plan::forward(&self.norm, &self.try_tensor()?, self.mode, options, tuning)
     }
 

@@ -1,13 +1,18 @@
 //! `bcnorm info`: adapters, what they offer, and the tuning that is used on them.
 
+mod plan;
+
+use crate::request::{Dims, Direction, Norm, Request, parse_dims, parse_dtype, parse_layout};
 use crate::table::{Table, title};
 use crate::{device, tuning};
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use bcnorm::gpu::headless::{Gpu, adapters, describe};
-use bcnorm::{Tuning, cpu};
+use bcnorm::{DType, Layout, Tuning, cpu};
+use plan::Explained;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::path::PathBuf;
 
 /// Arguments of `bcnorm info`.
 #[derive(clap::Args, Debug)]
@@ -15,11 +20,48 @@ use std::io::Write;
 Examples:
   bcnorm info
   WGPU_BACKEND=vulkan bcnorm info
-  bcnorm info --json | jq '.adapters[] | select(.default).name'")]
+  bcnorm info --json | jq '.adapters[] | select(.default).name'
+  bcnorm info --plan 8,64,56,56                   which steps, how shared out, and why
+  bcnorm info --plan 8,64,56,56 --norm groupnorm --dtype f16 --layout last --direction backward
+  bcnorm info --plan 8,64,56,56 --tuning tuning.txt     with what bcnorm tune --save wrote")]
 pub struct Args {
+    /// Explain the plan for a shape instead: on each adapter and on the CPU executor
+    #[arg(long, value_name = "N,C,H,W", value_parser = parse_dims)]
+    plan: Option<Dims>,
+    /// Which normalization
+    #[arg(long, value_enum, default_value = "bcnorm", requires = "plan")]
+    norm: Norm,
+    /// Groups [default: 32, or the largest divisor of C below]
+    #[arg(long, value_name = "G", requires = "plan")]
+    groups: Option<usize>,
+    /// How tensors are stored: f32, f16 or bf16
+    #[arg(long, default_value = "f32", value_parser = parse_dtype, requires = "plan")]
+    dtype: DType,
+    /// Order in memory: first (N, C, H, W) or last (N, H, W, C)
+    #[arg(long, default_value = "first", value_parser = parse_layout, requires = "plan")]
+    layout: Layout,
+    /// What the plan computes
+    #[arg(long, value_enum, default_value = "forward", requires = "plan")]
+    direction: Direction,
+    /// Plan with the tuning of a file only
+    #[arg(long, value_name = "FILE", requires = "plan")]
+    tuning: Option<PathBuf>,
     /// Print one JSON object instead
     #[arg(long)]
     json: bool,
+}
+
+/// `--plan --json`.
+#[derive(Serialize)]
+struct Plans {
+    version: &'static str,
+    norm: &'static str,
+    shape: Vec<usize>,
+    groups: usize,
+    dtype: &'static str,
+    layout: &'static str,
+    direction: String,
+    plans: Vec<Explained>,
 }
 
 #[derive(Serialize)]
@@ -80,12 +122,62 @@ struct Cpu {
 
 /// Runs `bcnorm info`.
 pub fn run(args: Args) -> Result<()> {
-    let report = report();
     let mut out = std::io::stdout().lock();
+    if let Some(dims) = &args.plan {
+        return explain(&args, dims, &mut out);
+    }
+    let report = report();
     if args.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&report)?)?;
     } else {
         print(&report, &mut out)?;
+    }
+    Ok(())
+}
+
+/// Explains the plan for a shape, with every tuning there is on this machine or with that of a file.
+fn explain(args: &Args, dims: &Dims, out: &mut impl Write) -> Result<()> {
+    let request = Request::new(args.norm, dims, args.groups, args.dtype, args.layout)?;
+    let mut tunings = Vec::new();
+    if let Some(file) = &args.tuning {
+        let tuning = tuning::load(Some(file), Tuning::CPU)?;
+        tunings.push((file.display().to_string(), tuning));
+    } else {
+        for adapter in pollster::block_on(adapters()) {
+            let name = describe(&adapter);
+            // An adapter without a device runs no plans; `bcnorm info` says why.
+            if let Ok(gpu) = device::open(adapter) {
+                tunings.push((name, Tuning::for_device(&gpu.device)));
+            }
+        }
+        tunings.push(("CPU executor".to_owned(), cpu::Executor::new().tuning()));
+    }
+    let plans = tunings
+        .iter()
+        .map(|(on, tuning)| {
+            let explained = Explained::new(on, &request, args.direction, tuning);
+            explained.with_context(|| on.clone())
+        })
+        .collect::<Result<Vec<Explained>>>()?;
+    let direction = format!("{:?}", args.direction).to_lowercase();
+    if args.json {
+        let plans = Plans {
+            version: env!("CARGO_PKG_VERSION"),
+            norm: request.name,
+            shape: request.tensor.dims().to_vec(),
+            groups: request.norm.num_groups,
+            dtype: request.tensor.dtype().name(),
+            layout: request.tensor.layout().name(),
+            direction,
+            plans,
+        };
+        writeln!(out, "{}", serde_json::to_string_pretty(&plans)?)?;
+        return Ok(());
+    }
+    writeln!(out, "{direction} of {request}")?;
+    writeln!(out)?;
+    for plan in &plans {
+        plan.write(out)?;
     }
     Ok(())
 }

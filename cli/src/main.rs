@@ -8,9 +8,11 @@ mod device;
 mod info;
 mod npy;
 mod progress;
+mod request;
 mod run;
 mod store;
 mod table;
+mod tune;
 mod tuning;
 mod verify;
 
@@ -36,6 +38,7 @@ Examples:
   bcnorm verify tests/golden          does every GPU of this machine compute what PyTorch does?
   bcnorm run --input x.npy --params bcnorm.safetensors --groups 32 --output y.safetensors
   bcnorm bench                        milliseconds, GB/s, and the ratio to a plain copy
+  bcnorm tune --save tuning.txt       search a faster tuning for this machine
 
 Without a GPU, a software driver serves (on Debian: apt install mesa-vulkan-drivers).
 WGPU_BACKEND=vulkan, gl, dx12 or metal restricts where adapters are looked for.
@@ -53,6 +56,8 @@ enum Command {
     Run(run::Args),
     /// Measure forward and backward against a copy of the same tensor
     Bench(bench::Args),
+    /// Search a faster tuning for an adapter, by measurement
+    Tune(tune::Args),
 }
 
 /// Status of a program that a closed pipe ended: 128 + SIGPIPE.
@@ -65,6 +70,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::run(args),
         Command::Run(args) => run::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Tune(args) => tune::run(args),
     };
     let Err(error) = result else {
         return ExitCode::SUCCESS;

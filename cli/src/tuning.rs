@@ -1,93 +1,30 @@
-//! A [`Tuning`] by field names: to list it, and to change it from the command line.
+//! Tunings from the command line: `--tuning FILE` and `--tune NAME=VALUE`.
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use bcnorm::Tuning;
-
-/// Every u32 of a tuning, by name. Its one switch, `fence`, is 0 or 1 to the command; its one u64 is
-/// `max_binding_bytes`. (Taken apart in full, so that a field added to the library does not compile until
-/// it is listed here.)
-fn fields(tuning: &mut Tuning) -> [(&'static str, &mut u32); 13] {
-    let Tuning {
-        class: _,
-        fence: _,
-        max_binding_bytes: _,
-        workgroup_size,
-        reduce_lanes,
-        map_lanes,
-        words_per_lane,
-        max_words_per_lane,
-        min_invocations,
-        fold_workgroup_size,
-        fold_lanes,
-        entries_per_lane,
-        samples_per_segment,
-        column_tile,
-        column_workgroup_size,
-        max_workgroups,
-    } = tuning;
-    [
-        ("workgroup_size", workgroup_size),
-        ("reduce_lanes", reduce_lanes),
-        ("map_lanes", map_lanes),
-        ("words_per_lane", words_per_lane),
-        ("max_words_per_lane", max_words_per_lane),
-        ("min_invocations", min_invocations),
-        ("fold_workgroup_size", fold_workgroup_size),
-        ("fold_lanes", fold_lanes),
-        ("entries_per_lane", entries_per_lane),
-        ("samples_per_segment", samples_per_segment),
-        ("column_tile", column_tile),
-        ("column_workgroup_size", column_workgroup_size),
-        ("max_workgroups", max_workgroups),
-    ]
-}
+use std::path::Path;
 
 /// Names and numbers of a tuning.
-pub fn listed(mut tuning: Tuning) -> Vec<(&'static str, u64)> {
-    let others = [
-        ("fence", u64::from(tuning.fence)),
-        ("max_binding_bytes", tuning.max_binding_bytes),
-    ];
-    fields(&mut tuning)
-        .into_iter()
-        .map(|(name, value)| (name, u64::from(*value)))
-        .chain(others)
-        .collect()
+pub fn listed(tuning: Tuning) -> Vec<(&'static str, u64)> {
+    tuning.settings()
 }
 
 /// Applies `name=value` to a tuning.
 pub fn apply(tuning: &mut Tuning, setting: &str) -> Result<()> {
-    let (name, value) = setting
-        .split_once('=')
-        .with_context(|| format!("--tune {setting}: expected NAME=VALUE"))?;
-    let bytes: u64 = value
-        .trim()
-        .parse()
-        .with_context(|| format!("--tune {setting}: \"{value}\" is no whole number"))?;
-    match name.trim() {
-        "fence" if bytes <= 1 => {
-            tuning.fence = bytes == 1;
-            return Ok(());
-        }
-        "max_binding_bytes" => {
-            tuning.max_binding_bytes = bytes;
-            return Ok(());
-        }
-        _ => {}
-    }
-    let value = u32::try_from(bytes)
-        .with_context(|| format!("--tune {setting}: {bytes} is over {}", u32::MAX))?;
-    let mut fields = fields(tuning);
-    let names = fields.each_ref().map(|(name, _)| *name).join(", ");
-    match fields.iter_mut().find(|(known, _)| *known == name.trim()) {
-        Some((_, field)) => **field = value,
-        None => {
-            bail!(
-                "--tune {setting}: there is no \"{name}\"; there are {names}, max_binding_bytes, and fence (0 or 1)"
-            )
-        }
-    }
-    Ok(())
+    tuning
+        .set(setting)
+        .with_context(|| format!("--tune {setting}"))
+}
+
+/// The tuning of a file that `bcnorm tune --save` wrote, or `default` without one.
+pub fn load(file: Option<&Path>, default: Tuning) -> Result<Tuning> {
+    let Some(file) = file else {
+        return Ok(default);
+    };
+    let text =
+        std::fs::read_to_string(file).with_context(|| format!("--tuning {}", file.display()))?;
+    text.parse()
+        .with_context(|| format!("--tuning {}", file.display()))
 }
 
 #[cfg(test)]
@@ -105,16 +42,23 @@ mod tests {
                 ..Tuning::GPU
             }
         );
-        apply(&mut tuning, "fence=0").unwrap();
-        assert!(!tuning.fence);
-        for wrong in [
-            "fence=2",
-            "fold_lanes",
-            "fold_lanes=x",
-            "nothing=3",
-            "fold_lanes=-1",
-        ] {
-            apply(&mut tuning, wrong).unwrap_err();
-        }
+        let error = format!("{:#}", apply(&mut tuning, "fence=2").unwrap_err());
+        assert!(error.contains("--tune fence=2: ") && error.contains("0 or 1"));
+    }
+
+    #[test]
+    fn files_are_read_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tuning.txt");
+        std::fs::write(&file, Tuning::SOFTWARE.to_string()).unwrap();
+        assert_eq!(load(Some(&file), Tuning::GPU).unwrap(), Tuning::SOFTWARE);
+        assert_eq!(load(None, Tuning::GPU).unwrap(), Tuning::GPU);
+        std::fs::write(&file, "class=gpu\nspeed=11").unwrap();
+        let error = format!("{:#}", load(Some(&file), Tuning::GPU).unwrap_err());
+        assert!(
+            error.contains("tuning.txt") && error.contains("line 2"),
+            "{error}"
+        );
+        load(Some(&folder.path().join("none")), Tuning::GPU).unwrap_err();
     }
 }

@@ -14,13 +14,16 @@ fn column_lane(local: u32) -> u32 {
 }
 
 struct ColumnSpan {
-    // Row of the word's first channel; the others follow.
+    // Row of the word's first channel; the others follow. Of the last word, not all elements may be
+    // channels.
     row: u32,
+    count: u32,
     part: u32,
     // Positions [begin, end) of the sample. A part may lie behind the last one: it is empty then.
     begin: u32,
     end: u32,
-    // Word of the binding at position 0, modulo 2^32.
+    // Where the word is at position 0, in grains (GRAIN elements, the least that is stored alone) of the
+    // window, modulo 2^32.
     origin: u32,
 }
 
@@ -33,12 +36,23 @@ fn column_span(item: u32) -> ColumnSpan {
     let begin = part * params.words_per_part;
     let end = max(begin, min(begin + params.words_per_part, params.row_len));
     let row = sample * params.num_channels + w * WIDTH;
-    let origin = sample * params.row_len * params.columns + w - params.first_word;
-    return ColumnSpan(row, part, begin, end, origin);
+    let count = min(WIDTH, params.num_channels - w * WIDTH);
+    let origin = sample * params.row_len * position_grains() + w * GRAINS - params.first_word;
+    return ColumnSpan(row, count, part, begin, end, origin);
 }
 
-fn column_word(span: ColumnSpan, position: u32) -> u32 {
-    return span.origin + position * params.columns;
+// Grains from one position to the next.
+fn position_grains() -> u32 {
+    return params.num_channels / GRAIN;
+}
+
+fn column_grain(span: ColumnSpan, position: u32) -> u32 {
+    return span.origin + position * position_grains();
+}
+
+// Row of a word's i-th element; where that is no channel, of the last one.
+fn row_of(span: ColumnSpan, i: u32) -> u32 {
+    return span.row + min(i, span.count - 1u);
 }
 
 // The word with `value` as its element i. i is a constant wherever this is called: nothing is left

@@ -19,7 +19,7 @@ struct Params {
     channel_eps: f32,
     momentum: f32,
     zero: u32,
-    pad: u32,
+    channel_len: u32,
 }
 
 const TRAINING: u32 = 1u;

@@ -38,6 +38,15 @@ fn reciprocal_std(v: f32) -> f32 {
     return select(refined, rounded(bitcast<f32>(0x7fc00000u ^ params.zero)), v > 3.4e38);
 }
 
+// Rows of a channel that lie together: several where a sample's elements are rows over the samples.
+fn rows_together() -> u32 {
+    return max(params.channel_len, 1u);
+}
+
+fn channel_of_row(row: u32) -> u32 {
+    return (row / rows_together()) % params.num_channels;
+}
+
 // Mean of x over a row, less the channel's mean.
 fn x_above_mean(row: Moments, channel: Channel) -> f32 {
     return rounded(row.pivot - channel.mean_pivot) + (row.offset - channel.mean_offset);

@@ -31,6 +31,11 @@ fn has_next(row: u32) -> bool {
     return row + 1u != params.num_samples * params.num_channels;
 }
 
+// The elements of a row's last word that are written: behind the last row there may be less than a word.
+fn last_count(words: RowWords) -> u32 {
+    return select(words.kept, WIDTH, has_next(words.row));
+}
+
 // Which elements of a row's last word are its own.
 fn kept_mask(words: RowWords) -> Mask {
     return word_mask(0u, 0u, words.kept);

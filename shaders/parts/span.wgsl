@@ -50,6 +50,11 @@ fn loose_mask(span: Span, word: u32) -> Mask {
     return word_mask((word - span.base) * WIDTH, span.begin, span.end);
 }
 
+// Of its elements, those up to the span's end.
+fn loose_count(span: Span, word: u32) -> u32 {
+    return span.end - (word - span.base) * WIDTH;
+}
+
 // Which of its elements is the span's first one in it.
 fn loose_first(span: Span, word: u32) -> u32 {
     let first = (word - span.base) * WIDTH;

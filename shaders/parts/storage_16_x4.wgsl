@@ -1,4 +1,4 @@
-// Storage of 16 bits, words of 4 elements: pairs in a u32, the first of a pair in its lower half.
+// Storage of 16 bits, words of 4 elements.
 alias Stored = vec2<u32>;
 
 fn stored_index(i: u32) -> u32 {
@@ -6,11 +6,9 @@ fn stored_index(i: u32) -> u32 {
 }
 
 fn load(stored: Stored, i: u32) -> Word {
-    let lower = stored << vec2<u32>(16u);
-    return decode(vec4<u32>(lower.x, stored.x, lower.y, stored.y));
+    return load_pairs(stored);
 }
 
 fn store(word: Word) -> Stored {
-    let upper = encode(word);
-    return (upper.xz >> vec2<u32>(16u)) | (upper.yw & vec2<u32>(0xffff0000u));
+    return store_pairs(word);
 }

@@ -45,6 +45,21 @@ struct GradientPair {
     weight: f32,
 }
 
+struct GroupGradient {
+    mean_pivot: f32,
+    mean_offset: f32,
+    mean_rest: f32,
+    rstd: f32,
+    grad_pivot: f32,
+    grad_offset: f32,
+    shift: f32,
+    projection: f32,
+    rest: f32,
+    scale: f32,
+    unused: f32,
+    unused_too: f32,
+}
+
 struct RowGradient {
     grad_scale: f32,
     x_scale: f32,

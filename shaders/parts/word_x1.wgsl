@@ -1,5 +1,4 @@
-// Words of 1 element: for tensors of f32 whose size is no multiple of 4, rows below 4, and channels
-// that are read one by one.
+// Words of 1 element: where words of 4 do not fit, and elements are not put together to such.
 alias Word = f32;
 alias Bits = u32;
 alias Mask = bool;

@@ -1,5 +1,5 @@
-// Words of 2 elements: for tensors of 16 bits whose size is no multiple of 4, and rows below 4. An odd
-// tensor's last word has one element of padding.
+// Words of 2 elements, of 16 bits: where words of 4 do not fit, and pairs are not put together to such.
+// An odd tensor's last word has one element of padding.
 alias Word = vec2<f32>;
 alias Bits = vec2<u32>;
 alias Mask = vec2<bool>;

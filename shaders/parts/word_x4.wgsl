@@ -1,4 +1,4 @@
-// Words of 4 elements: the tensor is a whole number of them.
+// Words of 4 elements.
 alias Word = vec4<f32>;
 alias Bits = vec4<u32>;
 alias Mask = vec4<bool>;

@@ -7,14 +7,15 @@ pub use source::wgsl;
 
 use crate::desc::{Activation, DType};
 use crate::tables::{
-    Affine, AffineBackward, Channel, GradientPair, Group, Moments, Products, RowGradient,
+    Affine, AffineBackward, Channel, GradientPair, Group, GroupGradient, Moments, Products,
+    RowGradient,
 };
 
 /// What one element of a binding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Element {
-    /// `WIDTH` consecutive elements of a tensor, as the storage part declares them (`Stored`).
+    /// Consecutive elements of a tensor ([`Spec::entry`]), as the storage part declares them (`Stored`).
     Word,
     /// A parameter.
     F32,
@@ -34,7 +35,7 @@ impl Element {
     pub fn bytes(self, spec: &Spec) -> u64 {
         match self {
             // A single 16-bit element is read from the u32 that it shares.
-            Element::Word => (spec.dtype.bytes() * u64::from(spec.width)).max(4),
+            Element::Word => (spec.dtype.bytes() * u64::from(spec.entry())).max(4),
             Element::F32 | Element::U32 => 4,
             Element::Struct { size, .. } => u64::from(size),
         }
@@ -76,6 +77,10 @@ pub enum Family {
     ColumnReduce,
     /// Maps tensors with channels last.
     ColumnMap,
+    /// Reads the elements of a (sample, group) as rows of their own, and reduces.
+    ElementReduce,
+    /// Reads elements as rows of their own, a word of a sample's at each sample.
+    ElementColumn,
     /// Works on tables and reduces.
     Fold,
     /// Works on tables, each invocation for itself.
@@ -149,6 +154,14 @@ pub enum KernelId {
     RowAffineBackward,
     /// Backward 4 with channels last.
     ColumnAffineBackward,
+    /// Forward 3 and 4 for short rows: groups' statistics and y, from x.
+    ElementAffine,
+    /// Backward 1 and 2 for short rows: what the group part makes of dy.
+    ElementProducts,
+    /// Backward 3a for short rows: terms of the gradients per channel.
+    ElementTerms,
+    /// Backward 4 for short rows: dx from x and dy.
+    ElementAffineBackward,
 }
 
 const fn binding(
@@ -193,6 +206,7 @@ macro_rules! table {
 const MOMENTS: Element = table!(Moments);
 const CHANNEL: Element = table!(Channel);
 const GROUP: Element = table!(Group);
+const GROUP_GRADIENT: Element = table!(GroupGradient);
 const AFFINE: Element = table!(Affine);
 const PRODUCTS: Element = table!(Products);
 const PAIR: Element = table!(GradientPair);
@@ -359,6 +373,39 @@ kernels! {
         write("grad_x", Word),
         write_optional("grad_residual", Word),
     ]
+    ElementAffine "element_affine" ElementReduce [
+        read_optional("x", Word),
+        read("channels", CHANNEL),
+        read_optional("weight", F32),
+        read_optional("bias", F32),
+        read_optional("residual", Word),
+        write_optional("groups", GROUP),
+        write("y", Word),
+    ]
+    ElementProducts "element_products" ElementReduce [
+        read("x", Word),
+        read("grad_y", Word),
+        read("channels", CHANNEL),
+        read("groups", GROUP),
+        write_optional("affine_terms", PAIR),
+        write("group_gradients", GROUP_GRADIENT),
+    ]
+    ElementTerms "element_terms" ElementColumn [
+        read("x", Word),
+        read("grad_y", Word),
+        read("channels", CHANNEL),
+        read("group_gradients", GROUP_GRADIENT),
+        write_optional("channel_terms", PAIR),
+        write_optional("affine_terms", PAIR),
+    ]
+    ElementAffineBackward "element_affine_backward" ElementColumn [
+        read("x", Word),
+        read("grad_y", Word),
+        read("channels", CHANNEL),
+        read("group_gradients", GROUP_GRADIENT),
+        read_optional("channel_gradients", PAIR),
+        write("grad_x", Word),
+    ]
 }
 
 impl KernelId {
@@ -379,13 +426,22 @@ pub struct Spec {
     pub lanes: u32,
     /// How tensors are stored.
     pub dtype: DType,
-    /// Elements of a tensor word. 4 where the tensor is a whole number of such words; else, since a
-    /// u32 is the least that is written alone, 1 of f32, 2 of 16 bits. Reductions with channels last
-    /// may read single elements of 16 bits, 1.
+    /// Elements of a tensor word: 4; where rows are shorter, or channels that come last no multiple of 4,
+    /// what can be written alone: 1 of f32, 2 of 16 bits, a u32. Reductions with channels last may read
+    /// single elements of 16 bits, 1.
     pub width: u32,
-    /// Whether rows begin at words (row length a multiple of `width`); with channels last, whether
+    /// Words begin at multiples of this, `width` or what can be written alone: with channels last,
+    /// words of 4 are put together where channels are no multiple of 4
+    /// ([`Tuning::gather`](crate::Tuning::gather)).
+    pub grain: u32,
+    /// Whether the tensor ends within one of the step's words. They are put together from what can be
+    /// written alone then, since a binding has whole entries only.
+    pub tail: bool,
+    /// Whether rows begin at grains (row length a multiple of `grain`); with channels last, whether
     /// positions do.
     pub aligned: bool,
+    /// Words of a group that a lane keeps in registers, 4 at most, where these are all; else 0.
+    pub held: u32,
     /// Whether the gradient of x is added to what is there.
     pub accumulate: bool,
     /// Whether tensor kernels hide their first differences from the compiler, which may otherwise
@@ -398,6 +454,15 @@ pub struct Spec {
 }
 
 impl Spec {
+    /// Elements of what tensors are bound as an array of.
+    pub fn entry(&self) -> u32 {
+        if self.tail {
+            self.dtype.alone()
+        } else {
+            self.grain
+        }
+    }
+
     /// The bindings that are there, with their numbers.
     pub fn bindings(&self) -> impl Iterator<Item = (u32, &'static BindingDecl)> {
         let absent = self.absent;

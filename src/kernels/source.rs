@@ -2,7 +2,7 @@
 //! kernel's family needs + the kernel's own text, in which bindings that are not there become private
 //! variables.
 
-use super::{Family, Spec};
+use super::{Access, BindingDecl, Element, Family, Spec};
 use crate::desc::{Activation, DType};
 use std::fmt::Write as _;
 
@@ -28,6 +28,9 @@ pub fn wgsl(spec: &Spec) -> String {
         ("WORKGROUP_SIZE", spec.workgroup_size),
         ("LANES", spec.lanes),
         ("WIDTH", spec.width),
+        ("HELD", spec.held),
+        ("GRAIN", spec.grain),
+        ("GRAINS", spec.width / spec.grain.max(1)),
         ("ACTIVATION", activation),
     ] {
         let _ = writeln!(text, "const {name}: u32 = {value}u;");
@@ -52,6 +55,11 @@ pub fn wgsl(spec: &Spec) -> String {
     for part in parts(kernel.family, spec) {
         text.push('\n');
         text.push_str(part);
+    }
+    for binding in kernel.bindings {
+        if binding.element == Element::Word {
+            text.push_str(&accessors(spec, binding));
+        }
     }
     text.push('\n');
     // The bindings come first in a kernel's text, one a line, in order.
@@ -80,18 +88,48 @@ fn without_binding(line: &str) -> String {
     format!("var<private> {}", declared.replace(">;", ", 1>;"))
 }
 
+/// `load_<tensor>`, and where it is written `store_<tensor>`: how a word of a tensor lies in its binding.
+fn accessors(spec: &Spec, binding: &BindingDecl) -> String {
+    let text = match (spec.dtype, gathers(spec)) {
+        (_, false) => part!("access_whole"),
+        (DType::F32, true) => part!("access_f32_gather"),
+        (DType::F16 | DType::BF16, true) => part!("access_16_gather"),
+    };
+    let (read, written) = text.split_once(WRITTEN).unwrap_or((text, ""));
+    let mut text = format!("\n{read}");
+    if binding.access == Access::ReadWrite {
+        text.push_str(written);
+    }
+    text.replace("TENSOR", binding.name)
+}
+
+/// What parts the accessors of a tensor that is only read from the others.
+const WRITTEN: &str = "// Where it is written:\n";
+
+/// Whether words of 4 are put together from smaller entries.
+fn gathers(spec: &Spec) -> bool {
+    spec.width == 4 && spec.entry() < 4
+}
+
 /// Parts of one family export the same names: `Stored`, `Word` and their functions (storage),
 /// `reduce_moments`, `reduce_products` and `reduce_pair` (reduction).
 fn parts(family: Family, spec: &Spec) -> Vec<&'static str> {
-    let storage: &[&str] = match (spec.dtype, spec.width) {
-        (DType::F32, 4) => &[part!("word_x4"), part!("storage_f32_x4")],
-        (DType::F32, _) => &[part!("word_x1"), part!("storage_f32_x1")],
-        (DType::F16, 4) => &[part!("word_x4"), part!("bits_f16"), part!("storage_16_x4")],
-        (DType::F16, 2) => &[part!("word_x2"), part!("bits_f16"), part!("storage_16_x2")],
-        (DType::F16, _) => &[part!("word_x1"), part!("bits_f16"), part!("storage_16_x1")],
-        (DType::BF16, 4) => &[part!("word_x4"), part!("bits_bf16"), part!("storage_16_x4")],
-        (DType::BF16, 2) => &[part!("word_x2"), part!("bits_bf16"), part!("storage_16_x2")],
-        (DType::BF16, _) => &[part!("word_x1"), part!("bits_bf16"), part!("storage_16_x1")],
+    let (word, storage): (&str, &[&str]) = match (spec.dtype, spec.width, gathers(spec)) {
+        (DType::F32, 4, true) => (part!("word_x4"), &[part!("storage_f32_gather")]),
+        (DType::F32, 4, false) => (part!("word_x4"), &[part!("storage_f32_x4")]),
+        (DType::F32, _, _) => (part!("word_x1"), &[part!("storage_f32_x1")]),
+        (_, 4, true) => (
+            part!("word_x4"),
+            &[part!("pairs"), part!("storage_16_gather")],
+        ),
+        (_, 4, false) => (part!("word_x4"), &[part!("pairs"), part!("storage_16_x4")]),
+        (_, 2, _) => (part!("word_x2"), &[part!("storage_16_x2")]),
+        (_, _, _) => (part!("word_x1"), &[part!("storage_16_x1")]),
+    };
+    let bits: &[&str] = match spec.dtype {
+        DType::F32 => &[],
+        DType::F16 => &[part!("bits_f16")],
+        DType::BF16 => &[part!("bits_bf16")],
     };
     let reduce = if spec.lanes == 1 {
         part!("reduce_serial")
@@ -105,6 +143,8 @@ fn parts(family: Family, spec: &Spec) -> Vec<&'static str> {
     };
     let mut parts = vec![part!("params"), part!("tables"), part!("item")];
     if family.is_tensor_sized() {
+        parts.push(word);
+        parts.extend(bits);
         parts.extend(storage);
         parts.push(part!("activation"));
     }
@@ -113,6 +153,11 @@ fn parts(family: Family, spec: &Spec) -> Vec<&'static str> {
         Family::RowMap => vec![part!("row_words")],
         Family::ColumnReduce => vec![part!("column_moments"), part!("column"), reduce_columns],
         Family::ColumnMap => vec![part!("column")],
+        Family::ElementReduce => {
+            let elements = [part!("precise"), part!("column"), part!("elements")];
+            [&elements[..], &[part!("moments"), reduce]].concat()
+        }
+        Family::ElementColumn => vec![part!("precise"), part!("column"), part!("elements")],
         Family::Fold => vec![part!("precise"), part!("moments"), reduce],
         Family::Table => vec![part!("precise")],
     });

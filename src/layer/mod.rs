@@ -1,6 +1,7 @@
 //! Layers in the manner of torch.nn: parameters, running state and saved tables on the GPU, under
 //! PyTorch's names.
 
+mod calls;
 #[cfg(feature = "safetensors")]
 pub mod checkpoint;
 mod state;
@@ -8,6 +9,8 @@ mod tensor;
 
 pub use state::{StateDict, StateValue, put_module, take_module};
 pub use tensor::Tensor;
+
+use calls::{Backward, Call, Calls, Output};
 
 use crate::desc::{Activation, ChannelStats, Fusion, Mode, NormDesc, TensorDesc, Write};
 use crate::error::Error;
@@ -17,23 +20,21 @@ use crate::role::Role;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// What forward leaves for backward.
-#[derive(Debug)]
-struct Saved {
-    x: Tensor,
-    residual: Option<Tensor>,
-    tables: Tables,
-    pass: Pass,
+/// What a call computes, of whichever tensor.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Key {
+    norm: NormDesc,
+    mode: Mode,
+    fusion: Fusion,
+    in_place: bool,
+    inference: bool,
 }
 
 /// What a call computes, and so which plan it takes.
 #[derive(Debug, Clone, PartialEq)]
 struct Pass {
-    norm: NormDesc,
+    key: Key,
     tensor: TensorDesc,
-    mode: Mode,
-    fusion: Fusion,
-    in_place: bool,
 }
 
 /// Which of a pass's plans.
@@ -52,6 +53,12 @@ enum Direction {
 ///
 /// y, and every gradient of a tensor, has x's type and layout. Parameters, running statistics and
 /// their gradients are f32.
+///
+/// A training loop that gives the same tensors again, to [`forward_into`](Self::forward_into) and
+/// [`backward_into`](Self::backward_into) (or their twins with a residual, or in place), records what it
+/// recorded before: nothing is checked, allocated or bound anew. For that the layer keeps what it bound in
+/// its last four such forwards and their backwards, and so keeps their tensors alive, as it keeps the x of
+/// the last forward alive for backward; [`forget`](Self::forget) lets go of all of it.
 ///
 /// ```
 /// use bcnorm::gpu::headless::{DeviceLimits, Gpu};
@@ -101,9 +108,10 @@ pub struct Norm {
     norm: NormDesc,
     activation: Activation,
     mode: Mode,
+    grad_enabled: bool,
     buffers: BTreeMap<Role, wgpu::Buffer>,
     plans: Vec<(Pass, Direction, Arc<Prepared>)>,
-    saved: Option<Saved>,
+    calls: Calls,
 }
 
 /// Plans kept per layer: both directions, training and evaluation, of a few shapes.
@@ -122,9 +130,10 @@ impl Norm {
             norm,
             activation: Activation::None,
             mode: Mode::Train,
+            grad_enabled: true,
             buffers: BTreeMap::new(),
             plans: Vec::new(),
-            saved: None,
+            calls: Calls::default(),
         };
         layer.allocate();
         Ok(layer)
@@ -179,6 +188,13 @@ impl Norm {
         self.mode = Mode::Eval;
     }
 
+    /// Whether forward saves what backward needs, as `torch.set_grad_enabled`: true at first. Without it,
+    /// forward writes no tables for backward, and may take a whole group in one kernel
+    /// ([`ForwardOptions::inference`](crate::ForwardOptions::inference)).
+    pub fn set_grad_enabled(&mut self, enabled: bool) {
+        self.grad_enabled = enabled;
+    }
+
     /// The mode.
     pub fn mode(&self) -> Mode {
         self.mode
@@ -215,7 +231,7 @@ impl Norm {
         x: &Tensor,
     ) -> Result<Tensor, Error> {
         let y = self.like(x, Role::X, Role::Y)?;
-        self.encode_forward(encoder, x, None, Some(&y))?;
+        self.encode_forward(encoder, x, None, Output::New(&y))?;
         Ok(y)
     }
 
@@ -230,7 +246,7 @@ impl Norm {
         x: &Tensor,
         y: &Tensor,
     ) -> Result<(), Error> {
-        self.encode_forward(encoder, x, None, Some(y))
+        self.encode_forward(encoder, x, None, Output::Given(y))
     }
 
     /// Records y = activation(norm(x) + residual) and keeps what backward needs. Allocates y.
@@ -245,7 +261,7 @@ impl Norm {
         residual: &Tensor,
     ) -> Result<Tensor, Error> {
         let y = self.like(x, Role::X, Role::Y)?;
-        self.encode_forward(encoder, x, Some(residual), Some(&y))?;
+        self.encode_forward(encoder, x, Some(residual), Output::New(&y))?;
         Ok(y)
     }
 
@@ -260,7 +276,7 @@ impl Norm {
         residual: &Tensor,
         y: &Tensor,
     ) -> Result<(), Error> {
-        self.encode_forward(encoder, x, Some(residual), Some(y))
+        self.encode_forward(encoder, x, Some(residual), Output::Given(y))
     }
 
     /// In evaluation, records x = activation(norm(x)): y takes x's place, and no backward follows.
@@ -272,7 +288,7 @@ impl Norm {
         encoder: &mut wgpu::CommandEncoder,
         x: &Tensor,
     ) -> Result<(), Error> {
-        self.encode_forward(encoder, x, None, None)
+        self.encode_forward(encoder, x, None, Output::InPlace)
     }
 
     /// In evaluation, records x = activation(norm(x) + residual).
@@ -286,17 +302,32 @@ impl Norm {
         x: &Tensor,
         residual: &Tensor,
     ) -> Result<(), Error> {
-        self.encode_forward(encoder, x, Some(residual), None)
+        self.encode_forward(encoder, x, Some(residual), Output::InPlace)
     }
 
-    /// Records a forward into y, or in place.
+    /// Records a forward.
     fn encode_forward(
         &mut self,
         encoder: &mut wgpu::CommandEncoder,
         x: &Tensor,
         residual: Option<&Tensor>,
-        y: Option<&Tensor>,
+        output: Output<'_>,
     ) -> Result<(), Error> {
+        let key = Key {
+            norm: self.norm,
+            mode: self.mode,
+            fusion: Fusion {
+                activation: self.activation,
+                residual: residual.is_some(),
+            },
+            in_place: matches!(output, Output::InPlace),
+            inference: !self.grad_enabled,
+        };
+        if let Some(known) = self.calls.again(&key, x, residual, output) {
+            known.encode(encoder);
+            return Ok(());
+        }
+        let y = output.tensor();
         if let Some(y) = y {
             y.check_like(Role::Y, x)?;
         }
@@ -304,31 +335,27 @@ impl Norm {
             residual.check_like(Role::Residual, x)?;
         }
         let pass = Pass {
-            norm: self.norm,
+            key,
             tensor: x.desc().clone(),
-            mode: self.mode,
-            fusion: Fusion {
-                activation: self.activation,
-                residual: residual.is_some(),
-            },
-            in_place: y.is_none(),
         };
         let forward = self.prepared(&pass, Direction::Forward)?;
         // The tables of the forward before serve again: the layer goes back through its last
         // forward only.
-        let previous = self.saved.as_ref().map(|saved| &saved.tables);
-        let tables = forward.create_tables(previous);
+        let tables = forward.create_tables(self.calls.last().map(|last| &last.tables));
         let bindings = self
             .bindings(&tables)
             .with_offset(Role::X, x.buffer(), x.offset());
         let bindings = bind(bindings, Role::Y, y);
         let bindings = bind(bindings, Role::Residual, residual);
-        forward.encode(encoder, &bindings)?;
-        self.saved = Some(Saved {
+        let bound = forward.bind(&bindings)?;
+        bound.encode(encoder);
+        self.calls.push(Call {
+            pass,
             x: x.clone(),
             residual: residual.cloned(),
             tables,
-            pass,
+            forward: output.kept().map(|y| (y.cloned(), bound)),
+            backward: None,
         });
         Ok(())
     }
@@ -337,7 +364,7 @@ impl Norm {
     /// parameters to their buffers ([`buffer`](Self::buffer) with [`Role::GradWeight`] and so on).
     ///
     /// # Errors
-    /// [`Error::BackwardWithoutForward`]; [`Error::BackwardAfterInPlace`]; [`Error::ResidualGradient`]
+    /// [`Error::BackwardWithoutForward`]; [`Error::BackwardAfterInPlace`]; [`Error::BackwardWithoutGrad`]; [`Error::ResidualGradient`]
     /// where that forward had a residual, whose gradient is
     /// [`backward_residual`](Self::backward_residual)'s to return; [`Error::Shape`] or
     /// [`Error::Storage`] where `grad_y` is not as y; and those of [`Plan::backward`],
@@ -349,7 +376,7 @@ impl Norm {
     ) -> Result<Tensor, Error> {
         let saved = self.saved(false)?;
         let grad_x = self.like(&saved.x, Role::X, Role::GradX)?;
-        self.encode_backward(encoder, grad_y, &grad_x, None)?;
+        self.encode_backward(encoder, grad_y, &grad_x, None, false)?;
         Ok(grad_x)
     }
 
@@ -364,7 +391,7 @@ impl Norm {
         grad_x: &Tensor,
     ) -> Result<(), Error> {
         self.saved(false)?;
-        self.encode_backward(encoder, grad_y, grad_x, None)
+        self.encode_backward(encoder, grad_y, grad_x, None, true)
     }
 
     /// As [`backward`](Self::backward), after a forward with a residual: returns the gradients of x
@@ -380,46 +407,81 @@ impl Norm {
     ) -> Result<(Tensor, Tensor), Error> {
         let saved = self.saved(true)?;
         let grad_x = self.like(&saved.x, Role::X, Role::GradX)?;
-        if saved.pass.fusion.activation == Activation::None {
-            self.encode_backward(encoder, grad_y, &grad_x, None)?;
+        if saved.pass.key.fusion.activation == Activation::None {
+            self.encode_backward(encoder, grad_y, &grad_x, None, false)?;
             return Ok((grad_x, grad_y.clone()));
         }
         let grad_residual = self.like(&saved.x, Role::X, Role::GradResidual)?;
-        self.encode_backward(encoder, grad_y, &grad_x, Some(&grad_residual))?;
+        self.encode_backward(encoder, grad_y, &grad_x, Some(&grad_residual), false)?;
         Ok((grad_x, grad_residual))
     }
 
-    /// The last forward, which backward can go back through.
-    fn saved(&self, residual: bool) -> Result<&Saved, Error> {
-        let saved = self.saved.as_ref().ok_or(Error::BackwardWithoutForward)?;
-        if saved.pass.in_place {
-            return Err(Error::BackwardAfterInPlace);
-        }
-        if saved.pass.fusion.residual != residual {
-            return Err(Error::ResidualGradient {
-                forward: saved.pass.fusion.residual,
-            });
-        }
-        Ok(saved)
-    }
-
-    /// Records the backward of the last forward.
-    fn encode_backward(
+    /// As [`backward_residual`](Self::backward_residual), into tensors of the caller's. Without an
+    /// activation the residual's gradient is `grad_y` itself, and nothing is written to `grad_residual`:
+    /// give None.
+    ///
+    /// # Errors
+    /// As [`backward_residual`](Self::backward_residual), and [`Error::ResidualTensor`] where
+    /// `grad_residual` is None after an activation, or not None without one.
+    pub fn backward_residual_into(
         &mut self,
         encoder: &mut wgpu::CommandEncoder,
         grad_y: &Tensor,
         grad_x: &Tensor,
         grad_residual: Option<&Tensor>,
     ) -> Result<(), Error> {
-        let saved = self.saved.as_ref().ok_or(Error::BackwardWithoutForward)?;
+        let saved = self.saved(true)?;
+        let activation = saved.pass.key.fusion.activation != Activation::None;
+        if activation != grad_residual.is_some() {
+            return Err(Error::ResidualTensor { activation });
+        }
+        self.encode_backward(encoder, grad_y, grad_x, grad_residual, true)
+    }
+
+    /// The last forward, which backward can go back through.
+    fn saved(&self, residual: bool) -> Result<&Call, Error> {
+        let saved = self.calls.last().ok_or(Error::BackwardWithoutForward)?;
+        let key = &saved.pass.key;
+        if key.in_place {
+            return Err(Error::BackwardAfterInPlace);
+        }
+        if key.inference {
+            return Err(Error::BackwardWithoutGrad);
+        }
+        if key.fusion.residual != residual {
+            return Err(Error::ResidualGradient {
+                forward: key.fusion.residual,
+            });
+        }
+        Ok(saved)
+    }
+
+    /// Records the backward of the last forward. `again`: whether it may come again with the same
+    /// tensors.
+    fn encode_backward(
+        &mut self,
+        encoder: &mut wgpu::CommandEncoder,
+        grad_y: &Tensor,
+        grad_x: &Tensor,
+        grad_residual: Option<&Tensor>,
+        again: bool,
+    ) -> Result<(), Error> {
+        let saved = self.calls.last().ok_or(Error::BackwardWithoutForward)?;
+        if let Some(known) = saved.backward_again(grad_y, grad_x, grad_residual) {
+            known.encode(encoder);
+            return Ok(());
+        }
         grad_y.check_like(Role::GradY, &saved.x)?;
         grad_x.check_like(Role::GradX, &saved.x)?;
+        if let Some(grad_residual) = grad_residual {
+            grad_residual.check_like(Role::GradResidual, &saved.x)?;
+        }
         // The mode, the statistics and the activation of that forward, whatever was set since.
         let mut pass = saved.pass.clone();
         // Without an activation the residual has no part in it.
-        pass.fusion.residual = grad_residual.is_some();
+        pass.key.fusion.residual = grad_residual.is_some();
         let backward = self.prepared(&pass, Direction::Backward)?;
-        let saved = self.saved.as_ref().ok_or(Error::BackwardWithoutForward)?;
+        let saved = self.calls.last().ok_or(Error::BackwardWithoutForward)?;
         let tables = backward.create_tables(Some(&saved.tables));
         let bindings = self
             .bindings(&tables)
@@ -428,7 +490,23 @@ impl Norm {
             .with_offset(Role::GradX, grad_x.buffer(), grad_x.offset());
         let bindings = bind(bindings, Role::Residual, saved.residual.as_ref());
         let bindings = bind(bindings, Role::GradResidual, grad_residual);
-        backward.encode(encoder, &bindings)
+        let bound = backward.bind(&bindings)?;
+        bound.encode(encoder);
+        let known = again.then(|| Backward {
+            grad_y: grad_y.clone(),
+            grad_x: grad_x.clone(),
+            grad_residual: grad_residual.cloned(),
+            bound,
+        });
+        self.calls.went_back(tables, known);
+        Ok(())
+    }
+
+    /// Lets go of what the layer keeps of its calls: the last forward, which backward can then not go back
+    /// through, the tensors and tables of recent ones, and the plans. Parameters and state stay.
+    pub fn forget(&mut self) {
+        self.calls = Calls::default();
+        self.plans.clear();
     }
 
     /// Records the clearing of the parameters' gradients.
@@ -527,23 +605,31 @@ impl Norm {
 impl Pass {
     fn plan(&self, direction: Direction, pipelines: &Pipelines) -> Result<Plan, Error> {
         let tuning = pipelines.tuning();
+        let Key {
+            norm,
+            mode,
+            fusion,
+            in_place,
+            inference,
+        } = self.key;
         match direction {
             Direction::Forward => {
                 let options = ForwardOptions {
-                    fusion: self.fusion,
-                    in_place: self.in_place,
+                    fusion,
+                    in_place,
+                    inference,
                     ..Default::default()
                 };
-                Plan::forward(&self.norm, &self.tensor, self.mode, options, tuning)
+                Plan::forward(&norm, &self.tensor, mode, options, tuning)
             }
             Direction::Backward => {
                 let options = BackwardOptions {
                     x: Write::Replace,
                     parameters: Write::Accumulate,
-                    fusion: self.fusion,
+                    fusion,
                     ..Default::default()
                 };
-                Plan::backward(&self.norm, &self.tensor, self.mode, options, tuning)
+                Plan::backward(&norm, &self.tensor, mode, options, tuning)
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The steps of the backward plan.
 
+use super::elements::{self, Elements};
 use super::geometry::{fold_lanes, segments};
 use super::{BackwardOptions, Builder, Slot};
 use crate::desc::{Activation, ChannelPart, Write};
@@ -24,6 +25,9 @@ pub(super) fn plan(b: &mut Builder, options: BackwardOptions) -> Result<(), Erro
         }
         return Ok(());
     }
+    if let Some(elements) = Elements::of_backward(b, &options) {
+        return elements::backward(b, options, &elements);
+    }
     let rows = b.geometry.rows();
     let channels = u64::from(b.params.num_channels);
     // What a fused activation is recomputed from.
@@ -40,7 +44,9 @@ pub(super) fn plan(b: &mut Builder, options: BackwardOptions) -> Result<(), Erro
         row_terms_backward(b)?;
     }
     if b.params.columns > 0 {
-        let (table, entries) = sample_fold_backward(b)?;
+        // Of samples, and of a channel's rows that lie together (one of the two is 1).
+        let entries = b.params.num_samples * b.params.channel_len.max(1);
+        let (table, entries) = fold_terms(b, Role::GradientTerms, entries)?;
         channel_fold_backward(b, options, flows, table, entries)?;
     }
     if let Some(shards) = exchanged {
@@ -82,7 +88,7 @@ pub(super) fn plan(b: &mut Builder, options: BackwardOptions) -> Result<(), Erro
 }
 
 /// Columns of the terms: the channel part's, where anyone wants them, then the affine's.
-fn columns(b: &mut Builder, part: ChannelPart, flows: bool) -> Result<(), Error> {
+pub(super) fn columns(b: &mut Builder, part: ChannelPart, flows: bool) -> Result<(), Error> {
     let norm = b.norm;
     let grouped = norm.has_group_part(b.mode);
     let has_affine = match (part, grouped) {
@@ -152,7 +158,8 @@ fn row_products(
 }
 
 fn terms(b: &Builder) -> Slot {
-    let count = u64::from(b.params.num_samples) * u64::from(b.params.columns);
+    let entries = b.params.num_samples * b.params.channel_len.max(1);
+    let count = u64::from(entries) * u64::from(b.params.columns);
     (count > 0).then_some((Role::GradientTerms, count))
 }
 
@@ -160,7 +167,13 @@ fn group_fold_backward(b: &mut Builder) -> Result<(), Error> {
     let rows = b.geometry.rows();
     let groups = u64::from(b.params.num_samples) * u64::from(b.params.num_groups);
     let size = b.params.num_channels / b.params.num_groups;
-    let lanes = fold_lanes(KernelId::GroupFoldBackward, size, 4, b.tuning)?;
+    let lanes = fold_lanes(
+        KernelId::GroupFoldBackward,
+        groups as u32,
+        size,
+        4,
+        b.tuning,
+    )?;
     let params = Params {
         items: groups as u32,
         ..b.params
@@ -192,15 +205,21 @@ fn row_terms_backward(b: &mut Builder) -> Result<(), Error> {
     b.push(KernelId::RowTermsBackward, 1, params, &slots)
 }
 
-/// Shortens the table of terms where the batch is large.
-fn sample_fold_backward(b: &mut Builder) -> Result<(Role, u32), Error> {
-    let entries = b.params.num_samples;
+/// Shortens a table of terms, (entries, columns), where it is long. Returns the table to go on with, and
+/// its entries.
+pub(super) fn fold_terms(b: &mut Builder, terms: Role, entries: u32) -> Result<(Role, u32), Error> {
     let (count, per_segment) = segments(entries, b.tuning);
     if count == 1 {
-        return Ok((Role::GradientTerms, entries));
+        return Ok((terms, entries));
     }
-    let lanes = fold_lanes(KernelId::SampleFoldBackward, per_segment, 1, b.tuning)?;
     let columns = b.params.columns;
+    let lanes = fold_lanes(
+        KernelId::SampleFoldBackward,
+        count * columns,
+        per_segment,
+        1,
+        b.tuning,
+    )?;
     let params = Params {
         items: count * columns,
         entries,
@@ -208,7 +227,7 @@ fn sample_fold_backward(b: &mut Builder) -> Result<(Role, u32), Error> {
         ..b.params
     };
     let slots = [
-        Some((Role::GradientTerms, u64::from(entries) * u64::from(columns))),
+        Some((terms, u64::from(entries) * u64::from(columns))),
         Some((Role::GradientParts, u64::from(params.items))),
     ];
     b.push(KernelId::SampleFoldBackward, lanes, params, &slots)?;
@@ -216,14 +235,20 @@ fn sample_fold_backward(b: &mut Builder) -> Result<(Role, u32), Error> {
 }
 
 /// The parameters' gradients, and this batch's part in what the channel part subtracts.
-fn channel_fold_backward(
+pub(super) fn channel_fold_backward(
     b: &mut Builder,
     options: BackwardOptions,
     flows: bool,
     table: Role,
     entries: u32,
 ) -> Result<(), Error> {
-    let lanes = fold_lanes(KernelId::ChannelFoldBackward, entries, 1, b.tuning)?;
+    let lanes = fold_lanes(
+        KernelId::ChannelFoldBackward,
+        b.params.columns,
+        entries,
+        1,
+        b.tuning,
+    )?;
     let channels = u64::from(b.params.num_channels);
     let affine = b.norm.affine_len() as u64;
     let norm = b.norm;
@@ -240,6 +265,7 @@ fn channel_fold_backward(
     };
     let has_channel_columns = b.params.channel_columns > 0;
     let grouped = norm.has_group_part(b.mode);
+    let has_affine_columns = grouped && b.params.columns > b.params.channel_columns;
     let (bn_weight, bn_bias) = match (has_channel_columns, grouped) {
         (false, _) => (None, None),
         (true, true) => (
@@ -267,8 +293,8 @@ fn channel_fold_backward(
         counts.then_some((Role::Channels, channels)),
         bn_weight,
         bn_bias,
-        (grouped && norm.weight).then_some((Role::GradWeight, affine)),
-        (grouped && norm.bias).then_some((Role::GradBias, affine)),
+        (has_affine_columns && norm.weight).then_some((Role::GradWeight, affine)),
+        (has_affine_columns && norm.bias).then_some((Role::GradBias, affine)),
         subtracted,
     ];
     b.push(KernelId::ChannelFoldBackward, lanes, params, &slots)
@@ -276,8 +302,8 @@ fn channel_fold_backward(
 
 /// The same fold over the sums of all devices.
 fn shard_fold_backward(b: &mut Builder, shards: u32) -> Result<(), Error> {
-    let lanes = fold_lanes(KernelId::ChannelFoldBackward, shards, 1, b.tuning)?;
     let channels = b.params.num_channels;
+    let lanes = fold_lanes(KernelId::ChannelFoldBackward, channels, shards, 1, b.tuning)?;
     let params = Params {
         items: channels,
         entries: shards,

@@ -1,5 +1,6 @@
 //! The steps of the forward plan.
 
+use super::elements::{self, Elements};
 use super::geometry::{fold_lanes, segments};
 use super::{Builder, ForwardOptions, RowSource};
 use crate::desc::{ChannelPart, Mode, NormKind};
@@ -15,6 +16,9 @@ pub(super) fn plan(b: &mut Builder, options: ForwardOptions) -> Result<(), Error
     let empty = b.tensor.elements() == 0;
     if empty && shards.is_none() {
         return Ok(());
+    }
+    if !empty && let Some(elements) = Elements::of_forward(b, &options) {
+        return elements::forward(b, options, &elements);
     }
     let reads_rows = from_batch || b.norm.has_group_part(b.mode);
     if !empty && reads_rows && options.rows == RowSource::Computed {
@@ -91,6 +95,9 @@ fn sample_fold(b: &mut Builder, exchanged: bool) -> Result<(Role, u32), Error> {
     // An empty batch has no rows: a table of no entries.
     let (mut table, mut entries) = if empty {
         (Role::ChannelParts, 0)
+    } else if b.params.channel_len > 1 {
+        fold_channel_rows(b)?;
+        (Role::ChannelParts, 1)
     } else {
         (Role::Rows, b.params.num_samples)
     };
@@ -111,14 +118,36 @@ fn sample_fold(b: &mut Builder, exchanged: bool) -> Result<(Role, u32), Error> {
     Ok((table, entries))
 }
 
+/// Merges the rows of each channel, which lie together.
+fn fold_channel_rows(b: &mut Builder) -> Result<(), Error> {
+    let (channels, rows) = (b.params.num_channels, b.params.channel_len);
+    let lanes = fold_lanes(KernelId::RowFold, channels, rows, 2, b.tuning)?;
+    let params = Params {
+        items: channels,
+        parts: rows,
+        ..b.params
+    };
+    let slots = [
+        Some((Role::Rows, b.geometry.rows())),
+        Some((Role::ChannelParts, u64::from(channels))),
+    ];
+    b.push(KernelId::RowFold, lanes, params, &slots)
+}
+
 fn fold_samples(
     b: &mut Builder,
     (from, entries): (Role, u32),
     (to, segments): (Role, u32),
     per_segment: u32,
 ) -> Result<(), Error> {
-    let lanes = fold_lanes(KernelId::SampleFold, per_segment, 2, b.tuning)?;
     let columns = b.params.num_channels;
+    let lanes = fold_lanes(
+        KernelId::SampleFold,
+        segments * columns,
+        per_segment,
+        2,
+        b.tuning,
+    )?;
     let params = Params {
         items: segments * columns,
         entries,
@@ -133,7 +162,7 @@ fn fold_samples(
     b.push(KernelId::SampleFold, lanes, params, &slots)
 }
 
-fn channel_fold(
+pub(super) fn channel_fold(
     b: &mut Builder,
     part: ChannelPart,
     table: Option<(Role, u32)>,
@@ -173,7 +202,13 @@ fn channel_fold(
         ChannelPart::Batch => norm.track_running_stats && b.mode == Mode::Train,
         ChannelPart::Estimate | ChannelPart::Running => true,
     };
-    let lanes = fold_lanes(KernelId::ChannelFold, entries, 2, b.tuning)?;
+    let lanes = fold_lanes(
+        KernelId::ChannelFold,
+        b.params.num_channels,
+        entries,
+        2,
+        b.tuning,
+    )?;
     let params = Params {
         items: b.params.num_channels,
         entries,
@@ -199,7 +234,7 @@ fn group_fold(b: &mut Builder) -> Result<(), Error> {
     let size = b.params.num_channels / b.params.num_groups;
     let affine = b.norm.affine_len() as u64;
     let per_group = b.params.flags & PER_CHANNEL == 0;
-    let lanes = fold_lanes(KernelId::GroupFold, size, 4, b.tuning)?;
+    let lanes = fold_lanes(KernelId::GroupFold, items, size, 4, b.tuning)?;
     let params = Params { items, ..b.params };
     let slots = [
         Some((Role::Rows, rows)),
@@ -230,7 +265,7 @@ fn row_coefficients(b: &mut Builder, has_rows: bool) -> Result<(), Error> {
 
 fn running_fold(b: &mut Builder) -> Result<(), Error> {
     let (entries, columns) = (b.params.num_samples, b.params.num_channels);
-    let lanes = fold_lanes(KernelId::RunningFold, entries, 1, b.tuning)?;
+    let lanes = fold_lanes(KernelId::RunningFold, columns, entries, 1, b.tuning)?;
     let params = Params {
         items: columns,
         entries,

@@ -22,6 +22,9 @@ const CHUNK: u32 = 4;
 /// The offset of a window of a buffer: no device asks for a larger alignment of storage bindings.
 const WINDOW_ALIGNMENT: u64 = 256;
 
+/// Tensors of at most so many elements are not worth a dispatch more for their last word.
+const SMALL: u64 = 1 << 16;
+
 /// Most bytes of a part of the positions, all its channels, where channels come last. Whatever the
 /// binding limit: parts decide the order of sums.
 const COLUMN_PART_BYTES: u64 = 32 << 20;
@@ -30,6 +33,7 @@ const COLUMN_PART_BYTES: u64 = 32 << 20;
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Split {
     pub width: u32,
+    pub grain: u32,
     pub aligned: bool,
     pub lanes: u32,
     pub parts: u32,
@@ -62,13 +66,16 @@ impl Split {
 }
 
 /// What is common to all steps of a plan.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Geometry {
     /// The tensor as the kernels see it. A norm without a group part need not tell samples apart where
     /// channels come last: they are positions then.
     pub samples: u32,
     pub channels: u32,
     pub row_len: u32,
+    /// Rows of a channel that lie together: its elements of a sample, where these are rows over the
+    /// samples; else 0.
+    pub channel_len: u32,
     /// Whether the kernels for channels last run: (N, C) is both layouts at once.
     pub channels_last: bool,
     pub dtype: DType,
@@ -88,6 +95,7 @@ impl Geometry {
         let mut geometry = Self {
             samples: tensor.num_samples(),
             channels: tensor.num_channels(),
+            channel_len: 0,
             row_len: tensor.row_len(),
             channels_last: tensor.layout() == Layout::ChannelsLast || tensor.row_len() == 1,
             dtype: tensor.dtype(),
@@ -119,6 +127,9 @@ impl Geometry {
             geometry.row_len = positions as u32;
         }
         geometry.channels_last &= geometry.channels > 1;
+        if !geometry.channels_last && !samples_matter {
+            geometry.take_short_rows(tuning);
+        }
         if geometry.rows() > u64::from(u32::MAX) {
             return Err(Error::Limit {
                 what: "the number of rows, N * C,".into(),
@@ -132,10 +143,26 @@ impl Geometry {
             geometry.reduce = geometry.columns(tuning.reduce_lanes, true, tuning)?;
             geometry.map = geometry.columns(tuning.map_lanes, false, tuning)?;
         } else {
-            geometry.reduce = geometry.row_words(tensor, tuning.reduce_lanes, tuning)?;
-            geometry.map = geometry.row_words(tensor, tuning.map_lanes, tuning)?;
+            geometry.reduce = geometry.row_words(tuning.reduce_lanes, tuning)?;
+            geometry.map = geometry.row_words(tuning.map_lanes, tuning)?;
         }
         Ok(geometry)
+    }
+
+    /// Rows that are short, and fewer than samples: a sample's elements are rows over the samples then,
+    /// which makes the tables shorter.
+    fn take_short_rows(&mut self, tuning: &Tuning) {
+        let short = self.row_len <= tuning.short_row.max(tuning.short_held_row);
+        let elements = self.channels.checked_mul(self.row_len);
+        if let Some(elements) = elements
+            && short
+            && 1 < self.row_len
+            && self.row_len < self.samples
+        {
+            (self.channel_len, self.channels) = (self.row_len, elements);
+            (self.row_len, self.samples) = (self.samples, 1);
+            self.channels_last = true;
+        }
     }
 
     /// Rows of the tables.
@@ -144,18 +171,11 @@ impl Geometry {
     }
 
     /// Channels first: items are parts of rows, cut at words.
-    fn row_words(
-        &self,
-        tensor: &TensorDesc,
-        max_lanes: u32,
-        tuning: &Tuning,
-    ) -> Result<Split, Error> {
-        // Words of 4 where the tensor is a whole number of them. A word may lie in at most two rows,
-        // hence the bound on the row. Of 16 bits two elements at least share a u32.
-        let width = match self.dtype {
-            _ if tensor.elements().is_multiple_of(4) && self.row_len >= 4 => 4,
-            DType::F32 => 1,
-            DType::F16 | DType::BF16 => 2,
+    fn row_words(&self, max_lanes: u32, tuning: &Tuning) -> Result<Split, Error> {
+        // A word may lie in at most two rows, hence the bound on the row.
+        let width = match self.row_len {
+            4.. => 4,
+            _ => self.dtype.alone(),
         };
         let aligned = self.row_len.is_multiple_of(width);
         // A row that begins within a word touches one word more.
@@ -163,6 +183,7 @@ impl Geometry {
         let split = split(row_words, self.rows(), max_lanes, tuning)?;
         Ok(Split {
             width,
+            grain: width,
             aligned,
             ..split
         })
@@ -171,18 +192,23 @@ impl Geometry {
     /// Channels last: items are parts of the positions of a word of channels.
     fn columns(&self, max_lanes: u32, reduces: bool, tuning: &Tuning) -> Result<Split, Error> {
         let channels = self.channels;
-        let width = match self.dtype {
-            _ if channels.is_multiple_of(4) => 4,
-            DType::F32 => 1,
+        let alone = self.dtype.alone();
+        let (width, grain) = if channels.is_multiple_of(4) {
+            (4, 4)
+        } else if channels.is_multiple_of(alone) {
+            (if tuning.gather { 4 } else { alone }, alone)
+        } else if reduces {
             // A reduction can read half a u32; a map writes whole ones.
-            DType::F16 | DType::BF16 if reduces && !channels.is_multiple_of(2) => 1,
-            DType::F16 | DType::BF16 => 2,
+            (1, 1)
+        } else {
+            (2, 2)
         };
-        let aligned = channels.is_multiple_of(width);
+        let aligned = channels.is_multiple_of(grain);
         if !aligned {
             let words = (self.rows() * u64::from(self.row_len)).div_ceil(u64::from(width));
             return Ok(Split {
                 width,
+                grain,
                 aligned,
                 lanes: 1,
                 parts: 1,
@@ -190,13 +216,25 @@ impl Geometry {
                 items: self.strided_items(words, tuning),
             });
         }
-        let words = channels / width;
-        let tile = tuning.column_tile.min(words.next_power_of_two());
         let workgroup_size = if reduces {
             tuning.column_workgroup_size
         } else {
             tuning.workgroup_size
         };
+        self.aligned_columns((width, grain), workgroup_size, max_lanes, tuning)
+    }
+
+    /// Where positions are whole numbers of words.
+    fn aligned_columns(
+        &self,
+        (width, grain): (u32, u32),
+        workgroup_size: u32,
+        max_lanes: u32,
+        tuning: &Tuning,
+    ) -> Result<Split, Error> {
+        let channels = self.channels;
+        let words = channels.div_ceil(width);
+        let tile = tuning.column_tile.min(words.next_power_of_two());
         let lanes = (workgroup_size / tile).max(1).min(max_lanes);
         // Down to a power of two that divides the workgroup.
         let lanes = 1 << (lanes.ilog2().min(workgroup_size.trailing_zeros()));
@@ -210,9 +248,36 @@ impl Geometry {
         let split = split.with_part(self.row_len, split.words_per_part.min(most), columns)?;
         Ok(Split {
             width,
-            aligned,
+            grain,
+            aligned: true,
             ..split
         })
+    }
+
+    /// A tensor of `elements` as one sample, its samples as positions and their elements as channels. Maps
+    /// have words of `width`, which divides a sample, and one lane.
+    pub fn samples_as_positions(
+        &self,
+        elements: u32,
+        width: u32,
+        tuning: &Tuning,
+    ) -> Result<Geometry, Error> {
+        let mut view = Geometry {
+            samples: 1,
+            channels: elements / self.samples,
+            channel_len: self.row_len,
+            row_len: self.samples,
+            channels_last: true,
+            dtype: self.dtype,
+            ..Default::default()
+        };
+        view.reduce = view.columns(tuning.reduce_lanes, true, tuning)?;
+        let map = view.aligned_columns((width, width), tuning.workgroup_size, 1, tuning)?;
+        // Maps take samples one at a time, then the elements of a word.
+        let most = map.words_per_part.min(MAX_ITERATIONS - width);
+        let columns = u64::from(view.channels / width);
+        view.map = map.with_part(view.row_len, most, columns)?;
+        Ok(view)
     }
 
     /// Invocations that take `words` words as they come.
@@ -223,67 +288,97 @@ impl Geometry {
         items as u32
     }
 
-    /// Bytes of a word.
-    pub fn word_bytes(&self, split: &Split) -> u64 {
-        self.dtype.bytes() * u64::from(split.width)
+    /// Bytes of a grain.
+    pub fn grain_bytes(&self, split: &Split) -> u64 {
+        self.dtype.bytes() * u64::from(split.grain)
     }
 
-    /// The words that the items `first..=last` touch, rounded out.
-    fn words_of(&self, split: &Split, first: u64, last: u64) -> (u64, u64) {
-        let (parts, width) = (u64::from(split.parts), u64::from(split.width));
+    /// The grains that the items `first..=last` touch, rounded out.
+    fn grains_of(&self, split: &Split, first: u64, last: u64) -> (u64, u64) {
+        let (parts, grain) = (u64::from(split.parts), u64::from(split.grain));
+        // Of a word.
+        let grains = u64::from(split.width) / grain;
         let len = u64::from(self.row_len);
         let part_words = u64::from(split.words_per_part);
         if self.channels_last {
-            let columns = u64::from(self.channels) / width;
+            let columns = u64::from(self.channels.div_ceil(split.width));
+            let stride = u64::from(self.channels) / grain;
             let position = |block: u64, end: u64| {
                 block / parts * len + ((block % parts + end) * part_words).min(len)
             };
             let (block, word) = (first / columns, first % columns);
-            let begin = position(block, 0) * columns + word;
+            let begin = position(block, 0) * stride + word * grains;
             let (block, word) = (last / columns, last % columns);
             // The last position of the last item; where its part is empty, what lies before it.
             let (from, to) = (position(block, 0), position(block, 1));
             let end = match to > from {
-                true => (to - 1) * columns + word + 1,
-                false => from * columns,
+                true => (to - 1) * stride + ((word + 1) * grains).min(stride),
+                false => from * stride,
             };
             // Items before the last one, of its block, reach no further.
             return (begin.min(end), end);
         }
         let row_begin = |item: u64| item / parts * len;
-        let row_end = |item: u64| (row_begin(item) + len).div_ceil(width);
-        let begin = row_begin(first) / width + first % parts * part_words;
-        let end = row_begin(last) / width + (last % parts + 1) * part_words + 1;
+        let row_end = |item: u64| (row_begin(item) + len).div_ceil(grain);
+        let part_begin =
+            |item: u64, part: u64| row_begin(item) / grain + part * part_words * grains;
+        let begin = part_begin(first, first % parts);
+        // A map's words begin up to a grain later, and its last part has the row's last word, too.
+        let end = part_begin(last, last % parts + 1) + grains + 1;
         (begin.min(row_end(first)), end.min(row_end(last)))
+    }
+
+    /// The first item that touches a word that the tensor ends in, where it ends within one: bound as an
+    /// array of words it lacks that word.
+    pub fn tail(&self, split: &Split) -> Option<u32> {
+        let elements = self.rows() * u64::from(self.row_len);
+        if split.width == self.dtype.alone() || split.grain < split.width {
+            return None;
+        }
+        let whole = elements / u64::from(split.width);
+        if whole * u64::from(split.width) == elements {
+            return None;
+        }
+        if elements <= SMALL {
+            return Some(0);
+        }
+        let mut first = split.items;
+        while first > 0 && self.grains_of(split, 0, u64::from(first) - 1).1 > whole {
+            first -= 1;
+        }
+        Some(first)
     }
 
     /// The windows of a tensor-sized kernel: runs of items whose words fit a binding.
     pub fn windows(&self, split: &Split, tuning: &Tuning) -> Result<Vec<WindowItems>, Error> {
-        let word_bytes = self.word_bytes(split);
+        let grain_bytes = self.grain_bytes(split);
         let elements = self.rows() * u64::from(self.row_len);
-        let total = elements.div_ceil(u64::from(split.width));
+        let total = elements.div_ceil(u64::from(split.grain));
         let limit = tuning.max_binding_bytes;
         // A single element of 16 bits is read from a u32.
         if (elements * self.dtype.bytes()).next_multiple_of(4) <= limit {
             return Ok(vec![WindowItems {
                 first_item: 0,
                 items: split.items,
-                first_word: 0,
-                words: total,
+                first_grain: 0,
+                grains: total,
                 window: None,
             }]);
         }
-        let align = WINDOW_ALIGNMENT / word_bytes;
+        let align = WINDOW_ALIGNMENT / grain_bytes;
         let most = (limit / WINDOW_ALIGNMENT) * align;
         let window = |first_item: u64, items: u64, begin: u64, end: u64| WindowItems {
-            // Items and word indices are counted modulo 2^32 by the kernels.
+            // Items and grains are counted modulo 2^32 by the kernels.
             first_item: first_item as u32,
             items: items as u32,
-            first_word: begin as u32,
-            words: end - begin,
+            first_grain: begin as u32,
+            grains: end - begin,
             window: Some(Window {
-                offset: begin * word_bytes,
-                bytes: ((end - begin) * word_bytes).next_multiple_of(4),
+                offset: begin * grain_bytes,
+                // The last grain may reach beyond the tensor.
+                bytes: ((end - begin) * grain_bytes)
+                    .min(elements * self.dtype.bytes() - begin * grain_bytes)
+                    .next_multiple_of(4),
             }),
         };
         let mut windows = Vec::new();
@@ -299,13 +394,13 @@ impl Geometry {
             let all = u64::from(split.items);
             let mut first = 0;
             while first < all {
-                let begin = self.words_of(split, first, first).0 / align * align;
-                let fits = |last: u64| self.words_of(split, first, last).1 <= begin + most;
+                let begin = self.grains_of(split, first, first).0 / align * align;
+                let fits = |last: u64| self.grains_of(split, first, last).1 <= begin + most;
                 if !fits(first) {
                     windows.clear();
                     break;
                 }
-                // The last item that fits: words grow with items.
+                // The last item that fits: grains grow with items.
                 let (mut good, mut bad) = (first, all);
                 while bad - good > 1 {
                     let middle = good + (bad - good) / 2;
@@ -316,7 +411,7 @@ impl Geometry {
                     }
                 }
                 let end = self
-                    .words_of(split, first, good)
+                    .grains_of(split, first, good)
                     .1
                     .max(begin + 1)
                     .min(total);
@@ -328,8 +423,8 @@ impl Geometry {
             return Err(Error::Limit {
                 what: "the part of a row that one work item reads, in bytes".into(),
                 value: {
-                    let (begin, end) = self.words_of(split, 0, 0);
-                    (end - begin) * word_bytes
+                    let (begin, end) = self.grains_of(split, 0, 0);
+                    (end - begin) * grain_bytes
                 },
                 limit,
                 limit_name: "max_storage_buffer_binding_size (tuning.max_binding_bytes)",
@@ -345,8 +440,8 @@ impl Geometry {
 pub(super) struct WindowItems {
     pub first_item: u32,
     pub items: u32,
-    pub first_word: u32,
-    pub words: u64,
+    pub first_grain: u32,
+    pub grains: u64,
     pub window: Option<Window>,
 }
 
@@ -416,9 +511,13 @@ fn split(row_words: u32, rows: u64, max_lanes: u32, tuning: &Tuning) -> Result<S
     split.with_part(row_words, row_words.div_ceil(parts), rows)
 }
 
-/// Lanes for a fold whose every item runs over `entries`, `loops` times.
+/// Entries that a lane should keep where a column gets lanes for their own sake.
+const ENTRIES_WORTH_A_LANE: u32 = 8;
+
+/// Lanes for a fold of `items` columns, each of which runs over `entries`, `loops` times.
 pub(super) fn fold_lanes(
     kernel: KernelId,
+    items: u32,
     entries: u32,
     loops: u32,
     tuning: &Tuning,
@@ -429,6 +528,12 @@ pub(super) fn fold_lanes(
         .checked_next_power_of_two()
         .unwrap_or(tuning.fold_lanes)
         .min(tuning.fold_lanes);
+    // Few columns leave most of the processor idle: lanes then, where each keeps enough to do.
+    let idle = (tuning.min_fold_invocations / items.max(1))
+        .min(entries / ENTRIES_WORTH_A_LANE)
+        .min(tuning.fold_workgroup_size)
+        .max(1);
+    let lanes = lanes.max(1 << idle.ilog2());
     let iterations = u64::from(entries.div_ceil(lanes)) * u64::from(loops);
     if iterations <= u64::from(MAX_ITERATIONS) {
         return Ok(lanes);
@@ -506,7 +611,8 @@ pub(super) fn base_params(norm: &NormDesc, mode: Mode, geometry: &Geometry) -> P
     ];
     Params {
         num_samples: geometry.samples,
-        num_channels: geometry.channels,
+        num_channels: geometry.channels / geometry.channel_len.max(1),
+        channel_len: geometry.channel_len,
         // A divisor of num_channels, which is a u32.
         num_groups: if group_part {
             norm.num_groups as u32
@@ -556,9 +662,11 @@ mod tests {
     fn elements_of(geometry: &Geometry, split: &Split, item: u64) -> (u64, u64) {
         let (len, parts) = (u64::from(geometry.row_len), u64::from(split.parts));
         let (width, part_words) = (u64::from(split.width), u64::from(split.words_per_part));
+        let grain = u64::from(split.grain);
         if geometry.channels_last {
             let channels = u64::from(geometry.channels);
-            let (block, word) = (item / (channels / width), item % (channels / width));
+            let columns = channels.div_ceil(width);
+            let (block, word) = (item / columns, item % columns);
             let (sample, part) = (block / parts, block % parts);
             let begin = sample * len + (part * part_words).min(len);
             let end = sample * len + ((part + 1) * part_words).min(len);
@@ -566,13 +674,15 @@ mod tests {
                 return (begin * channels, begin * channels);
             }
             let first = begin * channels + word * width;
-            return (first, (end - 1) * channels + (word + 1) * width);
+            let last = ((word + 1) * width).min(channels);
+            return (first, (end - 1) * channels + last);
         }
         let (row, part) = (item / parts, item % parts);
         let (begin, end) = (row * len, (row + 1) * len);
-        let word = begin / width + part * part_words;
-        let first = (word * width).max(begin).min(end);
-        (first, ((word + part_words + 1) * width).min(end).max(first))
+        let origin = begin / grain * grain;
+        let first = (origin + part * part_words * width).max(begin).min(end);
+        let last = origin + ((part + 1) * part_words + 1) * width;
+        (first, last.min(end).max(first))
     }
 
     /// Shapes of up to 2^32 elements, in both layouts and all types: every item is in exactly one window,
@@ -642,7 +752,7 @@ mod tests {
         windows: &[WindowItems],
         tensor: &TensorDesc,
     ) {
-        let word_bytes = geometry.word_bytes(split);
+        let grain_bytes = geometry.grain_bytes(split);
         let strided = geometry.channels_last && !split.aligned;
         let (mut next_item, mut next_byte) = (0u64, 0u64);
         for w in windows {
@@ -660,7 +770,7 @@ mod tests {
                 "{what}"
             );
             assert_eq!(
-                u64::from(w.first_word) * word_bytes,
+                u64::from(w.first_grain) * grain_bytes,
                 window.offset,
                 "{what}"
             );
@@ -679,11 +789,11 @@ mod tests {
                 let (begin, end) = elements_of(geometry, split, next_item + i);
                 let bytes = tensor.dtype().bytes();
                 assert!(begin * bytes >= window.offset, "{what}: {w:?} {i}");
-                let whole_words = (end * bytes).next_multiple_of(word_bytes.max(4));
-                let limit = (window.offset + window.bytes).next_multiple_of(word_bytes.max(4));
+                let whole_grains = (end * bytes).next_multiple_of(grain_bytes.max(4));
+                let limit = (window.offset + window.bytes).next_multiple_of(grain_bytes.max(4));
                 assert!(
-                    whole_words <= limit,
-                    "{what}: {w:?} {split:?} {i}: {whole_words} {limit}"
+                    whole_grains <= limit,
+                    "{what}: {w:?} {split:?} {i}: {whole_grains} {limit}"
                 );
             }
             next_item += items;
@@ -703,7 +813,10 @@ mod tests {
             lanes: 1,
             dtype: DType::F32,
             width: 4,
+            grain: 4,
+            tail: false,
             aligned: true,
+            held: 0,
             accumulate: false,
             fence: false,
             activation: Activation::None,

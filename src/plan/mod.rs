@@ -5,6 +5,7 @@
 //! norms, and the planner nothing of devices.
 
 mod backward;
+mod elements;
 mod forward;
 mod geometry;
 
@@ -81,6 +82,9 @@ pub struct ForwardOptions {
     /// Writes y over x: [`Role::X`] is read and written, there is no [`Role::Y`]. In eval only:
     /// backward reads x.
     pub in_place: bool,
+    /// No backward follows: tables that only it reads are not written, and where a group fits on chip
+    /// (see [`Tuning::fused_group`]) and its channels' statistics are known, one kernel reads x once.
+    pub inference: bool,
     /// Where the moments of the rows come from.
     pub rows: RowSource,
     /// Batch statistics over several devices: the plan stops at [`Plan::exchange`] for the caller to
@@ -217,13 +221,20 @@ impl Plan {
         self.steps.iter().map(|step| self.step_bytes(step)).sum()
     }
 
-    fn step_bytes(&self, step: &Step) -> u64 {
+    /// Of them, those of one of its steps. A dispatch for a tensor's end is in the bytes of the one before.
+    pub fn step_bytes(&self, step: &Step) -> u64 {
+        let before = |other: &Step| {
+            !other.spec.tail && other.spec.kernel == step.spec.kernel && other.window == step.window
+        };
+        if step.spec.tail && self.steps.iter().any(before) {
+            return 0;
+        }
         let bound = step.spec.bindings().zip(&step.bindings);
         let transfers = bound.filter(|(_, role)| role.is_tensor()).count();
         let in_place = step.bindings.contains(&Role::X)
             && matches!(
                 step.spec.kernel,
-                KernelId::RowAffine | KernelId::ColumnAffine
+                KernelId::RowAffine | KernelId::ColumnAffine | KernelId::ElementAffine
             )
             && !self.needs.iter().any(|need| need.role == Role::Y);
         let reread = usize::from(step.spec.accumulate) + usize::from(in_place);
@@ -251,6 +262,9 @@ fn validate(
         result => result,
     }
 }
+
+/// Invocations that share a work item at a tensor's end, at least.
+const TAIL_LANES: u32 = 8;
 
 /// Collects the steps of a plan.
 struct Builder<'a> {
@@ -304,7 +318,10 @@ impl<'a> Builder<'a> {
             lanes,
             dtype: crate::desc::DType::F32,
             width: 1,
+            grain: 1,
+            tail: false,
             aligned: true,
+            held: 0,
             accumulate: false,
             fence: false,
             activation: Activation::None,
@@ -325,7 +342,7 @@ impl<'a> Builder<'a> {
             return Ok(());
         }
         let rows = self.geometry.rows();
-        let lanes = geometry::fold_lanes(kernel, split.parts, 2, self.tuning)?;
+        let lanes = geometry::fold_lanes(kernel, rows as u32, split.parts, 2, self.tuning)?;
         let params = Params {
             items: rows as u32,
             parts: split.parts,
@@ -361,26 +378,59 @@ impl<'a> Builder<'a> {
             lanes: split.lanes,
             dtype: geometry.dtype,
             width: split.width,
+            grain: split.grain,
+            tail: false,
             aligned: split.aligned,
+            held: 0,
             accumulate,
             fence: self.tuning.fence,
             activation,
             absent: 0,
         };
-        let columns = geometry.channels.div_ceil(split.width);
+        let num_channels = geometry.channels;
+        let columns = num_channels.div_ceil(split.width);
+        // Items that touch a word that the tensor ends in have a dispatch of their own.
+        let tail_lanes = 1 << spec.workgroup_size.trailing_zeros().min(TAIL_LANES.ilog2());
+        let tail = geometry.tail(&split).unwrap_or(u32::MAX);
         for window in geometry.windows(&split, self.tuning)? {
             let params = Params {
                 items: window.items,
                 first_item: window.first_item,
-                first_word: window.first_word,
-                // At most 2^32 words of 2 bytes each, less than that in a binding.
-                num_words: u32::try_from(window.words).unwrap_or(u32::MAX),
+                first_word: window.first_grain,
+                // Of words that are no larger than a grain; at most 2^32 of 2 bytes, fewer in a binding.
+                num_words: u32::try_from(window.grains).unwrap_or(u32::MAX),
                 parts: split.parts,
                 words_per_part: split.words_per_part,
                 columns,
+                num_channels,
                 ..self.params
             };
-            self.push_step(spec, params, slots, window.window)?;
+            let whole = tail.saturating_sub(window.first_item).min(window.items);
+            if whole > 0 {
+                let params = Params {
+                    items: whole,
+                    ..params
+                };
+                self.push_step(spec, params, slots, window.window)?;
+            }
+            if whole < window.items {
+                let params = Params {
+                    items: window.items - whole,
+                    first_item: params.first_item + whole,
+                    ..params
+                };
+                let spec = Spec {
+                    tail: true,
+                    // A few items alone would take as long as all the others.
+                    lanes: if tail > 0 {
+                        spec.lanes.max(tail_lanes)
+                    } else {
+                        spec.lanes
+                    },
+                    ..spec
+                };
+                self.push_step(spec, params, slots, window.window)?;
+            }
         }
         Ok(())
     }

@@ -5,11 +5,13 @@ use crate::desc::Activation;
 use crate::tables::Affine;
 
 /// norm(x) from a row's coefficients.
+#[inline(always)]
 pub(super) fn normalized(x: f32, a: &Affine) -> f32 {
     ((x - a.pivot) - a.offset) * a.scale + a.shift
 }
 
 /// 1 / (1 + exp(-t)), and 1 less that; both without overflow or cancellation.
+#[inline(always)]
 fn logistic(t: f32) -> (f32, f32) {
     let e = (-t.abs()).exp();
     let larger = 1.0 / (1.0 + e);
@@ -21,6 +23,7 @@ fn logistic(t: f32) -> (f32, f32) {
     }
 }
 
+#[inline(always)]
 pub(super) fn activate(t: f32, activation: Activation) -> f32 {
     match activation {
         Activation::None => t,
@@ -37,6 +40,7 @@ pub(super) fn activate(t: f32, activation: Activation) -> f32 {
 }
 
 /// The same for many values: one loop for each activation.
+#[inline(always)]
 pub(super) fn activate_all(values: &mut [f32], activation: Activation) {
     match activation {
         Activation::None => {}
@@ -50,6 +54,7 @@ pub(super) fn activate_all(values: &mut [f32], activation: Activation) {
 }
 
 /// The gradient with respect to t, from the one with respect to activate(t).
+#[inline(always)]
 pub(super) fn activation_gradient(t: f32, g: f32, activation: Activation) -> f32 {
     match activation {
         Activation::None => g,
@@ -75,6 +80,7 @@ pub struct Recompute<'a, T> {
 
 impl<T: Element> Recompute<'_, T> {
     /// Takes dy back through the activation, for the elements of `row` from `first` on; x holds theirs.
+    #[inline(always)]
     pub(super) fn backward(&self, row: usize, first: usize, x: &[f32], grad: &mut [f32]) {
         let a = &self.coefficients[row];
         if let Some(residual) = self.residual {

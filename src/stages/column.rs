@@ -1,20 +1,12 @@
 //! Twin of `shaders/parts/column.wgsl` and `shaders/parts/column_moments.wgsl`: tensors with channels
 //! last. Channels lie next to each other, so mirrors compute [`TILE`] of them at once.
 
-use super::element::Element;
+use super::element::{Element, to_f32};
 use super::parallel::for_ranges;
+use super::tile::{CHUNK, TILE, Tile};
 use crate::params::Params;
 use std::num::NonZero;
 use std::ops::Range;
-
-/// Positions of a chunk, as in the reduction kernels.
-pub(super) const CHUNK: usize = 8;
-
-/// Channels computed at once: arrays of this size become vector registers.
-pub(super) const TILE: usize = 16;
-
-/// A value of each channel of a tile.
-pub(super) type Tile = [f32; TILE];
 
 /// The numbers of a dispatch over (samples, parts, words of channels), as mirrors use them.
 #[derive(Clone, Copy)]
@@ -52,12 +44,19 @@ pub(super) struct Run {
 
 impl Run {
     /// The rows of its channels.
+    #[inline(always)]
     pub fn rows(&self, shape: Shape) -> Range<usize> {
         let first = self.sample * shape.channels;
         first + self.channels.start..first + self.channels.end
     }
 
+    /// The elements of its words: not all of the last one's may be channels.
+    fn padded(&self, shape: Shape) -> usize {
+        self.channels.len().next_multiple_of(shape.width)
+    }
+
     /// Its chunks: the first position of each, and how many positions it has.
+    #[inline(always)]
     pub fn chunks(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
         let end = self.positions.end;
         self.positions
@@ -68,6 +67,7 @@ impl Run {
 }
 
 /// The runs of a range of work items (counted over all windows).
+#[inline(always)]
 pub(super) fn runs(shape: Shape, items: Range<usize>) -> impl Iterator<Item = Run> {
     let mut next = items.start;
     std::iter::from_fn(move || {
@@ -84,7 +84,7 @@ pub(super) fn runs(shape: Shape, items: Range<usize>) -> impl Iterator<Item = Ru
         Some(Run {
             sample,
             part,
-            channels: first * shape.width..end * shape.width,
+            channels: first * shape.width..(end * shape.width).min(shape.channels),
             positions: sample * shape.row_len + begin..sample * shape.row_len + stop,
         })
     })
@@ -108,19 +108,21 @@ pub(super) fn reduce<R: Copy + Default + Send>(
         0..items,
         &mut results[..],
         |item| item * shape.width,
+        #[inline(always)]
         |range, mut results| {
             for run in runs(shape, first + range.start..first + range.end) {
-                let (mine, rest) = results.split_at_mut(run.channels.len());
-                reduce(&run, mine);
+                let (mine, rest) = results.split_at_mut(run.padded(shape));
+                reduce(&run, &mut mine[..run.channels.len()]);
                 results = rest;
             }
         },
     );
-    let mut results = results.iter();
+    let mut results = &results[..];
     for run in runs(shape, first..first + items) {
-        for (row, result) in run.rows(shape).zip(results.by_ref()) {
+        for (row, result) in run.rows(shape).zip(results) {
             output[row * shape.parts + run.part] = *result;
         }
+        results = &results[run.padded(shape)..];
     }
 }
 
@@ -173,6 +175,7 @@ impl MapWindow {
     }
 
     /// Runs `work` on what the dispatch writes of these units.
+    #[inline(always)]
     pub fn strips(&self, units: Range<usize>, mut work: impl FnMut(Strip)) {
         let Shape { channels, .. } = self.shape;
         let sample_size = self.shape.row_len * channels;
@@ -201,7 +204,8 @@ impl MapWindow {
             } else {
                 for position in (start..stop).step_by(channels) {
                     let from = position + from * self.shape.width;
-                    let elements = from..position + to * self.shape.width;
+                    let to = position + (to * self.shape.width).min(channels);
+                    let elements = from..to;
                     work(Strip { sample, elements });
                 }
             }
@@ -229,6 +233,7 @@ impl<const FIELDS: usize> Maps<FIELDS> {
     }
 
     /// Puts a sample's maps in place, where another's are; `entries` are those of all rows.
+    #[inline(always)]
     pub fn set<E>(
         &mut self,
         sample: usize,
@@ -250,12 +255,14 @@ impl<const FIELDS: usize> Maps<FIELDS> {
     }
 
     /// The fields of `len` consecutive elements, a block at most, from a channel on.
+    #[inline(always)]
     pub fn fields(&self, channel: usize, len: usize) -> [&[f32]; FIELDS] {
         std::array::from_fn(|field| &self.fields[field][channel..channel + len])
     }
 }
 
 /// A strip in blocks.
+#[inline(always)]
 pub(super) fn blocks(elements: Range<usize>) -> impl Iterator<Item = Range<usize>> {
     let end = elements.end;
     elements
@@ -263,67 +270,23 @@ pub(super) fn blocks(elements: Range<usize>) -> impl Iterator<Item = Range<usize
         .map(move |begin| begin..end.min(begin + BLOCK))
 }
 
-/// The channels of a tile at one position, 0 behind the last of them.
-pub(super) fn load<T: Element>(values: &[T]) -> Tile {
-    let mut tile = [0.0; TILE];
+/// The channels of a tile at one position, what is behind the last of them left as it is.
+#[inline(always)]
+pub(super) fn load<T: Element>(values: &[T], tile: &mut Tile) {
     if let Some(values) = values.first_chunk::<TILE>() {
         // Of a known size: vector loads.
-        for (out, value) in tile.iter_mut().zip(values) {
-            *out = value.to_f32();
-        }
+        to_f32(values, tile);
     } else {
-        for (out, value) in tile.iter_mut().zip(values) {
-            *out = value.to_f32();
-        }
+        to_f32(values, tile);
     }
-    tile
 }
 
 /// A field of the entries of a tile's rows.
+#[inline(always)]
 pub(super) fn gather<E>(entries: &[E], field: impl Fn(&E) -> f32) -> Tile {
     let mut tile = [0.0; TILE];
     for (out, entry) in tile.iter_mut().zip(entries) {
         *out = field(entry);
     }
     tile
-}
-
-/// Sum over a chunk's positions in the order of the kernels.
-pub(super) fn tree_sum(v: [f32; CHUNK]) -> f32 {
-    ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]))
-}
-
-/// The mean of the union of two sets of each channel, and what their spreads need of it.
-pub(super) struct Union {
-    /// The mean of b less the mean of a.
-    pub delta: Tile,
-    /// The share of b in the union.
-    pub share: f32,
-    /// `count_a * count_b / count`.
-    pub weight: f32,
-}
-
-/// Puts a's mean to the mean of the union: as in moments.rs, relative to the better pivot of each
-/// channel. Neither set may be empty.
-pub(super) fn unite(
-    (a_count, a_pivot, a_offset): (u32, &mut Tile, &mut Tile),
-    (b_count, b_pivot, b_offset): (u32, &Tile, &Tile),
-) -> Union {
-    let count = (a_count + b_count) as f32;
-    let (share_a, share_b) = (a_count as f32 / count, b_count as f32 / count);
-    let mut delta = [0.0; TILE];
-    for c in 0..TILE {
-        let (a, b) = (a_offset[c], b_offset[c]);
-        let d = (b_pivot[c] - a_pivot[c]) + (b - a);
-        let (to_a, to_b) = (d * share_b, d * share_a);
-        let keep_a = a.abs().max(to_a.abs()) <= b.abs().max(to_b.abs());
-        a_pivot[c] = if keep_a { a_pivot[c] } else { b_pivot[c] };
-        a_offset[c] = if keep_a { a + to_a } else { b - to_b };
-        delta[c] = d;
-    }
-    Union {
-        delta,
-        share: share_b,
-        weight: share_b * a_count as f32,
-    }
 }

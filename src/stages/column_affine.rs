@@ -30,26 +30,31 @@ pub fn column_affine<T: Element>(
         window.units.clone(),
         y,
         |unit| unit * window.unit_size,
+        #[inline(always)]
         |units, y: &mut [T]| {
             let base = units.start * window.unit_size;
             let mut maps = Maps::new();
             let mut t = [0.0; BLOCK];
-            window.strips(units, |strip| {
-                maps.set(strip.sample, channels, coefficients, affine_fields);
-                for block in blocks(strip.elements) {
-                    let t = &mut t[..block.len()];
-                    let affine = maps.fields(block.start % channels, t.len());
-                    let y = &mut y[block.start - base..block.end - base];
-                    to_f32(x.map_or(&*y, |x| &x[block.clone()]), t);
-                    normalize(affine, t);
-                    if let Some(residual) = residual {
-                        add(&residual[block], t);
+            window.strips(
+                units,
+                #[inline(always)]
+                |strip| {
+                    maps.set(strip.sample, channels, coefficients, affine_fields);
+                    for block in blocks(strip.elements) {
+                        let t = &mut t[..block.len()];
+                        let affine = maps.fields(block.start % channels, t.len());
+                        let y = &mut y[block.start - base..block.end - base];
+                        to_f32(x.map_or(&*y, |x| &x[block.clone()]), t);
+                        normalize(affine, t);
+                        if let Some(residual) = residual {
+                            add(&residual[block], t);
+                        }
+                        for (y, t) in y.iter_mut().zip(t) {
+                            *y = T::from_f32(activate(*t, activation));
+                        }
                     }
-                    for (y, t) in y.iter_mut().zip(t) {
-                        *y = T::from_f32(activate(*t, activation));
-                    }
-                }
-            });
+                },
+            );
         },
     );
 }
@@ -78,65 +83,71 @@ pub fn column_affine_backward<T: Element>(
         window.units.clone(),
         (grad_x, grad_residual),
         |unit| unit * window.unit_size,
+        #[inline(always)]
         |units, (grad_x, mut grad_residual): (&mut [T], Option<&mut [T]>)| {
             let base = units.start * window.unit_size;
             let (mut maps, mut forward) = (Maps::new(), Maps::new());
             let (mut u, mut v, mut t) = ([0.0; BLOCK], [0.0; BLOCK], [0.0; BLOCK]);
-            window.strips(units, |strip| {
-                let rows = coefficients_backward;
-                maps.set(strip.sample, channels, rows, backward_fields);
-                if let Some(recompute) = &recompute {
-                    let rows = recompute.coefficients;
-                    forward.set(strip.sample, channels, rows, affine_fields);
-                }
-                for block in blocks(strip.elements) {
-                    let (channel, len) = (block.start % channels, block.len());
-                    let (u, v) = (&mut u[..len], &mut v[..len]);
-                    match x {
-                        Some(x) => to_f32(&x[block.clone()], u),
-                        None => u.fill(0.0),
-                    }
-                    to_f32(&grad_y[block.clone()], v);
+            window.strips(
+                units,
+                #[inline(always)]
+                |strip| {
+                    let rows = coefficients_backward;
+                    maps.set(strip.sample, channels, rows, backward_fields);
                     if let Some(recompute) = &recompute {
-                        let t = &mut t[..len];
-                        t.copy_from_slice(u);
-                        normalize(forward.fields(channel, len), t);
-                        if let Some(residual) = recompute.residual {
-                            add(&residual[block.clone()], t);
-                        }
-                        for (v, t) in v.iter_mut().zip(t) {
-                            *v = activation_gradient(*t, *v, recompute.activation);
-                        }
+                        let rows = recompute.coefficients;
+                        forward.set(strip.sample, channels, rows, affine_fields);
                     }
-                    let mine = block.start - base..block.end - base;
-                    if let Some(grad_residual) = &mut grad_residual {
-                        for (out, v) in grad_residual[mine.clone()].iter_mut().zip(&*v) {
+                    for block in blocks(strip.elements) {
+                        let (channel, len) = (block.start % channels, block.len());
+                        let (u, v) = (&mut u[..len], &mut v[..len]);
+                        match x {
+                            Some(x) => to_f32(&x[block.clone()], u),
+                            None => u.fill(0.0),
+                        }
+                        to_f32(&grad_y[block.clone()], v);
+                        if let Some(recompute) = &recompute {
+                            let t = &mut t[..len];
+                            t.copy_from_slice(u);
+                            normalize(forward.fields(channel, len), t);
+                            if let Some(residual) = recompute.residual {
+                                add(&residual[block.clone()], t);
+                            }
+                            for (v, t) in v.iter_mut().zip(t) {
+                                *v = activation_gradient(*t, *v, recompute.activation);
+                            }
+                        }
+                        let mine = block.start - base..block.end - base;
+                        if let Some(grad_residual) = &mut grad_residual {
+                            for (out, v) in grad_residual[mine.clone()].iter_mut().zip(&*v) {
+                                *out = T::from_f32(*v);
+                            }
+                        }
+                        let [x_pivot, x_scale, grad_pivot, grad_scale, shift] =
+                            maps.fields(channel, len);
+                        for i in 0..len {
+                            let grad = (v[i] - grad_pivot[i]) * grad_scale[i];
+                            let from_x = match x {
+                                Some(_) => (u[i] - x_pivot[i]) * x_scale[i],
+                                None => 0.0,
+                            };
+                            v[i] = (grad + from_x) + shift[i];
+                        }
+                        let grad_x = &mut grad_x[mine];
+                        if accumulate {
+                            add(grad_x, v);
+                        }
+                        for (out, v) in grad_x.iter_mut().zip(v) {
                             *out = T::from_f32(*v);
                         }
                     }
-                    let [x_pivot, x_scale, grad_pivot, grad_scale, shift] =
-                        maps.fields(channel, len);
-                    for i in 0..len {
-                        let grad = (v[i] - grad_pivot[i]) * grad_scale[i];
-                        let from_x = match x {
-                            Some(_) => (u[i] - x_pivot[i]) * x_scale[i],
-                            None => 0.0,
-                        };
-                        v[i] = (grad + from_x) + shift[i];
-                    }
-                    let grad_x = &mut grad_x[mine];
-                    if accumulate {
-                        add(grad_x, v);
-                    }
-                    for (out, v) in grad_x.iter_mut().zip(v) {
-                        *out = T::from_f32(*v);
-                    }
-                }
-            });
+                },
+            );
         },
     );
 }
 
+#[inline(always)]
 fn add<T: Element>(values: &[T], out: &mut [f32]) {
     for (out, value) in out.iter_mut().zip(values) {
         *out += value.to_f32();
@@ -144,6 +155,7 @@ fn add<T: Element>(values: &[T], out: &mut [f32]) {
 }
 
 /// In place, x of consecutive channels to norm(x).
+#[inline(always)]
 fn normalize([pivot, offset, scale, shift]: [&[f32]; 4], x: &mut [f32]) {
     // All of one length, as the compiler can see.
     let len = x.len();
@@ -154,10 +166,12 @@ fn normalize([pivot, offset, scale, shift]: [&[f32]; 4], x: &mut [f32]) {
     }
 }
 
+#[inline(always)]
 fn affine_fields(a: &Affine) -> [f32; 4] {
     [a.pivot, a.offset, a.scale, a.shift]
 }
 
+#[inline(always)]
 fn backward_fields(a: &AffineBackward) -> [f32; 5] {
     [a.x_pivot, a.x_scale, a.grad_pivot, a.grad_scale, a.shift]
 }

@@ -1,8 +1,9 @@
 //! Mirror of `shaders/column_products.wgsl`.
 
 use super::activation::{Recompute, activation_gradient};
-use super::column::{CHUNK, Run, Shape, TILE, Tile, gather, load, reduce, tree_sum, unite};
+use super::column::{Run, Shape, gather, load, reduce};
 use super::element::Element;
+use super::tile::{CHUNK, TILE, Tile, TileProducts, or_first};
 use crate::desc::Activation;
 use crate::params::Params;
 use crate::tables::{Moments, Products};
@@ -28,9 +29,16 @@ pub fn column_products<T: Element>(
         rows,
         recompute,
     };
-    reduce(threads, params, width, product_parts, |run, products| {
-        tensors.products_of(run, products);
-    });
+    reduce(
+        threads,
+        params,
+        width,
+        product_parts,
+        #[inline(always)]
+        |run, products| {
+            tensors.products_of(run, products);
+        },
+    );
 }
 
 struct Tensors<'a, T> {
@@ -39,15 +47,6 @@ struct Tensors<'a, T> {
     grad_y: &'a [T],
     rows: &'a [Moments],
     recompute: Option<Recompute<'a, T>>,
-}
-
-/// Products of sets of one size, one set a channel.
-#[derive(Clone, Copy, Default)]
-struct TileProducts {
-    pivot: Tile,
-    offset: Tile,
-    x_mean: Tile,
-    product: Tile,
 }
 
 /// What is known of a tile's rows: their means, their maps forward.
@@ -59,63 +58,59 @@ struct TileRows {
 
 impl TileRows {
     /// Takes dy back through the activation.
-    fn recompute(&self, x: &Tile, residual: Option<Tile>, activation: Activation, grad: &mut Tile) {
+    #[inline(always)]
+    fn recompute(&self, x: &Tile, residual: &Tile, activation: Activation, grad: &mut Tile) {
         let [pivot, offset, scale, shift] = &self.affine;
         for c in 0..TILE {
-            let mut t = ((x[c] - pivot[c]) - offset[c]) * scale[c] + shift[c];
-            if let Some(residual) = &residual {
-                t += residual[c];
-            }
+            let t = ((x[c] - pivot[c]) - offset[c]) * scale[c] + shift[c];
+            let t = t + residual[c];
             grad[c] = activation_gradient(t, grad[c], activation);
         }
     }
 }
 
 impl<T: Element> Tensors<'_, T> {
+    #[inline(always)]
     fn products_of(&self, run: &Run, products: &mut [Products]) {
         let num_tiles = run.channels.len().div_ceil(TILE);
         let mut tiles = vec![TileProducts::default(); num_tiles];
         let rows: Vec<TileRows> = (0..num_tiles).map(|tile| self.rows_of(run, tile)).collect();
-        let mut count = 0;
         for (first, positions) in run.chunks() {
             for (tile, (all, rows)) in tiles.iter_mut().zip(&rows).enumerate() {
                 let begin = run.channels.start + tile * TILE;
                 let end = run.channels.end.min(begin + TILE);
                 // Behind the chunk's last position, the first one again.
-                let elements = |k: usize| {
-                    let position = first + if k < positions { k } else { 0 };
-                    let position = position * self.shape.channels;
-                    position + begin..position + end
-                };
-                let x = std::array::from_fn(|k| load(&self.x[elements(k)]));
-                let mut grad = std::array::from_fn(|k| load(&self.grad_y[elements(k)]));
-                if let Some(recompute) = &self.recompute {
-                    for (k, grad) in grad.iter_mut().enumerate() {
-                        let residual = recompute.residual.map(|all| load(&all[elements(k)]));
-                        rows.recompute(&x[k], residual, recompute.activation, grad);
+                let (mut x, mut grad) = ([[0.0; TILE]; CHUNK], [[0.0; TILE]; CHUNK]);
+                for (k, (x, grad)) in x.iter_mut().zip(&mut grad).enumerate() {
+                    let position = (first + or_first(k, positions)) * self.shape.channels;
+                    let elements = position + begin..position + end;
+                    load(&self.x[elements.clone()], x);
+                    load(&self.grad_y[elements.clone()], grad);
+                    if let Some(recompute) = &self.recompute {
+                        let mut residual = [0.0; TILE];
+                        if let Some(all) = recompute.residual {
+                            load(&all[elements], &mut residual);
+                        }
+                        rows.recompute(x, &residual, recompute.activation, grad);
                     }
                 }
-                let chunk = chunk(&x, &grad, rows, positions);
-                *all = match count {
-                    0 => chunk,
-                    _ => merge(*all, count, &chunk, positions as u32),
-                };
+                all.merge(&TileProducts::of_chunk(
+                    positions,
+                    #[inline(always)]
+                    |k, c| (x[k][c] - rows.pivot[c]) - rows.offset[c],
+                    #[inline(always)]
+                    |k, c| grad[k][c],
+                ));
             }
-            count += positions as u32;
         }
         for (products, tile) in products.chunks_mut(TILE).zip(&tiles) {
             for (c, products) in products.iter_mut().enumerate() {
-                *products = Products {
-                    count,
-                    pivot: tile.pivot[c],
-                    offset: tile.offset[c],
-                    x_mean: tile.x_mean[c],
-                    product: tile.product[c],
-                };
+                *products = tile.lane(c);
             }
         }
     }
 
+    #[inline(always)]
     fn rows_of(&self, run: &Run, tile: usize) -> TileRows {
         let rows = run.rows(self.shape);
         let rows = rows.start + tile * TILE..rows.end.min(rows.start + (tile + 1) * TILE);
@@ -135,39 +130,4 @@ impl<T: Element> Tensors<'_, T> {
             affine: affine.unwrap_or_default(),
         }
     }
-}
-
-/// A chunk's dy are taken about the chunk's first one.
-fn chunk(x: &[Tile; CHUNK], grad: &[Tile; CHUNK], rows: &TileRows, count: usize) -> TileProducts {
-    let mut chunk = TileProducts::default();
-    let n = count as f32;
-    for c in 0..TILE {
-        let pivot = grad[0][c];
-        let v: [f32; CHUNK] =
-            std::array::from_fn(|k| if k < count { grad[k][c] - pivot } else { 0.0 });
-        let u: [f32; CHUNK] = std::array::from_fn(|k| {
-            let u = (x[k][c] - rows.pivot[c]) - rows.offset[c];
-            if k < count { u } else { 0.0 }
-        });
-        let offset = tree_sum(v) / n;
-        let u_sum = tree_sum(u);
-        chunk.pivot[c] = pivot;
-        chunk.offset[c] = offset;
-        chunk.x_mean[c] = u_sum / n;
-        chunk.product[c] = tree_sum(std::array::from_fn(|k| v[k] * u[k])) - offset * u_sum;
-    }
-    chunk
-}
-
-fn merge(mut a: TileProducts, a_count: u32, b: &TileProducts, b_count: u32) -> TileProducts {
-    let both = unite(
-        (a_count, &mut a.pivot, &mut a.offset),
-        (b_count, &b.pivot, &b.offset),
-    );
-    for c in 0..TILE {
-        let x_delta = b.x_mean[c] - a.x_mean[c];
-        a.x_mean[c] += x_delta * both.share;
-        a.product[c] = (a.product[c] + b.product[c]) + (both.delta[c] * x_delta) * both.weight;
-    }
-    a
 }

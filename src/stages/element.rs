@@ -13,6 +13,7 @@ pub trait Element: Pod + Send + Sync {
 }
 
 /// Many at once.
+#[inline(always)]
 pub(super) fn to_f32<T: Element>(values: &[T], out: &mut [f32]) {
     for (out, value) in out.iter_mut().zip(values) {
         *out = value.to_f32();
@@ -20,10 +21,12 @@ pub(super) fn to_f32<T: Element>(values: &[T], out: &mut [f32]) {
 }
 
 impl Element for f32 {
+    #[inline(always)]
     fn to_f32(self) -> f32 {
         self
     }
 
+    #[inline(always)]
     fn from_f32(value: f32) -> Self {
         value
     }
@@ -31,6 +34,7 @@ impl Element for f32 {
 
 // Without branches, unlike the conversions of `half`, so that loops become vector instructions.
 impl Element for f16 {
+    #[inline(always)]
     fn to_f32(self) -> f32 {
         let bits = u32::from(self.to_bits());
         let magnitude = ((bits & 0x7fff) << 13) + 0x3800_0000;
@@ -49,6 +53,7 @@ impl Element for f16 {
         f32::from_bits(any | (bits & 0x8000) << 16)
     }
 
+    #[inline(always)]
     fn from_f32(value: f32) -> Self {
         let bits = value.to_bits();
         let magnitude = (bits & 0x7fff_ffff) as i32;
@@ -71,10 +76,12 @@ impl Element for f16 {
 }
 
 impl Element for bf16 {
+    #[inline(always)]
     fn to_f32(self) -> f32 {
         f32::from_bits(u32::from(self.to_bits()) << 16)
     }
 
+    #[inline(always)]
     fn from_f32(value: f32) -> Self {
         let bits = value.to_bits();
         let odd = (bits >> 16) & 1;

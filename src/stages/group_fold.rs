@@ -2,7 +2,9 @@
 //! `shaders/row_coefficients_backward.wgsl`.
 
 use super::moments::merge_moments;
-use super::precise::{above_group_mean, degrees_of_freedom, product_rest, reciprocal_std};
+use super::precise::{
+    above_group_mean, channel_of_row, degrees_of_freedom, product_rest, reciprocal_std,
+};
 use super::precise::{row_mean, x_above_mean};
 use crate::params::{PER_CHANNEL, Params};
 use crate::tables::{Affine, AffineBackward, Channel, GradientPair, Group, Moments};
@@ -198,7 +200,7 @@ pub fn group_fold_backward(
 }
 
 /// a / b; 0 where b is 0.
-fn ratio(a: f32, b: f32) -> f32 {
+pub(super) fn ratio(a: f32, b: f32) -> f32 {
     if b == 0.0 { 0.0 } else { a / b }
 }
 
@@ -212,9 +214,8 @@ pub fn row_coefficients_backward(
     channel_gradients: Option<&[GradientPair]>,
     coefficients_backward: &mut [AffineBackward],
 ) {
-    let num_channels = params.num_channels as usize;
     for (item, out) in coefficients_backward.iter_mut().enumerate() {
-        let c = item % num_channels;
+        let c = channel_of_row(params, item);
         let (row, entry) = (&rows[item], &products[item]);
         let (channel, gradient) = (&channels[c], &row_gradients[item]);
         // Neither a group part (it has no groups then) nor a gradient through the statistics: dx is

@@ -1,9 +1,10 @@
 //! The CPU mirrors: one function for each kernel of [`kernels`](crate::kernels), of the same name,
 //! with the same work items and the same formulas in f32, for readers and for stage-by-stage tests.
 //!
-//! A mirror has no lanes: one loop does what LANES invocations share on a GPU, so results agree to
-//! rounding, not to the bit. Work items that write disjoint ranges run on several threads. Tensors are
-//! given whole, as slices of their storage type ([`Element`]), also where a step works on a window.
+//! A mirror does in one loop what LANES invocations share on a GPU, with lanes of its own: those of vector
+//! instructions. So results agree to rounding, not to the bit. Work items that write disjoint ranges run on
+//! several threads. Tensors are given whole, as slices of their storage type ([`Element`]), also where a
+//! step works on a window.
 
 mod activation;
 mod channel_fold;
@@ -12,6 +13,9 @@ mod column_affine;
 mod column_moments;
 mod column_products;
 mod element;
+mod element_affine;
+mod element_products;
+mod elements;
 mod group_fold;
 mod moments;
 mod parallel;
@@ -24,6 +28,8 @@ mod row_products;
 mod running_fold;
 mod sample_fold;
 mod span;
+mod tile;
+mod vector;
 
 pub use activation::Recompute;
 pub use channel_fold::{ParameterGradients, channel_fold_backward};
@@ -32,6 +38,8 @@ pub use column_affine::{column_affine, column_affine_backward};
 pub use column_moments::column_moments;
 pub use column_products::column_products;
 pub use element::Element;
+pub use element_affine::{element_affine, element_affine_backward};
+pub use element_products::{element_products, element_terms};
 pub use group_fold::{group_fold, group_fold_backward, row_coefficients_backward};
 pub use moments::{merge_moments, merge_products};
 pub use row_affine::{row_affine, row_affine_backward};

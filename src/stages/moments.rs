@@ -1,6 +1,7 @@
 //! Twin of `shaders/parts/moments.wgsl`.
 
 use crate::tables::{Moments, Products};
+use std::hint::select_unpredictable;
 
 /// The mean of the union of two sets, and what their spreads need of it.
 struct Union {
@@ -17,6 +18,7 @@ struct Union {
 
 /// Unites (count, pivot, offset) of two sets, neither of them empty. The mean can be written
 /// relative to either pivot: the sum with the smaller terms, and so the smaller rounding, is taken.
+#[inline(always)]
 fn unite(a: (u32, f32, f32), b: (u32, f32, f32)) -> Union {
     let (a_count, a_pivot, a_offset) = a;
     let (b_count, b_pivot, b_offset) = b;
@@ -25,12 +27,10 @@ fn unite(a: (u32, f32, f32), b: (u32, f32, f32)) -> Union {
     let share_b = b_count as f32 / count as f32;
     let delta = (b_pivot - a_pivot) + (b_offset - a_offset);
     let (to_a, to_b) = (delta * share_b, delta * share_a);
-    let keep_a = a_offset.abs().max(to_a.abs()) <= b_offset.abs().max(to_b.abs());
-    let (pivot, offset) = if keep_a {
-        (a_pivot, a_offset + to_a)
-    } else {
-        (b_pivot, b_offset - to_b)
-    };
+    let keep_a = larger(a_offset.abs(), to_a.abs()) <= larger(b_offset.abs(), to_b.abs());
+    // Which one it is, no processor can guess.
+    let pivot = select_unpredictable(keep_a, a_pivot, b_pivot);
+    let offset = select_unpredictable(keep_a, a_offset + to_a, b_offset - to_b);
     Union {
         count,
         pivot,
@@ -41,7 +41,14 @@ fn unite(a: (u32, f32, f32), b: (u32, f32, f32)) -> Union {
     }
 }
 
+/// One instruction, unlike `f32::max`: a NaN among the offsets is in both sums anyway.
+#[inline(always)]
+pub(super) fn larger(a: f32, b: f32) -> f32 {
+    if a > b { a } else { b }
+}
+
 /// Moments of the union of two sets from the moments of each (Chan, Golub, LeVeque 1979).
+#[inline(always)]
 pub fn merge_moments(a: Moments, b: Moments) -> Moments {
     if b.count == 0 {
         return a;
@@ -61,6 +68,7 @@ pub fn merge_moments(a: Moments, b: Moments) -> Moments {
 /// Merges the entries of a table, and looks at them a second time from the mean just found: what is left
 /// of it goes into the offset, the spread is summed about it. The result no longer depends on the order of
 /// the merges.
+#[inline(always)]
 pub(super) fn merge_all(entries: impl Iterator<Item = Moments> + Clone) -> Moments {
     let mut all = entries.clone().fold(Moments::default(), merge_moments);
     let (mut left, mut spread) = (0.0, 0.0);
@@ -76,6 +84,7 @@ pub(super) fn merge_all(entries: impl Iterator<Item = Moments> + Clone) -> Momen
 }
 
 /// [`merge_moments`] for dy and its product with u = x - row mean, which is about both means.
+#[inline(always)]
 pub fn merge_products(a: Products, b: Products) -> Products {
     if b.count == 0 {
         return a;

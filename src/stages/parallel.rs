@@ -1,5 +1,6 @@
 //! Work items on several threads, each thread a contiguous range with its own part of the output.
 
+use super::vector::vectorized;
 use std::num::NonZero;
 use std::ops::Range;
 
@@ -41,8 +42,14 @@ pub(super) fn for_ranges<O: Output>(
     let threads = threads.get().min(items.len().max(1));
     let mut done = cut(items.start);
     let (_, mut rest) = output.cut(done);
+    let run = |range, mine| {
+        vectorized(
+            #[inline(always)]
+            || work(range, mine),
+        );
+    };
     std::thread::scope(|scope| {
-        let work = &work;
+        let run = &run;
         for thread in 0..threads {
             let begin = |thread: usize| items.start + items.len() * thread / threads;
             let range = begin(thread)..begin(thread + 1);
@@ -51,9 +58,9 @@ pub(super) fn for_ranges<O: Output>(
             rest = others;
             done = end;
             if thread + 1 < threads {
-                scope.spawn(move || work(range, mine));
+                scope.spawn(move || run(range, mine));
             } else {
-                work(range, mine);
+                run(range, mine);
             }
         }
     });

@@ -5,6 +5,7 @@ use crate::params::{NO_CHANNEL_PART, Params, UNBIASED};
 use crate::tables::{Channel, Group, Moments};
 
 /// 1 / sqrt(v) rounded once; 0 where v is exactly 0, NaN where it overflowed.
+#[inline(always)]
 pub(super) fn reciprocal_std(v: f32) -> f32 {
     if v == 0.0 {
         0.0
@@ -16,6 +17,7 @@ pub(super) fn reciprocal_std(v: f32) -> f32 {
 }
 
 /// What 1 / sqrt(v) has more than r.
+#[inline(always)]
 pub(super) fn reciprocal_std_rest(v: f32, r: f32) -> f32 {
     if v > 1e-25 && v < 1e25 {
         (1.0 / f64::from(v).sqrt() - f64::from(r)) as f32
@@ -25,6 +27,7 @@ pub(super) fn reciprocal_std_rest(v: f32, r: f32) -> f32 {
 }
 
 /// a b less its rounded value p: exact in f64.
+#[inline(always)]
 pub(super) fn product_rest(a: f32, b: f32, p: f32) -> f32 {
     if p.abs() < 1e38 {
         (f64::from(a) * f64::from(b) - f64::from(p)) as f32
@@ -33,7 +36,17 @@ pub(super) fn product_rest(a: f32, b: f32, p: f32) -> f32 {
     }
 }
 
+/// Rows of a channel that lie together: several where a sample's elements are rows over the samples.
+pub(super) fn rows_together(params: &Params) -> u32 {
+    params.channel_len.max(1)
+}
+
+pub(super) fn channel_of_row(params: &Params, row: usize) -> usize {
+    row / rows_together(params) as usize % params.num_channels as usize
+}
+
 /// Mean of x over a row, less the channel's mean.
+#[inline(always)]
 pub(super) fn x_above_mean(row: &Moments, channel: &Channel) -> f32 {
     (row.pivot - channel.mean_pivot) + (row.offset - channel.mean_offset)
 }
@@ -48,6 +61,7 @@ pub(super) struct RowMean {
 
 /// Without a channel part z is x, and the row's own pair is its mean. With one, the channel's bias is
 /// the pivot, so that a large bias costs nothing.
+#[inline(always)]
 pub(super) fn row_mean(params: &Params, row: &Moments, channel: &Channel) -> RowMean {
     if params.flags & NO_CHANNEL_PART != 0 {
         return RowMean {
@@ -66,6 +80,7 @@ pub(super) fn row_mean(params: &Params, row: &Moments, channel: &Channel) -> Row
 }
 
 /// Mean of z over a row, less the group's mean.
+#[inline(always)]
 pub(super) fn above_group_mean(
     params: &Params,
     row: &Moments,
@@ -78,6 +93,7 @@ pub(super) fn above_group_mean(
 }
 
 /// What the spread of `count` values is divided by to make the group part's variance.
+#[inline(always)]
 pub(super) fn degrees_of_freedom(params: &Params, count: f32) -> f32 {
     if params.flags & UNBIASED != 0 {
         count - 1.0

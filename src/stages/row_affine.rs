@@ -24,20 +24,29 @@ pub fn row_affine<T: Element>(
 ) {
     let (first, elements) = (params.first_item as usize, y.len());
     let begin = |item: usize| map_begin(params, width, first + item).min(elements);
+    let plain = activation == Activation::None && residual.is_none();
     for_ranges(
         threads,
         0..params.items as usize,
         y,
         begin,
+        #[inline(always)]
         |range, y: &mut [T]| {
             let begin = begin(range.start);
             let mut t = [0.0; BLOCK];
             for (row, block) in row_blocks(params.row_len as usize, begin..begin + y.len()) {
                 let y = &mut y[block.start - begin..block.end - begin];
+                let a = &coefficients[row];
+                if plain && let Some(x) = x {
+                    for (y, x) in y.iter_mut().zip(&x[block]) {
+                        *y = T::from_f32(normalized(x.to_f32(), a));
+                    }
+                    continue;
+                }
                 let t = &mut t[..y.len()];
                 let x = x.map_or(&*y, |x| &x[block.clone()]);
                 for (t, x) in t.iter_mut().zip(x) {
-                    *t = normalized(x.to_f32(), &coefficients[row]);
+                    *t = normalized(x.to_f32(), a);
                 }
                 if let Some(residual) = residual {
                     for (t, r) in t.iter_mut().zip(&residual[block]) {
@@ -75,11 +84,20 @@ pub fn row_affine_backward<T: Element>(
         0..params.items as usize,
         (grad_x, grad_residual),
         begin,
+        #[inline(always)]
         |range, (grad_x, mut grad_residual): (&mut [T], Option<&mut [T]>)| {
             let begin = begin(range.start);
             let (mut u, mut v) = ([0.0; BLOCK], [0.0; BLOCK]);
             for (row, block) in row_blocks(params.row_len as usize, begin..begin + grad_x.len()) {
                 let a = &coefficients_backward[row];
+                let mine = block.start - begin..block.end - begin;
+                if let (Some(x), None, None, false) = (x, &recompute, &grad_residual, accumulate) {
+                    let from = x[block.clone()].iter().zip(&grad_y[block]);
+                    for (out, (x, dy)) in grad_x[mine].iter_mut().zip(from) {
+                        *out = T::from_f32(gradient(x.to_f32(), dy.to_f32(), a));
+                    }
+                    continue;
+                }
                 let (u, v) = (&mut u[..block.len()], &mut v[..block.len()]);
                 // Where there is no x, the scale of u is 0.
                 match x {
@@ -90,15 +108,13 @@ pub fn row_affine_backward<T: Element>(
                 if let Some(recompute) = &recompute {
                     recompute.backward(row, block.start, u, v);
                 }
-                let mine = block.start - begin..block.end - begin;
                 if let Some(grad_residual) = &mut grad_residual {
                     for (out, dy) in grad_residual[mine.clone()].iter_mut().zip(&*v) {
                         *out = T::from_f32(*dy);
                     }
                 }
                 for ((out, x), dy) in grad_x[mine].iter_mut().zip(u).zip(v) {
-                    let (v, u) = (*dy - a.grad_pivot, *x - a.x_pivot);
-                    let value = (v * a.grad_scale + u * a.x_scale) + a.shift;
+                    let value = gradient(*x, *dy, a);
                     *out = T::from_f32(if accumulate {
                         out.to_f32() + value
                     } else {
@@ -108,4 +124,11 @@ pub fn row_affine_backward<T: Element>(
             }
         },
     );
+}
+
+/// dx of one element.
+#[inline(always)]
+fn gradient(x: f32, grad_y: f32, a: &AffineBackward) -> f32 {
+    let (v, u) = (grad_y - a.grad_pivot, x - a.x_pivot);
+    (v * a.grad_scale + u * a.x_scale) + a.shift
 }

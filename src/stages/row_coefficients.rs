@@ -1,7 +1,7 @@
 //! Mirrors of `shaders/row_coefficients.wgsl` and `shaders/row_terms_backward.wgsl`: norms without a
 //! group part.
 
-use super::precise::x_above_mean;
+use super::precise::{channel_of_row, rows_together, x_above_mean};
 use crate::params::Params;
 use crate::tables::{Affine, Channel, GradientPair, Moments, Products, RowGradient};
 
@@ -14,7 +14,7 @@ pub fn row_coefficients(
     coefficients: &mut [Affine],
 ) {
     for (item, out) in coefficients.iter_mut().enumerate() {
-        let channel = &channels[item % params.num_channels as usize];
+        let channel = &channels[channel_of_row(params, item)];
         if let Some(rows) = &mut rows {
             rows[item] = Moments {
                 count: params.row_len,
@@ -50,21 +50,25 @@ pub fn row_terms_backward(
             mean: entry.pivot + entry.offset,
         };
         if let Some(terms) = &mut gradient_terms {
-            let c = item % params.num_channels as usize;
+            let c = channel_of_row(params, item);
             let channel = &channels[c];
             // x-hat sums to 0 over the batch that made the statistics. If it is this one, dy may be
             // taken less any value of the channel's for the product with x-hat, so that a large mean
             // of dy cancels nowhere.
+            let together = rows_together(params) as usize;
             let own = params.num_samples.wrapping_mul(params.row_len);
+            let own = own.wrapping_mul(rows_together(params));
             let origin = if channel.count != 0 && channel.count == own {
-                products[c].pivot
+                products[c * together].pivot
             } else {
                 0.0
             };
             // The table's row mean may be the mean in force: x_mean is what the row's own has more.
             let above = x_above_mean(&rows[item], channel) + entry.x_mean;
             let sum = len * ((entry.pivot - origin) + entry.offset);
-            terms[item] = GradientPair {
+            // Rows of one channel that lie together are entries of its column.
+            let (entry_of_channel, column) = (item % together, item / together);
+            terms[entry_of_channel * params.num_channels as usize + column] = GradientPair {
                 bias: len * entry.pivot + len * entry.offset,
                 weight: channel.rstd * (entry.product + above * sum),
             };

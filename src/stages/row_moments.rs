@@ -4,12 +4,10 @@ use super::element::Element;
 use super::moments::merge_moments;
 use super::parallel::for_ranges;
 use super::span::part_span;
+use super::tile::{CHUNK, TILE, TileMoments, or_first};
 use crate::params::Params;
 use crate::tables::Moments;
 use std::num::NonZero;
-
-/// Values of a chunk: CHUNK words of 4.
-pub(super) const CHUNK: usize = 16;
 
 /// Moments of every part of every row of x; `width` is the step's.
 pub fn row_moments<T: Element>(
@@ -25,7 +23,16 @@ pub fn row_moments<T: Element>(
         0..params.items as usize,
         row_parts,
         |item| first + item,
-        |range, parts| {
+        #[inline(always)]
+        |range, parts: &mut [Moments]| {
+            if has_short_rows(params) {
+                let len = params.row_len as usize;
+                let x = &x[(first + range.start) * len..(first + range.end) * len];
+                for (rows, parts) in x.chunks(TILE * len).zip(parts.chunks_mut(TILE)) {
+                    moments_of_rows(len, rows, parts);
+                }
+                return;
+            }
             for (item, part) in range.zip(parts) {
                 *part = moments_of(&x[part_span(params, width, first + item)]);
             }
@@ -33,28 +40,73 @@ pub fn row_moments<T: Element>(
     );
 }
 
-fn moments_of<T: Element>(values: &[T]) -> Moments {
-    let (chunks, rest) = values.as_chunks::<CHUNK>();
-    let mut moments = Moments::default();
-    for chunk in chunks {
-        moments = merge_moments(moments, whole_chunk(chunk.map(T::to_f32)));
+/// Whether each row has a lane of its own: the lanes of a single row have nothing to do then but to be
+/// merged.
+pub(super) fn has_short_rows(params: &Params) -> bool {
+    params.parts == 1 && params.row_len <= 256
+}
+
+/// At most [`TILE`] rows of `len` values, a lane for each.
+#[inline(always)]
+fn moments_of_rows<T: Element>(len: usize, rows: &[T], moments: &mut [Moments]) {
+    let mut lanes = TileMoments::default();
+    let rest = len % CHUNK;
+    for first in (0..len - rest).step_by(CHUNK) {
+        lanes.merge(&chunk_of_rows(len, rows, first, CHUNK));
     }
-    merge_moments(moments, loose_chunk(rest))
+    if rest > 0 {
+        lanes.merge(&chunk_of_rows(len, rows, len - rest, rest));
+    }
+    for (c, moments) in moments.iter_mut().enumerate() {
+        *moments = lanes.lane(c);
+    }
+}
+
+/// Of each row `count` values, from its value `first` on.
+#[inline(always)]
+fn chunk_of_rows<T: Element>(len: usize, rows: &[T], first: usize, count: usize) -> TileMoments {
+    let mut chunk = [[0.0; TILE]; CHUNK];
+    for (c, row) in rows.chunks(len).enumerate() {
+        let row = &row[first..first + count];
+        for k in 0..count {
+            chunk[k][c] = row[k].to_f32();
+        }
+    }
+    TileMoments::of_chunk(
+        count,
+        #[inline(always)]
+        |k, c| chunk[or_first(k, count)][c],
+    )
+}
+
+/// The values in lines of [`TILE`]: lanes go down the columns.
+#[inline(always)]
+fn moments_of<T: Element>(values: &[T]) -> Moments {
+    let (lines, rest) = values.as_chunks::<TILE>();
+    let (chunks, last_lines) = lines.as_chunks::<CHUNK>();
+    let mut lanes = TileMoments::default();
+    for chunk in chunks {
+        lanes.merge(&moments_of_lines(chunk));
+    }
+    if !last_lines.is_empty() {
+        lanes.merge(&moments_of_lines(last_lines));
+    }
+    merge_moments(lanes.all(), loose_chunk(rest))
+}
+
+/// At most [`CHUNK`] lines.
+#[inline(always)]
+fn moments_of_lines<T: Element>(lines: &[[T; TILE]]) -> TileMoments {
+    let count = lines.len();
+    TileMoments::of_chunk(
+        count,
+        #[inline(always)]
+        |k, c| lines[or_first(k, count)][c].to_f32(),
+    )
 }
 
 /// Exact local mean about the chunk's first value, then squared differences from it.
-fn whole_chunk(values: [f32; CHUNK]) -> Moments {
-    let pivot = values[0];
-    let differences = values.map(|x| x - pivot);
-    let offset = tree_sum(differences) / CHUNK as f32;
-    Moments {
-        count: CHUNK as u32,
-        pivot,
-        offset,
-        m2: tree_sum(differences.map(|d| (d - offset) * (d - offset))),
-    }
-}
-
+#[inline(always)]
 fn loose_chunk<T: Element>(values: &[T]) -> Moments {
     let Some(&pivot) = values.first() else {
         return Moments::default();
@@ -68,10 +120,4 @@ fn loose_chunk<T: Element>(values: &[T]) -> Moments {
         offset,
         m2: values.map(|d| (d - offset) * (d - offset)).sum(),
     }
-}
-
-/// The sum in the order of the kernel: words pairwise, then the elements of the sum word.
-pub(super) fn tree_sum(v: [f32; CHUNK]) -> f32 {
-    let word: [f32; 4] = std::array::from_fn(|i| (v[i] + v[4 + i]) + (v[8 + i] + v[12 + i]));
-    (word[0] + word[1]) + (word[2] + word[3])
 }

@@ -28,6 +28,8 @@ pub fn sample_fold_backward(
     gradient_parts: &mut [GradientPair],
 ) {
     let columns = params.columns as usize;
+    // The table may be larger: a fold before this one may have had more columns.
+    let gradient_parts = &mut gradient_parts[..params.items as usize];
     for (index, parts) in gradient_parts.chunks_mut(columns).enumerate() {
         parts.fill(GradientPair::default());
         for i in segment(params, index) {

@@ -5,6 +5,7 @@ use crate::params::Params;
 use std::ops::Range;
 
 /// Elements of the part `item` of a row that a reduction reads (cut at words of `width`).
+#[inline(always)]
 pub(super) fn part_span(params: &Params, width: u32, item: usize) -> Range<usize> {
     let (parts, width) = (params.parts as usize, width as usize);
     let row_begin = item / parts * params.row_len as usize;
@@ -18,6 +19,7 @@ pub(super) fn part_span(params: &Params, width: u32, item: usize) -> Range<usize
 
 /// Where the words begin that the part `item` of a row writes in a map; they end where the next
 /// item's begin. A row's last word, which may reach beyond its end, is its last part's.
+#[inline(always)]
 pub(super) fn map_begin(params: &Params, width: u32, item: usize) -> usize {
     let (parts, width) = (params.parts as usize, width as usize);
     let row_begin = item / parts * params.row_len as usize;
@@ -28,6 +30,7 @@ pub(super) fn map_begin(params: &Params, width: u32, item: usize) -> usize {
 
 /// The rows of consecutive elements, and which of the elements are each one's, in blocks of at most
 /// [`BLOCK`].
+#[inline(always)]
 pub(super) fn row_blocks(
     row_len: usize,
     elements: Range<usize>,

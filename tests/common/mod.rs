@@ -2,6 +2,7 @@
 #![allow(dead_code, missing_docs, unused_imports)]
 
 pub mod adapters;
+pub mod by_hand;
 pub mod conditioning;
 pub mod steps;
 pub mod targets;

@@ -129,7 +129,7 @@ impl<'a> Rig<'a> {
         }
     }
 
-    fn bound(&self) -> Vec<Bound<'_>> {
+    fn bound(&self) -> Vec<Bound> {
         let bindings = self
             .buffers
             .iter()

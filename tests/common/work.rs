@@ -6,6 +6,7 @@
 // Each test crate that includes this uses its own part of it.
 #![allow(dead_code)]
 
+use bcnorm::Role;
 use bcnorm::kernels::{BindingDecl, Family, KernelId};
 use bcnorm::params::{PER_CHANNEL, Params};
 use bcnorm::plan::Step;
@@ -37,6 +38,12 @@ pub fn loops(kernel: KernelId) -> (u64, u64) {
         KernelId::ChannelFoldBackward | KernelId::RunningFold => (1, 1),
         KernelId::GroupFold => (4, 3),
         KernelId::GroupFoldBackward => (4, 3),
+        // Three of them sum up.
+        KernelId::ElementAffine => (4, 3),
+        KernelId::ElementProducts => (3, 3),
+        // One over the samples of a part, one over the elements of a word.
+        KernelId::ElementTerms => (2, 0),
+        KernelId::ElementAffineBackward => (1, 0),
         other => panic!("{} is not known here: count its loops", other.name()),
     }
 }
@@ -91,6 +98,16 @@ pub fn iterations(step: &Step) -> u64 {
         KernelId::GroupFold | KernelId::GroupFoldBackward => {
             own * shared(p.num_channels / p.num_groups)
         }
+        KernelId::ElementAffine | KernelId::ElementProducts => {
+            // What a lane takes at a time: all that it holds, or CHUNK words.
+            let taken = match spec.held {
+                0 => CHUNK,
+                held => u64::from(held),
+            };
+            own * words.div_ceil(taken * lanes)
+        }
+        KernelId::ElementTerms => of_columns(&|samples| samples) + u64::from(spec.width),
+        KernelId::ElementAffineBackward => of_columns(&|samples| samples),
         _ => 0,
     };
     body + reductions * tree
@@ -110,6 +127,18 @@ pub fn elements(p: &Params) -> u64 {
     rows(p) * wide(p.row_len)
 }
 
+/// Whether rows are so short that every element is one: the step sees a sample's elements as columns,
+/// and samples as positions.
+pub fn sees_elements(step: &Step) -> bool {
+    let column = step.spec.kernel.kernel().family == Family::ElementColumn;
+    column || (step.spec.kernel == KernelId::ColumnMoments && step.params.channel_len > 0)
+}
+
+/// Whether a fold of parts makes channels of them, not rows.
+fn folds_channels(step: &Step) -> bool {
+    step.spec.kernel == KernelId::RowFold && step.bindings.last() == Some(&Role::ChannelParts)
+}
+
 /// Whether the step's kernel takes the words of a window as they come, of whichever rows they are.
 pub fn strides(step: &Step) -> bool {
     step.spec.kernel.kernel().family == Family::ColumnMap && !step.spec.aligned
@@ -121,9 +150,9 @@ pub fn item_range(step: &Step) -> Range<u64> {
     first..first + wide(step.params.items)
 }
 
-/// The words of a tensor that an item of the step reads or writes: `first..end`, and some of those
-/// between them.
-pub fn words_of_item(step: &Step, item: u64) -> Range<u64> {
+/// The grains of a tensor (words, but with channels last and no whole number of words of them) that an
+/// item of the step reads or writes: `first..end`, and some of those between them.
+pub fn grains_of_item(step: &Step, item: u64) -> Range<u64> {
     let (p, spec) = (&step.params, &step.spec);
     let (parts, width) = (wide(p.parts), wide(spec.width));
     let (len, per_part) = (wide(p.row_len), wide(p.words_per_part));
@@ -150,17 +179,22 @@ pub fn words_of_item(step: &Step, item: u64) -> Range<u64> {
             let shared = row_end % width != 0 && part + 1 == parts;
             begin..if shared { last + 1 } else { end }
         }
-        Family::ColumnReduce | Family::ColumnMap if !strides(step) => {
+        // A group, wherever it is.
+        Family::ElementReduce => item * per_part..(item + 1) * per_part,
+        Family::ColumnReduce | Family::ColumnMap | Family::ElementColumn if !strides(step) => {
             let columns = wide(p.columns);
             let (block, word) = (item / columns, item % columns);
             let (sample, part) = (block / parts, block % parts);
             let begin = (part * per_part).min(len);
             let end = ((part + 1) * per_part).min(len);
-            let word_of = |position: u64| (sample * len + position) * columns + word;
+            // Not all of a position's last word may be channels.
+            let stride = wide(p.num_channels) / wide(spec.grain);
+            let grains = width / wide(spec.grain);
+            let begins = |position: u64| (sample * len + position) * stride + word * grains;
             if begin == end {
-                return word_of(begin)..word_of(begin);
+                return begins(begin)..begins(begin);
             }
-            word_of(begin)..word_of(end - 1) + 1
+            begins(begin)..begins(end - 1) + grains.min(stride - word * grains)
         }
         Family::ColumnMap => {
             let first = wide(p.first_word);
@@ -170,8 +204,8 @@ pub fn words_of_item(step: &Step, item: u64) -> Range<u64> {
     }
 }
 
-/// The first word of a tensor that the step's items read or write, and the one behind the last.
-pub fn words(step: &Step) -> Range<u64> {
+/// The first grain of a tensor that the step's items read or write, and the one behind the last.
+pub fn grains(step: &Step) -> Range<u64> {
     if strides(step) {
         let first = wide(step.params.first_word);
         return first..first + wide(step.params.num_words);
@@ -183,8 +217,8 @@ pub fn words(step: &Step) -> Range<u64> {
     let columns = wide(step.params.columns).max(1);
     let candidates = [last, (last / columns * columns).saturating_sub(1)];
     let ends = candidates.into_iter().filter(|item| items.contains(item));
-    let end = ends.map(|item| words_of_item(step, item).end).max();
-    words_of_item(step, items.start).start..end.unwrap_or(0)
+    let end = ends.map(|item| grains_of_item(step, item).end).max();
+    grains_of_item(step, items.start).start..end.unwrap_or(0)
 }
 
 /// How many entries of a table, a parameter or a counter the step reads or writes, counted from 0.
@@ -195,6 +229,12 @@ pub fn entries(step: &Step, binding: &BindingDecl) -> u64 {
         wide(p.num_channels),
         wide(p.num_groups),
     );
+    // Channels, where `c` is a sample's elements.
+    let channels = if sees_elements(step) {
+        c / wide(p.channel_len)
+    } else {
+        c
+    };
     // What a fold over entries reads; a fold over none still has a binding.
     let table = wide(p.entries.max(1)) * wide(p.columns);
     let per_channel = p.flags & PER_CHANNEL != 0;
@@ -210,6 +250,15 @@ pub fn entries(step: &Step, binding: &BindingDecl) -> u64 {
         (KernelId::GroupFold, "weight") => g,
         (KernelId::GroupFold, "bias") if per_channel => c,
         (KernelId::GroupFold, "bias") => g,
+        (KernelId::RowFold, "row_parts") => items(step) * wide(p.parts),
+        (KernelId::RowFold, "rows") => items(step),
+        (KernelId::ElementAffine, "weight") => g,
+        (KernelId::ElementAffine, "bias") if per_channel => c,
+        (KernelId::ElementAffine, "bias") => g,
+        (KernelId::ElementProducts, "affine_terms") => n * g,
+        (KernelId::ElementTerms, "channel_terms" | "affine_terms") => c * wide(p.parts),
+        (KernelId::ElementProducts, "group_gradients") => n * g,
+        (_, "group_gradients") => wide(p.row_len) * g,
         (_, "row_parts" | "product_parts") => n * c * wide(p.parts),
         (_, "rows" | "coefficients" | "products" | "row_gradients" | "coefficients_backward") => {
             n * c
@@ -219,7 +268,7 @@ pub fn entries(step: &Step, binding: &BindingDecl) -> u64 {
             _,
             "channels" | "bn_weight" | "bn_bias" | "running_mean" | "running_var"
             | "grad_bn_weight" | "grad_bn_bias" | "channel_gradients",
-        ) => c,
+        ) => channels,
         (_, "grad_weight" | "grad_bias") => wide(p.columns) - wide(p.channel_columns),
         (_, "num_batches_tracked") => 1,
         (_, "groups") => n * g,
@@ -246,7 +295,10 @@ pub fn items(step: &Step) -> u64 {
         KernelId::ColumnMoments
         | KernelId::ColumnProducts
         | KernelId::ColumnAffine
-        | KernelId::ColumnAffineBackward => n * wide(p.columns) * wide(p.parts),
+        | KernelId::ColumnAffineBackward
+        | KernelId::ElementTerms
+        | KernelId::ElementAffineBackward => n * wide(p.columns) * wide(p.parts),
+        KernelId::RowFold if folds_channels(step) => c,
         KernelId::RowFold
         | KernelId::RowFoldBackward
         | KernelId::RowCoefficients
@@ -260,7 +312,10 @@ pub fn items(step: &Step) -> u64 {
             segments * wide(p.columns)
         }
         KernelId::ChannelFold | KernelId::RunningFold => c,
-        KernelId::GroupFold | KernelId::GroupFoldBackward => n * g,
+        KernelId::GroupFold
+        | KernelId::GroupFoldBackward
+        | KernelId::ElementAffine
+        | KernelId::ElementProducts => n * g,
         KernelId::ChannelFoldBackward => wide(p.columns),
         other => panic!("{} is not known here: count its items", other.name()),
     }

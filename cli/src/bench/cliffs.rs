@@ -92,7 +92,10 @@ fn draw(random: &mut Random) -> [usize; 4] {
 }
 
 fn is_prime(n: usize) -> bool {
-    n >= 2 && (2..).take_while(|d| d * d <= n).all(|d| n % d != 0)
+    n >= 2
+        && (2..)
+            .take_while(|d| d * d <= n)
+            .all(|d| !n.is_multiple_of(d))
 }
 
 /// Nanoseconds a byte that must move: 3 transfers forward and in eval, 5 backward, whatever the plan makes

@@ -11,6 +11,9 @@ use bcnorm_cases::problem::Problem;
 use bcnorm_cases::run::{Expected, by_name};
 use std::num::NonZero;
 
+/// One sum of a row.
+type Field = fn(&RowSums) -> Sum;
+
 /// What a problem of the benchmark must yield.
 pub fn expected(problem: &Problem) -> Result<Expected> {
     Ok(by_name(&problem.norm, normalize(problem)?))
@@ -304,8 +307,7 @@ fn normalize(problem: &Problem) -> Result<oracle::Output> {
             };
             (values, oracle::scale(&magnitudes))
         };
-        let (plain, product): (fn(&RowSums) -> Sum, fn(&RowSums) -> Sum) =
-            (|s| s.plain, |s| s.product);
+        let (plain, product): (Field, Field) = (|s| s.plain, |s| s.product);
         let (bn_weight, bn_weight_scale) = pick(!problem.bn_weight.is_empty(), &bn, product);
         let (bn_bias, bn_bias_scale) = pick(!problem.bn_bias.is_empty(), &bn, plain);
         let (grad_weight, weight_scale) = pick(!problem.weight.is_empty(), &weight, product);

@@ -243,9 +243,9 @@ fn compare(plans: &Plans, checked: &Run, counts: impl Fn(&str) -> bool) -> Resul
 /// A subject ready to be recorded.
 pub struct BoundSubject<'a> {
     subject: &'a Subject<'a>,
-    forward: Bound<'a>,
-    backward: Option<Bound<'a>>,
-    eval: Option<Bound<'a>>,
+    forward: Bound,
+    backward: Option<Bound>,
+    eval: Option<Bound>,
 }
 
 impl BoundSubject<'_> {
@@ -257,7 +257,7 @@ impl BoundSubject<'_> {
         gpu.queue.submit([encoder.finish()]);
     }
 
-    fn bound(&self, direction: Direction) -> &Bound<'_> {
+    fn bound(&self, direction: Direction) -> &Bound {
         // A direction that is not there is not asked for.
         match direction {
             Direction::Forward => &self.forward,

@@ -1,0 +1,268 @@
+//! `bcnorm info --plan`: a plan step by step, and which fields of the tuning decided it.
+
+use crate::request::{Direction, Request};
+use crate::table::{Table, title};
+use anyhow::Result;
+use bcnorm::plan::Step;
+use bcnorm::{Plan, Tuning};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::io::Write;
+
+/// A plan, explained.
+#[derive(Debug, Serialize)]
+pub struct Explained {
+    /// For which adapter, or for the CPU executor.
+    on: String,
+    /// Tensors read or written, all steps together.
+    transfers: f64,
+    /// Bytes of that.
+    tensor_bytes: u64,
+    steps: Vec<ExplainedStep>,
+}
+
+#[derive(Debug, Serialize)]
+struct ExplainedStep {
+    kernel: &'static str,
+    workgroups: [u32; 2],
+    workgroup_size: u32,
+    /// Invocations that share a work item.
+    lanes: u32,
+    /// Work items.
+    items: u32,
+    /// Parts of a row (of the positions, channels last); absent where no tensor is touched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parts: Option<u32>,
+    /// Words of a part (channels last: positions).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    words_per_part: Option<u32>,
+    /// Elements of a word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    width: Option<u32>,
+    tensor_bytes: u64,
+    /// Bytes of the parameters and tables bound.
+    table_bytes: u64,
+    /// Fields of the tuning that would change this step if halved or doubled (switches: flipped).
+    decided_by: BTreeMap<&'static str, u64>,
+}
+
+impl Explained {
+    /// Plans, and plans again with every field of the tuning changed.
+    pub fn new(on: &str, request: &Request, direction: Direction, tuning: &Tuning) -> Result<Self> {
+        let plan = request.plan(direction, tuning)?;
+        let others = others(request, direction, tuning);
+        let steps = plan.steps().iter().enumerate();
+        let steps = steps.map(|(index, step)| ExplainedStep::new(&plan, index, step, &others));
+        Ok(Self {
+            on: on.to_owned(),
+            transfers: plan.tensor_bytes() as f64 / request.tensor.bytes() as f64,
+            tensor_bytes: plan.tensor_bytes(),
+            steps: steps.collect(),
+        })
+    }
+
+    /// For people.
+    pub fn write(&self, out: &mut impl Write) -> Result<()> {
+        writeln!(
+            out,
+            "{}: {} steps, {} transfers, {} of tensors",
+            title(&self.on),
+            self.steps.len(),
+            short(self.transfers),
+            bytes(self.tensor_bytes)
+        )?;
+        let mut table = Table::new([
+            "step",
+            "workgroups",
+            "of",
+            "lanes",
+            "items",
+            "parts",
+            "words a part",
+            "elements a word",
+            "tensors",
+            "tables",
+        ]);
+        let number = |value: Option<u32>| value.map_or("-".to_owned(), |value| value.to_string());
+        for step in &self.steps {
+            let [x, y] = step.workgroups;
+            table.row([
+                step.kernel.to_owned(),
+                match y {
+                    1 => x.to_string(),
+                    _ => format!("{x} x {y}"),
+                },
+                step.workgroup_size.to_string(),
+                step.lanes.to_string(),
+                step.items.to_string(),
+                number(step.parts),
+                number(step.words_per_part),
+                number(step.width),
+                bytes(step.tensor_bytes),
+                bytes(step.table_bytes),
+            ]);
+        }
+        table.write(out)?;
+        writeln!(
+            out,
+            "  Decided by these fields of the tuning: halved, doubled or flipped they change the step"
+        )?;
+        for step in &self.steps {
+            let fields = step.decided_by.iter();
+            let fields: Vec<String> = fields
+                .map(|(name, value)| format!("{name}={value}"))
+                .collect();
+            let fields = match fields.is_empty() {
+                true => "none: its shape alone".to_owned(),
+                false => fields.join(", "),
+            };
+            writeln!(out, "    {}: {fields}", step.kernel)?;
+        }
+        writeln!(out)?;
+        Ok(())
+    }
+}
+
+impl ExplainedStep {
+    fn new(plan: &Plan, index: usize, step: &Step, others: &[Other]) -> Self {
+        let tensor = step.spec.kernel.kernel().family.is_tensor_sized();
+        let tables = step.bindings.iter().filter(|role| !role.is_tensor());
+        let table_bytes = tables
+            .filter_map(|role| plan.need(*role))
+            .map(|need| need.bytes)
+            .sum();
+        let decided_by = others
+            .iter()
+            .filter(|other| differs(plan, index, &other.plan))
+            .map(|other| (other.name, other.value))
+            .collect();
+        Self {
+            kernel: step.spec.kernel.name(),
+            workgroups: step.workgroups,
+            workgroup_size: step.spec.workgroup_size,
+            lanes: step.spec.lanes,
+            items: step.params.items,
+            parts: tensor.then_some(step.params.parts),
+            words_per_part: tensor.then_some(step.params.words_per_part),
+            width: tensor.then_some(step.spec.width),
+            tensor_bytes: plan.step_bytes(step),
+            table_bytes,
+            decided_by,
+        }
+    }
+}
+
+/// The plan with one field changed.
+struct Other {
+    name: &'static str,
+    value: u64,
+    plan: Plan,
+}
+
+/// Plans with one field halved, doubled or flipped each, as far as the planner takes them.
+fn others(request: &Request, direction: Direction, tuning: &Tuning) -> Vec<Other> {
+    let mut others = Vec::new();
+    for (name, value) in tuning.settings() {
+        let flipped = (value <= 1).then(|| 1 - value);
+        let changed = [Some(value / 2), value.checked_mul(2), flipped];
+        for changed in changed.into_iter().flatten().filter(|&c| c != value) {
+            let mut tuning = *tuning;
+            if tuning.set(&format!("{name}={changed}")).is_err() {
+                continue;
+            }
+            if let Ok(plan) = request.plan(direction, &tuning) {
+                others.push(Other { name, value, plan });
+            }
+        }
+    }
+    others
+}
+
+/// Whether a step of a plan is another one in another plan: its kernel's step of the same number, if there
+/// are as many.
+fn differs(plan: &Plan, index: usize, other: &Plan) -> bool {
+    let step = &plan.steps()[index];
+    let same_kernel = |candidate: &&Step| candidate.spec.kernel == step.spec.kernel;
+    let count = plan.steps().iter().filter(same_kernel).count();
+    let number = plan.steps()[..index].iter().filter(same_kernel).count();
+    let theirs: Vec<&Step> = other.steps().iter().filter(same_kernel).collect();
+    theirs.len() != count || theirs[number] != step
+}
+
+fn short(value: f64) -> String {
+    let text = format!("{value:.2}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+fn bytes(bytes: u64) -> String {
+    match bytes {
+        0 => "-".to_owned(),
+        1..1024 => format!("{bytes} B"),
+        1024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1024.0),
+        _ => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::{Dims, Norm};
+    use bcnorm::{DType, Layout};
+
+    fn explained(dims: &[usize], direction: Direction, tuning: &Tuning) -> Explained {
+        let dims = Dims(dims.to_vec());
+        let (dtype, layout) = (DType::F32, Layout::ChannelsFirst);
+        let request = Request::new(Norm::Bcnorm, &dims, None, dtype, layout).unwrap();
+        Explained::new("here", &request, direction, tuning).unwrap()
+    }
+
+    /// The bytes of the steps are those of the plan.
+    #[test]
+    fn bytes_add_up() {
+        use clap::ValueEnum as _;
+        let windows = Tuning {
+            max_binding_bytes: 1 << 14,
+            ..Tuning::SOFTWARE
+        };
+        for tuning in [Tuning::GPU, Tuning::SOFTWARE, windows] {
+            for &direction in Direction::value_variants() {
+                for dims in [&[8, 64, 56, 56][..], &[3, 6, 701]] {
+                    let explained = explained(dims, direction, &tuning);
+                    let sum: u64 = explained.steps.iter().map(|s| s.tensor_bytes).sum();
+                    assert_eq!(sum, explained.tensor_bytes);
+                    assert!(explained.transfers >= 2.0);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_decides_is_named() {
+        let plan = explained(&[8, 64, 56, 56], Direction::Forward, &Tuning::SOFTWARE);
+        let step = plan
+            .steps
+            .iter()
+            .find(|step| step.kernel == "row_affine")
+            .unwrap();
+        assert!(step.decided_by.contains_key("workgroup_size"), "{step:?}");
+        assert!(!step.decided_by.contains_key("fold_workgroup_size"));
+        let fold = plan
+            .steps
+            .iter()
+            .find(|step| step.kernel == "channel_fold")
+            .unwrap();
+        assert!(fold.decided_by.contains_key("fold_workgroup_size"));
+        assert!(!fold.decided_by.contains_key("column_tile"));
+        let mut text = Vec::new();
+        plan.write(&mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.contains("transfers") && text.contains("    channel_fold: "));
+    }
+
+    #[test]
+    fn sizes_are_short() {
+        assert_eq!([bytes(0), bytes(12), bytes(1536)], ["-", "12 B", "1.5 KiB"]);
+        assert_eq!(bytes(3 << 19), "1.5 MiB");
+        assert_eq!([short(3.0), short(2.5)], ["3", "2.5"]);
+    }
+}

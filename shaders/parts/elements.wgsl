@@ -1,0 +1,173 @@
+// Short rows: a table with an entry for each row would be as large as the tensor. Here every element is
+// a row of its own, made when it is needed and kept nowhere; only groups and channels have tables. The
+// elements of a (sample, group) lie next to each other, channel after channel, params.channel_len of each.
+
+fn rounded_words(v: Word) -> Word {
+    return bitcast<Word>(bitcast<Bits>(v) ^ Bits(params.zero));
+}
+
+fn upper_halves(v: Word) -> Word {
+    return bitcast<Word>(bitcast<Bits>(v) & Bits(0xfffff000u));
+}
+
+// product_rest of precise.wgsl, element by element.
+fn product_rests(a: Word, b: Word, p: Word) -> Word {
+    let a_high = upper_halves(a);
+    let b_high = upper_halves(b);
+    let a_low = a - a_high;
+    let b_low = b - b_high;
+    let rest = (((a_high * b_high - p) + a_high * b_low) + a_low * b_high) + a_low * b_low;
+    return select(Word(0.0), rest, abs(p) < Word(1e38));
+}
+
+// Entries of tables as four numbers at a time: a shader that reads them member by member pays for each.
+struct StoredChannel {
+    low: vec4<f32>,
+    high: vec4<u32>,
+}
+
+fn channel_of(stored: StoredChannel) -> Channel {
+    let a = stored.low;
+    let b = bitcast<vec4<f32>>(stored.high);
+    return Channel(a.x, a.y, a.z, a.w, b.x, b.y, b.z, stored.high.w);
+}
+
+struct StoredGroupGradient {
+    low: vec4<f32>,
+    middle: vec4<f32>,
+    high: vec4<f32>,
+}
+
+fn group_gradient(stored: StoredGroupGradient) -> GroupGradient {
+    let a = stored.low;
+    let b = stored.middle;
+    let c = stored.high;
+    return GroupGradient(a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w, c.x, c.y, c.z, c.w);
+}
+
+fn stored_group_gradient(g: GroupGradient) -> StoredGroupGradient {
+    return StoredGroupGradient(
+        vec4<f32>(g.mean_pivot, g.mean_offset, g.mean_rest, g.rstd),
+        vec4<f32>(g.grad_pivot, g.grad_offset, g.shift, g.projection),
+        vec4<f32>(g.rest, g.scale, g.unused, g.unused_too),
+    );
+}
+
+// What a word's elements need of their channels.
+struct ElementChannels {
+    mean_pivot: Word,
+    mean_offset: Word,
+    rstd: Word,
+    scale: Word,
+    scale_low: Word,
+    bias: Word,
+    weight: Word,
+}
+
+fn with_channel(known: ElementChannels, i: u32, channel: Channel) -> ElementChannels {
+    return ElementChannels(
+        with_element(known.mean_pivot, i, channel.mean_pivot),
+        with_element(known.mean_offset, i, channel.mean_offset),
+        with_element(known.rstd, i, channel.rstd),
+        with_element(known.scale, i, channel.scale),
+        with_element(known.scale_low, i, channel.scale_low),
+        with_element(known.bias, i, channel.bias),
+        with_element(known.weight, i, channel.weight),
+    );
+}
+
+// Of the word that begins at an element of a sample. ALIGNED: all of it is one channel's.
+fn element_channels(first: u32) -> ElementChannels {
+    let a = channel_of(channels[first / params.channel_len]);
+    var known = ElementChannels(
+        Word(a.mean_pivot),
+        Word(a.mean_offset),
+        Word(a.rstd),
+        Word(a.scale),
+        Word(a.scale_low),
+        Word(a.bias),
+        Word(a.weight),
+    );
+    if (!ALIGNED) {
+        if (WIDTH > 1u) {
+            known = with_channel(known, 1u, channel_of(channels[(first + 1u) / params.channel_len]));
+        }
+        if (WIDTH > 2u) {
+            known = with_channel(known, 2u, channel_of(channels[(first + 2u) / params.channel_len]));
+            known = with_channel(known, 3u, channel_of(channels[(first + 3u) / params.channel_len]));
+        }
+    }
+    return known;
+}
+
+// x less its channel's mean.
+fn above_channel_mean(x: Word, known: ElementChannels) -> Word {
+    return rounded_words(x - known.mean_pivot) - known.mean_offset;
+}
+
+// z, what the group part normalizes: row_mean of precise.wgsl, element by element.
+struct Elements {
+    pivot: Word,
+    offset: Word,
+    rest: Word,
+}
+
+fn z_of(x: Word, known: ElementChannels) -> Elements {
+    if ((params.flags & NO_CHANNEL_PART) != 0u) {
+        return Elements(x, Word(0.0), Word(0.0));
+    }
+    let above = above_channel_mean(x, known);
+    let shift = rounded_words(known.scale * above);
+    return Elements(known.bias, shift, product_rests(known.scale, above, shift) + known.scale_low * above);
+}
+
+// z less its group's mean.
+fn above_mean(z: Elements, pivot: f32, offset: f32, rest: f32) -> Word {
+    let high = rounded_words(z.pivot - Word(pivot)) + rounded_words(z.offset - Word(offset));
+    return rounded_words(high) + (z.rest - Word(rest));
+}
+
+// dy, times the group part's weight where that is per channel, as pivot + offset.
+struct Gradient {
+    pivot: Word,
+    offset: Word,
+}
+
+fn gradient_of(grad_y: Word, known: ElementChannels) -> Gradient {
+    if ((params.flags & PER_CHANNEL) == 0u) {
+        return Gradient(grad_y, Word(0.0));
+    }
+    let pivot = rounded_words(known.weight * grad_y);
+    return Gradient(pivot, product_rests(known.weight, grad_y, pivot));
+}
+
+// The same less the group's mean.
+fn gradient_above(gradient: Gradient, pivot: f32, offset: f32) -> Word {
+    return rounded_words(gradient.pivot - Word(pivot)) + (gradient.offset - Word(offset));
+}
+
+// dz: what the group part makes of dy.
+fn group_gradient_of(gradient: Gradient, above: Word, group: GroupGradient) -> Word {
+    let grad_above = gradient_above(gradient, group.grad_pivot, group.grad_offset);
+    let rest = rounded_words(grad_above - Word(group.projection) * above);
+    return Word(group.scale) * (rest - (Word(group.shift) + Word(group.rest) * above));
+}
+
+// The words of a (sample, group), taken WORDS by each of LANES lanes at a time: 4, or all that are held.
+const WORDS: u32 = select(HELD, 4u, HELD == 0u);
+
+struct GroupWords {
+    g: u32,
+    // The first of them, and its first element within the sample.
+    base: u32,
+    first: u32,
+    size: u32,
+    chunks: u32,
+}
+
+fn group_words(item: u32) -> GroupWords {
+    let g = item % params.num_groups;
+    let size = params.words_per_part;
+    let chunks = (size + (WORDS * LANES - 1u)) / (WORDS * LANES);
+    return GroupWords(g, item * size, g * size * WIDTH, size, chunks);
+}

@@ -1,0 +1,151 @@
+//! Plans made ready for a device, and with their buffers.
+
+use super::Kernel;
+use super::bindings::{Bindings, Tables};
+use crate::error::Error;
+use crate::params::Params;
+use crate::plan::Plan;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// A plan made ready for a device: compiled kernels and uniforms.
+#[derive(Debug)]
+pub struct Prepared {
+    pub(super) device: wgpu::Device,
+    pub(super) plan: Plan,
+    pub(super) kernels: Vec<Arc<Kernel>>,
+    pub(super) uniforms: Option<wgpu::Buffer>,
+    pub(super) stride: u64,
+}
+
+impl Prepared {
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Allocates the tables of this plan that are not in `shared` already. Tables of a forward plan
+    /// are what its backward plan reads: make the backward's with the forward's as `shared`.
+    pub fn create_tables(&self, shared: Option<&Tables>) -> Tables {
+        Tables::new(&self.device, &self.plan, shared)
+    }
+
+    /// Records the plan into a compute pass of its own.
+    ///
+    /// # Errors
+    /// Those of [`bind`](Self::bind).
+    pub fn encode(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        bindings: &Bindings,
+    ) -> Result<(), Error> {
+        self.bind(bindings)?.encode(encoder);
+        Ok(())
+    }
+
+    /// Records the plan into a compute pass of the caller's.
+    ///
+    /// # Errors
+    /// Those of [`bind`](Self::bind).
+    pub fn encode_in_pass(
+        &self,
+        pass: &mut wgpu::ComputePass<'_>,
+        bindings: &Bindings,
+    ) -> Result<(), Error> {
+        self.bind(bindings)?.encode_in_pass(pass);
+        Ok(())
+    }
+
+    /// Checks the buffers and makes the bind groups, once for any number of recordings: what a training
+    /// loop with buffers of its own keeps from step to step.
+    ///
+    /// # Errors
+    /// [`Error::Missing`], [`Error::BufferTooSmall`], [`Error::Misaligned`], [`Error::Usage`],
+    /// [`Error::Aliasing`]; nothing is recorded then.
+    pub fn bind(&self, bindings: &Bindings) -> Result<Bound, Error> {
+        bindings.validate(&self.plan, &self.device.limits())?;
+        let mut dispatches = Vec::with_capacity(self.kernels.len());
+        for (index, (step, kernel)) in self.plan.steps().iter().zip(&self.kernels).enumerate() {
+            let Some(uniforms) = &self.uniforms else {
+                break;
+            };
+            let mut entries = vec![wgpu::BindGroupEntry {
+                binding: 0,
+                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                    buffer: uniforms,
+                    offset: self.stride * index as u64,
+                    size: wgpu::BufferSize::new(size_of::<Params>() as u64),
+                }),
+            }];
+            for ((binding, _), &role) in step.spec.bindings().zip(&step.bindings) {
+                let resource = bindings.resource(&self.plan, role, step.window)?;
+                entries.push(wgpu::BindGroupEntry { binding, resource });
+            }
+            let group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(step.spec.kernel.name()),
+                layout: &kernel.layout,
+                entries: &entries,
+            });
+            dispatches.push(Dispatch {
+                kernel: kernel.clone(),
+                group,
+                workgroups: step.workgroups,
+            });
+        }
+        Ok(Bound { dispatches })
+    }
+}
+
+/// One step of a plan with its buffers.
+#[derive(Debug)]
+struct Dispatch {
+    kernel: Arc<Kernel>,
+    group: wgpu::BindGroup,
+    workgroups: [u32; 2],
+}
+
+/// A plan with its buffers: ready to be recorded, any number of times. It owns what it needs (it keeps
+/// the buffers alive, too), so it can be stored without its [`Prepared`]. Recording it checks nothing,
+/// allocates nothing of its own and makes no bind groups (`tests/hot_path.rs`).
+#[derive(Debug)]
+pub struct Bound {
+    dispatches: Vec<Dispatch>,
+}
+
+impl Bound {
+    /// Records the plan into a compute pass of its own.
+    pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
+        if self.dispatches.is_empty() {
+            return;
+        }
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+            label: Some("bcnorm"),
+            timestamp_writes: None,
+        });
+        self.encode_in_pass(&mut pass);
+    }
+
+    /// Records the plan into a compute pass of the caller's. Sets pipeline and bind group 0.
+    pub fn encode_in_pass(&self, pass: &mut wgpu::ComputePass<'_>) {
+        self.encode_steps(pass, 0..self.dispatches.len());
+    }
+
+    /// Records some steps of the plan into a compute pass of the caller's: those before and those after
+    /// [`Plan::exchange`], say. Indices beyond the plan record nothing.
+    pub fn encode_steps(&self, pass: &mut wgpu::ComputePass<'_>, steps: Range<usize>) {
+        let end = steps.end.min(self.dispatches.len());
+        for dispatch in &self.dispatches[steps.start.min(end)..end] {
+            pass.set_pipeline(&dispatch.kernel.pipeline);
+            pass.set_bind_group(0, &dispatch.group, &[]);
+            let [x, y] = dispatch.workgroups;
+            pass.dispatch_workgroups(x, y, 1);
+        }
+    }
+
+    /// Records one step of the plan: stages are addressable, for tests, measurements, and callers
+    /// that put work of their own between them (an all-reduce of channel moments, say). An index
+    /// beyond the plan records nothing.
+    pub fn encode_step(&self, pass: &mut wgpu::ComputePass<'_>, index: usize) {
+        self.encode_steps(pass, index..index.saturating_add(1));
+    }
+}

@@ -1,0 +1,353 @@
+//! Short rows, and groups that one kernel takes whole: every element is a row of its own.
+//!
+//! A table with an entry for each row moves more bytes than the tensor where rows are short, so there is
+//! none: the `element_*` kernels make what they need of an element from x, its channel and its group. Sums
+//! over the batch take a sample's elements as columns over the samples (`column_moments` does, as if
+//! channels were last), and fold the columns of a channel afterwards.
+
+use super::backward::{channel_fold_backward, columns, fold_terms};
+use super::forward::channel_fold;
+use super::geometry::{self, Geometry, Split, fold_lanes};
+use super::{BackwardOptions, Builder, ForwardOptions, RowSource, Slot};
+use crate::desc::{Activation, ChannelPart, DType, Layout, Mode, NormKind, Write};
+use crate::error::Error;
+use crate::kernels::{KernelId, Spec};
+use crate::params::{PER_CHANNEL, Params};
+use crate::role::Role;
+use crate::tables::{GradientPair, GroupGradient, Moments};
+
+/// A tensor seen so.
+#[derive(Debug)]
+pub(super) struct Elements {
+    /// Its samples as positions of one sample, its elements of a sample as channels.
+    view: Geometry,
+    /// Elements of a word.
+    width: u32,
+    /// Whether a word is all one channel's.
+    aligned: bool,
+    /// Words of a group.
+    group_words: u32,
+    /// Invocations that share a group.
+    lanes: u32,
+}
+
+/// Most elements of a group that forward takes in one kernel: 16 KiB of f32, what a workgroup's registers
+/// or a near cache hold.
+const FUSED_GROUP: u32 = 4096;
+
+/// Words that a lane holds in registers.
+const HELD_WORDS: u32 = 4;
+
+impl Elements {
+    /// For a forward, where its plan takes this way.
+    pub fn of_forward(b: &Builder, options: &ForwardOptions) -> Option<Self> {
+        let inference = options.inference || options.in_place;
+        let updates_rows = b.norm.kind == NormKind::InstanceNorm
+            && b.norm.track_running_stats
+            && b.mode == Mode::Train;
+        let known = matches!(
+            b.norm.channel_part(b.mode),
+            ChannelPart::None | ChannelPart::Running
+        );
+        let alone = options.shards.is_none() && options.rows == RowSource::Computed;
+        if !alone || updates_rows {
+            return None;
+        }
+        let size = group_len(b)?;
+        let fused = inference && known && size <= FUSED_GROUP && size <= b.tuning.fused_group;
+        let elements = Self::new(b, size)?;
+        let most = match elements.held() {
+            0 => b.tuning.short_row,
+            _ => b.tuning.short_row.max(b.tuning.short_held_row),
+        };
+        // Backward must find what it looks for.
+        let short = b.tensor.row_len() <= most
+            && (inference || options.fusion.activation == Activation::None);
+        ((fused || short) && elements.tables_fit(b, inference)).then_some(elements)
+    }
+
+    /// Whether the tables fit a binding: of groups of an element or two they are larger than the tensor,
+    /// and than the tables of rows.
+    fn tables_fit(&self, b: &Builder, inference: bool) -> bool {
+        let groups = u64::from(b.params.num_samples) * u64::from(b.params.num_groups);
+        let columns = u64::from(self.view.channels);
+        let moments = match b.norm.channel_part(b.mode) {
+            ChannelPart::Batch | ChannelPart::Estimate => u64::from(self.view.reduce.parts),
+            _ => 0,
+        };
+        // Of backward, whose forward must have gone the same way.
+        let (groups, terms) = match inference {
+            true => (0, 0),
+            false => (groups, u64::from(self.view.map.parts)),
+        };
+        let tables = [
+            groups * size_of::<GroupGradient>() as u64,
+            columns * moments * size_of::<Moments>() as u64,
+            columns * terms * size_of::<GradientPair>() as u64,
+        ];
+        tables
+            .iter()
+            .all(|&bytes| bytes <= b.tuning.max_binding_bytes)
+    }
+
+    /// For the backward of a forward that took this way without being asked for inference.
+    pub fn of_backward(b: &Builder, options: &BackwardOptions) -> Option<Self> {
+        let forward = ForwardOptions {
+            fusion: options.fusion,
+            rows: options.rows,
+            shards: options.shards,
+            ..ForwardOptions::default()
+        };
+        Self::of_forward(b, &forward)
+    }
+
+    fn new(b: &Builder, size: u32) -> Option<Self> {
+        let tensor = b.tensor;
+        let row_len = tensor.row_len();
+        let together = tensor.layout() == Layout::ChannelsFirst || row_len == 1;
+        let fits = tensor.buffer_bytes() <= b.tuning.max_binding_bytes;
+        let width = match tensor.dtype() {
+            _ if size.is_multiple_of(4) => 4,
+            DType::F32 => 1,
+            DType::F16 | DType::BF16 if size.is_multiple_of(2) => 2,
+            DType::F16 | DType::BF16 => return None,
+        };
+        if !together || !fits {
+            return None;
+        }
+        let group_words = size / width;
+        let lanes = group_words
+            .div_ceil(HELD_WORDS)
+            .next_power_of_two()
+            .min(b.tuning.reduce_lanes);
+        // Four loops over the group's words.
+        if group_words.div_ceil(lanes) > geometry::MAX_ITERATIONS / 4 {
+            return None;
+        }
+        // What fits a binding is no more than u32s count.
+        let elements = u32::try_from(tensor.elements()).ok()?;
+        let view = b.geometry.samples_as_positions(elements, width, b.tuning);
+        Some(Self {
+            view: view.ok()?,
+            width,
+            aligned: row_len.is_multiple_of(width),
+            group_words,
+            lanes,
+        })
+    }
+
+    /// The tensor's elements as columns.
+    fn column_params(&self, b: &Builder, split: &Split) -> Params {
+        Params {
+            num_samples: 1,
+            num_channels: self.view.channels,
+            row_len: self.view.row_len,
+            items: split.items,
+            parts: split.parts,
+            words_per_part: split.words_per_part,
+            columns: self.view.channels.div_ceil(split.width),
+            channel_len: b.tensor.row_len(),
+            ..b.params
+        }
+    }
+
+    /// Words of a group that each of its lanes holds; 0 where they are too many.
+    fn held(&self) -> u32 {
+        Some(self.group_words.div_ceil(self.lanes))
+            .filter(|&words| words <= HELD_WORDS)
+            .unwrap_or(0)
+    }
+
+    fn group_spec(&self, b: &Builder, kernel: KernelId) -> Spec {
+        Spec {
+            held: self.held(),
+            ..self.spec(b, kernel, self.lanes)
+        }
+    }
+
+    fn spec(&self, b: &Builder, kernel: KernelId, lanes: u32) -> Spec {
+        Spec {
+            kernel,
+            workgroup_size: b.tuning.workgroup_size,
+            lanes,
+            dtype: b.tensor.dtype(),
+            width: self.width,
+            grain: self.width,
+            tail: false,
+            aligned: self.aligned,
+            held: 0,
+            accumulate: false,
+            fence: b.tuning.fence,
+            activation: Activation::None,
+            absent: 0,
+        }
+    }
+}
+
+/// Elements of a group, where there is a group part.
+fn group_len(b: &Builder) -> Option<u32> {
+    let channels = b.norm.num_channels.checked_div(b.norm.num_groups)?;
+    let group = channels as u64 * u64::from(b.tensor.row_len());
+    u32::try_from(group)
+        .ok()
+        .filter(|_| b.norm.has_group_part(b.mode))
+}
+
+pub(super) fn forward(b: &mut Builder, options: ForwardOptions, e: &Elements) -> Result<(), Error> {
+    let part = b.norm.channel_part(b.mode);
+    let mut table = None;
+    if matches!(part, ChannelPart::Batch | ChannelPart::Estimate) {
+        column_moments(b, e)?;
+        table = Some((Role::ChannelParts, 1));
+    }
+    channel_fold(b, part, table)?;
+
+    let per_channel = b.params.flags & PER_CHANNEL != 0;
+    let affine = b.norm.affine_len() as u64;
+    let groups = b.params.num_samples * b.params.num_groups;
+    let inference = options.inference || options.in_place;
+    let params = Params {
+        items: groups,
+        words_per_part: e.group_words,
+        channel_len: b.tensor.row_len(),
+        ..b.params
+    };
+    let spec = Spec {
+        activation: options.fusion.activation,
+        ..e.group_spec(b, KernelId::ElementAffine)
+    };
+    let output = if options.in_place { Role::X } else { Role::Y };
+    let slots: [Slot; 7] = [
+        (!options.in_place).then_some((Role::X, 0)),
+        Some((Role::Channels, u64::from(b.params.num_channels))),
+        (!per_channel && b.norm.weight).then_some((Role::Weight, affine)),
+        b.norm.bias.then_some((Role::Bias, affine)),
+        options.fusion.residual.then_some((Role::Residual, 0)),
+        (!inference).then_some((Role::Groups, u64::from(groups))),
+        Some((output, 0)),
+    ];
+    b.push_step(spec, params, &slots, None)
+}
+
+/// Moments of every column over the samples, then of every channel over its columns.
+fn column_moments(b: &mut Builder, e: &Elements) -> Result<(), Error> {
+    let channels = b.params.num_channels;
+    let split = &e.view.reduce;
+    // A channel's elements, each once for a part of the samples.
+    let entries = b.tensor.row_len() * split.parts;
+    let columns = u64::from(channels) * u64::from(entries);
+    let output = match entries {
+        1 => Role::ChannelParts,
+        _ => Role::RowParts,
+    };
+    let spec = Spec {
+        workgroup_size: b.tuning.column_workgroup_size,
+        width: split.width,
+        grain: split.grain,
+        aligned: split.aligned,
+        ..e.spec(b, KernelId::ColumnMoments, split.lanes)
+    };
+    let slots = [Some((Role::X, 0)), Some((output, columns))];
+    b.push_step(spec, e.column_params(b, split), &slots, None)?;
+    if entries == 1 {
+        return Ok(());
+    }
+    let lanes = fold_lanes(KernelId::RowFold, channels, entries, 2, b.tuning)?;
+    let params = Params {
+        items: channels,
+        parts: entries,
+        ..b.params
+    };
+    let slots = [
+        Some((output, columns)),
+        Some((Role::ChannelParts, u64::from(channels))),
+    ];
+    b.push(KernelId::RowFold, lanes, params, &slots)
+}
+
+pub(super) fn backward(
+    b: &mut Builder,
+    options: BackwardOptions,
+    e: &Elements,
+) -> Result<(), Error> {
+    let part = b.norm.channel_part(b.mode);
+    let flows = part == ChannelPart::Batch;
+    columns(b, part, flows)?;
+    let per_channel = b.params.flags & PER_CHANNEL != 0;
+    let channels = b.params.num_channels;
+    let groups = b.params.num_samples * b.params.num_groups;
+    let has_affine = b.norm.weight || b.norm.bias;
+    let has_channel_terms = b.params.channel_columns > 0;
+    let channel_table = Some((Role::Channels, u64::from(channels)));
+    let group_table = Some((Role::GroupGradients, u64::from(groups)));
+
+    let params = Params {
+        items: groups,
+        words_per_part: e.group_words,
+        channel_len: b.tensor.row_len(),
+        ..b.params
+    };
+    let slots = [
+        Some((Role::X, 0)),
+        Some((Role::GradY, 0)),
+        channel_table,
+        Some((Role::Groups, u64::from(groups))),
+        (has_affine && !per_channel).then_some((Role::AffineTerms, u64::from(groups))),
+        group_table,
+    ];
+    b.push_step(
+        e.group_spec(b, KernelId::ElementProducts),
+        params,
+        &slots,
+        None,
+    )?;
+
+    let split = &e.view.map;
+    let entries = b.tensor.row_len() * split.parts;
+    let terms = u64::from(entries) * u64::from(channels);
+    if has_channel_terms || (has_affine && per_channel) {
+        let slots = [
+            Some((Role::X, 0)),
+            Some((Role::GradY, 0)),
+            channel_table,
+            group_table,
+            has_channel_terms.then_some((Role::ChannelTerms, terms)),
+            (has_affine && per_channel).then_some((Role::AffineTerms, terms)),
+        ];
+        let spec = e.spec(b, KernelId::ElementTerms, 1);
+        b.push_step(spec, e.column_params(b, split), &slots, None)?;
+    }
+    // The two tables differ in their entries: a fold each.
+    let all = b.params;
+    if has_channel_terms {
+        b.params.columns = channels;
+        let (table, entries) = fold_terms(b, Role::ChannelTerms, entries)?;
+        channel_fold_backward(b, options, flows, table, entries)?;
+    }
+    if has_affine {
+        let entries = if per_channel {
+            entries
+        } else {
+            b.params.num_samples
+        };
+        b.params.columns = all.columns - all.channel_columns;
+        b.params.channel_columns = 0;
+        let (table, entries) = fold_terms(b, Role::AffineTerms, entries)?;
+        channel_fold_backward(b, options, false, table, entries)?;
+    }
+    b.params = all;
+
+    let spec = Spec {
+        accumulate: options.x == Write::Accumulate,
+        ..e.spec(b, KernelId::ElementAffineBackward, 1)
+    };
+    let slots = [
+        Some((Role::X, 0)),
+        Some((Role::GradY, 0)),
+        channel_table,
+        group_table,
+        flows.then_some((Role::ChannelGradients, u64::from(channels))),
+        Some((Role::GradX, 0)),
+    ];
+    b.push_step(spec, e.column_params(b, split), &slots, None)
+}

@@ -1,0 +1,165 @@
+//! Mirrors of `shaders/element_affine.wgsl` and `shaders/element_affine_backward.wgsl`.
+
+use super::activation::activate;
+use super::element::Element;
+use super::elements::{PairwiseSum, Shape, above_mean, gradient_of, group_gradient_of, row_of};
+use super::parallel::for_ranges;
+use super::precise::x_above_mean;
+use super::precise::{above_group_mean, degrees_of_freedom, reciprocal_std, row_mean};
+use crate::desc::Activation;
+use crate::params::{PER_CHANNEL, Params};
+use crate::tables::{Channel, GradientPair, Group, GroupGradient};
+use std::num::NonZero;
+
+/// y = activation(norm(x) + residual), group by group. Without x, it is in y. `width` is the step's.
+#[allow(clippy::too_many_arguments)] // The kernel's bindings.
+pub fn element_affine<T: Element>(
+    threads: NonZero<usize>,
+    params: &Params,
+    width: u32,
+    activation: Activation,
+    x: Option<&[T]>,
+    channels: &[Channel],
+    weight: Option<&[f32]>,
+    bias: Option<&[f32]>,
+    residual: Option<&[T]>,
+    groups: Option<&mut [Group]>,
+    y: &mut [T],
+) {
+    let shape = Shape::of_groups(params, width);
+    let items = params.items as usize;
+    let mut unsaved = Vec::new();
+    let groups = groups.unwrap_or_else(|| {
+        unsaved.resize(items, Group::default());
+        &mut unsaved
+    });
+    let size = shape.num_channels() / shape.num_groups;
+    let channel_len = shape.group_len / size;
+    let channels_of = |item: usize| &channels[item % shape.num_groups * size..][..size];
+    let per_channel = params.flags & PER_CHANNEL != 0;
+    {
+        let x = x.unwrap_or(&*y);
+        for_ranges(
+            threads,
+            0..items,
+            &mut *groups,
+            |item| item,
+            |range, groups: &mut [Group]| {
+                for (item, group) in range.zip(groups) {
+                    let x = &x[item * shape.group_len..][..shape.group_len];
+                    *group = statistics(params, channel_len, x, channels_of(item));
+                    if let (Some(weight), false) = (weight, per_channel) {
+                        group.weight = weight[item % shape.num_groups];
+                    }
+                }
+            },
+        );
+    }
+    let groups = &*groups;
+    for_ranges(
+        threads,
+        0..items,
+        y,
+        |item| item * shape.group_len,
+        |range, y: &mut [T]| {
+            for (item, y) in range.zip(y.chunks_mut(shape.group_len)) {
+                let (g, group) = (item % shape.num_groups, &groups[item]);
+                let begin = item * shape.group_len;
+                for (i, y) in y.iter_mut().enumerate() {
+                    let c = i / channel_len;
+                    let channel = &channels_of(item)[c];
+                    let x = x.map_or(*y, |x| x[begin + i]);
+                    let above = above_group_mean(params, &row_of(x), channel, group);
+                    let affine = if per_channel { g * size + c } else { g };
+                    let scale = (group.weight * channel.weight) * group.rstd;
+                    let mut t = scale * above + bias.map_or(0.0, |bias| bias[affine]);
+                    if let Some(residual) = residual {
+                        t += residual[begin + i].to_f32();
+                    }
+                    *y = T::from_f32(activate(t, activation));
+                }
+            }
+        },
+    );
+}
+
+/// A group's statistics: sums about its first element, then about the mean that these make.
+fn statistics<T: Element>(
+    params: &Params,
+    channel_len: usize,
+    x: &[T],
+    channels: &[Channel],
+) -> Group {
+    let count = x.len() as f32;
+    let elements = || {
+        x.chunks(channel_len)
+            .zip(channels)
+            .flat_map(|(x, channel)| x.iter().map(move |&x| (row_of(x), channel)))
+    };
+    let z_first = row_mean(params, &row_of(x[0]), &channels[0]);
+    let (mut pivots, mut offsets) = (PairwiseSum::default(), PairwiseSum::default());
+    for (row, channel) in elements() {
+        let z = row_mean(params, &row, channel);
+        pivots.add(z.pivot - z_first.pivot);
+        offsets.add(z.offset - z_first.offset);
+    }
+    let mut group = Group {
+        mean_pivot: z_first.pivot + pivots.total() / count,
+        mean_offset: z_first.offset + offsets.total() / count,
+        mean_rest: z_first.rest,
+        weight: 1.0,
+        ..Group::default()
+    };
+    let left: PairwiseSum = elements()
+        .map(|(row, channel)| above_group_mean(params, &row, channel, &group))
+        .collect();
+    group.mean_rest += left.total() / count;
+    let spread: PairwiseSum = elements()
+        .map(|(row, channel)| above_group_mean(params, &row, channel, &group))
+        .map(|above| above * above)
+        .collect();
+    group.rstd = reciprocal_std(spread.total() / degrees_of_freedom(params, count) + params.eps);
+    group
+}
+
+/// dx = scale (dz - mean of dz - x-hat mean of dz x-hat), added to what is there where `accumulate`.
+#[allow(clippy::too_many_arguments)] // The kernel's bindings.
+pub fn element_affine_backward<T: Element>(
+    threads: NonZero<usize>,
+    params: &Params,
+    accumulate: bool,
+    x: &[T],
+    grad_y: &[T],
+    channels: &[Channel],
+    group_gradients: &[GroupGradient],
+    channel_gradients: Option<&[GradientPair]>,
+    grad_x: &mut [T],
+) {
+    let shape = Shape::of_columns(params);
+    for_ranges(
+        threads,
+        0..params.row_len as usize,
+        grad_x,
+        |sample| sample * shape.sample_len,
+        |range, grad_x: &mut [T]| {
+            for (sample, grad_x) in range.zip(grad_x.chunks_mut(shape.sample_len)) {
+                let begin = sample * shape.sample_len;
+                for (element, out) in grad_x.iter_mut().enumerate() {
+                    let c = shape.channel(element);
+                    let group = sample * shape.num_groups + element / shape.group_len;
+                    let (channel, group) = (&channels[c], &group_gradients[group]);
+                    let (x, dy) = (x[begin + element], grad_y[begin + element].to_f32());
+                    let above = above_mean(params, x, channel, group);
+                    let gradient = gradient_of(params, dy, channel);
+                    let mut dz = group_gradient_of(gradient, above, group);
+                    if let Some(means) = channel_gradients.map(|means| &means[c]) {
+                        let above = x_above_mean(&row_of(x), channel);
+                        dz = (dz - means.bias) - (means.weight * channel.rstd) * above;
+                    }
+                    let dx = channel.scale * dz;
+                    *out = T::from_f32(if accumulate { out.to_f32() + dx } else { dx });
+                }
+            }
+        },
+    );
+}

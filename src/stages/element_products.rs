@@ -1,0 +1,178 @@
+//! Mirrors of `shaders/element_products.wgsl` and `shaders/element_terms.wgsl`.
+
+use super::element::Element;
+use super::elements::{
+    PairwiseSum, Shape, above_mean, gradient_above, gradient_of, group_gradient_of, row_of,
+};
+use super::group_fold::ratio;
+use super::parallel::for_ranges;
+use super::precise::{above_group_mean, degrees_of_freedom, x_above_mean};
+use crate::params::Params;
+use crate::tables::{Channel, GradientPair, Group, GroupGradient};
+use std::num::NonZero;
+
+/// What every (sample, group) makes of dy; with `affine_terms`, its terms of the gradients of weight and
+/// bias. `width` is the step's.
+#[allow(clippy::too_many_arguments)] // The kernel's bindings.
+pub fn element_products<T: Element>(
+    threads: NonZero<usize>,
+    params: &Params,
+    width: u32,
+    x: &[T],
+    grad_y: &[T],
+    channels: &[Channel],
+    groups: &[Group],
+    affine_terms: Option<&mut [GradientPair]>,
+    group_gradients: &mut [GroupGradient],
+) {
+    let shape = Shape::of_groups(params, width);
+    let size = shape.num_channels() / shape.num_groups;
+    for_ranges(
+        threads,
+        0..params.items as usize,
+        (affine_terms, group_gradients),
+        |item| item,
+        |range, (mut terms, gradients): (Option<&mut [GradientPair]>, &mut [GroupGradient])| {
+            for ((index, item), gradient) in range.enumerate().zip(gradients) {
+                let begin = item * shape.group_len;
+                let x = &x[begin..][..shape.group_len];
+                let grad_y = &grad_y[begin..][..shape.group_len];
+                let channels = &channels[item % shape.num_groups * size..][..size];
+                let term;
+                (*gradient, term) = project(params, x, grad_y, channels, &groups[item]);
+                if let Some(terms) = &mut terms {
+                    terms[index] = term;
+                }
+            }
+        },
+    );
+}
+
+fn project<T: Element>(
+    params: &Params,
+    x: &[T],
+    grad_y: &[T],
+    channels: &[Channel],
+    group: &Group,
+) -> (GroupGradient, GradientPair) {
+    let channel_len = x.len() / channels.len();
+    let count = x.len() as f32;
+    // Every element's z less its mean, and its dy.
+    let elements = || {
+        x.iter().zip(grad_y).enumerate().map(|(i, (&x, dy))| {
+            let channel = &channels[i / channel_len];
+            let above = above_group_mean(params, &row_of(x), channel, group);
+            (above, gradient_of(params, dy.to_f32(), channel))
+        })
+    };
+    let origin = gradient_of(params, grad_y[0].to_f32(), &channels[0]);
+    let (mut pivots, mut offsets) = (PairwiseSum::default(), PairwiseSum::default());
+    for (_, gradient) in elements() {
+        pivots.add(gradient.0 - origin.0);
+        offsets.add(gradient.1 - origin.1);
+    }
+    let (pivot, offset) = (
+        origin.0 + pivots.total() / count,
+        origin.1 + offsets.total() / count,
+    );
+    let grad_above = |gradient| gradient_above(gradient, pivot, offset);
+
+    let (mut product, mut spread) = (PairwiseSum::default(), PairwiseSum::default());
+    for (above, gradient) in elements() {
+        product.add(grad_above(gradient) * above);
+        spread.add(above * above);
+    }
+    let (product, spread) = (product.total(), spread.total());
+    let c = ratio(product, spread);
+    let (mut left, mut product_left) = (PairwiseSum::default(), PairwiseSum::default());
+    for (above, gradient) in elements() {
+        let rest = grad_above(gradient) - c * above;
+        left.add(rest);
+        product_left.add(rest * above);
+    }
+    let (left, product_left) = (left.total(), product_left.total());
+    let c_left = ratio(product_left, spread);
+    let variance = spread / degrees_of_freedom(params, count);
+    let kept = (c + c_left) * ratio(params.eps, variance + params.eps);
+    let gradient = GroupGradient {
+        mean_pivot: group.mean_pivot,
+        mean_offset: group.mean_offset,
+        mean_rest: group.mean_rest,
+        rstd: group.rstd,
+        grad_pivot: pivot,
+        grad_offset: offset,
+        shift: left / count,
+        projection: c,
+        rest: c_left - kept,
+        scale: group.rstd * group.weight,
+        ..GroupGradient::default()
+    };
+    let term = GradientPair {
+        // The mean of dy has its remainder in the shift, unless that has a NaN of x: none of it is dy's.
+        bias: (count * pivot + count * offset) + if left.is_nan() { 0.0 } else { left },
+        weight: group.rstd * product,
+    };
+    (gradient, term)
+}
+
+/// Terms of the gradients per channel, summed over parts of the samples: of the channel part's, and of
+/// those of weight and bias where these are per channel.
+#[allow(clippy::too_many_arguments)] // The kernel's bindings.
+pub fn element_terms<T: Element>(
+    threads: NonZero<usize>,
+    params: &Params,
+    x: &[T],
+    grad_y: &[T],
+    channels: &[Channel],
+    group_gradients: &[GroupGradient],
+    mut channel_terms: Option<&mut [GradientPair]>,
+    mut affine_terms: Option<&mut [GradientPair]>,
+) {
+    let shape = Shape::of_columns(params);
+    let (samples, parts) = (params.row_len as usize, params.parts as usize);
+    let (part_len, num_channels) = (params.words_per_part as usize, shape.num_channels());
+    // Of a part of the samples, by element: the channel part's and the affine's.
+    let mut sums = vec![[GradientPair::default(); 2]; shape.sample_len];
+    for part in 0..parts {
+        let samples = (part * part_len).min(samples)..((part + 1) * part_len).min(samples);
+        for_ranges(
+            threads,
+            0..shape.sample_len,
+            &mut sums[..],
+            |element| element,
+            |elements, sums: &mut [[GradientPair; 2]]| {
+                sums.fill([GradientPair::default(); 2]);
+                for sample in samples.clone() {
+                    for (element, [channel_sum, affine_sum]) in elements.clone().zip(&mut *sums) {
+                        let i = sample * shape.sample_len + element;
+                        let (x, dy) = (x[i], grad_y[i].to_f32());
+                        let channel = &channels[shape.channel(element)];
+                        let group = sample * shape.num_groups + element / shape.group_len;
+                        let group = &group_gradients[group];
+                        let above = above_mean(params, x, channel, group);
+                        let gradient = gradient_of(params, dy, channel);
+                        let dz = group_gradient_of(gradient, above, group);
+                        channel_sum.bias += dz;
+                        channel_sum.weight += dz * x_above_mean(&row_of(x), channel);
+                        affine_sum.bias += dy;
+                        affine_sum.weight += dy * (group.rstd * above);
+                    }
+                }
+            },
+        );
+        for (element, [channel_sum, affine_sum]) in sums.iter().enumerate() {
+            let c = shape.channel(element);
+            let within = element - c * (shape.sample_len / num_channels);
+            let index = (within * parts + part) * num_channels + c;
+            if let Some(terms) = &mut channel_terms {
+                terms[index] = GradientPair {
+                    bias: channel_sum.bias,
+                    weight: channels[c].rstd * channel_sum.weight,
+                };
+            }
+            if let Some(terms) = &mut affine_terms {
+                terms[index] = *affine_sum;
+            }
+        }
+    }
+}

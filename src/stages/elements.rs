@@ -1,0 +1,146 @@
+//! Twin of `shaders/parts/elements.wgsl`: short rows, every element a row of its own.
+
+use super::element::Element;
+use super::precise::{above_group_mean, product_rest};
+use crate::params::{PER_CHANNEL, Params};
+use crate::tables::{Channel, Group, GroupGradient, Moments};
+
+/// Where a sample's elements lie, for kernels that own groups and for those that own columns.
+#[derive(Clone, Copy)]
+pub(super) struct Shape {
+    /// Elements of a sample, and of each of its groups.
+    pub sample_len: usize,
+    pub group_len: usize,
+    pub num_groups: usize,
+    /// Elements of a channel.
+    channel_len: usize,
+}
+
+impl Shape {
+    /// Of kernels that own groups; `width` is the step's.
+    pub fn of_groups(params: &Params, width: u32) -> Self {
+        let group_len = (params.words_per_part * width) as usize;
+        let num_groups = params.num_groups as usize;
+        Self {
+            sample_len: num_groups * group_len,
+            group_len,
+            num_groups,
+            channel_len: params.channel_len as usize,
+        }
+    }
+
+    /// Of kernels that own columns, which are a sample's elements.
+    pub fn of_columns(params: &Params) -> Self {
+        let (sample_len, num_groups) = (params.num_channels as usize, params.num_groups as usize);
+        Self {
+            sample_len,
+            group_len: sample_len / num_groups,
+            num_groups,
+            channel_len: params.channel_len as usize,
+        }
+    }
+
+    pub fn channel(self, element: usize) -> usize {
+        element / self.channel_len
+    }
+
+    pub fn num_channels(self) -> usize {
+        self.sample_len / self.channel_len
+    }
+}
+
+/// An element as a row.
+pub(super) fn row_of<T: Element>(x: T) -> Moments {
+    Moments {
+        count: 1,
+        pivot: x.to_f32(),
+        ..Moments::default()
+    }
+}
+
+/// dy, times the group part's weight where that is per channel, as pivot + offset.
+pub(super) fn gradient_of(params: &Params, grad_y: f32, channel: &Channel) -> (f32, f32) {
+    if params.flags & PER_CHANNEL == 0 {
+        return (grad_y, 0.0);
+    }
+    let pivot = channel.weight * grad_y;
+    (pivot, product_rest(channel.weight, grad_y, pivot))
+}
+
+/// The same less the group's mean.
+pub(super) fn gradient_above(gradient: (f32, f32), pivot: f32, offset: f32) -> f32 {
+    (gradient.0 - pivot) + (gradient.1 - offset)
+}
+
+/// z of an element less its group's mean.
+pub(super) fn above_mean<T: Element>(
+    params: &Params,
+    x: T,
+    channel: &Channel,
+    group: &GroupGradient,
+) -> f32 {
+    let group = Group {
+        mean_pivot: group.mean_pivot,
+        mean_offset: group.mean_offset,
+        mean_rest: group.mean_rest,
+        ..Group::default()
+    };
+    above_group_mean(params, &row_of(x), channel, &group)
+}
+
+/// dz: what the group part makes of dy.
+pub(super) fn group_gradient_of(gradient: (f32, f32), above: f32, group: &GroupGradient) -> f32 {
+    let grad_above = gradient_above(gradient, group.grad_pivot, group.grad_offset);
+    let rest = grad_above - group.projection * above;
+    group.scale * (rest - (group.shift + group.rest * above))
+}
+
+/// A sum in pairs, of pairs of pairs, and so on: as accurate as the trees of lanes that it stands for.
+#[derive(Default)]
+pub(super) struct PairwiseSum {
+    /// Of 2^level values each, where `count` has that bit.
+    partial: [f32; 32],
+    count: u32,
+}
+
+impl PairwiseSum {
+    pub fn add(&mut self, value: f32) {
+        let mut sum = value;
+        let full = self.count.trailing_ones() as usize;
+        for partial in &self.partial[..full] {
+            sum += partial;
+        }
+        self.partial[full] = sum;
+        self.count += 1;
+    }
+
+    pub fn total(&self) -> f32 {
+        let there = |level: &usize| self.count >> level & 1 == 1;
+        let levels = (0..self.partial.len()).filter(there);
+        levels.fold(0.0, |sum, level| sum + self.partial[level])
+    }
+}
+
+impl FromIterator<f32> for PairwiseSum {
+    fn from_iter<I: IntoIterator<Item = f32>>(values: I) -> Self {
+        let mut sum = Self::default();
+        values.into_iter().for_each(|value| sum.add(value));
+        sum
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_of_pairs_add_up() {
+        for n in [0u16, 1, 2, 3, 7, 8, 1000] {
+            let sum: PairwiseSum = (1..=n).map(f32::from).collect();
+            assert_eq!(sum.total(), f32::from(n) * f32::from(n + 1) / 2.0, "{n}");
+        }
+        // One after the other, they would stop growing at 2^24.
+        let ones: PairwiseSum = std::iter::repeat_n(1.0, (1 << 25) + 4).collect();
+        assert_eq!(ones.total(), 33_554_436.0);
+    }
+}
