@@ -38,7 +38,16 @@ fn a_line_has_every_field() {
                 .as_f64()
                 .unwrap_or_else(|| panic!("{field}: {line}"))
         };
-        for field in ["ms", "copy_ms", "ratio_to_copy", "cpu_ms", "gb_per_s"] {
+        for field in [
+            "ms",
+            "copy_ms",
+            "ratio_to_copy",
+            "read_ms",
+            "composition_ms",
+            "cpu_ms",
+            "cpu_1_ms",
+            "gb_per_s",
+        ] {
             assert!(number(field) > 0.0, "{field}: {line}");
         }
         assert!(number("error") <= 5e-6);
@@ -52,6 +61,16 @@ fn a_line_has_every_field() {
         let transfers = if *direction == "backward" { 5 } else { 3 };
         assert_eq!(line["bytes"], transfers * 4 * elements);
         assert_eq!(line["copy_bytes"], 2 * 4 * elements);
+        assert_eq!(line["tensor_bytes"], 4 * elements);
+        let ops = match *direction {
+            "forward" => 10,
+            "backward" => 17,
+            _ => 9,
+        };
+        assert_eq!(line["composition_bytes"], ops * 4 * elements);
+        let clock = line["clock"].as_str();
+        assert!(matches!(clock, Some("timestamps" | "wall")), "{line}");
+        assert!(line["suite"].is_null() && line.get("again").is_none());
         let steps = line["steps"].as_array().expect("steps");
         assert!(steps.len() >= 4 && steps.iter().all(|step| step["ms"].as_f64() > Some(0.0)));
     }
@@ -81,10 +100,100 @@ fn the_table_is_for_people() {
         "copies",
         "GB/s",
         "copy (workgroups of",
+        "read",
+        "op by op",
     ] {
         assert!(text.contains(part), "\"{text}\" lacks \"{part}\"");
     }
     assert!(!text.contains("forward"), "{text}");
+}
+
+/// Runs a bench as brief as it gets.
+fn brief(args: &[&str]) -> Vec<serde_json::Value> {
+    let common = [
+        "bench",
+        "--json",
+        "--no-cpu",
+        "--repeats",
+        "1",
+        "--submission-ms",
+        "1",
+    ];
+    json_lines(&succeed([&common[..], args].concat()))
+}
+
+#[test]
+fn every_norm_is_measured() {
+    for norm in [
+        "bc_norm",
+        "batch_norm",
+        "est_bn",
+        "group_norm",
+        "instance_norm",
+        "layer_norm",
+    ] {
+        let lines = brief(&["--norm", norm, "--shape", "2,6,5,5", "--shape", "3,8,6"]);
+        assert_eq!(lines.len(), 6);
+        for line in lines {
+            // The name that the first version had for its only norm.
+            let name = if norm == "bc_norm" { "bcnorm" } else { norm };
+            assert_eq!(line["norm"], name);
+            assert_eq!(line["composition_ms"].is_null(), norm != "bc_norm");
+            assert!(line["cpu_ms"].is_null() && line["cpu_1_ms"].is_null());
+            assert!(line["error"].as_f64() <= Some(5e-6), "{line}");
+        }
+    }
+}
+
+#[test]
+fn other_types_and_layouts_have_no_composition() {
+    for args in [["--dtype", "bf16"], ["--layout", "last"]] {
+        for line in brief(&[&args[..], &["--shape", "2,6,5,5"]].concat()) {
+            assert!(line["composition_ms"].is_null() && line["composition_bytes"].is_null());
+            assert!(line["read_ms"].as_f64() > Some(0.0));
+        }
+    }
+}
+
+#[test]
+fn suites_are_measured_and_drawn() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let charts = folder.path().join("new").join("charts");
+    let path = charts.to_str().expect("UTF-8");
+    // Two given shapes and a suite; the part of a suite that one norm refuses is left out.
+    let lines = brief(&[
+        "--suite",
+        "small",
+        "--norm",
+        "instance_norm",
+        "--shape",
+        "2,6,5",
+        "--plot",
+        path,
+    ]);
+    let shapes = lines.len() / 3;
+    assert!(shapes > 5 && lines.len().is_multiple_of(3));
+    assert!(lines[0]["suite"].is_null() && lines[3]["suite"] == "small");
+    assert!(
+        lines
+            .iter()
+            .all(|line| line["shape"] != serde_json::json!([64, 128]))
+    );
+
+    let files: Vec<_> = std::fs::read_dir(&charts)
+        .expect("the folder was made")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    assert_eq!(files.len(), 2, "{files:?}");
+    for file in files {
+        let name = file.to_string_lossy().into_owned();
+        assert!(name.contains("-instance-norm-f32-nchw-"), "{name}");
+        let text = std::fs::read_to_string(&file).expect("text");
+        assert!(text.starts_with("<svg") && text.trim_end().ends_with("</svg>"));
+        // A dot a measurement; no composition, and so no ring.
+        assert_eq!(text.matches("<circle").count(), lines.len(), "{name}");
+        assert!(text.contains("64 x 7 x 7") || text.contains("2 x 64 x 7 x 7"));
+    }
 }
 
 #[test]
@@ -100,6 +209,17 @@ fn wrong_requests_are_explained() {
         (2, &["--dtype", "f64"], "bf16"),
         (2, &["--layout", "middle"], "last"),
         (2, &["--repeats", "0"], "repeats"),
+        (2, &["--suite", "imagenet"], "resnet50"),
+        (2, &["--norm", "weight_standardization"], "layer_norm"),
+        (2, &["--suite", "cliffs", "--filter", "slow"], "random"),
+        (1, &["--filter", "scan"], "--suite cliffs"),
+        (
+            1,
+            &["--norm", "instance_norm", "--shape", "2,6,1"],
+            "more than 1 value",
+        ),
+        // No folder can be made below a file.
+        (1, &["--plot", "/dev/null/charts"], "--plot"),
         (2, &["--direction", "sideways"], "forward"),
         (1, &["--adapter", "no such"], "no such"),
         (1, &["--shape", "2,6,5", "--tune", "speed=9"], "speed"),

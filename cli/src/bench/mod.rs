@@ -1,6 +1,7 @@
-//! `bcnorm bench`: milliseconds and bytes of each direction, against a copy of the same tensor.
+//! `bcnorm bench`: milliseconds and bytes of each direction, against a copy of the same tensor, a read of it,
+//! the same work op by op, and the CPU executor.
 //!
-//! A wrong kernel is not timed: every output is checked against the f64 oracle first, and after
+//! A wrong kernel is not timed: every output is checked against an f64 reference first, and after
 //! timing what was timed must have written the same bits.
 
 mod cliffs;
@@ -47,6 +48,9 @@ Examples:
   bcnorm bench                                      five shapes of real networks
   bcnorm bench --shape 32,256,14,14 --groups 16     a shape of yours
   bcnorm bench --adapter all --json > bench.jsonl   every adapter, for a program to read
+  bcnorm bench --suite resnet50,unet --plot charts  named lists of shapes; charts as SVG
+  bcnorm bench --suite cliffs --filter random       where does time per byte jump?
+  bcnorm bench --norm group_norm                    another norm of the family
   bcnorm bench --dtype bf16 --layout last           16 bits, channels last
   bcnorm bench --direction forward --steps          which stage takes how long
   bcnorm bench --tune workgroup_size=64 --steps     and with another tuning (see bcnorm info)")]
