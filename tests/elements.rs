@@ -189,7 +189,7 @@ impl Report {
         let turn = self.problems;
         self.problems += 1;
         for (index, way) in ways.iter().enumerate() {
-            if way.gpu.is_some() && (index + turn) % 3 != 0 {
+            if way.gpu.is_some() && !(index + turn).is_multiple_of(3) {
                 continue;
             }
             let plans = way.plans(problem, forward);
