@@ -221,7 +221,11 @@ impl Report {
             self.wrong.len(),
             wrong.join("\n")
         );
-        assert!(self.of_elements as f64 >= least * self.runs as f64);
+        let share = self.of_elements as f64 / self.runs as f64;
+        assert!(
+            share >= least,
+            "{share:.3} of the runs took rows of elements, less than {least}"
+        );
     }
 }
 
@@ -304,11 +308,11 @@ fn alone() {
         let what = format!("{}, in place: {in_place}", name(&problem, norm_name));
         report.check(&ways, &what, &problem, forward);
     };
-    // Each in turn has another fusion: a sixth of them has all of these, too, and takes a sixth of the time.
+    // One in 7, for time: not a divisor of the 6 modes and types of a norm, so that each of them has its turn.
     let mut index = 0;
     for_every_problem(|what, problem| {
         index += 1;
-        if index % 6 == 0 {
+        if index % 7 == 0 {
             check(problem, what);
         }
     });
@@ -325,7 +329,8 @@ fn alone() {
             }
         }
     }
-    report.finish(0.6);
+    // The last four shapes have long rows under every adapter's own tuning.
+    report.finish(0.5);
 }
 
 /// Shapes for data that are no ordinary ones.
