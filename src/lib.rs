@@ -79,7 +79,9 @@
 pub mod cpu;
 pub mod desc;
 pub mod error;
+#[cfg(feature = "wgpu")]
 pub mod gpu;
+pub mod host;
 pub mod kernels;
 pub mod layer;
 pub mod oracle;
@@ -94,10 +96,12 @@ pub use desc::{
     Activation, ChannelStats, DType, Fusion, Layout, Mode, NormDesc, NormKind, TensorDesc, Write,
 };
 pub use error::Error;
+#[cfg(feature = "wgpu")]
 pub use layer::{Norm, Tensor};
 pub use plan::{BackwardOptions, ForwardOptions, Plan, RowSource};
 pub use role::Role;
 pub use tuning::Tuning;
+#[cfg(feature = "wgpu")]
 pub use wgpu;
 
 /// The README's example compiles and runs.

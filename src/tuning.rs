@@ -4,6 +4,8 @@
 
 mod text;
 
+use crate::plan::Limits;
+
 /// What kind of processor runs a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -144,23 +146,36 @@ impl Tuning {
         ..Tuning::SOFTWARE
     };
 
-    /// The tuning for an adapter: software adapters are known by their device type.
-    pub fn for_adapter(info: &wgpu::AdapterInfo) -> Tuning {
-        if info.device_type != wgpu::DeviceType::Cpu && !is_software(&info.name) {
+    /// The tuning for an adapter that is known by its name (or what else describes it) only. `keeps_order`:
+    /// whether its shader compiler keeps the order of additions (Mesa's and SwiftShader's do).
+    pub fn for_name(name: &str, software: bool, keeps_order: bool) -> Tuning {
+        if !software && !is_software(name) {
             return Tuning::GPU;
         }
-        // Mesa and SwiftShader keep the order; DX12's compiler, before WARP, may not.
-        let keeps_order = matches!(info.backend, wgpu::Backend::Vulkan | wgpu::Backend::Gl);
         Tuning {
             fence: !keeps_order,
             ..Tuning::SOFTWARE
         }
     }
 
+    /// The tuning for an adapter: software adapters are known by their device type.
+    #[cfg(feature = "wgpu")]
+    pub fn for_adapter(info: &wgpu::AdapterInfo) -> Tuning {
+        let software = info.device_type == wgpu::DeviceType::Cpu;
+        // DX12's compiler, before WARP, may reorder.
+        let keeps_order = matches!(info.backend, wgpu::Backend::Vulkan | wgpu::Backend::Gl);
+        Tuning::for_name(&info.name, software, keeps_order)
+    }
+
     /// The tuning for a device.
+    #[cfg(feature = "wgpu")]
     pub fn for_device(device: &wgpu::Device) -> Tuning {
-        let limits = device.limits();
-        let tuning = Tuning::for_adapter(&device.adapter_info());
+        Tuning::for_adapter(&device.adapter_info()).within(&(&device.limits()).into())
+    }
+
+    /// The same as far as a device grants it.
+    #[must_use]
+    pub fn within(self, limits: &Limits) -> Tuning {
         let most = limits
             .max_compute_invocations_per_workgroup
             .min(limits.max_compute_workgroup_size_x)
@@ -168,22 +183,22 @@ impl Tuning {
         // Largest power of two that the device runs.
         let most = 1 << most.ilog2();
         Tuning {
-            workgroup_size: tuning.workgroup_size.min(most),
-            column_workgroup_size: tuning.column_workgroup_size.min(most),
-            reduce_lanes: tuning.reduce_lanes.min(most),
-            map_lanes: tuning.map_lanes.min(most),
-            fold_workgroup_size: tuning.fold_workgroup_size.min(most),
-            fold_lanes: tuning.fold_lanes.min(most),
+            workgroup_size: self.workgroup_size.min(most),
+            column_workgroup_size: self.column_workgroup_size.min(most),
+            reduce_lanes: self.reduce_lanes.min(most),
+            map_lanes: self.map_lanes.min(most),
+            fold_workgroup_size: self.fold_workgroup_size.min(most),
+            fold_lanes: self.fold_lanes.min(most),
             max_workgroups: limits.max_compute_workgroups_per_dimension,
             max_binding_bytes: limits.max_storage_buffer_binding_size,
-            ..tuning
+            ..self
         }
     }
 }
 
 /// GL drivers do not say that they are software; their names do.
 fn is_software(name: &str) -> bool {
-    let name = name.to_lowercase();
+    let name = name.to_ascii_lowercase();
     ["llvmpipe", "softpipe", "swiftshader", "basic render"]
         .iter()
         .any(|known| name.contains(known))

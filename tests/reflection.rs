@@ -442,7 +442,7 @@ fn kernels_are_what_they_declare() {
         // What `Pipelines::prepare` asks of the device.
         assert_eq!(
             workgroup_memory,
-            bcnorm::gpu::workgroup_memory(&spec),
+            bcnorm::kernels::workgroup_memory(&spec),
             "{spec:?}"
         );
     }
@@ -2245,7 +2245,7 @@ fn check_spec(
         "{what}: {spec:?}"
     );
     assert!(
-        bcnorm::gpu::workgroup_memory(spec) <= MAX_WORKGROUP_MEMORY,
+        bcnorm::kernels::workgroup_memory(spec) <= MAX_WORKGROUP_MEMORY,
         "{what}: {spec:?}"
     );
     let tensor = plan.tensor();

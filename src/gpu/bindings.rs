@@ -1,8 +1,7 @@
 //! Buffers by role, checked before anything is recorded.
 
 use crate::error::Error;
-use crate::kernels::Access;
-use crate::plan::{Need, Plan, Window};
+use crate::plan::{BoundBuffer, Plan, Window};
 use crate::role::{Role, RoleKind};
 use std::collections::BTreeMap;
 
@@ -51,67 +50,21 @@ impl Bindings {
 
     /// Checks them against a plan.
     pub(super) fn validate(&self, plan: &Plan, limits: &wgpu::Limits) -> Result<(), Error> {
-        let missing = plan.needs().iter().map(|need| need.role);
-        let missing: Vec<Role> = missing.filter(|r| !self.slots.contains_key(r)).collect();
-        if !missing.is_empty() {
-            return Err(Error::Missing { roles: missing });
-        }
-        for need in plan.needs() {
-            self.slots[&need.role].validate(need, limits)?;
-        }
-        self.check_overlaps(plan)?;
-        self.check_steps(plan)
-    }
-
-    /// No written range may overlap another role's, in the same step or not.
-    fn check_overlaps(&self, plan: &Plan) -> Result<(), Error> {
-        for (index, a) in plan.needs().iter().enumerate() {
-            for b in &plan.needs()[index + 1..] {
-                let (slot_a, slot_b) = (&self.slots[&a.role], &self.slots[&b.role]);
-                let written = [a, b]
-                    .into_iter()
-                    .find(|need| need.access == Access::ReadWrite);
-                let (Some(written), true) = (written, slot_a.buffer == slot_b.buffer) else {
-                    continue;
-                };
-                if slot_a.offset < slot_b.offset + b.bytes
-                    && slot_b.offset < slot_a.offset + a.bytes
-                {
-                    return Err(Error::Aliasing {
-                        first: a.role,
-                        second: b.role,
-                        written: written.role,
-                        conflict: "overlapping ranges",
-                    });
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// WebGPU forbids one buffer to be both read-only and written in a dispatch, even in disjoint
-    /// ranges.
-    fn check_steps(&self, plan: &Plan) -> Result<(), Error> {
-        for step in plan.steps() {
-            let declared = step.spec.bindings().map(|(_, binding)| binding);
-            let uses: Vec<_> = step.bindings.iter().zip(declared).collect();
-            for &(&read, a) in &uses {
-                for &(&write, b) in &uses {
-                    if a.access == Access::Read
-                        && b.access == Access::ReadWrite
-                        && self.slots[&read].buffer == self.slots[&write].buffer
-                    {
-                        return Err(Error::Aliasing {
-                            first: read,
-                            second: write,
-                            written: write,
-                            conflict: "WebGPU forbids it even for disjoint ranges",
-                        });
-                    }
-                }
-            }
-        }
-        Ok(())
+        let usages: Vec<_> = self.slots.values().map(|s| s.buffer.usage()).collect();
+        let first_of = |slot: &Slot| self.slots.values().position(|s| s.buffer == slot.buffer);
+        let buffers = self
+            .slots
+            .iter()
+            .zip(&usages)
+            .map(|((&role, slot), usage)| BoundBuffer {
+                role,
+                id: first_of(slot).unwrap_or_default(),
+                offset: slot.offset,
+                size: slot.buffer.size(),
+                storage: usage.contains(wgpu::BufferUsages::STORAGE),
+                usage,
+            });
+        plan.check_buffers(&buffers.collect::<Vec<_>>(), &limits.into())
     }
 
     /// The binding of a role, exactly as large as the plan needs; of a tensor only the window.
@@ -133,42 +86,6 @@ impl Bindings {
             offset,
             size: wgpu::BufferSize::new(bytes),
         }))
-    }
-}
-
-impl Slot {
-    fn validate(&self, need: &Need, limits: &wgpu::Limits) -> Result<(), Error> {
-        let role = need.role;
-        let alignment = u64::from(limits.min_storage_buffer_offset_alignment);
-        if !self.offset.is_multiple_of(alignment) {
-            return Err(Error::Misaligned {
-                role,
-                offset: self.offset,
-                alignment,
-            });
-        }
-        let size = self.buffer.size();
-        if self
-            .offset
-            .checked_add(need.bytes)
-            .is_none_or(|end| end > size)
-        {
-            return Err(Error::BufferTooSmall {
-                role,
-                needed: need.bytes,
-                offset: self.offset,
-                size,
-            });
-        }
-        let usage = self.buffer.usage();
-        if !usage.contains(wgpu::BufferUsages::STORAGE) {
-            return Err(Error::Usage {
-                role,
-                missing: "STORAGE",
-                usage: format!("{usage:?}"),
-            });
-        }
-        Ok(())
     }
 }
 

@@ -10,12 +10,10 @@ pub mod autotune;
 mod bindings;
 mod bound;
 pub mod headless;
-mod limits;
 pub mod transfer;
 
 pub use bindings::{Bindings, Tables};
 pub use bound::{Bound, Prepared};
-pub use limits::workgroup_memory;
 
 use crate::error::Error;
 use crate::kernels::{Access, Spec, wgsl};
@@ -73,7 +71,7 @@ impl Pipelines {
     /// [`Error::Limit`] where a buffer, a workgroup or a dispatch exceeds what the device granted.
     pub fn prepare(&self, plan: Plan) -> Result<Prepared, Error> {
         let limits = self.device.limits();
-        limits::check(&plan, &limits)?;
+        plan.check_limits(&(&limits).into())?;
         let kernels = plan.steps().iter().map(|step| self.kernel(&step.spec));
         let kernels = kernels.collect();
         let alignment = u64::from(limits.min_uniform_buffer_offset_alignment).max(16);
@@ -81,15 +79,10 @@ impl Pipelines {
         // Uniforms never change: a buffer mapped at creation, not queue.write_buffer, which would
         // reach back to everything in the next submission.
         let uniforms = (!plan.steps().is_empty()).then(|| {
-            let size = stride * plan.steps().len() as u64;
-            let mut bytes = vec![0u8; size as usize];
-            for (slot, step) in bytes.chunks_exact_mut(stride as usize).zip(plan.steps()) {
-                slot[..size_of::<Params>()].copy_from_slice(bytemuck::bytes_of(&step.params));
-            }
             transfer::buffer_with_bytes(
                 &self.device,
                 "bcnorm params",
-                &bytes,
+                &plan.uniforms(stride as usize),
                 wgpu::BufferUsages::UNIFORM,
             )
         });

@@ -2,6 +2,7 @@
 
 use crate::desc::DType;
 use crate::error::Error;
+use crate::host;
 
 /// A buffer that holds `bytes`, padded to a multiple of 4 (and 4 bytes at least).
 pub fn buffer_with_bytes(
@@ -33,18 +34,8 @@ pub fn upload(device: &wgpu::Device, label: &str, values: &[f32]) -> wgpu::Buffe
 
 /// As [`upload`], rounded to a tensor's type (16-bit values to the nearest, ties to even).
 pub fn upload_as(device: &wgpu::Device, label: &str, dtype: DType, values: &[f32]) -> wgpu::Buffer {
-    let bits: Vec<u16> = match dtype {
-        DType::F32 => return upload(device, label, values),
-        DType::F16 => values
-            .iter()
-            .map(|&value| half::f16::from_f32(value).to_bits())
-            .collect(),
-        DType::BF16 => values
-            .iter()
-            .map(|&value| half::bf16::from_f32(value).to_bits())
-            .collect(),
-    };
-    buffer_with_bytes(device, label, bytemuck::cast_slice(&bits), STORAGE)
+    let words = host::pack(dtype, values);
+    buffer_with_bytes(device, label, bytemuck::cast_slice(&words), STORAGE)
 }
 
 /// A storage buffer for `len` f32 values, zeroed: STORAGE, COPY_SRC and COPY_DST.

@@ -2,6 +2,7 @@
 //! [`stages`](crate::stages), the debug label and the bench id.
 
 mod source;
+mod text;
 
 pub use source::wgsl;
 
@@ -227,7 +228,7 @@ macro_rules! kernels {
                     $(KernelId::$id => {
                         const KERNEL: Kernel = Kernel {
                             name: $name,
-                            text: include_str!(concat!("../../shaders/", $name, ".wgsl")),
+                            text: text::shader!(concat!("../../shaders/", $name, ".wgsl")),
                             family: Family::$family,
                             bindings: &[$($binding),*],
                         };
@@ -470,4 +471,26 @@ impl Spec {
             .zip(self.kernel.kernel().bindings)
             .filter(move |&(number, _)| absent >> (number - 1) & 1 == 0)
     }
+}
+
+/// Bytes of workgroup memory that a kernel uses, of the lanes that reduce through it: an entry of each
+/// invocation for every reduction that its text calls (`shaders/parts/reduce_shared.wgsl`), with channels
+/// last one of every other (`reduce_columns_shared.wgsl`). A test compares it with what naga says.
+pub fn workgroup_memory(spec: &Spec) -> u32 {
+    if spec.lanes == 1 {
+        return 0;
+    }
+    // A count, then words of `width` elements, each at a multiple of its size.
+    let columns = |words: u32| (words + 1) * 4 * spec.width;
+    let (all, half) = (spec.workgroup_size, spec.workgroup_size / 2);
+    let reductions = [
+        ("reduce_moments(", size_of::<Moments>() as u32 * all),
+        ("reduce_products(", size_of::<Products>() as u32 * all),
+        ("reduce_pair(", size_of::<GradientPair>() as u32 * all),
+        ("reduce_column_moments(", columns(3) * half),
+        ("reduce_column_products(", columns(4) * half),
+    ];
+    let text = spec.kernel.kernel().text;
+    let called = reductions.iter().filter(|(call, _)| text.contains(call));
+    called.map(|(_, bytes)| bytes).sum()
 }

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 macro_rules! part {
     ($name:literal) => {
-        include_str!(concat!("../../shaders/parts/", $name, ".wgsl"))
+        super::text::shader!(concat!("../../shaders/parts/", $name, ".wgsl"))
     };
 }
 
@@ -44,7 +44,7 @@ pub fn wgsl(spec: &Spec) -> String {
     }
     for (index, binding) in kernel.bindings.iter().enumerate() {
         if binding.optional {
-            let name = binding.name.to_uppercase();
+            let name = binding.name.to_ascii_uppercase();
             let _ = writeln!(
                 text,
                 "const HAS_{name}: bool = {};",

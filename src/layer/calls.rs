@@ -1,7 +1,8 @@
 //! What a layer keeps of its recent calls: the last one for backward, those that may come again for
 //! recording them without any work.
 
-use super::{Key, Pass, Tensor};
+use super::norm::{Key, Pass};
+use super::tensor::Tensor;
 use crate::gpu::{Bound, Tables};
 
 /// Calls kept per layer: training and evaluation, or buffers used in turn.

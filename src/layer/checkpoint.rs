@@ -14,7 +14,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// # Errors
 /// [`Error::Checkpoint`] with every entry that is neither, or with what is wrong with the bytes.
 pub fn from_bytes(bytes: &[u8]) -> Result<StateDict, Error> {
-    read(bytes, "").map_err(|problems| failed(None, problems))
+    module_from_bytes(bytes, "")
+}
+
+/// Reads the entries of one module from the bytes of a model's file: see [`load_module`].
+///
+/// # Errors
+/// As [`from_bytes`].
+pub fn module_from_bytes(bytes: &[u8], module: &str) -> Result<StateDict, Error> {
+    read(bytes, module).map_err(|problems| failed(None, problems))
 }
 
 /// The bytes of a safetensors file with a state dict.

@@ -1,4 +1,5 @@
-//! State dicts in PyTorch's names.
+//! State dicts in PyTorch's names. [`entries`] and [`fit`] are for layers of one's own, such as that of the
+//! browser package.
 
 use crate::desc::{ChannelStats, NormDesc, NormKind};
 use crate::error::Error;
@@ -76,8 +77,11 @@ pub(super) fn module_prefix(module: &str) -> String {
     }
 }
 
-/// A parameter or running statistic of a norm.
-pub(super) struct Entry {
+/// A parameter or running statistic of a norm: an f32 buffer of a layer.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Entry {
+    /// What plans know its buffer as.
     pub role: Role,
     /// In the state dict.
     pub name: &'static str,
@@ -85,6 +89,8 @@ pub(super) struct Entry {
     pub dims: Vec<usize>,
     /// What a new module has there.
     pub initial: f32,
+    /// What plans know its gradient's buffer as, where it is a parameter.
+    pub gradient: Option<Role>,
 }
 
 /// The name of a role's entry: the channel part is a module of its own in BCNorm only.
@@ -100,77 +106,57 @@ const INNER: &str = "bn.";
 /// The inner norm in the authors' ImageNet checkpoints.
 const INNER_ALIAS: &str = "pbn.";
 
-/// The parameters of a norm, and the role of each one's gradient.
-pub(super) fn parameters(norm: &NormDesc) -> Vec<(Entry, Role)> {
-    let channels = vec![norm.num_channels];
-    let affine = match norm.kind {
-        // As in the authors' code.
-        NormKind::BcNorm => vec![1, norm.affine_len(), 1],
-        _ => channels.clone(),
-    };
+/// Every f32 entry of a norm but the moving speed: the parameters first.
+pub fn entries(norm: &NormDesc) -> Vec<Entry> {
     let inner = norm.kind == NormKind::BcNorm;
     let outer = norm.kind != NormKind::WeightStandardization;
+    let running = norm.has_running_stats();
     let all = [
         (
             outer && norm.weight,
             Role::Weight,
-            Role::GradWeight,
-            &affine,
+            Some(Role::GradWeight),
             1.0,
         ),
-        (outer && norm.bias, Role::Bias, Role::GradBias, &affine, 0.0),
+        (outer && norm.bias, Role::Bias, Some(Role::GradBias), 0.0),
         (
             inner && norm.bn_weight,
             Role::BnWeight,
-            Role::GradBnWeight,
-            &channels,
+            Some(Role::GradBnWeight),
             1.0,
         ),
         (
             inner && norm.bn_bias,
             Role::BnBias,
-            Role::GradBnBias,
-            &channels,
+            Some(Role::GradBnBias),
             0.0,
         ),
+        (running, Role::RunningMean, None, 0.0),
+        (running, Role::RunningVar, None, 1.0),
     ];
-    all.into_iter()
-        .filter(|(there, ..)| *there)
-        .map(|(_, role, gradient, dims, initial)| {
-            let entry = Entry {
-                role,
-                name: entry_name(norm, role.name()),
-                dims: dims.clone(),
-                initial,
-            };
-            (entry, gradient)
-        })
-        .collect()
-}
-
-/// Every f32 entry of a norm but the moving speed.
-pub(super) fn entries(norm: &NormDesc) -> Vec<Entry> {
-    let parameters = parameters(norm).into_iter().map(|(entry, _)| entry);
-    let running = [(Role::RunningMean, 0.0), (Role::RunningVar, 1.0)]
-        .into_iter()
-        .filter(|_| norm.has_running_stats())
-        .map(|(role, initial)| Entry {
-            role,
-            name: entry_name(norm, role.name()),
-            dims: vec![norm.num_channels],
-            initial,
-        });
-    parameters.chain(running).collect()
+    let there = all.into_iter().filter(|(there, ..)| *there);
+    let entries = there.map(|(_, role, gradient, initial)| Entry {
+        role,
+        name: entry_name(norm, role.name()),
+        dims: match role {
+            // As in the authors' code.
+            Role::Weight | Role::Bias if inner => vec![1, norm.affine_len(), 1],
+            _ => vec![norm.num_channels],
+        },
+        initial,
+        gradient,
+    });
+    entries.collect()
 }
 
 /// The name of `num_batches_tracked`, if the norm has one.
-pub(super) fn batch_count(norm: &NormDesc) -> Option<&'static str> {
+pub fn batch_count(norm: &NormDesc) -> Option<&'static str> {
     norm.has_running_stats()
         .then(|| entry_name(norm, Role::NumBatchesTracked.name()))
 }
 
 /// The name and value of `estbn_moving_speed`, if the norm has one.
-pub(super) fn moving_speed(norm: &NormDesc) -> Option<(&'static str, f32)> {
+pub fn moving_speed(norm: &NormDesc) -> Option<(&'static str, f32)> {
     match (norm.kind, norm.stats) {
         (
             NormKind::BatchNorm | NormKind::EstBn | NormKind::BcNorm,
@@ -181,19 +167,23 @@ pub(super) fn moving_speed(norm: &NormDesc) -> Option<(&'static str, f32)> {
 }
 
 /// A state dict that fits a norm.
-pub(super) struct Fit<'a> {
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Fit<'a> {
     /// What goes into which buffer.
     pub values: Vec<(Role, &'a [f32])>,
+    /// `num_batches_tracked`, where the norm has it.
     pub batch_count: Option<i64>,
     /// The norm with the dict's moving speed.
     pub norm: NormDesc,
 }
 
-/// Fits a state dict to a norm, strictly.
+/// Fits a state dict to a norm, strictly: every entry must be there, no other, each of the right shape, give
+/// or take sizes of 1; `pbn.*` is read as `bn.*`.
 ///
 /// # Errors
 /// [`Error::StateDict`] with all that does not fit.
-pub(super) fn fit<'a>(norm: &NormDesc, state: &'a StateDict) -> Result<Fit<'a>, Error> {
+pub fn fit<'a>(norm: &NormDesc, state: &'a StateDict) -> Result<Fit<'a>, Error> {
     let mut dict = Dict {
         state,
         known: Vec::new(),

@@ -5,9 +5,14 @@
 //! norms, and the planner nothing of devices.
 
 mod backward;
+mod buffers;
 mod elements;
 mod forward;
 mod geometry;
+mod limits;
+
+pub use buffers::BoundBuffer;
+pub use limits::Limits;
 
 use crate::desc::{Activation, ChannelPart, Fusion, Mode, NormDesc, TensorDesc, Write};
 use crate::error::Error;
@@ -213,6 +218,34 @@ impl Plan {
     /// The shape it computes it for.
     pub fn tensor(&self) -> &TensorDesc {
         &self.tensor
+    }
+
+    /// The uniforms of all steps, one every `stride` bytes (no less than a [`Params`] has).
+    pub fn uniforms(&self, stride: usize) -> Vec<u8> {
+        let stride = stride.max(size_of::<Params>());
+        let mut bytes = vec![0u8; stride * self.steps.len()];
+        for (slot, step) in bytes.chunks_exact_mut(stride).zip(&self.steps) {
+            slot[..size_of::<Params>()].copy_from_slice(bytemuck::bytes_of(&step.params));
+        }
+        bytes
+    }
+
+    /// Checks the plan against what a device grants.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] where a buffer, a workgroup or a dispatch exceeds it.
+    pub fn check_limits(&self, limits: &Limits) -> Result<(), Error> {
+        limits::check(self, limits)
+    }
+
+    /// Checks buffers that an executor is about to bind: that all are there, are large enough, lie at an
+    /// aligned offset, and that nothing written overlaps anything else.
+    ///
+    /// # Errors
+    /// [`Error::Missing`], [`Error::BufferTooSmall`], [`Error::Misaligned`], [`Error::Usage`],
+    /// [`Error::Aliasing`].
+    pub fn check_buffers(&self, buffers: &[BoundBuffer<'_>], limits: &Limits) -> Result<(), Error> {
+        buffers::check(self, buffers, limits)
     }
 
     /// Bytes of tensor-sized data that the plan moves: 3 transfers forward, 5 backward (6 where dx

@@ -1,13 +1,66 @@
-//! What a device may refuse of a plan.
+//! What a device grants, and what it may refuse of a plan.
 
+use super::Plan;
 use crate::error::Error;
-use crate::kernels::Spec;
-use crate::plan::Plan;
+use crate::kernels::workgroup_memory;
 use crate::role::RoleKind;
-use crate::tables::{GradientPair, Moments, Products};
+
+/// The limits of a device that plans depend on, under WebGPU's names for them (in snake case).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Largest storage binding in bytes.
+    pub max_storage_buffer_binding_size: u64,
+    /// Largest buffer in bytes.
+    pub max_buffer_size: u64,
+    /// Invocations of a workgroup.
+    pub max_compute_invocations_per_workgroup: u32,
+    /// Invocations of a workgroup in x.
+    pub max_compute_workgroup_size_x: u32,
+    /// Workgroups of a dispatch in one dimension.
+    pub max_compute_workgroups_per_dimension: u32,
+    /// Storage buffers of a kernel.
+    pub max_storage_buffers_per_shader_stage: u32,
+    /// Bytes of workgroup memory.
+    pub max_compute_workgroup_storage_size: u32,
+    /// What offsets of storage bindings are multiples of.
+    pub min_storage_buffer_offset_alignment: u32,
+}
+
+/// WebGPU's default limits: what any device grants.
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            max_storage_buffer_binding_size: 128 << 20,
+            max_buffer_size: 256 << 20,
+            max_compute_invocations_per_workgroup: 256,
+            max_compute_workgroup_size_x: 256,
+            max_compute_workgroups_per_dimension: 65_535,
+            max_storage_buffers_per_shader_stage: 8,
+            max_compute_workgroup_storage_size: 16 << 10,
+            min_storage_buffer_offset_alignment: 256,
+        }
+    }
+}
+
+#[cfg(feature = "wgpu")]
+impl From<&wgpu::Limits> for Limits {
+    fn from(limits: &wgpu::Limits) -> Self {
+        Limits {
+            max_storage_buffer_binding_size: limits.max_storage_buffer_binding_size,
+            max_buffer_size: limits.max_buffer_size,
+            max_compute_invocations_per_workgroup: limits.max_compute_invocations_per_workgroup,
+            max_compute_workgroup_size_x: limits.max_compute_workgroup_size_x,
+            max_compute_workgroups_per_dimension: limits.max_compute_workgroups_per_dimension,
+            max_storage_buffers_per_shader_stage: limits.max_storage_buffers_per_shader_stage,
+            max_compute_workgroup_storage_size: limits.max_compute_workgroup_storage_size,
+            min_storage_buffer_offset_alignment: limits.min_storage_buffer_offset_alignment,
+        }
+    }
+}
 
 /// Everything of a plan that a device may refuse.
-pub(super) fn check(plan: &Plan, limits: &wgpu::Limits) -> Result<(), Error> {
+pub(super) fn check(plan: &Plan, limits: &Limits) -> Result<(), Error> {
     let check = |what: String, value: u64, limit: u64, limit_name, way_out| {
         if value <= limit {
             return Ok(());
@@ -91,26 +144,4 @@ pub(super) fn check(plan: &Plan, limits: &wgpu::Limits) -> Result<(), Error> {
         )?;
     }
     Ok(())
-}
-
-/// Bytes of workgroup memory that a kernel uses, of the lanes that reduce through it: an entry of each
-/// invocation for every reduction that its text calls (`shaders/parts/reduce_shared.wgsl`), with channels
-/// last one of every other (`reduce_columns_shared.wgsl`). A test compares it with what naga says.
-pub fn workgroup_memory(spec: &Spec) -> u32 {
-    if spec.lanes == 1 {
-        return 0;
-    }
-    // A count, then words of `width` elements, each at a multiple of its size.
-    let columns = |words: u32| (words + 1) * 4 * spec.width;
-    let (all, half) = (spec.workgroup_size, spec.workgroup_size / 2);
-    let reductions = [
-        ("reduce_moments(", size_of::<Moments>() as u32 * all),
-        ("reduce_products(", size_of::<Products>() as u32 * all),
-        ("reduce_pair(", size_of::<GradientPair>() as u32 * all),
-        ("reduce_column_moments(", columns(3) * half),
-        ("reduce_column_products(", columns(4) * half),
-    ];
-    let text = spec.kernel.kernel().text;
-    let called = reductions.iter().filter(|(call, _)| text.contains(call));
-    called.map(|(_, bytes)| bytes).sum()
 }

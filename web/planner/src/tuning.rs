@@ -1,0 +1,76 @@
+//! Limits and tunings.
+
+use crate::error::Failure;
+use bcnorm::plan;
+use wasm_bindgen::prelude::*;
+
+/// `bcnorm::plan::Limits`: WebGPU's defaults, until set otherwise.
+#[wasm_bindgen]
+#[derive(Clone, Copy)]
+pub struct Limits {
+    pub(crate) limits: plan::Limits,
+}
+
+#[wasm_bindgen]
+impl Limits {
+    /// In this order: GPUSupportedLimits' maxStorageBufferBindingSize, maxBufferSize,
+    /// maxComputeInvocationsPerWorkgroup, maxComputeWorkgroupSizeX, maxComputeWorkgroupsPerDimension,
+    /// maxStorageBuffersPerShaderStage, maxComputeWorkgroupStorageSize, minStorageBufferOffsetAlignment.
+    #[wasm_bindgen(constructor)]
+    pub fn new(values: &[f64]) -> Result<Limits, Failure> {
+        let &[
+            binding,
+            buffer,
+            invocations,
+            size_x,
+            workgroups,
+            buffers,
+            memory,
+            alignment,
+        ] = values
+        else {
+            return Err(Failure::new(
+                "limit",
+                format!("expected 8 limits, got {}", values.len()),
+            ));
+        };
+        let mut limits = plan::Limits::default();
+        limits.max_storage_buffer_binding_size = binding as u64;
+        limits.max_buffer_size = buffer as u64;
+        limits.max_compute_invocations_per_workgroup = invocations as u32;
+        limits.max_compute_workgroup_size_x = size_x as u32;
+        limits.max_compute_workgroups_per_dimension = workgroups as u32;
+        limits.max_storage_buffers_per_shader_stage = buffers as u32;
+        limits.max_compute_workgroup_storage_size = memory as u32;
+        limits.min_storage_buffer_offset_alignment = alignment as u32;
+        Ok(Limits { limits })
+    }
+}
+
+/// `bcnorm::Tuning`.
+#[wasm_bindgen]
+#[derive(Clone, Copy)]
+pub struct Tuning {
+    pub(crate) tuning: bcnorm::Tuning,
+}
+
+#[wasm_bindgen]
+impl Tuning {
+    /// For an adapter that describes itself so.
+    #[wasm_bindgen(js_name = forName)]
+    pub fn for_name(name: &str, software: bool, keeps_order: bool, limits: &Limits) -> Tuning {
+        let tuning = bcnorm::Tuning::for_name(name, software, keeps_order).within(&limits.limits);
+        Tuning { tuning }
+    }
+
+    /// Of a text, as `bcnorm tune --save` writes it.
+    pub fn parse(text: &str) -> Result<Tuning, Failure> {
+        let tuning = text.parse()?;
+        Ok(Tuning { tuning })
+    }
+
+    /// The text.
+    pub fn text(&self) -> String {
+        self.tuning.to_string()
+    }
+}

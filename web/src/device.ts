@@ -1,0 +1,45 @@
+import { BcNormError } from "./errors.js";
+
+export interface DeviceOptions {
+  powerPreference?: GPUPowerPreference;
+  /** `"adapter"`: as large buffers and bindings as there are; default: WebGPU's default limits. */
+  limits?: "default" | "adapter";
+}
+
+/**
+ * A device for a page that has none yet, with timestamp queries where the adapter has them. (Layers take any
+ * device of the page's.)
+ *
+ * @throws {BcNormError} `no-webgpu`, `no-adapter`, `device`.
+ */
+export async function requestDevice(options: DeviceOptions = {}): Promise<GPUDevice> {
+  const gpu: GPU | undefined = globalThis.navigator?.gpu;
+  if (gpu === undefined) {
+    const insecure = globalThis.isSecureContext === false;
+    throw new BcNormError(
+      "no-webgpu",
+      insecure
+        ? "WebGPU needs a secure context: serve the page by https, or from localhost"
+        : "this browser has no WebGPU: use a recent Chrome, Edge, Firefox or Safari, or enable it in the settings",
+    );
+  }
+  const { powerPreference } = options;
+  const adapter = await gpu.requestAdapter(powerPreference === undefined ? {} : { powerPreference });
+  if (adapter === null) {
+    throw new BcNormError(
+      "no-adapter",
+      "WebGPU finds no adapter: update the graphics driver, or enable hardware acceleration in the browser",
+    );
+  }
+  const requiredFeatures: GPUFeatureName[] = adapter.features.has("timestamp-query")
+    ? ["timestamp-query"]
+    : [];
+  const { maxBufferSize, maxStorageBufferBindingSize } = adapter.limits;
+  const requiredLimits = options.limits === "adapter" ? { maxBufferSize, maxStorageBufferBindingSize } : {};
+  try {
+    return await adapter.requestDevice({ label: "bcnorm", requiredFeatures, requiredLimits });
+  } catch (cause) {
+    const message = cause instanceof Error ? cause.message : String(cause);
+    throw new BcNormError("device", `the adapter gives no device: ${message}`, { cause });
+  }
+}

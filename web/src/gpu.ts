@@ -1,0 +1,214 @@
+import { BcNormError, guarded } from "./errors.js";
+import { planner, type StepData } from "./planner.js";
+import type { Limits, Plan, Tuning } from "./planner/bcnorm_planner.js";
+
+// The flags' numbers are the specification's; the globals that name them are missing outside of browsers.
+export const STORAGE = 0x80;
+export const COPY_SRC = 0x4;
+export const COPY_DST = 0x8;
+export const UNIFORM = 0x40;
+export const MAP_READ = 0x1;
+const READ_MODE = 0x1;
+const COMPUTE_STAGE = 0x4;
+
+/** A buffer with these bytes, padded to a multiple of 4 and 4 at least. */
+export function bufferWith(
+  device: GPUDevice,
+  label: string,
+  bytes: Uint8Array,
+  usage: number,
+): GPUBuffer {
+  const size = Math.max(4, Math.ceil(bytes.byteLength / 4) * 4);
+  const buffer = device.createBuffer({ label, size, usage, mappedAtCreation: true });
+  new Uint8Array(buffer.getMappedRange()).set(bytes);
+  buffer.unmap();
+  return buffer;
+}
+
+/** The bytes of a typed array. */
+export function bytesOf(values: ArrayBufferView): Uint8Array {
+  return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+}
+
+/** A range of a buffer to read. */
+export interface Range {
+  readonly buffer: GPUBuffer;
+  readonly offset: number;
+  /** A multiple of 4. */
+  readonly bytes: number;
+}
+
+/** Reads ranges back: submits one copy of all and waits for it. */
+export async function readBack(device: GPUDevice, ranges: readonly Range[]): Promise<Uint8Array[]> {
+  const total = ranges.reduce((sum, range) => sum + range.bytes, 0);
+  if (total === 0) {
+    return ranges.map(() => new Uint8Array(0));
+  }
+  const context = Context.of(device);
+  context.check();
+  const staging = device.createBuffer({
+    label: "bcnorm readback",
+    size: total,
+    usage: COPY_DST | MAP_READ,
+  });
+  try {
+    const encoder = device.createCommandEncoder({ label: "bcnorm readback" });
+    let at = 0;
+    for (const { buffer, offset, bytes } of ranges) {
+      if (bytes > 0) {
+        encoder.copyBufferToBuffer(buffer, offset, staging, at, bytes);
+      }
+      at += bytes;
+    }
+    device.queue.submit([encoder.finish()]);
+    try {
+      await staging.mapAsync(READ_MODE);
+    } catch (cause) {
+      // The loss is told by a promise of its own, which settles at about the same time.
+      await Promise.race([device.lost, new Promise((resolve) => setTimeout(resolve, 100))]);
+      context.check();
+      throw new BcNormError("device", `a buffer cannot be read: ${text(cause)}`, { cause });
+    }
+    const all = new Uint8Array(staging.getMappedRange());
+    at = 0;
+    return ranges.map(({ bytes }) => {
+      at += bytes;
+      return all.slice(at - bytes, at);
+    });
+  } finally {
+    staging.destroy();
+  }
+}
+
+function text(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** A compiled kernel, or one that is being compiled. */
+interface Kernel {
+  readonly layout: GPUBindGroupLayout;
+  pipeline: GPUComputePipeline | undefined;
+  pending: Promise<GPUComputePipeline> | undefined;
+}
+
+/** What all layers of a device share: kernels, limits, the tuning. */
+export class Context {
+  readonly device: GPUDevice;
+  readonly limits: Limits;
+  readonly tuning: Tuning;
+  private readonly kernels = new Map<string, Kernel>();
+  private lost: GPUDeviceLostInfo | undefined;
+
+  private static readonly all = new WeakMap<GPUDevice, Context>();
+
+  /** The one of a device. */
+  static of(device: GPUDevice): Context {
+    let context = Context.all.get(device);
+    if (context === undefined) {
+      context = new Context(device);
+      Context.all.set(device, context);
+    }
+    return context;
+  }
+
+  private constructor(device: GPUDevice) {
+    const module = planner();
+    const limits = device.limits;
+    this.device = device;
+    this.limits = new module.Limits(
+      Float64Array.of(
+        limits.maxStorageBufferBindingSize,
+        limits.maxBufferSize,
+        limits.maxComputeInvocationsPerWorkgroup,
+        limits.maxComputeWorkgroupSizeX,
+        limits.maxComputeWorkgroupsPerDimension,
+        limits.maxStorageBuffersPerShaderStage,
+        limits.maxComputeWorkgroupStorageSize,
+        limits.minStorageBufferOffsetAlignment,
+      ),
+    );
+    // Older browsers have no adapterInfo at the device; they get the tuning for GPUs.
+    const info: Partial<GPUAdapterInfo> = device.adapterInfo ?? {};
+    const name = [info.vendor, info.architecture, info.device, info.description].join(" ");
+    const software = info.isFallbackAdapter === true;
+    const keepsOrder = name.toLowerCase().includes("swiftshader");
+    this.tuning = module.Tuning.forName(name, software, keepsOrder, this.limits);
+    void device.lost.then((lost) => {
+      this.lost = lost;
+    });
+  }
+
+  /** Throws where the device is lost. */
+  check(): void {
+    if (this.lost !== undefined) {
+      const { reason, message } = this.lost;
+      throw new BcNormError(
+        "device-lost",
+        `the GPU device was lost (${reason || "unknown"}${message ? `: ${message}` : ""}): ` +
+          "request a new one and make the layers anew",
+      );
+    }
+  }
+
+  /** Checks a plan against the device's limits. */
+  checkLimits(plan: Plan): void {
+    guarded(() => plan.checkLimits(this.limits));
+  }
+
+  private kernel(step: StepData): Kernel {
+    let kernel = this.kernels.get(step.key);
+    if (kernel === undefined) {
+      const storage = step.bindings.map(({ binding, write, minBytes }) => ({
+        binding,
+        visibility: COMPUTE_STAGE,
+        buffer: {
+          type: write ? ("storage" as const) : ("read-only-storage" as const),
+          minBindingSize: minBytes,
+        },
+      }));
+      const uniform = { binding: 0, visibility: COMPUTE_STAGE, buffer: { type: "uniform" as const } };
+      const layout = this.device.createBindGroupLayout({
+        label: step.kernel,
+        entries: [uniform, ...storage],
+      });
+      kernel = { layout, pipeline: undefined, pending: undefined };
+      this.kernels.set(step.key, kernel);
+    }
+    return kernel;
+  }
+
+  private descriptor(step: StepData, kernel: Kernel, wgsl: string): GPUComputePipelineDescriptor {
+    const device = this.device;
+    const label = step.kernel;
+    const layout = device.createPipelineLayout({ label, bindGroupLayouts: [kernel.layout] });
+    const module = device.createShaderModule({ label, code: wgsl });
+    return { label, layout, compute: { module, entryPoint: step.kernel } };
+  }
+
+  /** Compiles the kernel of a step without holding up the page. */
+  async compile(step: StepData, wgsl: () => string): Promise<void> {
+    this.check();
+    const kernel = this.kernel(step);
+    if (kernel.pipeline !== undefined) {
+      return;
+    }
+    kernel.pending ??= this.device.createComputePipelineAsync(
+      this.descriptor(step, kernel, wgsl()),
+    );
+    try {
+      kernel.pipeline = await kernel.pending;
+    } catch (cause) {
+      this.check();
+      throw new BcNormError("device", `${step.kernel} does not compile: ${text(cause)}`, { cause });
+    } finally {
+      kernel.pending = undefined;
+    }
+  }
+
+  /** The kernel of a step; compiled here and now where it is not yet. */
+  compiled(step: StepData, wgsl: () => string): { pipeline: GPUComputePipeline; layout: GPUBindGroupLayout } {
+    const kernel = this.kernel(step);
+    kernel.pipeline ??= this.device.createComputePipeline(this.descriptor(step, kernel, wgsl()));
+    return { pipeline: kernel.pipeline, layout: kernel.layout };
+  }
+}

@@ -1,0 +1,82 @@
+import initModule, * as module from "./planner/bcnorm_planner.js";
+import { BcNormError } from "./errors.js";
+
+/** Where a WebAssembly module is: an URL, a Response, its bytes, or the compiled module. */
+export type WasmSource = URL | string | Response | BufferSource | WebAssembly.Module;
+
+/** The planner's classes and functions. The module of the CPU executor has them, too. */
+export type Module = typeof module;
+
+/** Loads a module once, however often it is asked to. */
+export function once(load: typeof initModule): {
+  load: (wasm?: WasmSource) => Promise<void>;
+  isLoaded: () => boolean;
+} {
+  let loading: Promise<unknown> | undefined;
+  let loaded = false;
+  return {
+    isLoaded: () => loaded,
+    load: async (wasm) => {
+      loading ??= load(wasm === undefined ? undefined : { module_or_path: wasm });
+      try {
+        await loading;
+        loaded = true;
+      } catch (error) {
+        // The next call may try again, with another address for instance.
+        loading = undefined;
+        throw error;
+      }
+    },
+  };
+}
+
+const loader = once(initModule);
+
+/**
+ * Loads the planner (WebAssembly, some 240 kB), once; await it before anything else.
+ *
+ * @param wasm default: `planner/bcnorm_planner_bg.wasm` beside this module.
+ */
+export async function init(wasm?: WasmSource): Promise<void> {
+  await loader.load(wasm);
+}
+
+/** The planner, which must be there. */
+export function planner(): Module {
+  if (!loader.isLoaded()) {
+    throw new BcNormError("not-initialized", "the planner is not loaded: await init() first");
+  }
+  return module;
+}
+
+/** What `Plan.describe` says (`web/planner/src/plan.rs`). */
+export interface PlanData {
+  readonly steps: readonly StepData[];
+  readonly needs: readonly Need[];
+  /** Bytes of tensor-sized data that it moves. */
+  readonly tensorBytes: number;
+}
+
+/** A dispatch. */
+export interface StepData {
+  readonly kernel: string;
+  /** Equal keys have equal texts and layouts. */
+  readonly key: string;
+  readonly bindings: readonly {
+    readonly binding: number;
+    readonly role: string;
+    readonly write: boolean;
+    readonly tensor: boolean;
+    readonly minBytes: number;
+  }[];
+  /** Offset and bytes of what it binds of tensors; null: all. */
+  readonly window: readonly [number, number] | null;
+  readonly workgroups: readonly [number, number];
+}
+
+/** A buffer of a plan. */
+export interface Need {
+  readonly role: string;
+  readonly bytes: number;
+  readonly kind: "caller" | "saved" | "scratch";
+}

@@ -1,0 +1,30 @@
+import { guarded } from "./errors.js";
+import type { Module } from "./planner.js";
+import type { TensorShape } from "./planner/bcnorm_planner.js";
+
+/** How values are stored; arithmetic is f32 whatever it is. */
+export type DType = "f32" | "f16" | "bf16";
+/** The order in memory; shapes are (N, C, *spatial) in either. */
+export type Layout = "channels_first" | "channels_last";
+
+export interface TensorOptions {
+  /** Default: f32. */
+  readonly dtype?: DType;
+  /** Default: channels_first. */
+  readonly layout?: Layout;
+}
+
+/** A shape as the planner takes it. `filters`: those of a convolution, (O, *rest). */
+export function shapeOf(
+  { TensorShape }: Pick<Module, "TensorShape">,
+  dims: readonly number[],
+  options: TensorOptions,
+  filters: boolean,
+): TensorShape {
+  const dtype = options.dtype ?? "f32";
+  const layout = options.layout ?? "channels_first";
+  const sizes = Uint32Array.from(dims);
+  return guarded(() =>
+    filters ? TensorShape.filters(sizes, dtype, layout) : new TensorShape(sizes, dtype, layout),
+  );
+}
