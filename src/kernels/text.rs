@@ -153,7 +153,12 @@ fn g(){}
             assert_eq!(tokens(short), tokens(long), "{}", kernel.name());
             // Operators of two characters stay whole.
             for pair in ["- -", "& &", "| |", "< <", "> >", "- >", "! ="] {
-                assert_eq!(short.contains(pair), long.contains(pair), "{}", kernel.name());
+                assert_eq!(
+                    short.contains(pair),
+                    long.contains(pair),
+                    "{}",
+                    kernel.name()
+                );
             }
         }
     }

@@ -49,7 +49,7 @@ const FLAGS = [
   "trackRunningStats",
 ] as const;
 
-/** The planner's norm of such options. */
+/** The planner's norm of such options. @internal */
 export function normOf(
   { Norm }: Pick<Module, "Norm">,
   kind: NormKind,

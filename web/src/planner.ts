@@ -4,10 +4,10 @@ import { BcNormError } from "./errors.js";
 /** Where a WebAssembly module is: an URL, a Response, its bytes, or the compiled module. */
 export type WasmSource = URL | string | Response | BufferSource | WebAssembly.Module;
 
-/** The planner's classes and functions. The module of the CPU executor has them, too. */
+/** The planner's classes and functions. The module of the CPU executor has them, too. @internal */
 export type Module = typeof module;
 
-/** Loads a module once, however often it is asked to. */
+/** Loads a module once, however often it is asked to. @internal */
 export function once(load: typeof initModule): {
   load: (wasm?: WasmSource) => Promise<void>;
   isLoaded: () => boolean;
@@ -41,7 +41,7 @@ export async function init(wasm?: WasmSource): Promise<void> {
   await loader.load(wasm);
 }
 
-/** The planner, which must be there. */
+/** The planner, which must be there. @internal */
 export function planner(): Module {
   if (!loader.isLoaded()) {
     throw new BcNormError("not-initialized", "the planner is not loaded: await init() first");
@@ -49,7 +49,7 @@ export function planner(): Module {
   return module;
 }
 
-/** What `Plan.describe` says (`web/planner/src/plan.rs`). */
+/** What `Plan.describe` says (`web/planner/src/plan.rs`). @internal */
 export interface PlanData {
   readonly steps: readonly StepData[];
   readonly needs: readonly Need[];
@@ -57,7 +57,7 @@ export interface PlanData {
   readonly tensorBytes: number;
 }
 
-/** A dispatch. */
+/** A dispatch. @internal */
 export interface StepData {
   readonly kernel: string;
   /** Equal keys have equal texts and layouts. */
@@ -74,7 +74,7 @@ export interface StepData {
   readonly workgroups: readonly [number, number];
 }
 
-/** A buffer of a plan. */
+/** A buffer of a plan. @internal */
 export interface Need {
   readonly role: string;
   readonly bytes: number;

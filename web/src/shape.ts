@@ -14,7 +14,7 @@ export interface TensorOptions {
   readonly layout?: Layout;
 }
 
-/** A shape as the planner takes it. `filters`: those of a convolution, (O, *rest). */
+/** A shape as the planner takes it. `filters`: those of a convolution, (O, *rest). @internal */
 export function shapeOf(
   { TensorShape }: Pick<Module, "TensorShape">,
   dims: readonly number[],

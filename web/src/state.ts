@@ -4,7 +4,7 @@ import type { State } from "./planner/bcnorm_planner.js";
 /** Parameters and running statistics by PyTorch's names; `num_batches_tracked` is a bigint. */
 export type StateDict = Record<string, { dims: readonly number[]; values: Float32Array } | bigint>;
 
-/** What `Norm.stateLayout` says (`web/planner/src/norm.rs`). */
+/** What `Norm.stateLayout` says (`web/planner/src/norm.rs`). @internal */
 export interface StateLayout {
   readonly entries: readonly {
     readonly role: string;
@@ -17,7 +17,7 @@ export interface StateLayout {
   readonly movingSpeed: { readonly name: string; readonly value: number } | null;
 }
 
-/** The planner's. It takes the values over by copy. */
+/** The planner's. It takes the values over by copy. @internal */
 export function stateOf({ State }: Pick<Module, "State">, dict: StateDict): State {
   const state = new State();
   for (const [name, value] of Object.entries(dict)) {

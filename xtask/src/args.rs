@@ -6,12 +6,16 @@ use std::ffi::OsString;
 pub const HELP: &str = "\
 cargo xtask: set-up, demo, tests and checks of bcnorm
 
-Usage: cargo xtask COMMAND [--no-install] [-- ARGS]
+Usage: cargo xtask COMMAND [OPTIONS] [-- ARGS]
 
 Commands:
   demo    make sure that a Vulkan driver is there, then run `bcnorm demo ARGS`
   test    make sure that the test adapters are there, then run every test;
           ARGS go to cargo-nextest, and then only the tests it selects run
+  web     build the browser package and its page, serve the page, and print
+          its address; with --build only build, into target/web; with --test
+          run the tests in a browser alone; with --bench measure in one,
+          beside other libraries
   ci      formatting, lints, documentation and every test, failures at the end
   setup   the set-up of `test` alone
 
@@ -21,20 +25,26 @@ Options:
 
 Set-up: bcnorm needs no GPU. On Linux, Mesa's llvmpipe stands in for one (and
 `test` adds Mesa's GL and SwiftShader, which Chromium ships); where apt-get
-exists, what is missing is installed with it. macOS uses Metal and Windows DX12,
+exists, what is missing is installed with it. The browser's part
+wants Node.js, Rust's target wasm32-unknown-unknown (or Debian's rustc-web) and,
+for tests, Chromium. macOS uses Metal and Windows DX12,
 with nothing to install.
 
 Environment:
   BCNORM_REQUIRE_ADAPTERS          adapters (comma-separated) without which the
                                    tests fail; `ci`, and `test` where CI=true,
                                    fill it in on Linux unless it is set
+  BCNORM_REQUIRE_BROWSER           if set, tests in a browser that cannot run are
+                                   failures; `ci`, and `test` where CI=true, set it
+  CHROMIUM                         the browser, if not /usr/bin/chromium
   VK_DRIVER_FILES, VK_ICD_FILENAMES   if set, only these Vulkan drivers are used
 
 Examples:
   cargo xtask demo
   cargo xtask demo -- --help
   cargo xtask test -- -E 'test(backward)'
-  cargo xtask test -- -p bcnorm --no-capture";
+  cargo xtask test -- -p bcnorm --no-capture
+  cargo xtask web";
 
 /// A task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,10 +55,25 @@ pub enum Command {
     Demo,
     /// Run the test suite.
     Test,
+    /// The browser package and its page.
+    Web(WebAction),
     /// Run every check.
     Ci,
     /// Install what is missing.
     Setup,
+}
+
+/// What to do once the browser package is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WebAction {
+    /// Nothing more.
+    Build,
+    /// Serve the page.
+    Serve,
+    /// Run the tests in a browser.
+    Test,
+    /// Measure in a browser.
+    Bench,
 }
 
 /// A command line, understood.
@@ -77,6 +102,17 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Args, String> {
             }
             "-h" | "--help" => help = true,
             "--no-install" => install = false,
+            "--build" | "--test" | "--bench" if matches!(command, Some((Command::Web(_), _))) => {
+                let action = match text.as_str() {
+                    "--build" => WebAction::Build,
+                    "--test" => WebAction::Test,
+                    _ => WebAction::Bench,
+                };
+                match &mut command {
+                    Some((Command::Web(known), _)) if *known == WebAction::Serve => *known = action,
+                    _ => return Err(format!("'{text}' after another: one of them at a time")),
+                }
+            }
             _ if text.starts_with('-') => {
                 return Err(match &command {
                     Some((Command::Demo | Command::Test, name)) => format!(
@@ -107,7 +143,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Args, String> {
         None => return Err("which command? See `cargo xtask --help`".to_owned()),
     };
     let rest: Vec<OsString> = rest.unwrap_or_default();
-    if matches!(command, Command::Ci | Command::Setup) && !rest.is_empty() {
+    if matches!(command, Command::Ci | Command::Setup | Command::Web(_)) && !rest.is_empty() {
         return Err(format!(
             "'{name}' passes no arguments on: drop what follows --"
         ));
@@ -124,11 +160,12 @@ fn named(name: &str) -> Result<Command, String> {
     match name {
         "demo" => Ok(Command::Demo),
         "test" => Ok(Command::Test),
+        "web" => Ok(Command::Web(WebAction::Serve)),
         "ci" => Ok(Command::Ci),
         "setup" => Ok(Command::Setup),
         "help" => Ok(Command::Help),
         _ => Err(format!(
-            "unknown command '{name}': it is one of demo, test, ci, setup (see `cargo xtask --help`)"
+            "unknown command '{name}': it is one of demo, test, web, ci, setup (see `cargo xtask --help`)"
         )),
     }
 }
@@ -149,10 +186,31 @@ mod tests {
         assert_eq!(demo.rest, ["--shape", "2,3", "--no-install"]);
         let again = read("test -- -p bcnorm -- --exact").unwrap();
         assert_eq!(again.rest, ["-p", "bcnorm", "--", "--exact"]);
-        for line in ["demo", "test", "ci", "setup"] {
+        for line in ["demo", "test", "web", "ci", "setup"] {
             assert!(!read(&format!("{line} --no-install")).unwrap().install);
             assert!(!read(&format!("--no-install {line}")).unwrap().install);
             assert!(read(line).unwrap().install);
+        }
+    }
+
+    #[test]
+    fn the_web_has_actions() {
+        let command = |line| read(line).map(|args| args.command);
+        for (line, action) in [
+            ("web", WebAction::Serve),
+            ("web --build", WebAction::Build),
+            ("web --no-install --test", WebAction::Test),
+            ("web --bench", WebAction::Bench),
+        ] {
+            assert_eq!(command(line), Ok(Command::Web(action)), "{line}");
+        }
+        for line in [
+            "web --build --bench",
+            "ci --build",
+            "--build web",
+            "web -- x",
+        ] {
+            assert!(command(line).is_err(), "{line}");
         }
     }
 

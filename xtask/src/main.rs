@@ -4,11 +4,13 @@
 //! - [`system`]: what this machine has (reads only)
 //! - [`setup`]: installs what is missing
 //! - [`tasks`]: the cargo commands behind each task
+//! - [`web`]: the browser package and its page
 
 mod args;
 mod setup;
 mod system;
 mod tasks;
+mod web;
 
 use std::env;
 use std::io::{self, Write};

@@ -90,6 +90,15 @@ pub fn prepare(scope: Scope, install: bool) -> Outcome {
     }
 }
 
+/// Installs packages of Debian's; an error says why that could not be.
+pub fn install(system: &System, packages: &[&str], install: bool) -> Result<(), String> {
+    let terminal = io::stdin().is_terminal();
+    let prefix = apt_prefix(install, |name| system.program(name), is_root(), terminal)?;
+    // A stale list may do: the installation says whether it did.
+    let _ = apt(&prefix, &["update"]);
+    add(&prefix, packages)
+}
+
 /// What is missing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Lacks {

@@ -12,6 +12,7 @@ use crate::args::{Args, Command, HELP};
 use crate::say;
 use crate::setup::{self, Outcome, Scope};
 use crate::system::System;
+use crate::web;
 
 /// The tests' name for the adapters that they must not go without.
 const REQUIRE: &str = "BCNORM_REQUIRE_ADAPTERS";
@@ -33,6 +34,7 @@ pub fn run(args: Args) -> ExitCode {
         }
         Command::Demo => demo(args),
         Command::Test => test(args),
+        Command::Web(action) => web::run(action, args.install),
         Command::Ci => ci(args),
     }
 }
@@ -166,6 +168,13 @@ fn test_steps(nextest: bool, args: Vec<OsString>, envs: &[(&'static str, OsStrin
         }
         steps.push(step);
     }
+    if all {
+        // After the others: it wants the command, which they have built.
+        steps.push(Step::new(
+            "web",
+            &["run", "-p", "xtask", "--", "web", "--test"],
+        ));
+    }
     steps
         .into_iter()
         .map(|step| step.envs(envs.to_vec()))
@@ -182,6 +191,9 @@ fn test_env(outcome: &Outcome, ci: bool) -> Vec<(&'static str, OsString)> {
         if ci && !outcome.system.is_set(REQUIRE) {
             envs.push((REQUIRE, outcome.adapters.join(",").into()));
         }
+    }
+    if ci {
+        envs.push((web::REQUIRE, "1".into()));
     }
     envs
 }
@@ -205,12 +217,12 @@ fn has_nextest() -> bool {
 }
 
 /// The cargo that runs this.
-fn cargo() -> OsString {
+pub fn cargo() -> OsString {
     env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
 /// The workspace's folder: cargo says where this package lies, also after a move.
-fn workspace() -> PathBuf {
+pub fn workspace() -> PathBuf {
     let here = env::var_os("CARGO_MANIFEST_DIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
     here.parent().unwrap_or(Path::new(".")).to_owned()
@@ -388,7 +400,8 @@ mod tests {
             lines(&test_steps(true, Vec::new(), &envs)),
             [
                 "A='b c' cargo nextest run --release --workspace",
-                "A='b c' cargo test --doc --release -p bcnorm"
+                "A='b c' cargo test --doc --release -p bcnorm",
+                "A='b c' cargo run -p xtask -- web --test"
             ]
         );
         let some = vec!["-E".into(), "test(a)".into()];

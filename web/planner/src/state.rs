@@ -2,8 +2,8 @@
 
 use crate::error::Failure;
 use crate::norm::Norm;
-use bcnorm::layer::state::{self, StateValue};
 use bcnorm::layer::StateDict;
+use bcnorm::layer::state::{self, StateValue};
 use wasm_bindgen::prelude::*;
 
 /// `bcnorm::layer::StateDict`.

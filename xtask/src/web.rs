@@ -1,0 +1,424 @@
+//! The browser package and its page: built, served, tested, measured.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use crate::args::WebAction;
+use crate::say;
+use crate::setup::{self, Scope};
+use crate::system::System;
+use crate::tasks::{cargo, workspace};
+
+const TARGET: &str = "wasm32-unknown-unknown";
+
+/// Set where a browser test that cannot run is a failure.
+pub const REQUIRE: &str = "BCNORM_REQUIRE_BROWSER";
+
+/// Builds, then does what is asked.
+pub fn run(action: WebAction, install: bool) -> ExitCode {
+    let mut system = match action {
+        WebAction::Test | WebAction::Bench => setup::prepare(Scope::Test, install).system,
+        WebAction::Build | WebAction::Serve => System::probe(),
+    };
+    if !(system.program("node") && system.program("npm")) {
+        if let Err(why) = setup::install(&system, &["nodejs", "npm"], install) {
+            say(&format!("set-up: {why}"));
+        }
+        system = System::probe();
+    }
+    let web = Web {
+        root: workspace(),
+        system,
+        install,
+    };
+    let lacking = web.lacking(action);
+    if let Some(lacking) = lacking {
+        let required = env::var_os(REQUIRE).is_some_and(|value| !value.is_empty());
+        if action == WebAction::Test && !required {
+            say(&format!("the tests in a browser are skipped: {lacking}"));
+            return ExitCode::SUCCESS;
+        }
+        say(&format!("error: {lacking}"));
+        return ExitCode::FAILURE;
+    }
+    let done = web.build().and_then(|()| match action {
+        WebAction::Build => {
+            say(&format!(
+                "built {}: any host can serve it",
+                web.page().display()
+            ));
+            Ok(())
+        }
+        WebAction::Serve => web.node(&["web/serve.mjs"], &[web.page().into()]),
+        WebAction::Test => web.test(),
+        WebAction::Bench => web.bench(),
+    });
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("error: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The workspace as the browser's tools see it.
+struct Web {
+    root: PathBuf,
+    system: System,
+    install: bool,
+}
+
+/// How WebAssembly is compiled.
+enum Compiler {
+    /// By the toolchain that runs this, which has the target.
+    Own,
+    /// By Debian's, which compiles the standard library anew.
+    Debian,
+}
+
+impl Web {
+    /// Where the built page lies.
+    fn page(&self) -> PathBuf {
+        self.root.join("target/web")
+    }
+
+    /// What is missing on this machine and could not be installed.
+    fn lacking(&self, action: WebAction) -> Option<String> {
+        if !self.system.program("node") || !self.system.program("npm") {
+            let how = "install them: on Debian nodejs and npm, elsewhere https://nodejs.org";
+            return Some(format!("Node.js (18 or later) and npm are missing; {how}"));
+        }
+        let browser = env::var_os("CHROMIUM")
+            .map_or_else(|| PathBuf::from("/usr/bin/chromium"), PathBuf::from);
+        let needs_browser = matches!(action, WebAction::Test | WebAction::Bench);
+        (needs_browser && !browser.is_file()).then(|| {
+            format!(
+                "there is no Chromium at {}: install it, or say in CHROMIUM where it is",
+                browser.display()
+            )
+        })
+    }
+
+    /// The package into web/dist, the page into target/web.
+    fn build(&self) -> Result<(), String> {
+        let compiler = self.compiler()?;
+        self.packages("web")?;
+        for (name, features) in [("planner", &[][..]), ("cpu", &["--features", "cpu"])] {
+            let wasm = self.compile(&compiler, features)?;
+            self.bind(&wasm, name)?;
+        }
+        let dist = self.root.join("web/dist");
+        remove(&dist)?;
+        self.tsc(&["-p", "web"], &[])?;
+        for name in ["planner", "cpu"] {
+            let (from, to) = (self.root.join("web/src").join(name), dist.join(name));
+            copy(&from, &to, |file| !file.ends_with(".wasm.d.ts"))?;
+            let wasm = to.join(format!("bcnorm_{name}_bg.wasm")).into_os_string();
+            let optimize = "web/node_modules/binaryen/bin/wasm-opt";
+            self.node(&[optimize, "-Oz"], &[wasm.clone(), "-o".into(), wasm])?;
+        }
+        self.assemble(&dist)
+    }
+
+    /// The page: any host can serve the folder, under any path.
+    fn assemble(&self, dist: &Path) -> Result<(), String> {
+        let page = self.page();
+        remove(&page)?;
+        let out = ["--outDir".into(), page.clone().into()];
+        self.tsc(&["-p", "examples/web"], &out)?;
+        let bench = ["--outDir".into(), page.join("bench").into()];
+        self.tsc(&["-p", "web/bench"], &bench)?;
+        let of = |name: &str| self.root.join(name);
+        let is = |ends: &'static [&'static str]| {
+            move |file: &str| ends.iter().any(|end| file.ends_with(end))
+        };
+        copy(&of("examples/web"), &page, is(&[".html", ".css", ".svg"]))?;
+        copy(dist, &page.join("bcnorm"), is(&[".js", ".wasm"]))?;
+        copy(
+            &of("cli/assets/photos"),
+            &page.join("photos"),
+            is(&[".jpg"]),
+        )?;
+        copy(
+            &of("cli/shaders"),
+            &page.join("bench/shaders"),
+            is(&[".wgsl"]),
+        )?;
+        copy(&of("web/bench"), &page.join("bench"), is(&[".html"]))?;
+        let golden = copy(
+            &of("tests/golden"),
+            &page.join("golden"),
+            is(&[".safetensors"]),
+        )?;
+        let names: Vec<String> = golden.iter().map(|name| format!("\"{name}\"")).collect();
+        let index = format!("[{}]\n", names.join(",\n"));
+        write(&page.join("golden/index.json"), &index)
+    }
+
+    /// Every test of web/test.
+    fn test(&self) -> Result<(), String> {
+        // The native side of the comparison bit by bit.
+        self.cargo(&["build", "--release", "-p", "bcnorm-cli"], &[])?;
+        let folder = self.root.join("web/test");
+        let mut files: Vec<OsString> = listed(&folder)?
+            .into_iter()
+            .filter(|name| name.ends_with(".test.mjs"))
+            .map(|name| folder.join(name).into())
+            .collect();
+        files.sort();
+        if files.is_empty() {
+            return Err(format!("there are no tests in {}", folder.display()));
+        }
+        self.node(&["--test", "--test-reporter=spec"], &files)
+    }
+
+    /// The package beside its peers, and beside the native run.
+    fn bench(&self) -> Result<(), String> {
+        self.packages("web/bench")?;
+        self.cargo(&["build", "--release", "-p", "bcnorm-cli"], &[])?;
+        let native = self.root.join("target/release/bcnorm");
+        let args = [
+            "--root".into(),
+            self.page().into(),
+            "--native".into(),
+            native.into(),
+        ];
+        self.node(&["web/bench/run.mjs"], &args)
+    }
+
+    /// A compiler for WebAssembly; installs what is missing where it may.
+    fn compiler(&self) -> Result<Compiler, String> {
+        if has_target() {
+            return Ok(Compiler::Own);
+        }
+        if self.install && self.system.program("rustup") {
+            say(&format!("set-up: adding the target {TARGET} with rustup"));
+            let added = Command::new("rustup")
+                .args(["target", "add", TARGET])
+                .stdout(Stdio::null())
+                .status();
+            if added.is_ok_and(|status| status.success()) && has_target() {
+                return Ok(Compiler::Own);
+            }
+        }
+        let packages = ["rustc-web", "cargo-web", "rust-web-src", "lld-19"];
+        let there =
+            || Path::new("/usr/bin/wasm-ld-19").is_file() && Path::new("/usr/bin/rustc").is_file();
+        if !there() {
+            setup::install(&self.system, &packages, self.install).map_err(|why| {
+                format!(
+                    "the target {TARGET} is missing ({why}): rustup target add {TARGET}, or, on Debian, \
+                     install {}",
+                    packages.join(" ")
+                )
+            })?;
+        }
+        match there() {
+            true => Ok(Compiler::Debian),
+            false => Err(
+                "Debian's rustc-web and lld-19 are not where they belong, in /usr/bin".to_owned(),
+            ),
+        }
+    }
+
+    /// The WebAssembly of web/planner.
+    fn compile(&self, compiler: &Compiler, features: &[&str]) -> Result<PathBuf, String> {
+        let build = [
+            "build",
+            "--profile",
+            "web",
+            "-p",
+            "bcnorm-planner",
+            "--target",
+            TARGET,
+        ];
+        let args = [&build, features].concat();
+        match compiler {
+            Compiler::Own => self.cargo(&args, &[])?,
+            Compiler::Debian => {
+                // Another compiler's folder of its own: the two would build each other's work anew.
+                let target = self.root.join("target/wasm");
+                let std = ["-Z", "build-std=std,panic_abort", "--target-dir"];
+                let mut command = Command::new("/usr/bin/cargo");
+                command
+                    .args(args)
+                    .args(std)
+                    .arg(&target)
+                    .env("PATH", "/usr/bin:/bin")
+                    .env("RUSTC", "/usr/bin/rustc")
+                    .env("RUSTC_BOOTSTRAP", "1")
+                    .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", "wasm-ld-19")
+                    .env_remove("RUSTUP_TOOLCHAIN");
+                self.finish(command)?;
+                return Ok(target.join(TARGET).join("web/bcnorm_planner.wasm"));
+            }
+        }
+        let target =
+            env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.root.join("target"), PathBuf::from);
+        Ok(target.join(TARGET).join("web/bcnorm_planner.wasm"))
+    }
+
+    /// The module around it, by the wasm-bindgen of this workspace's lock file.
+    fn bind(&self, wasm: &Path, name: &str) -> Result<(), String> {
+        let folder = self.root.join("web/src").join(name);
+        remove(&folder)?;
+        let module = format!("bcnorm_{name}");
+        let tail = [wasm.into(), folder.into(), module.into()];
+        self.cargo(&["run", "--release", "-p", "bcnorm-bindgen", "--"], &tail)
+    }
+
+    /// npm's packages, as the lock file has them, where they are not that already.
+    fn packages(&self, folder: &str) -> Result<(), String> {
+        let folder = self.root.join(folder);
+        let modified = |name: &str| fs::metadata(folder.join(name)).and_then(|m| m.modified());
+        let installed = modified("node_modules/.package-lock.json");
+        if let (Ok(installed), Ok(locked)) = (installed, modified("package-lock.json"))
+            && installed >= locked
+        {
+            return Ok(());
+        }
+        let mut npm = Command::new(if cfg!(windows) { "npm.cmd" } else { "npm" });
+        npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
+        npm.current_dir(&folder);
+        self.finish(npm)
+    }
+
+    fn tsc(&self, args: &[&str], more: &[OsString]) -> Result<(), String> {
+        self.node(
+            &[&["web/node_modules/typescript/bin/tsc"], args].concat(),
+            more,
+        )
+    }
+
+    fn node(&self, args: &[&str], more: &[OsString]) -> Result<(), String> {
+        let mut node = Command::new("node");
+        node.args(args).args(more).current_dir(&self.root);
+        if let Some(manifest) = self.system.swiftshader() {
+            node.env("SWIFTSHADER_ICD", manifest);
+        }
+        self.finish(node)
+    }
+
+    fn cargo(&self, args: &[&str], more: &[OsString]) -> Result<(), String> {
+        let mut command = Command::new(cargo());
+        command.args(args).args(more).current_dir(&self.root);
+        self.finish(command)
+    }
+
+    /// Runs a command, and says which.
+    fn finish(&self, mut command: Command) -> Result<(), String> {
+        let words: Vec<_> = [command.get_program()]
+            .into_iter()
+            .chain(command.get_args())
+            .map(OsStr::to_string_lossy)
+            .collect();
+        let line = words.join(" ");
+        say(&format!("$ {line}"));
+        if command.get_current_dir().is_none() {
+            command.current_dir(&self.root);
+        }
+        match command.status() {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(format!("{line}: {status}")),
+            Err(error) => Err(format!("{line}: {error}")),
+        }
+    }
+}
+
+/// Whether the toolchain that runs this has the standard library for WebAssembly.
+fn has_target() -> bool {
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let printed = Command::new(rustc)
+        .args(["--print", "target-libdir", "--target", TARGET])
+        .output();
+    printed.is_ok_and(|output| {
+        let folder = String::from_utf8_lossy(&output.stdout);
+        output.status.success() && Path::new(folder.trim()).is_dir()
+    })
+}
+
+fn failed(path: &Path) -> impl Fn(io::Error) -> String {
+    move |error| format!("{}: {error}", path.display())
+}
+
+fn remove(folder: &Path) -> Result<(), String> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(folder)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn write(file: &Path, text: &str) -> Result<(), String> {
+    fs::write(file, text).map_err(failed(file))
+}
+
+/// The names in a folder.
+fn listed(folder: &Path) -> Result<Vec<String>, String> {
+    let entries = fs::read_dir(folder).map_err(failed(folder))?;
+    let mut names = Vec::new();
+    for entry in entries {
+        names.push(
+            entry
+                .map_err(failed(folder))?
+                .file_name()
+                .to_string_lossy()
+                .into_owned(),
+        );
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Copies the files of a folder, and of those in it, whose names are wanted; their paths in it. What npm and
+/// tsc put beside the sources is none of these.
+fn copy(
+    from: &Path,
+    to: &Path,
+    wanted: impl Fn(&str) -> bool + Copy,
+) -> Result<Vec<String>, String> {
+    let mut copied = Vec::new();
+    for name in listed(from)? {
+        let (source, target) = (from.join(&name), to.join(&name));
+        if name == "node_modules" {
+            continue;
+        }
+        if source.is_dir() {
+            let inner = copy(&source, &target, wanted)?;
+            copied.extend(inner.into_iter().map(|inner| format!("{name}/{inner}")));
+        } else if wanted(&name) {
+            fs::create_dir_all(to).map_err(failed(to))?;
+            fs::copy(&source, &target).map_err(failed(&source))?;
+            copied.push(name);
+        }
+    }
+    Ok(copied)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_are_copied_by_name() {
+        let root = env::temp_dir().join(format!("xtask-web-{}", std::process::id()));
+        let (from, to) = (root.join("from"), root.join("to"));
+        for name in ["a.jpg", "b.txt", "in/c.jpg", "node_modules/d.jpg"] {
+            let file = from.join(name);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, name).unwrap();
+        }
+        let copied = copy(&from, &to, |name| name.ends_with(".jpg")).unwrap();
+        assert_eq!(copied, ["a.jpg", "in/c.jpg"]);
+        assert_eq!(fs::read_to_string(to.join("in/c.jpg")).unwrap(), "in/c.jpg");
+        assert!(!to.join("b.txt").exists() && !to.join("node_modules").exists());
+        let error = copy(&root.join("none"), &to, |_| true).unwrap_err();
+        assert!(error.contains("none"), "{error}");
+        remove(&root).unwrap();
+        remove(&root).unwrap();
+    }
+}
