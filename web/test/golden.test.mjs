@@ -22,7 +22,7 @@ test("golden vectors on the page's device and on the CPU executor", { skip }, as
   const results = await page.evaluate(async (names) => {
     const results = [];
     for (const name of names) {
-      results.push([name, await golden.check(device, `/golden/${name}`)]);
+      results.push([name, await check(device, `/golden/${name}`)]);
     }
     return results;
   }, files.sort());

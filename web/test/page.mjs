@@ -6,6 +6,7 @@ export async function testPage() {
   const server = await serve({
     "/bcnorm/": `${ROOT}web/dist`,
     "/golden/": `${ROOT}tests/golden`,
+    "/web/": `${ROOT}target/web`,
     "/": `${ROOT}web/test/page`,
   });
   const browser = await launch();

@@ -5,7 +5,7 @@
 fn keep_row(word: u32, row: u32) -> vec4<bool> {
     let begin = row * shape.len;
     let element = vec4(4u * word) + vec4(0u, 1u, 2u, 3u);
-    return element >= vec4(begin) & element < vec4(begin + shape.len);
+    return (element >= vec4(begin)) & (element < vec4(begin + shape.len));
 }
 
 fn total(t: Terms) -> vec2<f32> {

@@ -11,7 +11,7 @@ use super::Direction;
 use super::kernel::{Dispatch, Kernels};
 use super::timing::Candidate;
 use crate::device::guarded;
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use bcnorm::gpu::headless::Gpu;
 use bcnorm::gpu::transfer::{buffer_with_bytes, read, upload, zeros};
 use bcnorm::tuning::AdapterClass;
@@ -26,6 +26,7 @@ const FOLD: &str = include_str!("../../shaders/composition/fold.wgsl");
 const MAP: &str = include_str!("../../shaders/composition/map.wgsl");
 const TREE: &str = include_str!("../../shaders/composition/tree.wgsl");
 const ALONE: &str = include_str!("../../shaders/composition/alone.wgsl");
+const OPS: &str = include_str!("../../shaders/composition/ops.wgsl");
 
 /// A result further than this from the reference is not timed. Variances are E[x^2] - E[x]^2 in f32, as a
 /// plain one-read reduction has them: where a mean is 20 deviations, they lose a factor of 400 of f32's 6e-8
@@ -36,124 +37,94 @@ const MAX_ERROR: f64 = 1e-3;
 /// silently).
 const MAX_FOLD: u64 = 60_000;
 
-/// An op: what it is called, which kernel and with which text, and its tensor-sized reads and writes.
+/// An op: which kernel and, by its name in `ops.wgsl`, with which text.
 struct Op {
     kernel: &'static str,
-    text: &'static str,
+    name: &'static str,
     /// What it binds of the tables and parameters, by number.
     tables: &'static [u32],
+}
+
+impl Op {
+    /// Its text: what follows its name, up to the next one.
+    fn text(&self) -> Option<&'static str> {
+        let of_op = |section: &&str| section.lines().next() == Some(self.name);
+        OPS.split("//! ")
+            .find(of_op)?
+            .split_once('\n')
+            .map(|(_, text)| text)
+    }
 }
 
 /// Sums of x and of its squares.
 const STATISTICS: Op = Op {
     kernel: "reduce",
-    text: "fn prepare(channel: u32) -> f32 { return 0.0; }
-fn terms(word: u32, keep: vec4<bool>, p: f32) -> Terms {
-    let v = select(vec4(0.0), x[word], keep);
-    return Terms(v, v * v);
-}",
+    name: "statistics",
     tables: &[],
 };
 /// Sums of dy and of dy (x - mean).
 const PRODUCTS: Op = Op {
     kernel: "reduce",
-    text: "fn prepare(channel: u32) -> f32 { return statistics[channel].x; }
-fn terms(word: u32, keep: vec4<bool>, p: f32) -> Terms {
-    let v = select(vec4(0.0), dy[word], keep);
-    return Terms(v, v * (x[word] - p));
-}",
+    name: "products",
     tables: &[3],
 };
 /// Sums of x.
 const SUM: Op = Op {
     kernel: "reduce",
-    text: "fn prepare(channel: u32) -> f32 { return 0.0; }
-fn terms(word: u32, keep: vec4<bool>, p: f32) -> Terms {
-    return Terms(select(vec4(0.0), x[word], keep), vec4(0.0));
-}",
+    name: "sum",
     tables: &[],
 };
 /// Mean and 1 / standard deviation.
 const FOLD_STATISTICS: Op = Op {
     kernel: "fold",
-    text: "fn finish(channel: u32, sum: vec2<f32>) {
-    let mean = sum.x / shape.count;
-    let variance = max(sum.y / shape.count - mean * mean, 0.0);
-    sums[channel] = vec2(mean, inverseSqrt(variance + shape.eps));
-}",
+    name: "fold_statistics",
     tables: &[],
 };
 /// The means that backward subtracts, and the parameters' gradients.
 const FOLD_PRODUCTS: Op = Op {
     kernel: "fold",
-    text: "fn finish(channel: u32, sum: vec2<f32>) {
-    let rstd = statistics[channel].y;
-    sums[channel] = vec2(sum.x, sum.y * rstd * rstd) / shape.count;
-    gradients[channel] = vec2(sum.x, sum.y * rstd);
-}",
+    name: "fold_products",
     tables: &[3, 9],
 };
 /// A parameter's gradient.
 const FOLD_SUM: Op = Op {
     kernel: "fold",
-    text: "fn finish(channel: u32, sum: vec2<f32>) { sums[channel] = sum; }",
+    name: "fold_sum",
     tables: &[],
 };
 const NORMALIZE: Op = Op {
     kernel: "map",
-    text: "fn prepare(channel: u32) -> vec4<f32> {
-    let s = statistics[channel];
-    return vec4(s.x, s.y * weight[channel], bias[channel], 0.0);
-}
-fn apply(word: u32, p: vec4<f32>) -> vec4<f32> { return (x[word] - p.x) * p.y + p.z; }",
+    name: "normalize",
     tables: &[3, 4, 5],
 };
 const NORMALIZE_PLAIN: Op = Op {
     kernel: "map",
-    text: "fn prepare(channel: u32) -> vec2<f32> { return statistics[channel]; }
-fn apply(word: u32, p: vec2<f32>) -> vec4<f32> { return (x[word] - p.x) * p.y; }",
+    name: "normalize_plain",
     tables: &[3],
 };
 const SCALE: Op = Op {
     kernel: "map",
-    text: "fn prepare(channel: u32) -> f32 { return weight[channel]; }
-fn apply(word: u32, p: f32) -> vec4<f32> { return x[word] * p; }",
+    name: "scale",
     tables: &[4],
 };
 const SHIFT: Op = Op {
     kernel: "map",
-    text: "fn prepare(channel: u32) -> f32 { return bias[channel]; }
-fn apply(word: u32, p: f32) -> vec4<f32> { return x[word] + p; }",
+    name: "shift",
     tables: &[5],
 };
 const MULTIPLY: Op = Op {
     kernel: "map",
-    text: "fn prepare(channel: u32) -> f32 { return 0.0; }
-fn apply(word: u32, p: f32) -> vec4<f32> { return x[word] * dy[word]; }",
+    name: "multiply",
     tables: &[],
 };
 const GRADIENT: Op = Op {
     kernel: "map",
-    text: "fn prepare(channel: u32) -> vec4<f32> {
-    let s = statistics[channel];
-    let m = means[channel];
-    return vec4(s.x, m.x, m.y, s.y * weight[channel]);
-}
-fn apply(word: u32, p: vec4<f32>) -> vec4<f32> {
-    return (dy[word] - p.y - (x[word] - p.x) * p.z) * p.w;
-}",
+    name: "gradient",
     tables: &[3, 4, 6],
 };
 const GRADIENT_PLAIN: Op = Op {
     kernel: "map",
-    text: "fn prepare(channel: u32) -> vec4<f32> {
-    let s = statistics[channel];
-    let m = means[channel];
-    return vec4(s.x, m.x, m.y, s.y);
-}
-fn apply(word: u32, p: vec4<f32>) -> vec4<f32> {
-    return (dy[word] - p.y - (x[word] - p.x) * p.z) * p.w;
-}",
+    name: "gradient_plain",
     tables: &[3, 6],
 };
 
@@ -295,7 +266,8 @@ impl Builder<'_> {
         let text = format!(
             "const WORKGROUP_SIZE: u32 = {size}u;\nconst LANES: u32 = {lanes}u;\n{COMMON}\n\
              struct Terms {{ first: vec4<f32>, second: vec4<f32> }}\n{gather}\n{}\n{main}",
-            op.text
+            op.text()
+                .with_context(|| format!("there is no op {}", op.name))?
         );
         let count = (view.samples * view.len) as f32;
         let words = [
