@@ -131,8 +131,6 @@ impl Web {
         remove(&page)?;
         let out = ["--outDir".into(), page.clone().into()];
         self.tsc(&["-p", "examples/web"], &out)?;
-        let bench = ["--outDir".into(), page.join("bench").into()];
-        self.tsc(&["-p", "web/bench"], &bench)?;
         let of = |name: &str| self.root.join(name);
         let is = |ends: &'static [&'static str]| {
             move |file: &str| ends.iter().any(|end| file.ends_with(end))
@@ -144,12 +142,7 @@ impl Web {
             &page.join("photos"),
             is(&[".jpg"]),
         )?;
-        copy(
-            &of("cli/shaders"),
-            &page.join("bench/shaders"),
-            is(&[".wgsl"]),
-        )?;
-        copy(&of("web/bench"), &page.join("bench"), is(&[".html"]))?;
+        copy(&of("cli/shaders"), &page.join("shaders"), is(&[".wgsl"]))?;
         let golden = copy(
             &of("tests/golden"),
             &page.join("golden"),
