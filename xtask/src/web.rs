@@ -109,8 +109,9 @@ impl Web {
         let compiler = self.compiler()?;
         self.packages("web")?;
         for (name, features) in [("planner", &[][..]), ("cpu", &["--features", "cpu"])] {
-            let wasm = self.compile(&compiler, features)?;
-            self.bind(&wasm, name)?;
+            let wasm = self.compile(&compiler, "bcnorm-planner", features)?;
+            let folder = self.root.join("web/src").join(name);
+            self.bind(&wasm, &folder, &format!("bcnorm_{name}"))?;
         }
         let dist = self.root.join("web/dist");
         remove(&dist)?;
@@ -155,6 +156,9 @@ impl Web {
 
     /// Every test of web/test.
     fn test(&self) -> Result<(), String> {
+        // A Rust program in the browser.
+        let wasm = self.compile(&self.compiler()?, "bcnorm-wasm-example", &[])?;
+        self.bind(&wasm, &self.root.join("target/wasm-example"), "example")?;
         // The native side of the comparison bit by bit.
         self.cargo(&["build", "--release", "-p", "bcnorm-cli"], &[])?;
         let folder = self.root.join("web/test");
@@ -219,14 +223,20 @@ impl Web {
         }
     }
 
-    /// The WebAssembly of web/planner.
-    fn compile(&self, compiler: &Compiler, features: &[&str]) -> Result<PathBuf, String> {
+    /// The WebAssembly of a package.
+    fn compile(
+        &self,
+        compiler: &Compiler,
+        package: &str,
+        features: &[&str],
+    ) -> Result<PathBuf, String> {
+        let file = format!("{TARGET}/web/{}.wasm", package.replace('-', "_"));
         let build = [
             "build",
             "--profile",
             "web",
             "-p",
-            "bcnorm-planner",
+            package,
             "--target",
             TARGET,
         ];
@@ -248,20 +258,18 @@ impl Web {
                     .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", "wasm-ld-19")
                     .env_remove("RUSTUP_TOOLCHAIN");
                 self.finish(command)?;
-                return Ok(target.join(TARGET).join("web/bcnorm_planner.wasm"));
+                return Ok(target.join(file));
             }
         }
         let target =
             env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.root.join("target"), PathBuf::from);
-        Ok(target.join(TARGET).join("web/bcnorm_planner.wasm"))
+        Ok(target.join(file))
     }
 
     /// The module around it, by the wasm-bindgen of this workspace's lock file.
-    fn bind(&self, wasm: &Path, name: &str) -> Result<(), String> {
-        let folder = self.root.join("web/src").join(name);
-        remove(&folder)?;
-        let module = format!("bcnorm_{name}");
-        let tail = [wasm.into(), folder.into(), module.into()];
+    fn bind(&self, wasm: &Path, folder: &Path, name: &str) -> Result<(), String> {
+        remove(folder)?;
+        let tail = [wasm.into(), folder.into(), name.into()];
         self.cargo(&["run", "--release", "-p", "bcnorm-bindgen", "--"], &tail)
     }
 

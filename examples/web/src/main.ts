@@ -68,7 +68,7 @@ function problem(title: string, text: string, restart = false): void {
   const [head, body] = [box.querySelector("h2"), box.querySelector("p")];
   if (head !== null && body !== null) {
     head.textContent = title;
-    body.textContent = text;
+    body.textContent = text.charAt(0).toUpperCase() + text.slice(1);
   }
   button("restart").hidden = !restart;
   box.hidden = false;
