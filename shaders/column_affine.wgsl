@@ -25,7 +25,7 @@ fn apply(grain: u32, count: u32, word: Word, a: ColumnAffine) -> Word {
     return activate(t);
 }
 
-fn own_positions(span: ColumnSpan, lane: u32) {
+fn known_affine(span: ColumnSpan) -> ColumnAffine {
     let zero = Word(0.0);
     var a = ColumnAffine(zero, zero, zero, zero);
     a = with_affine(a, 0u, coefficients[row_of(span, 0u)]);
@@ -36,6 +36,11 @@ fn own_positions(span: ColumnSpan, lane: u32) {
         a = with_affine(a, 2u, coefficients[row_of(span, 2u)]);
         a = with_affine(a, 3u, coefficients[row_of(span, 3u)]);
     }
+    return a;
+}
+
+fn own_positions(span: ColumnSpan, lane: u32) {
+    let a = known_affine(span);
     let count = span.count;
     let step = LANES * position_grains();
     let chunks = (span.end - span.begin) / (4u * LANES);
@@ -60,6 +65,18 @@ fn own_positions(span: ColumnSpan, lane: u32) {
     for (var p = span.begin + chunks * (4u * LANES) + lane; p < span.end; p = p + LANES) {
         let i = column_grain(span, p);
         store_y(i, apply(i, count, read_x(i, count), a), count);
+    }
+}
+
+// The words of an invocation, position by position.
+fn own_words(span: ColumnSpan) {
+    let a# = known_affine(neighbour_span(span, #u));
+    let count = span.count;
+    for (var p = span.begin; p < span.end; p = p + 1u) {
+        let i = column_grain(span, p);
+        let w# = read_x(i + #u * GRAINS, count);
+        let y# = apply(i + #u * GRAINS, count, w#, a#);
+        store_y(i + #u * GRAINS, y#, count);
     }
 }
 
@@ -95,7 +112,9 @@ fn column_affine(
     if (item >= params.items) {
         return;
     }
-    if (ALIGNED) {
+    if (COLUMN_WORDS > 1u) {
+        own_words(column_span(item));
+    } else if (ALIGNED) {
         own_positions(column_span(item), column_lane(local));
     } else if (item < params.num_words) {
         let last = (params.num_words - 1u - item) / params.items;

@@ -79,7 +79,7 @@ fn put(grain: u32, values: Gradients, count: u32) {
     }
 }
 
-fn own_positions(span: ColumnSpan, lane: u32) {
+fn known_maps(span: ColumnSpan) -> Maps {
     var maps = with_maps(no_maps(), 0u, row_of(span, 0u));
     if (WIDTH > 1u) {
         maps = with_maps(maps, 1u, row_of(span, 1u));
@@ -88,6 +88,11 @@ fn own_positions(span: ColumnSpan, lane: u32) {
         maps = with_maps(maps, 2u, row_of(span, 2u));
         maps = with_maps(maps, 3u, row_of(span, 3u));
     }
+    return maps;
+}
+
+fn own_positions(span: ColumnSpan, lane: u32) {
+    let maps = known_maps(span);
     let count = span.count;
     let step = LANES * position_grains();
     let chunks = (span.end - span.begin) / (4u * LANES);
@@ -108,6 +113,17 @@ fn own_positions(span: ColumnSpan, lane: u32) {
     for (var p = span.begin + chunks * (4u * LANES) + lane; p < span.end; p = p + LANES) {
         let i = column_grain(span, p);
         put(i, gradients(i, count, maps), count);
+    }
+}
+
+// The words of an invocation, position by position.
+fn own_words(span: ColumnSpan) {
+    let maps# = known_maps(neighbour_span(span, #u));
+    let count = span.count;
+    for (var p = span.begin; p < span.end; p = p + 1u) {
+        let i = column_grain(span, p);
+        let g# = gradients(i + #u * GRAINS, count, maps#);
+        put(i + #u * GRAINS, g#, count);
     }
 }
 
@@ -143,7 +159,9 @@ fn column_affine_backward(
     if (item >= params.items) {
         return;
     }
-    if (ALIGNED) {
+    if (COLUMN_WORDS > 1u) {
+        own_words(column_span(item));
+    } else if (ALIGNED) {
         own_positions(column_span(item), column_lane(local));
     } else if (item < params.num_words) {
         let last = (params.num_words - 1u - item) / params.items;

@@ -49,6 +49,22 @@ fn chunk_moments(span: ColumnSpan, first: u32, count: u32) -> ColumnMoments {
     return ColumnMoments(count, pivot, offset, low + high);
 }
 
+// After a chunk more.
+fn and_chunk(moments: ColumnMoments, span: ColumnSpan, first: u32, count: u32) -> ColumnMoments {
+    return merge_column_moments(moments, chunk_moments(span, column_grain(span, first), count));
+}
+
+fn put(span: ColumnSpan, moments: ColumnMoments) {
+    for (var i = 0u; i < span.count; i = i + 1u) {
+        row_parts[(span.row + i) * params.parts + span.part] = Moments(
+            moments.count,
+            word_at(moments.pivot, i),
+            word_at(moments.offset, i),
+            word_at(moments.m2, i),
+        );
+    }
+}
+
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn column_moments(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -60,27 +76,23 @@ fn column_moments(
     let active_item = item < params.items;
     let span = column_span(min(item, params.items - 1u));
 
-    var moments = ColumnMoments(0u, Word(0.0), Word(0.0), Word(0.0));
+    let span# = neighbour_span(span, #u);
+
+    var moments# = ColumnMoments(0u, Word(0.0), Word(0.0), Word(0.0));
     let chunks = (span.end - span.begin) / (CHUNK * LANES);
     for (var i = 0u; i < chunks; i = i + 1u) {
         let first = span.begin + i * (CHUNK * LANES) + lane;
-        moments = merge_column_moments(moments, chunk_moments(span, column_grain(span, first), CHUNK));
+        moments# = and_chunk(moments#, span#, first, CHUNK);
     }
     // At most CHUNK positions a lane are left.
     let first = span.begin + chunks * (CHUNK * LANES) + lane;
     if (first < span.end) {
         let count = (span.end - first + LANES - 1u) / LANES;
-        moments = merge_column_moments(moments, chunk_moments(span, column_grain(span, first), count));
+        moments# = and_chunk(moments#, span#, first, count);
     }
-    moments = reduce_column_moments(moments, local);
+    // With more words there is one lane.
+    moments0 = reduce_column_moments(moments0, local);
     if (active_item && lane == 0u) {
-        for (var i = 0u; i < span.count; i = i + 1u) {
-            row_parts[(span.row + i) * params.parts + span.part] = Moments(
-                moments.count,
-                word_at(moments.pivot, i),
-                word_at(moments.offset, i),
-                word_at(moments.m2, i),
-            );
-        }
+        put(span#, moments#);
     }
 }

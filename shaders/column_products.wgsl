@@ -104,6 +104,23 @@ fn chunk_products(span: ColumnSpan, known: Rows, first: u32, count: u32) -> Colu
     return ColumnProducts(count, pivot, offset, u / n, (low + high) - offset * u);
 }
 
+// After a chunk more.
+fn and_chunk(products: ColumnProducts, span: ColumnSpan, known: Rows, first: u32, count: u32) -> ColumnProducts {
+    return merge_column_products(products, chunk_products(span, known, column_grain(span, first), count));
+}
+
+fn put(span: ColumnSpan, products: ColumnProducts) {
+    for (var i = 0u; i < span.count; i = i + 1u) {
+        product_parts[(span.row + i) * params.parts + span.part] = Products(
+            products.count,
+            word_at(products.pivot, i),
+            word_at(products.offset, i),
+            word_at(products.x_mean, i),
+            word_at(products.product, i),
+        );
+    }
+}
+
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn column_products(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -114,30 +131,24 @@ fn column_products(
     let lane = column_lane(local);
     let active_item = item < params.items;
     let span = column_span(min(item, params.items - 1u));
-    let known = known_rows(span);
+    let span# = neighbour_span(span, #u);
+    let known# = known_rows(span#);
 
-    var products = ColumnProducts(0u, Word(0.0), Word(0.0), Word(0.0), Word(0.0));
+    var products# = ColumnProducts(0u, Word(0.0), Word(0.0), Word(0.0), Word(0.0));
     let chunks = (span.end - span.begin) / (CHUNK * LANES);
     for (var i = 0u; i < chunks; i = i + 1u) {
         let first = span.begin + i * (CHUNK * LANES) + lane;
-        products = merge_column_products(products, chunk_products(span, known, column_grain(span, first), CHUNK));
+        products# = and_chunk(products#, span#, known#, first, CHUNK);
     }
     // At most CHUNK positions a lane are left.
     let first = span.begin + chunks * (CHUNK * LANES) + lane;
     if (first < span.end) {
         let count = (span.end - first + LANES - 1u) / LANES;
-        products = merge_column_products(products, chunk_products(span, known, column_grain(span, first), count));
+        products# = and_chunk(products#, span#, known#, first, count);
     }
-    products = reduce_column_products(products, local);
+    // With more words there is one lane.
+    products0 = reduce_column_products(products0, local);
     if (active_item && lane == 0u) {
-        for (var i = 0u; i < span.count; i = i + 1u) {
-            product_parts[(span.row + i) * params.parts + span.part] = Products(
-                products.count,
-                word_at(products.pivot, i),
-                word_at(products.offset, i),
-                word_at(products.x_mean, i),
-                word_at(products.product, i),
-            );
-        }
+        put(span#, products#);
     }
 }

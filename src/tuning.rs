@@ -50,6 +50,10 @@ pub struct Tuning {
     pub min_fold_invocations: u32,
     /// Batches of more samples than this are folded in two steps.
     pub samples_per_segment: u32,
+    /// Lanes this close reduce by subgroup shuffles instead of workgroup memory: a power of two, the smallest
+    /// subgroup of the device at most ([`Limits::subgroup_size`]); 1: none do, and kernels need no feature. The
+    /// bits of a result do not depend on it.
+    pub subgroup_size: u32,
     /// Whether to hide differences from shader compilers that reorder them: free where kernels wait
     /// for memory.
     pub fence: bool,
@@ -61,6 +65,10 @@ pub struct Tuning {
     /// Channels last: words of neighbouring channels that a workgroup should read at one position
     /// before lanes share them out by positions. A power of two.
     pub column_tile: u32,
+    /// Channels last: most words of neighbouring channels that an invocation takes together, 16 at most, where
+    /// lanes do not share a part. Processors want to read along positions, not across them; the more words, the
+    /// longer kernels take to compile.
+    pub column_words: u32,
     /// Invocations of a workgroup in the reductions with channels last, which need 80 bytes of workgroup
     /// memory each: 128 at most under WebGPU's default limits.
     pub column_workgroup_size: u32,
@@ -97,9 +105,11 @@ impl Tuning {
         entries_per_lane: 4,
         min_fold_invocations: 1,
         samples_per_segment: 1024,
+        subgroup_size: 1,
         fence: true,
         gather: false,
         column_tile: 16,
+        column_words: 1,
         column_workgroup_size: 128,
         short_row: 16,
         short_held_row: 16,
@@ -123,9 +133,11 @@ impl Tuning {
         entries_per_lane: 4096,
         min_fold_invocations: 64,
         samples_per_segment: 256,
+        subgroup_size: 1,
         fence: false,
         gather: true,
         column_tile: 16,
+        column_words: 8,
         column_workgroup_size: 32,
         short_row: 2,
         short_held_row: 12,
@@ -138,6 +150,7 @@ impl Tuning {
     pub const CPU: Tuning = Tuning {
         class: AdapterClass::Cpu,
         workgroup_size: 1,
+        column_words: 1,
         column_workgroup_size: 1,
         min_invocations: 64,
         min_fold_invocations: 1,
@@ -152,8 +165,14 @@ impl Tuning {
         if !software && !is_software(name) {
             return Tuning::GPU;
         }
+        // SwiftShader takes 1.8 times as long with 8, and compiles longer.
+        let column_words = match name.to_ascii_lowercase().contains("swiftshader") {
+            true => 1,
+            false => Tuning::SOFTWARE.column_words,
+        };
         Tuning {
             fence: !keeps_order,
+            column_words,
             ..Tuning::SOFTWARE
         }
     }
@@ -170,10 +189,10 @@ impl Tuning {
     /// The tuning for a device.
     #[cfg(feature = "wgpu")]
     pub fn for_device(device: &wgpu::Device) -> Tuning {
-        Tuning::for_adapter(&device.adapter_info()).within(&(&device.limits()).into())
+        Tuning::for_adapter(&device.adapter_info()).within(&Limits::of(device))
     }
 
-    /// The same as far as a device grants it.
+    /// The same as far as a device grants it; on a GPU with the subgroups that it has.
     #[must_use]
     pub fn within(self, limits: &Limits) -> Tuning {
         let most = limits
@@ -189,6 +208,10 @@ impl Tuning {
             map_lanes: self.map_lanes.min(most),
             fold_workgroup_size: self.fold_workgroup_size.min(most),
             fold_lanes: self.fold_lanes.min(most),
+            subgroup_size: match self.class {
+                AdapterClass::Gpu => limits.subgroup_size,
+                _ => self.subgroup_size.min(limits.subgroup_size),
+            },
             max_workgroups: limits.max_compute_workgroups_per_dimension,
             max_binding_bytes: limits.max_storage_buffer_binding_size,
             ..self

@@ -204,8 +204,16 @@ fn helds(family: Family, lanes: u32, width: u32) -> &'static [u32] {
     }
 }
 
+/// Words that an invocation takes.
+fn together(family: Family, lanes: u32, cut: &Cut) -> &'static [u32] {
+    match (family, lanes, cut.width, cut.grain) {
+        (Family::ColumnReduce | Family::ColumnMap, 1, 4, 4) if cut.aligned && !cut.tail => &[1, 2],
+        _ => &[1],
+    }
+}
+
 /// Every specialization that plans are made of, but for the size of workgroups and the number of
-/// lanes, which are 1 or 8, with or without a fence: see [`canonical`].
+/// lanes, which are 1 or 8, with or without a fence, and for subgroups: see [`canonical`].
 fn canonical_specs() -> Vec<Spec> {
     let mut specs = Vec::new();
     for &kernel in KernelId::ALL {
@@ -226,22 +234,27 @@ fn canonical_specs() -> Vec<Spec> {
                         if accumulate && !accumulates {
                             continue;
                         }
-                        for &held in helds(declared.family, lanes, cut.width) {
-                            specs.push(Spec {
-                                kernel,
-                                workgroup_size: 64,
-                                lanes,
-                                dtype: cut.dtype,
-                                width: cut.width,
-                                grain: cut.grain,
-                                tail: cut.tail,
-                                aligned: cut.aligned,
-                                held,
-                                accumulate,
-                                fence: lanes > 1,
-                                activation,
-                                absent,
-                            });
+                        let words = together(declared.family, lanes, &cut);
+                        for &column_words in words {
+                            for &held in helds(declared.family, lanes, cut.width) {
+                                specs.push(Spec {
+                                    kernel,
+                                    workgroup_size: 64,
+                                    lanes,
+                                    subgroup_size: 1,
+                                    dtype: cut.dtype,
+                                    width: cut.width,
+                                    grain: cut.grain,
+                                    column_words,
+                                    tail: cut.tail,
+                                    aligned: cut.aligned,
+                                    held,
+                                    accumulate,
+                                    fence: lanes > 1,
+                                    activation,
+                                    absent,
+                                });
+                            }
                         }
                     }
                 }
@@ -257,9 +270,36 @@ fn canonical(spec: &Spec) -> Spec {
     Spec {
         workgroup_size: 64,
         lanes,
+        subgroup_size: 1,
+        column_words: spec.column_words.min(2),
         fence: lanes > 1,
         ..*spec
     }
+}
+
+/// One of each kernel for each workgroup, with fewer lanes than the smallest subgroup, as many, more: what a
+/// reduction is made of does not depend on the rest.
+fn with_subgroups(specs: &[Spec]) -> Vec<Spec> {
+    let reducing = |spec: &&Spec| spec.kernel.kernel().family.reduces_side_by_side();
+    let mut with = Vec::new();
+    for spec in specs.iter().filter(reducing) {
+        let sizes = [4, 32].map(|size: u32| size.min(spec.lanes));
+        with.extend(sizes.map(|subgroup_size| Spec {
+            subgroup_size,
+            ..*spec
+        }));
+    }
+    let mut seen = HashSet::new();
+    with.retain(|spec| {
+        let reduction = (
+            spec.kernel,
+            spec.workgroup_size,
+            spec.lanes,
+            spec.subgroup_size,
+        );
+        spec.subgroup_size > 1 && seen.insert(reduction)
+    });
+    with
 }
 
 /// Of kernels whose words, held words and bindings multiply to thousands of texts: each of the former
@@ -318,9 +358,11 @@ fn specs() -> Vec<Spec> {
                             kernel,
                             workgroup_size,
                             lanes,
+                            subgroup_size: 1,
                             dtype: cut.dtype,
                             width: cut.width,
                             grain: cut.grain,
+                            column_words: 1,
                             tail: cut.tail,
                             aligned: cut.aligned,
                             held,
@@ -335,17 +377,23 @@ fn specs() -> Vec<Spec> {
             }
         }
     }
+    specs.extend(with_subgroups(&specs));
     let mut seen = HashSet::new();
     specs.retain(|spec| seen.insert(*spec));
     specs
 }
 
-/// Parses and validates with no capability beyond what WebGPU's core has.
+/// Parses and validates with no capability beyond what WebGPU's core has, but for subgroups where they are
+/// asked for.
 fn reflect(spec: &Spec) -> (Module, ModuleInfo) {
     let text = wgsl(spec);
     let module = naga::front::wgsl::parse_str(&text)
         .unwrap_or_else(|error| panic!("{spec:?}: {}", error.emit_to_string(&text)));
-    let info = Validator::new(ValidationFlags::all(), Capabilities::empty())
+    let capabilities = match spec.subgroup_size {
+        1 => Capabilities::empty(),
+        _ => Capabilities::SUBGROUP,
+    };
+    let info = Validator::new(ValidationFlags::all(), capabilities)
         .validate(&module)
         .unwrap_or_else(|error| panic!("{spec:?}: {}", error.emit_to_string(&text)));
     (module, info)
@@ -478,8 +526,10 @@ fn check_constants(module: &Module, spec: &Spec) {
         let expected = match name {
             "WORKGROUP_SIZE" => Literal::U32(spec.workgroup_size),
             "LANES" => Literal::U32(spec.lanes),
+            "SUBGROUP_SIZE" => Literal::U32(spec.subgroup_size),
             "WIDTH" => Literal::U32(spec.width),
             "HELD" => Literal::U32(spec.held),
+            "COLUMN_WORDS" => Literal::U32(spec.column_words),
             "GRAIN" => Literal::U32(spec.grain),
             "GRAINS" => Literal::U32(spec.width / spec.grain),
             "ACTIVATION" => Literal::U32(activation),
@@ -781,9 +831,11 @@ fn spec(kernel: KernelId, lanes: u32) -> Spec {
         kernel,
         workgroup_size: 64,
         lanes,
+        subgroup_size: 1,
         dtype: DType::F32,
         width: 4,
         grain: 4,
+        column_words: 1,
         tail: false,
         aligned: false,
         held: 0,
@@ -796,7 +848,15 @@ fn spec(kernel: KernelId, lanes: u32) -> Spec {
 
 #[test]
 fn texts_ask_for_no_feature() {
-    for spec in specs() {
+    let (with, without): (Vec<_>, Vec<_>) =
+        specs().into_iter().partition(|spec| spec.subgroup_size > 1);
+    assert!(with.len() > 50);
+    for spec in with {
+        // Executors put it before the text where the compiler wants it; naga does not.
+        let text = wgsl(&spec);
+        assert!(text.contains("subgroupShuffleXor(") && !text.contains("enable"));
+    }
+    for spec in without {
         let text = wgsl(&spec);
         let code: String = text
             .lines()
@@ -1245,7 +1305,9 @@ fn shaders_are_the_kernels() {
             .find(|kernel| kernel.name() == name)
             .unwrap();
         assert_eq!(kernel.kernel().text, text, "{name}");
-        assert!(wgsl(&spec(*kernel, 8)).ends_with(text.as_str()), "{name}");
+        // Lines of each word of an invocation, which is one here.
+        let text = text.replace('#', "0");
+        assert!(wgsl(&spec(*kernel, 8)).ends_with(&text), "{name}");
         assert!(
             text.starts_with("// "),
             "{name} does not open with what a workgroup owns"
@@ -1943,26 +2005,33 @@ fn no_invocation_loops_too_often() {
 /// `work::loops` against the WGSL.
 #[test]
 fn loops_are_counted() {
-    fn count(module: &Module, block: &naga::Block) -> u64 {
+    fn count(module: &Module, block: &naga::Block, spec: &Spec) -> u64 {
         let mut loops = 0;
         for statement in block {
             loops += match statement {
-                naga::Statement::Block(block) => count(module, block),
+                naga::Statement::Block(block) => count(module, block, spec),
                 naga::Statement::If { accept, reject, .. } => {
-                    count(module, accept) + count(module, reject)
+                    count(module, accept, spec) + count(module, reject, spec)
                 }
-                naga::Statement::Switch { cases, .. } => {
-                    cases.iter().map(|case| count(module, &case.body)).sum()
-                }
+                naga::Statement::Switch { cases, .. } => cases
+                    .iter()
+                    .map(|case| count(module, &case.body, spec))
+                    .sum(),
                 naga::Statement::Loop {
                     body, continuing, ..
                 } => {
-                    let inside = count(module, body) + count(module, continuing);
+                    let inside = count(module, body, spec) + count(module, continuing, spec);
                     assert_eq!(inside, 0, "a loop within a loop: multiply its iterations");
                     1
                 }
                 naga::Statement::Call { function, .. } => {
-                    count(module, &module.functions[*function].body)
+                    let function = &module.functions[*function];
+                    let name = function.name.as_deref().unwrap_or_default();
+                    // Loops within loops, over the lanes of a workgroup.
+                    match spec.subgroup_size > 1 && name.starts_with("reduce_") {
+                        true => 0,
+                        false => count(module, &function.body, spec),
+                    }
                 }
                 _ => 0,
             };
@@ -1971,10 +2040,17 @@ fn loops_are_counted() {
     }
     for spec in specs() {
         let (module, _) = reflect(&spec);
-        let found = count(&module, &module.entry_points[0].function.body);
+        let found = count(&module, &module.entry_points[0].function.body, &spec);
         let (own, reductions) = work::loops(spec.kernel);
-        let reductions = if spec.lanes > 1 { reductions } else { 0 };
-        assert_eq!(found, own + reductions, "{spec:?}");
+        let reductions = match spec.lanes > 1 && spec.subgroup_size == 1 {
+            true => reductions,
+            false => 0,
+        };
+        let more_words = match spec.kernel.kernel().family {
+            Family::ColumnReduce => u64::from(spec.column_words) - 1,
+            _ => 0,
+        };
+        assert_eq!(found, own + reductions + more_words, "{spec:?}");
     }
 }
 
@@ -2077,7 +2153,8 @@ fn check_elements_as_rows(what: &str, plan: &Plan, asked: &Asked, tuning: &Tunin
 /// As many workgroups as the items of a step on tables need.
 fn check_dispatch_size(what: &str, step: &Step) {
     let [x, y] = step.workgroups.map(u64::from);
-    let per_workgroup = u64::from(step.spec.workgroup_size / step.spec.lanes);
+    let invocations = step.spec.workgroup_size / step.spec.lanes;
+    let per_workgroup = u64::from(invocations * step.spec.column_words);
     assert!(
         x * y * per_workgroup >= u64::from(step.params.items),
         "{what}"
@@ -2248,6 +2325,11 @@ fn check_spec(
         bcnorm::kernels::workgroup_memory(spec) <= MAX_WORKGROUP_MEMORY,
         "{what}: {spec:?}"
     );
+    let near = match kernel.family.reduces_side_by_side() {
+        true => tuning.subgroup_size.min(spec.lanes),
+        false => 1,
+    };
+    assert_eq!(spec.subgroup_size, near, "{what}: {spec:?}");
     let tensor = plan.tensor();
     let is_tensor = kernel.bindings.iter().any(|b| b.element == Element::Word);
     assert_eq!(is_tensor, kernel.family.is_tensor_sized());
@@ -2396,7 +2478,8 @@ fn check_bindings(what: &str, step: &Step, plan: &Plan) {
 
 fn check_dispatch(what: &str, step: &Step, plan: &Plan, tuning: &Tuning) {
     let [x, y] = step.workgroups.map(u64::from);
-    let per_workgroup = u64::from(step.spec.workgroup_size / step.spec.lanes);
+    let invocations = step.spec.workgroup_size / step.spec.lanes;
+    let per_workgroup = u64::from(invocations * step.spec.column_words);
     let items = u64::from(step.params.items);
     assert!(items > 0, "{what}");
     let sized = step.spec.kernel.kernel().family.is_tensor_sized();
@@ -2622,7 +2705,8 @@ fn check_split(what: &str, step: &Step) {
     // Words, elements and items are counted modulo 2^32, and so exactly.
     assert!(work::elements(p) <= MAX_ELEMENTS, "{what}");
     let covered = wide(p.parts) * wide(p.words_per_part);
-    let before = covered - wide(p.words_per_part);
+    // Groups have no parts.
+    let before = covered.saturating_sub(wide(p.words_per_part));
     let rows = work::rows(p);
     // The rows' begins within a word repeat after `width` rows.
     let sample = (0..rows.min(5)).chain(rows.saturating_sub(5)..rows);
@@ -2684,6 +2768,18 @@ fn check_split(what: &str, step: &Step) {
             let channels = wide(p.num_channels);
             assert!(channels.is_multiple_of(wide(spec.grain)), "{what}");
             assert_eq!(wide(p.columns), channels.div_ceil(width), "{what}");
+            // The items of an invocation are of one part.
+            let together = wide(spec.column_words);
+            for items in [p.columns, p.first_item, p.items] {
+                assert!(
+                    wide(items).is_multiple_of(together),
+                    "{what}: {spec:?} {p:?}"
+                );
+            }
+            assert!(
+                together == 1 || (spec.lanes == 1 && channels.is_multiple_of(4)),
+                "{what}"
+            );
         }
     }
 }
@@ -2727,6 +2823,8 @@ fn check_windows(what: &str, plan: &Plan, tuning: &Tuning) {
             let like_first = Spec {
                 tail: spec.tail,
                 lanes: if tail { spec.lanes } else { step.spec.lanes },
+                // Of a window that ends within an invocation.
+                column_words: step.spec.column_words,
                 ..step.spec
             };
             assert_eq!(like_first, spec, "{what}");

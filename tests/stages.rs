@@ -162,6 +162,20 @@ fn cases() -> Vec<Case> {
                 .with_fusion(fused(Activation::Silu, true))
                 .with_layout(last),
         ),
+        // Several words an invocation.
+        Case::new(
+            bc(&[2, 64, 35], 4, 53)
+                .with_fusion(fused(Activation::Relu, true))
+                .with_layout(last),
+        )
+        .accumulate(),
+        Case::new(bc(&[1, 256, 19], 8, 54).with_layout(last)),
+        Case::new(
+            bc(&[3, 192, 21], 3, 55)
+                .with_dtype(DType::F16)
+                .with_layout(last),
+        )
+        .accumulate(),
     ]
     .into_iter()
     .chain(short())
@@ -503,10 +517,12 @@ fn nothing_behind_the_tables_is_touched() {
 #[test]
 fn cases_take_every_path() {
     let (mut kernels, mut lanes) = (BTreeSet::new(), BTreeSet::new());
+    let mut words = BTreeSet::new();
     for tuning in [Tuning::SOFTWARE, SPLIT] {
         for case in cases() {
             for step in mirror(&case, &tuning).steps {
                 kernels.insert(step.step.spec.kernel);
+                words.insert((step.step.spec.kernel, step.step.spec.column_words));
                 lanes.insert((
                     step.step.spec.kernel.kernel().family.is_tensor_sized(),
                     step.step.spec.lanes > 1,
@@ -516,6 +532,9 @@ fn cases_take_every_path() {
     }
     assert_eq!(kernels.len(), KernelId::ALL.len(), "only {kernels:?}");
     assert_eq!(lanes.len(), 4);
+    // Of the four kernels that can take several.
+    let several = words.iter().filter(|(_, words)| [2, 8].contains(words));
+    assert_eq!(several.count(), 8, "{words:?}");
 }
 
 /// A word that is off by a thousandth of the largest, a NaN, poison, tables shifted by an entry or cut

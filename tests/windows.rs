@@ -44,6 +44,8 @@ fn problems() -> Vec<(String, Problem)> {
         &[1, 3, 1001],
         &[5, 5, 27],
         &[40, 12],
+        // An invocation may have several words.
+        &[3, 64, 3],
     ];
     let mut problems = Vec::new();
     let fusion = Fusion {

@@ -1,12 +1,13 @@
 // Tensors with channels last: in memory (N, L, C), params.columns words of channels at each position.
 // A work item is one word of channels over one part of the positions of a sample. LANES invocations
 // share it and take turns at its positions; neighbours in a workgroup are TILE items, not lanes, so
-// that they read neighbouring words.
+// that they read neighbouring words. Where COLUMN_WORDS is more than 1, an invocation takes as many items,
+// neighbouring words of one part, and LANES is 1. (In kernels, a line with # stands for one of each of them.)
 const TILE: u32 = WORKGROUP_SIZE / LANES;
 
 fn column_item(workgroup: vec3<u32>, num_workgroups: vec3<u32>, local: u32) -> u32 {
     let linear = workgroup.x + workgroup.y * num_workgroups.x;
-    return linear * TILE + local % TILE;
+    return (linear * TILE + local % TILE) * COLUMN_WORDS;
 }
 
 fn column_lane(local: u32) -> u32 {
@@ -48,6 +49,11 @@ fn position_grains() -> u32 {
 
 fn column_grain(span: ColumnSpan, position: u32) -> u32 {
     return span.origin + position * position_grains();
+}
+
+// That of the k-th word of an invocation.
+fn neighbour_span(span: ColumnSpan, k: u32) -> ColumnSpan {
+    return ColumnSpan(span.row + k * WIDTH, span.count, span.part, span.begin, span.end, span.origin + k * GRAINS);
 }
 
 // Row of a word's i-th element; where that is no channel, of the last one.

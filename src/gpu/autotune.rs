@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 
 /// What is searched, one field after the other, by halves and doubles. Fields that bound loops, rounding or
 /// bindings are left as they are.
-const FIELDS: [&str; 10] = [
+const FIELDS: [&str; 11] = [
     "workgroup_size",
     "reduce_lanes",
     "map_lanes",
+    "subgroup_size",
     "words_per_lane",
     "min_invocations",
     "fold_workgroup_size",
@@ -173,7 +174,12 @@ pub async fn autotune(
 fn step(tuning: &Tuning, field: &str, double: bool) -> Option<(Tuning, String)> {
     let settings = tuning.settings();
     let &(_, value) = settings.iter().find(|(name, _)| *name == field)?;
-    let value = if double { value * 2 } else { value / 2 };
+    let value = match (double, field) {
+        (true, _) => value * 2,
+        // Through workgroup memory alone, or not.
+        (false, "subgroup_size") => u64::from(value > 1),
+        (false, _) => value / 2,
+    };
     let setting = format!("{field}={value}");
     let mut changed = *tuning;
     (value > 0 && changed.set(&setting).is_ok()).then_some((changed, setting))

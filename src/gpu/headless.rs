@@ -41,9 +41,9 @@ impl Gpu {
         Err(failure.unwrap_or_else(|| Error::NoAdapter("no backend offers one".into())))
     }
 
-    /// A device on the given adapter. It has the features TIMESTAMP_QUERY and
-    /// TIMESTAMP_QUERY_INSIDE_PASSES where the adapter has them (for measurements; kernels need no
-    /// feature).
+    /// A device on the given adapter. Where the adapter has them, it has the features TIMESTAMP_QUERY and
+    /// TIMESTAMP_QUERY_INSIDE_PASSES, for measurements, and SUBGROUP, which kernels use on GPUs; they need no
+    /// feature.
     ///
     /// # Errors
     /// [`Error::Device`].
@@ -54,12 +54,13 @@ impl Gpu {
             // GL and old adapters have less than WebGPU asks: take what there is then.
             DeviceLimits::Default => wgpu::Limits::default().or_worse_values_from(&granted),
         };
-        let timestamps =
-            wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES;
+        let optional = wgpu::Features::TIMESTAMP_QUERY
+            | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES
+            | wgpu::Features::SUBGROUP;
         let (device, queue) = adapter
             .request_device(&wgpu::DeviceDescriptor {
                 label: Some("bcnorm"),
-                required_features: adapter.features() & timestamps,
+                required_features: adapter.features() & optional,
                 required_limits,
                 ..Default::default()
             })

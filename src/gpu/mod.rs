@@ -18,7 +18,7 @@ pub use bound::{Bound, Prepared};
 use crate::error::Error;
 use crate::kernels::{Access, Spec, wgsl};
 use crate::params::Params;
-use crate::plan::Plan;
+use crate::plan::{Limits, Plan};
 use crate::tuning::Tuning;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -70,11 +70,11 @@ impl Pipelines {
     /// # Errors
     /// [`Error::Limit`] where a buffer, a workgroup or a dispatch exceeds what the device granted.
     pub fn prepare(&self, plan: Plan) -> Result<Prepared, Error> {
-        let limits = self.device.limits();
-        plan.check_limits(&(&limits).into())?;
+        plan.check_limits(&Limits::of(&self.device))?;
         let kernels = plan.steps().iter().map(|step| self.kernel(&step.spec));
         let kernels = kernels.collect();
-        let alignment = u64::from(limits.min_uniform_buffer_offset_alignment).max(16);
+        let alignment = self.device.limits().min_uniform_buffer_offset_alignment;
+        let alignment = u64::from(alignment).max(16);
         let stride = (size_of::<Params>() as u64).next_multiple_of(alignment);
         // Uniforms never change: a buffer mapped at creation, not queue.write_buffer, which would
         // reach back to everything in the next submission.
@@ -111,9 +111,15 @@ impl Pipelines {
 fn compile(device: &wgpu::Device, spec: &Spec) -> Kernel {
     let declared = spec.kernel.kernel();
     let label = Some(declared.name);
+    let backend = device.adapter_info().backend;
+    let mut text = wgsl(spec);
+    if spec.subgroup_size > 1 && backend == wgpu::Backend::BrowserWebGpu {
+        // Browsers demand what naga rejects.
+        text.insert_str(0, "enable subgroups;\n");
+    }
     let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
         label,
-        source: wgpu::ShaderSource::Wgsl(wgsl(spec).into()),
+        source: wgpu::ShaderSource::Wgsl(text.into()),
     });
     let mut entries = vec![layout_entry(
         0,
@@ -136,7 +142,7 @@ fn compile(device: &wgpu::Device, spec: &Spec) -> Kernel {
     });
     // Kernels write workgroup memory before they read it. Zeroing it costs FXC seconds; on Metal
     // it stays on, since without it Apple's compiler moves barriers (wgpu #4500).
-    let metal = device.adapter_info().backend == wgpu::Backend::Metal;
+    let metal = backend == wgpu::Backend::Metal;
     let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
         label,
         layout: Some(&pipeline_layout),

@@ -89,6 +89,16 @@ pub enum Family {
 }
 
 impl Family {
+    /// Whether lanes that share an item merge what they have by `reduce_moments`, `reduce_products` or
+    /// `reduce_pair`, side by side: so that those of a subgroup can do without workgroup memory. (With channels
+    /// last lanes are a tile of channels apart.)
+    pub fn reduces_side_by_side(self) -> bool {
+        matches!(
+            self,
+            Family::RowReduce | Family::ElementReduce | Family::Fold
+        )
+    }
+
     /// Whether its kernels touch tensors.
     pub fn is_tensor_sized(self) -> bool {
         !matches!(self, Family::Fold | Family::Table)
@@ -425,6 +435,10 @@ pub struct Spec {
     pub workgroup_size: u32,
     /// Invocations that share a work item: a power of two that divides `workgroup_size`.
     pub lanes: u32,
+    /// Lanes this close exchange values by shuffles, in reductions that can: a power of two that divides
+    /// `lanes`. 1: all go through workgroup memory, and the text needs no feature; else it needs `subgroups`,
+    /// which browsers want to read of (`enable subgroups;`) and naga does not.
+    pub subgroup_size: u32,
     /// How tensors are stored.
     pub dtype: DType,
     /// Elements of a tensor word: 4; where rows are shorter, or channels that come last no multiple of 4,
@@ -435,6 +449,9 @@ pub struct Spec {
     /// words of 4 are put together where channels are no multiple of 4
     /// ([`Tuning::gather`](crate::Tuning::gather)).
     pub grain: u32,
+    /// Words of neighbouring channels that an invocation takes together, with channels last; 1 where `lanes`
+    /// is more. Each is a work item.
+    pub column_words: u32,
     /// Whether the tensor ends within one of the step's words. They are put together from what can be
     /// written alone then, since a binding has whole entries only.
     pub tail: bool,
@@ -474,10 +491,11 @@ impl Spec {
 }
 
 /// Bytes of workgroup memory that a kernel uses, of the lanes that reduce through it: an entry of each
-/// invocation for every reduction that its text calls (`shaders/parts/reduce_shared.wgsl`), with channels
-/// last one of every other (`reduce_columns_shared.wgsl`). A test compares it with what naga says.
+/// invocation for every reduction that its text calls (`shaders/parts/reduce_shared.wgsl`,
+/// `reduce_subgroup_shared.wgsl`), with channels last one of every other (`reduce_columns_shared.wgsl`); none where all
+/// lanes are in a subgroup. A test compares it with what naga says.
 pub fn workgroup_memory(spec: &Spec) -> u32 {
-    if spec.lanes == 1 {
+    if spec.lanes == spec.subgroup_size {
         return 0;
     }
     // A count, then words of `width` elements, each at a multiple of its size.

@@ -27,7 +27,9 @@ pub fn wgsl(spec: &Spec) -> String {
     for (name, value) in [
         ("WORKGROUP_SIZE", spec.workgroup_size),
         ("LANES", spec.lanes),
+        ("SUBGROUP_SIZE", spec.subgroup_size),
         ("WIDTH", spec.width),
+        ("COLUMN_WORDS", spec.column_words),
         ("HELD", spec.held),
         ("GRAIN", spec.grain),
         ("GRAINS", spec.width / spec.grain.max(1)),
@@ -65,6 +67,13 @@ pub fn wgsl(spec: &Spec) -> String {
     // The bindings come first in a kernel's text, one a line, in order.
     let mut index = 0;
     for line in kernel.text.lines() {
+        if line.contains(EACH_WORD) {
+            for word in 0..spec.column_words {
+                text.push_str(&line.replace(EACH_WORD, &word.to_string()));
+                text.push('\n');
+            }
+            continue;
+        }
         let declaration = line.starts_with("@group(0) @binding(");
         if declaration && is_absent(spec, index) {
             text.push_str(&without_binding(line));
@@ -76,6 +85,10 @@ pub fn wgsl(spec: &Spec) -> String {
     }
     text
 }
+
+/// In a line of a kernel: the line is there once for each word that an invocation takes, with its number.
+/// (Arrays and loops would do, if all drivers kept them in registers.)
+const EACH_WORD: char = '#';
 
 fn is_absent(spec: &Spec, index: usize) -> bool {
     spec.absent >> index & 1 == 1
@@ -131,10 +144,11 @@ fn parts(family: Family, spec: &Spec) -> Vec<&'static str> {
         DType::F16 => &[part!("bits_f16")],
         DType::BF16 => &[part!("bits_bf16")],
     };
-    let reduce = if spec.lanes == 1 {
-        part!("reduce_serial")
-    } else {
-        part!("reduce_shared")
+    let reduce: &[&str] = match (spec.lanes, spec.subgroup_size) {
+        (1, _) => &[part!("reduce_serial")],
+        (_, 1) => &[part!("reduce_shared")],
+        (lanes, near) if lanes == near => &[part!("near"), part!("reduce_subgroup")],
+        (_, _) => &[part!("near"), part!("reduce_subgroup_shared")],
     };
     let reduce_columns = if spec.lanes == 1 {
         part!("reduce_columns_serial")
@@ -149,16 +163,16 @@ fn parts(family: Family, spec: &Spec) -> Vec<&'static str> {
         parts.push(part!("activation"));
     }
     parts.extend(match family {
-        Family::RowReduce => vec![part!("moments"), part!("span"), reduce],
+        Family::RowReduce => [&[part!("moments"), part!("span")], reduce].concat(),
         Family::RowMap => vec![part!("row_words")],
         Family::ColumnReduce => vec![part!("column_moments"), part!("column"), reduce_columns],
         Family::ColumnMap => vec![part!("column")],
         Family::ElementReduce => {
             let elements = [part!("precise"), part!("column"), part!("elements")];
-            [&elements[..], &[part!("moments"), reduce]].concat()
+            [&elements[..], &[part!("moments")], reduce].concat()
         }
         Family::ElementColumn => vec![part!("precise"), part!("column"), part!("elements")],
-        Family::Fold => vec![part!("precise"), part!("moments"), reduce],
+        Family::Fold => [&[part!("precise"), part!("moments")], reduce].concat(),
         Family::Table => vec![part!("precise")],
     });
     parts

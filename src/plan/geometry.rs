@@ -15,6 +15,16 @@ use crate::tuning::Tuning;
 /// is planned to run more, over all of its loops.
 pub(super) const MAX_ITERATIONS: u32 = 65_000;
 
+/// Most words of neighbouring channels that an invocation takes together: kernels are written out for each.
+const MAX_COLUMN_WORDS: u32 = 16;
+
+/// Invocations that should share a position before they take more than a word each: those that a processor
+/// runs at once.
+const SIDE_BY_SIDE: u32 = 8;
+
+/// The largest subgroups that WebGPU knows of.
+const MAX_SUBGROUP_SIZE: u32 = 128;
+
 /// Words that the tensor-sized kernels take per loop iteration (`CHUNK` in `span.wgsl`).
 #[cfg(test)]
 const CHUNK: u32 = 4;
@@ -36,6 +46,8 @@ pub(super) struct Split {
     pub grain: u32,
     pub aligned: bool,
     pub lanes: u32,
+    /// Of neighbouring channels that an invocation takes together.
+    pub column_words: u32,
     pub parts: u32,
     /// Words of a part of a row; with channels last, positions of a part.
     pub words_per_part: u32,
@@ -211,6 +223,7 @@ impl Geometry {
                 grain,
                 aligned,
                 lanes: 1,
+                column_words: 1,
                 parts: 1,
                 words_per_part: self.row_len,
                 items: self.strided_items(words, tuning),
@@ -239,17 +252,36 @@ impl Geometry {
         // Down to a power of two that divides the workgroup.
         let lanes = 1 << (lanes.ilog2().min(workgroup_size.trailing_zeros()));
         let columns = u64::from(self.samples) * u64::from(words);
-        let split = split(self.row_len, columns, lanes, tuning)?;
+        // Of the sizes that cut a position into whole invocations of whole words.
+        let mut column_words = match (lanes, width, channels % 4) {
+            (1, 4, 0) => 1 << tuning.column_words.ilog2().min(words.trailing_zeros()),
+            _ => 1,
+        };
+        while column_words > 1 && column_words * SIDE_BY_SIDE > words {
+            column_words /= 2;
+        }
+        let split = split(
+            self.row_len,
+            columns / u64::from(column_words),
+            lanes,
+            tuning,
+        )?;
         // A part is all channels of its positions: it must fit a window.
         let position_bytes = u64::from(channels) * self.dtype.bytes();
         let most = u32::try_from(COLUMN_PART_BYTES / position_bytes)
             .unwrap_or(u32::MAX)
             .max(1);
+        // Maps take several words a position at a time.
+        let most = match column_words {
+            1 => most,
+            _ => most.min(MAX_ITERATIONS),
+        };
         let split = split.with_part(self.row_len, split.words_per_part.min(most), columns)?;
         Ok(Split {
             width,
             grain,
             aligned: true,
+            column_words,
             ..split
         })
     }
@@ -362,6 +394,7 @@ impl Geometry {
                 items: split.items,
                 first_grain: 0,
                 grains: total,
+                column_words: split.column_words,
                 window: None,
             }]);
         }
@@ -373,6 +406,14 @@ impl Geometry {
             items: items as u32,
             first_grain: begin as u32,
             grains: end - begin,
+            // Windows may hold fewer words than an invocation takes.
+            column_words: match [first_item, items]
+                .iter()
+                .all(|items| items.is_multiple_of(u64::from(split.column_words)))
+            {
+                true => split.column_words,
+                false => 1,
+            },
             window: Some(Window {
                 offset: begin * grain_bytes,
                 // The last grain may reach beyond the tensor.
@@ -410,6 +451,12 @@ impl Geometry {
                         bad = middle
                     }
                 }
+                // Whole invocations, if it may be.
+                let items = good + 1 - first;
+                let together = u64::from(split.column_words);
+                if items > together {
+                    good -= items % together;
+                }
                 let end = self
                     .grains_of(split, first, good)
                     .1
@@ -442,6 +489,7 @@ pub(super) struct WindowItems {
     pub items: u32,
     pub first_grain: u32,
     pub grains: u64,
+    pub column_words: u32,
     pub window: Option<Window>,
 }
 
@@ -454,6 +502,15 @@ fn check(tuning: &Tuning) -> Result<(), Error> {
             limit: u64::from(column_lanes.1),
             limit_name: "workgroup size",
             way_out: "use a power of two, and workgroups of at least 1",
+        });
+    }
+    if !(1..=MAX_COLUMN_WORDS).contains(&tuning.column_words) {
+        return Err(Error::Limit {
+            what: "tuning.column_words".into(),
+            value: u64::from(tuning.column_words),
+            limit: u64::from(MAX_COLUMN_WORDS),
+            limit_name: "words of an invocation",
+            way_out: "use 1 to the limit",
         });
     }
     let lanes = [
@@ -471,6 +528,15 @@ fn check(tuning: &Tuning) -> Result<(), Error> {
                 way_out: "use a power of two that divides the workgroup size",
             });
         }
+    }
+    if !tuning.subgroup_size.is_power_of_two() || tuning.subgroup_size > MAX_SUBGROUP_SIZE {
+        return Err(Error::Limit {
+            what: "tuning.subgroup_size".into(),
+            value: u64::from(tuning.subgroup_size),
+            limit: u64::from(MAX_SUBGROUP_SIZE),
+            limit_name: "subgroup size",
+            way_out: "use a power of two, the device's smallest subgroup at most, or 1 for workgroup memory alone",
+        });
     }
     let most = MAX_ITERATIONS * 3;
     if tuning.max_words_per_lane == 0 || tuning.max_words_per_lane > most {
@@ -506,6 +572,7 @@ fn split(row_words: u32, rows: u64, max_lanes: u32, tuning: &Tuning) -> Result<S
     let parts = bound.max(wanted.min(u64::from(useful)) as u32);
     let split = Split {
         lanes,
+        column_words: 1,
         ..Split::default()
     };
     split.with_part(row_words, row_words.div_ceil(parts), rows)
@@ -567,7 +634,7 @@ pub(super) fn segments(entries: u32, tuning: &Tuning) -> (u32, u32) {
 
 /// Workgroups for `items`, folded into two dimensions beyond the limit of one.
 pub(super) fn workgroups(spec: &Spec, items: u32, tuning: &Tuning) -> Result<[u32; 2], Error> {
-    let per_workgroup = spec.workgroup_size / spec.lanes;
+    let per_workgroup = spec.workgroup_size / spec.lanes * spec.column_words;
     let total = items.div_ceil(per_workgroup).max(1);
     let most = tuning.max_workgroups.max(1);
     let y = total.div_ceil(most);
@@ -811,9 +878,11 @@ mod tests {
             kernel: KernelId::RowAffine,
             workgroup_size: 8,
             lanes: 1,
+            subgroup_size: 1,
             dtype: DType::F32,
             width: 4,
             grain: 4,
+            column_words: 1,
             tail: false,
             aligned: true,
             held: 0,

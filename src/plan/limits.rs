@@ -25,6 +25,11 @@ pub struct Limits {
     pub max_compute_workgroup_storage_size: u32,
     /// What offsets of storage bindings are multiples of.
     pub min_storage_buffer_offset_alignment: u32,
+    /// Invocations of the device's smallest subgroups, a power of two, where kernels may use the feature
+    /// `subgroups`; 1 where they may not. In workgroups of one dimension, invocations with equal
+    /// `local_invocation_index / subgroup_size` must be in one subgroup, in this order: all drivers known do
+    /// so, no standard says so.
+    pub subgroup_size: u32,
 }
 
 /// WebGPU's default limits: what any device grants.
@@ -39,10 +44,25 @@ impl Default for Limits {
             max_storage_buffers_per_shader_stage: 8,
             max_compute_workgroup_storage_size: 16 << 10,
             min_storage_buffer_offset_alignment: 256,
+            subgroup_size: 1,
         }
     }
 }
 
+#[cfg(feature = "wgpu")]
+impl Limits {
+    /// All that a device grants, its subgroups too where it was requested with `Features::SUBGROUP`.
+    pub fn of(device: &wgpu::Device) -> Limits {
+        let mut limits = Limits::from(&device.limits());
+        if device.features().contains(wgpu::Features::SUBGROUP) {
+            let smallest = device.adapter_info().subgroup_min_size;
+            limits.subgroup_size = 1 << smallest.checked_ilog2().unwrap_or(0);
+        }
+        limits
+    }
+}
+
+/// Without subgroups, which are no limit of wgpu's.
 #[cfg(feature = "wgpu")]
 impl From<&wgpu::Limits> for Limits {
     fn from(limits: &wgpu::Limits) -> Self {
@@ -55,6 +75,7 @@ impl From<&wgpu::Limits> for Limits {
             max_storage_buffers_per_shader_stage: limits.max_storage_buffers_per_shader_stage,
             max_compute_workgroup_storage_size: limits.max_compute_workgroup_storage_size,
             min_storage_buffer_offset_alignment: limits.min_storage_buffer_offset_alignment,
+            subgroup_size: 1,
         }
     }
 }
@@ -119,6 +140,13 @@ pub(super) fn check(plan: &Plan, limits: &Limits) -> Result<(), Error> {
             u64::from(most),
             "max_compute_invocations_per_workgroup of the device",
             "plan with Tuning::for_device of this device",
+        )?;
+        check(
+            format!("the subgroup size of {name}"),
+            u64::from(step.spec.subgroup_size),
+            u64::from(limits.subgroup_size),
+            "subgroup_min_size of the device (1 without the feature)",
+            "request the device with the feature subgroups, or tune with subgroup_size=1",
         )?;
         let [x, y] = step.workgroups;
         check(

@@ -349,9 +349,11 @@ impl<'a> Builder<'a> {
             kernel,
             workgroup_size: self.tuning.fold_workgroup_size.next_multiple_of(lanes),
             lanes,
+            subgroup_size: 1,
             dtype: crate::desc::DType::F32,
             width: 1,
             grain: 1,
+            column_words: 1,
             tail: false,
             aligned: true,
             held: 0,
@@ -409,9 +411,11 @@ impl<'a> Builder<'a> {
                 self.tuning.workgroup_size
             },
             lanes: split.lanes,
+            subgroup_size: 1,
             dtype: geometry.dtype,
             width: split.width,
             grain: split.grain,
+            column_words: 1,
             tail: false,
             aligned: split.aligned,
             held: 0,
@@ -437,6 +441,10 @@ impl<'a> Builder<'a> {
                 columns,
                 num_channels,
                 ..self.params
+            };
+            let spec = Spec {
+                column_words: window.column_words,
+                ..spec
             };
             let whole = tail.saturating_sub(window.first_item).min(window.items);
             if whole > 0 {
@@ -479,6 +487,9 @@ impl<'a> Builder<'a> {
         let kernel = spec.kernel.kernel();
         debug_assert_eq!(kernel.bindings.len(), slots.len(), "{}", kernel.name);
         let mut spec = spec;
+        if kernel.family.reduces_side_by_side() {
+            spec.subgroup_size = self.tuning.subgroup_size.min(spec.lanes);
+        }
         let mut bindings = Vec::with_capacity(slots.len());
         for (index, (declared, slot)) in kernel.bindings.iter().zip(slots).enumerate() {
             let &Some((role, count)) = slot else {

@@ -27,10 +27,11 @@ pub fn loops(kernel: KernelId) -> (u64, u64) {
         | KernelId::RowTermsBackward
         | KernelId::RowCoefficientsBackward => (0, 0),
         KernelId::RowAffine | KernelId::RowAffineBackward => (2, 0),
-        // Two over the positions of a part, one over the words of a window.
-        KernelId::ColumnAffine | KernelId::ColumnAffineBackward => (3, 0),
+        // Two over the positions of a part, one more where an invocation takes several words of each, one over
+        // the words of a window.
+        KernelId::ColumnAffine | KernelId::ColumnAffineBackward => (4, 0),
         KernelId::RowMoments | KernelId::RowProducts => (2, 1),
-        // One over the positions of a part, one over the channels of a word.
+        // One over the positions of a part, one over the channels of a word: of each word of an invocation.
         KernelId::ColumnMoments | KernelId::ColumnProducts => (2, 1),
         KernelId::RowFold | KernelId::SampleFold | KernelId::ChannelFold => (2, 2),
         KernelId::RowFoldBackward => (2, 3),
@@ -79,7 +80,11 @@ pub fn iterations(step: &Step) -> u64 {
         KernelId::RowMoments | KernelId::RowProducts => of_row(CHUNK),
         KernelId::RowAffine | KernelId::RowAffineBackward => of_row(1),
         KernelId::ColumnMoments | KernelId::ColumnProducts => {
-            of_columns(&|positions| positions / (COLUMN_CHUNK * lanes)) + u64::from(spec.width)
+            let written = u64::from(spec.width) * u64::from(spec.column_words);
+            of_columns(&|positions| positions / (COLUMN_CHUNK * lanes)) + written
+        }
+        KernelId::ColumnAffine | KernelId::ColumnAffineBackward if spec.column_words > 1 => {
+            of_columns(&|positions| positions)
         }
         KernelId::ColumnAffine | KernelId::ColumnAffineBackward if spec.aligned => {
             of_columns(&|positions| split(positions, positions, 1))

@@ -7,8 +7,8 @@ export interface DeviceOptions {
 }
 
 /**
- * A device for a page that has none yet, with timestamp queries where the adapter has them. (Layers take any
- * device of the page's.)
+ * A device for a page that has none yet, with subgroups and timestamp queries where the adapter has them. (Layers
+ * take any device of the page's.)
  *
  * @throws {BcNormError} `no-webgpu`, `no-adapter`, `device`.
  */
@@ -31,9 +31,8 @@ export async function requestDevice(options: DeviceOptions = {}): Promise<GPUDev
       "WebGPU finds no adapter: update the graphics driver, or enable hardware acceleration in the browser",
     );
   }
-  const requiredFeatures: GPUFeatureName[] = adapter.features.has("timestamp-query")
-    ? ["timestamp-query"]
-    : [];
+  const wanted: GPUFeatureName[] = ["subgroups", "timestamp-query"];
+  const requiredFeatures = wanted.filter((feature) => adapter.features.has(feature));
   const { maxBufferSize, maxStorageBufferBindingSize } = adapter.limits;
   const requiredLimits = options.limits === "adapter" ? { maxBufferSize, maxStorageBufferBindingSize } : {};
   try {

@@ -1,15 +1,9 @@
 import { BcNormError, guarded } from "./errors.js";
 import { planner, type StepData } from "./planner.js";
 import type { Limits, Plan, Tuning } from "./planner/bcnorm_planner.js";
+import { subgroupSize } from "./subgroups.js";
+import { COMPUTE_STAGE, COPY_DST, MAP_READ, READ_MODE } from "./usage.js";
 
-// The flags' numbers are the specification's; the globals that name them are missing outside of browsers.
-export const STORAGE = 0x80;
-export const COPY_SRC = 0x4;
-export const COPY_DST = 0x8;
-export const UNIFORM = 0x40;
-export const MAP_READ = 0x1;
-const READ_MODE = 0x1;
-const COMPUTE_STAGE = 0x4;
 
 /** A buffer with these bytes, padded to a multiple of 4 and 4 at least. */
 export function bufferWith(
@@ -91,11 +85,38 @@ interface Kernel {
   pending: Promise<GPUComputePipeline> | undefined;
 }
 
+function limitsOf(device: GPUDevice, subgroupSize: number): Limits {
+  const { limits } = device;
+  return new (planner().Limits)(
+    Float64Array.of(
+      limits.maxStorageBufferBindingSize,
+      limits.maxBufferSize,
+      limits.maxComputeInvocationsPerWorkgroup,
+      limits.maxComputeWorkgroupSizeX,
+      limits.maxComputeWorkgroupsPerDimension,
+      limits.maxStorageBuffersPerShaderStage,
+      limits.maxComputeWorkgroupStorageSize,
+      limits.minStorageBufferOffsetAlignment,
+      subgroupSize,
+    ),
+  );
+}
+
+function tuningOf(device: GPUDevice, limits: Limits): Tuning {
+  // Older browsers have no adapterInfo at the device; they get the tuning for GPUs.
+  const info: Partial<GPUAdapterInfo> = device.adapterInfo ?? {};
+  const name = [info.vendor, info.architecture, info.device, info.description].join(" ");
+  const software = info.isFallbackAdapter === true;
+  const keepsOrder = name.toLowerCase().includes("swiftshader");
+  return planner().Tuning.forName(name, software, keepsOrder, limits);
+}
+
 /** What all layers of a device share: kernels, limits, the tuning. */
 export class Context {
   readonly device: GPUDevice;
-  readonly limits: Limits;
-  readonly tuning: Tuning;
+  limits: Limits;
+  tuning: Tuning;
+  private looking: Promise<void> | undefined;
   private readonly kernels = new Map<string, Kernel>();
   private lost: GPUDeviceLostInfo | undefined;
 
@@ -111,28 +132,24 @@ export class Context {
     return context;
   }
 
+  /** The one of a device, once it is known what subgroups it has. */
+  static async ready(device: GPUDevice): Promise<Context> {
+    const context = Context.of(device);
+    context.check();
+    context.looking ??= subgroupSize(device).then((size) => {
+      if (size > 1) {
+        context.limits = limitsOf(device, size);
+        context.tuning = tuningOf(device, context.limits);
+      }
+    });
+    await context.looking;
+    return context;
+  }
+
   private constructor(device: GPUDevice) {
-    const module = planner();
-    const limits = device.limits;
     this.device = device;
-    this.limits = new module.Limits(
-      Float64Array.of(
-        limits.maxStorageBufferBindingSize,
-        limits.maxBufferSize,
-        limits.maxComputeInvocationsPerWorkgroup,
-        limits.maxComputeWorkgroupSizeX,
-        limits.maxComputeWorkgroupsPerDimension,
-        limits.maxStorageBuffersPerShaderStage,
-        limits.maxComputeWorkgroupStorageSize,
-        limits.minStorageBufferOffsetAlignment,
-      ),
-    );
-    // Older browsers have no adapterInfo at the device; they get the tuning for GPUs.
-    const info: Partial<GPUAdapterInfo> = device.adapterInfo ?? {};
-    const name = [info.vendor, info.architecture, info.device, info.description].join(" ");
-    const software = info.isFallbackAdapter === true;
-    const keepsOrder = name.toLowerCase().includes("swiftshader");
-    this.tuning = module.Tuning.forName(name, software, keepsOrder, this.limits);
+    this.limits = limitsOf(device, 1);
+    this.tuning = tuningOf(device, this.limits);
     void device.lost.then((lost) => {
       this.lost = lost;
     });

@@ -1,5 +1,5 @@
 import { BcNormError, guarded } from "./errors.js";
-import { bufferWith, bytesOf, Context, COPY_DST, COPY_SRC, readBack, STORAGE, UNIFORM } from "./gpu.js";
+import { bufferWith, bytesOf, Context, readBack } from "./gpu.js";
 import { normOf, type Activation, type NormKind, type NormOptions } from "./options.js";
 import { planner, type PlanData } from "./planner.js";
 import type { Norm as PlannedNorm, Plan, Tuning } from "./planner/bcnorm_planner.js";
@@ -7,6 +7,7 @@ import { readStateDict, writeStateDict } from "./safetensors.js";
 import { shapeOf } from "./shape.js";
 import { stateOf, type StateDict, type StateLayout } from "./state.js";
 import { Tensor } from "./tensor.js";
+import { COPY_DST, COPY_SRC, STORAGE, UNIFORM } from "./usage.js";
 
 /** What work is recorded into: an encoder, in which a pass is made, or a compute pass of the page's. */
 export type Target = GPUCommandEncoder | GPUComputePassEncoder;
@@ -112,16 +113,16 @@ export class Norm {
    * @throws {BcNormError} `not-initialized`, `norm`, `tuning`, `device-lost`.
    */
   static async create(device: GPUDevice, kind: NormKind, options: NormOptions): Promise<Norm> {
-    return new Norm(device, kind, options);
+    return new Norm(await Context.ready(device), kind, options);
   }
 
-  private constructor(device: GPUDevice, kind: NormKind, options: NormOptions) {
+  private constructor(context: Context, kind: NormKind, options: NormOptions) {
     const module = planner();
-    this.device = device;
+    this.device = context.device;
     this.kind = kind;
     this.activation = options.activation ?? "none";
-    this.context = Context.of(device);
-    this.context.check();
+    this.context = context;
+    context.check();
     this.norm = normOf(module, kind, options);
     const { tuning } = options;
     this.tuning =

@@ -1,7 +1,8 @@
 import { BcNormError } from "./errors.js";
-import { bufferWith, bytesOf, COPY_DST, COPY_SRC, readBack, STORAGE } from "./gpu.js";
+import { bufferWith, bytesOf, readBack } from "./gpu.js";
 import { planner } from "./planner.js";
 import { shapeOf, type DType, type Layout, type TensorOptions } from "./shape.js";
+import { COPY_DST, COPY_SRC, STORAGE } from "./usage.js";
 
 /** A contiguous tensor (N, C, *spatial) in a buffer of the page's. */
 export class Tensor {

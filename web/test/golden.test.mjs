@@ -27,7 +27,8 @@ test("golden vectors on the page's device and on the CPU executor", { skip }, as
     return results;
   }, files.sort());
   const norms = results.filter(([, result]) => result !== undefined);
-  const wrong = norms.flatMap(([name, { outputs, ...executors }]) => {
+  const wrong = norms.flatMap(([name, { outputs, differing, ...executors }]) => {
+    assert.deepEqual(differing, [], `${name}: other bits with subgroups`);
     assert.ok(outputs >= 2, `${name}: ${outputs} outputs`);
     const off = Object.entries(executors).filter(([, { fraction }]) => !(fraction <= 1));
     return off.map(([executor, worst]) => `${name}, ${executor}: ${worst.name} by ${worst.fraction} of what it may`);

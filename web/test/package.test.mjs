@@ -125,6 +125,43 @@ test("what is wrong is told before anything is recorded", { skip }, async () => 
   opened.failed();
 });
 
+test("subgroups are used where the device has them, and asked for in vain without", { skip }, async () => {
+  const found = await page.evaluate(async () => {
+    const { BcNorm, Tensor, requestDevice } = bcnorm;
+    const adapter = await navigator.gpu.requestAdapter();
+    const own = await requestDevice();
+    const without = await adapter.requestDevice();
+    const size = own.adapterInfo.subgroupMinSize;
+    const run = async (device, subgroupSize) => {
+      const tuning = `class=gpu\nsubgroup_size=${subgroupSize}`;
+      const norm = await BcNorm.create(device, { numChannels: 4, numGroups: 2, tuning });
+      try {
+        const y = await norm.forward(Tensor.from(device, [2, 4, 99], new Float32Array(792).map((_, i) => Math.sin(i))));
+        return [...(await y.read(device))].slice(0, 4);
+      } catch (error) {
+        return `${error.code}: ${error.message}`;
+      }
+    };
+    const results = {
+      has: [own.features.has("subgroups"), without.features.has("subgroups")],
+      shared: await run(own, 1),
+      smallest: await run(own, size),
+      more: await run(own, 2 * size),
+      without: await run(without, size),
+    };
+    own.destroy();
+    without.destroy();
+    return { size, ...results };
+  });
+  assert.deepEqual(found.has, [true, false]);
+  assert.ok(found.size > 1);
+  assert.deepEqual(found.smallest, found.shared);
+  for (const [error, most] of [[found.more, found.size], [found.without, 1]]) {
+    assert.match(error, new RegExp(`^limit: .*subgroup size of row_moments.* ${most}\\b.*subgroup_size=1`));
+  }
+  opened.failed();
+});
+
 test("a lost device is told, a new one works", { skip }, async () => {
   const found = await page.evaluate(async () => {
     const { BcNorm, Tensor } = bcnorm;

@@ -9,7 +9,7 @@ export { planner };
 
 /** WebGPU's default limits. */
 export const LIMITS = new planner.Limits(
-  Float64Array.of(2 ** 27, 2 ** 28, 256, 256, 65535, 8, 16384, 256),
+  Float64Array.of(2 ** 27, 2 ** 28, 256, 256, 65535, 8, 16384, 256, 1),
 );
 
 const KINDS = [
@@ -22,7 +22,12 @@ const KINDS = [
   ["weight_standardization", {}],
 ];
 
-const TUNINGS = ["class=gpu", "class=software", "class=software\nshort_row=0\nshort_held_row=0\nfold_lanes=4"];
+const TUNINGS = [
+  "class=gpu",
+  "class=gpu\nsubgroup_size=8\nfold_lanes=4",
+  "class=software",
+  "class=software\nshort_row=0\nshort_held_row=0\nfold_lanes=4",
+];
 
 /** Long rows, odd ones, short ones; few and many samples; one channel and 6. */
 const SHAPES = [
@@ -30,6 +35,7 @@ const SHAPES = [
   [3, 6, 7, 7],
   [600, 6, 3],
   [2, 64, 2, 2],
+  [2, 64, 5, 7],
   [700, 12],
 ];
 
@@ -77,6 +83,7 @@ export function* plans() {
     ["relu", true],
     ["silu", false],
     ["none", true],
+    ["silu", true],
   ];
   let turn = 0;
   for (const [kind, make] of norms()) {

@@ -12,7 +12,7 @@ const gpu = create(["backend=null"]);
 /** Runs a check with a device that is gone afterwards: Dawn keeps Node alive while there is one. */
 async function withDevice(check) {
   const adapter = await gpu.requestAdapter();
-  const device = await adapter.requestDevice();
+  const device = await adapter.requestDevice({ requiredFeatures: ["subgroups"] });
   try {
     await check(device);
   } finally {

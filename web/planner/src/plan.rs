@@ -126,7 +126,14 @@ impl Plan {
 
     /// The WGSL of a step's kernel.
     pub fn wgsl(&self, step: usize) -> Option<String> {
-        self.plan.steps().get(step).map(|step| wgsl(&step.spec))
+        self.plan.steps().get(step).map(|step| {
+            // What browsers demand and naga rejects, so that it is not in the text.
+            let enable = match step.spec.subgroup_size {
+                1 => "",
+                _ => "enable subgroups;\n",
+            };
+            format!("{enable}{}", wgsl(&step.spec))
+        })
     }
 
     /// The uniforms of all steps, one every `stride` bytes.

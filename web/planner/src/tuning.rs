@@ -15,7 +15,8 @@ pub struct Limits {
 impl Limits {
     /// In this order: GPUSupportedLimits' maxStorageBufferBindingSize, maxBufferSize,
     /// maxComputeInvocationsPerWorkgroup, maxComputeWorkgroupSizeX, maxComputeWorkgroupsPerDimension,
-    /// maxStorageBuffersPerShaderStage, maxComputeWorkgroupStorageSize, minStorageBufferOffsetAlignment.
+    /// maxStorageBuffersPerShaderStage, maxComputeWorkgroupStorageSize, minStorageBufferOffsetAlignment; then the
+    /// size of subgroups, 1 where they cannot be used.
     #[wasm_bindgen(constructor)]
     pub fn new(values: &[f64]) -> Result<Limits, Failure> {
         let &[
@@ -27,11 +28,12 @@ impl Limits {
             buffers,
             memory,
             alignment,
+            subgroup_size,
         ] = values
         else {
             return Err(Failure::new(
                 "limit",
-                format!("expected 8 limits, got {}", values.len()),
+                format!("expected 9 limits, got {}", values.len()),
             ));
         };
         let mut limits = plan::Limits::default();
@@ -43,6 +45,7 @@ impl Limits {
         limits.max_storage_buffers_per_shader_stage = buffers as u32;
         limits.max_compute_workgroup_storage_size = memory as u32;
         limits.min_storage_buffer_offset_alignment = alignment as u32;
+        limits.subgroup_size = subgroup_size as u32;
         Ok(Limits { limits })
     }
 }
