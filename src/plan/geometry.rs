@@ -303,6 +303,11 @@ impl Geometry {
             dtype: self.dtype,
             ..Default::default()
         };
+        // The kernels on elements take a word at a time.
+        let tuning = &Tuning {
+            column_words: 1,
+            ..*tuning
+        };
         view.reduce = view.columns(tuning.reduce_lanes, true, tuning)?;
         let map = view.aligned_columns((width, width), tuning.workgroup_size, 1, tuning)?;
         // Maps take samples one at a time, then the elements of a word.
