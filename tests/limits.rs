@@ -273,7 +273,8 @@ fn check_on_paper(what: &str, plan: &Plan, tuning: &Tuning) {
         let name = step.spec.kernel.name();
         let [x, y] = step.workgroups;
         assert!(x <= CUT && y <= CUT, "{what}: {name}: {x} x {y}");
-        let items_each = u64::from(step.spec.workgroup_size / step.spec.lanes);
+        let invocations = step.spec.workgroup_size / step.spec.lanes;
+        let items_each = u64::from(invocations * step.spec.column_words);
         let items = u64::from(x) * u64::from(y) * items_each;
         assert!(items >= u64::from(step.params.items), "{what}: {name}");
         // The kernel's index, in u32, must not wrap around to an item that is there.
