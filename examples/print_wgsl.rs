@@ -8,7 +8,7 @@ use bcnorm::{Activation, DType};
 fn usage() -> String {
     let kernels: Vec<&str> = KernelId::ALL.iter().map(|kernel| kernel.name()).collect();
     format!(
-        "usage: print_wgsl KERNEL [lanes=64] [subgroup=1] [width=4] [grain=4] [f16|bf16] [relu|silu] [unaligned] [tail] \
+        "usage: print_wgsl KERNEL [lanes=64] [subgroup=1] [words=1] [width=4] [grain=4] [f16|bf16] [relu|silu] [unaligned] [tail] \
          [accumulate] [fence] [without=BINDING,...]\nkernels: {}",
         kernels.join(" ")
     )
@@ -37,6 +37,7 @@ fn spec(arguments: &[String]) -> Option<Spec> {
     for argument in rest {
         match argument.split_once('=').unwrap_or((argument, "")) {
             ("lanes", lanes) => spec.lanes = lanes.parse().ok()?,
+            ("words", words) => spec.column_words = words.parse().ok()?,
             ("subgroup", size) => spec.subgroup_size = size.parse().ok()?,
             ("width", width) => spec.width = width.parse().ok()?,
             ("grain", grain) => spec.grain = grain.parse().ok()?,

@@ -4,7 +4,6 @@ import type { Limits, Plan, Tuning } from "./planner/bcnorm_planner.js";
 import { subgroupSize } from "./subgroups.js";
 import { COMPUTE_STAGE, COPY_DST, MAP_READ, READ_MODE } from "./usage.js";
 
-
 /** A buffer with these bytes, padded to a multiple of 4 and 4 at least. */
 export function bufferWith(
   device: GPUDevice,
