@@ -1,4 +1,5 @@
-import { COPY_DST, COPY_SRC, MAP_READ, READ_MODE, STORAGE } from "./usage.js";
+import { readBack } from "./gpu.js";
+import { COPY_SRC, STORAGE } from "./usage.js";
 
 /** Sizes of the workgroups that kernels reduce in. */
 const WORKGROUP_SIZES = [64, 128, 256];
@@ -23,7 +24,6 @@ async function inOrder(device: GPUDevice, workgroupSize: number, subgroupSize: n
   const label = "bcnorm subgroups";
   const size = 4 * WORKGROUPS * workgroupSize;
   const strays = device.createBuffer({ label, size, usage: STORAGE | COPY_SRC });
-  const staging = device.createBuffer({ label, size, usage: COPY_DST | MAP_READ });
   try {
     const module = device.createShaderModule({ label, code: probe(workgroupSize, subgroupSize) });
     const compute = { module, entryPoint: "probe" };
@@ -35,13 +35,11 @@ async function inOrder(device: GPUDevice, workgroupSize: number, subgroupSize: n
     pass.setBindGroup(0, device.createBindGroup({ label, layout: pipeline.getBindGroupLayout(0), entries }));
     pass.dispatchWorkgroups(WORKGROUPS);
     pass.end();
-    encoder.copyBufferToBuffer(strays, 0, staging, 0, size);
     device.queue.submit([encoder.finish()]);
-    await staging.mapAsync(READ_MODE);
-    return new Uint32Array(staging.getMappedRange()).every((stray) => stray === 0);
+    const found = await readBack(device, [{ buffer: strays, offset: 0, bytes: size }]);
+    return found.every((bytes) => bytes.every((byte) => byte === 0));
   } finally {
     strays.destroy();
-    staging.destroy();
   }
 }
 

@@ -45,7 +45,7 @@ export function isSoftware(device: GPUDevice): boolean {
   return isFallbackAdapter || architecture.includes("swiftshader");
 }
 
-function median(values: readonly number[]): number {
+export function median(values: readonly number[]): number {
   const sorted = values.toSorted((a, b) => a - b);
   const middle = Math.floor(sorted.length / 2);
   return ((sorted[middle] ?? 0) + (sorted[Math.ceil(sorted.length / 2) - 1] ?? 0)) / 2;

@@ -1,14 +1,9 @@
 // Medians of candidates that take turns on one page, so that what disturbs one disturbs all.
+import { median } from "/app/measure.js";
 
 /** What a batch should take at least: a browser's clock is coarse, and waiting for a device takes a while itself. */
 const BATCH_MS = 60;
 const MAX_RUNS = 100;
-
-function median(values) {
-  const sorted = values.toSorted((a, b) => a - b);
-  const middle = Math.floor(sorted.length / 2);
-  return (sorted[middle] + sorted[Math.ceil(sorted.length / 2) - 1]) / 2;
-}
 
 async function batch(run, count) {
   const start = performance.now();
