@@ -29,6 +29,7 @@ fn spec(arguments: &[String]) -> Option<Spec> {
         tail: false,
         aligned: true,
         held: 0,
+        single: false,
         accumulate: false,
         fence: false,
         activation: Activation::None,

@@ -1,4 +1,5 @@
-// One invocation counts the batch, before any channel reads the count.
+// One invocation counts the batch, before channels read the count (where the momentum is cumulative; else
+// channel_fold counts).
 @group(0) @binding(1) var<storage, read_write> num_batches_tracked: array<u32>;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
@@ -8,7 +9,6 @@ fn batch_count(
     @builtin(local_invocation_index) local: u32,
 ) {
     if (item_index(workgroup, num_workgroups, local) == 0u) {
-        // It stays at the last count rather than begin again.
-        num_batches_tracked[0] = min(num_batches_tracked[0], 0xfffffffeu) + 1u;
+        num_batches_tracked[0] = next_count(num_batches_tracked[0]);
     }
 }

@@ -1,14 +1,14 @@
-// Forward 2. LANES invocations own one channel: merge its moments, update the running statistics,
-// write the statistics in force. With running statistics, and without a channel part, there is nothing
+// Forward 2. LANES invocations own one channel: merge its moments, update the running statistics, count the
+// batch, write the statistics in force. With running statistics, and without a channel part, there is nothing
 // to merge (entries = 0).
-@group(0) @binding(1) var<storage, read> channel_parts: array<Moments>;
+@group(0) @binding(1) var<storage, read> channel_parts: array<StoredMoments>;
 @group(0) @binding(2) var<storage, read> bn_weight: array<f32>;
 @group(0) @binding(3) var<storage, read> bn_bias: array<f32>;
 @group(0) @binding(4) var<storage, read> weight: array<f32>;
-@group(0) @binding(5) var<storage, read> num_batches_tracked: array<u32>;
+@group(0) @binding(5) var<storage, read_write> num_batches_tracked: array<u32>;
 @group(0) @binding(6) var<storage, read_write> running_mean: array<f32>;
 @group(0) @binding(7) var<storage, read_write> running_var: array<f32>;
-@group(0) @binding(8) var<storage, read_write> channels: array<Channel>;
+@group(0) @binding(8) var<storage, read_write> channels: array<StoredChannel>;
 
 // The weight of the group part, where it is per channel.
 fn group_weight(c: u32) -> f32 {
@@ -19,7 +19,7 @@ fn group_weight(c: u32) -> f32 {
     return w;
 }
 
-fn channel_of(c: u32, pivot: f32, offset: f32, variance: f32, count: u32) -> Channel {
+fn in_force(c: u32, pivot: f32, offset: f32, variance: f32, count: u32) -> Channel {
     var w = 1.0;
     if (HAS_BN_WEIGHT) {
         w = bn_weight[c];
@@ -38,9 +38,14 @@ fn channel_of(c: u32, pivot: f32, offset: f32, variance: f32, count: u32) -> Cha
 // The batch normalizes; running statistics, if there are any, take the unbiased variance. A batch of
 // no values leaves them as they are.
 fn batch_statistics(c: u32, batch: Moments) -> Channel {
+    // batch_count has counted then: all channels read what none may write.
+    let cumulative = (params.flags & CUMULATIVE) != 0u;
+    if (HAS_NUM_BATCHES_TRACKED && !cumulative && c == 0u) {
+        num_batches_tracked[0] = next_count(num_batches_tracked[0]);
+    }
     if (HAS_RUNNING_MEAN && HAS_RUNNING_VAR && batch.count != 0u) {
         var momentum = params.momentum;
-        if (HAS_NUM_BATCHES_TRACKED) {
+        if (HAS_NUM_BATCHES_TRACKED && cumulative) {
             momentum = 1.0 / f32(num_batches_tracked[0]);
         }
         let unbiased = batch.m2 / f32(batch.count - 1u);
@@ -48,12 +53,12 @@ fn batch_statistics(c: u32, batch: Moments) -> Channel {
         running_mean[c] = (1.0 - momentum) * old_mean + (momentum * batch.pivot + momentum * batch.offset);
         running_var[c] = (1.0 - momentum) * running_var[c] + momentum * unbiased;
     }
-    return channel_of(c, batch.pivot, batch.offset, batch.m2 / f32(batch.count), batch.count);
+    return in_force(c, batch.pivot, batch.offset, batch.m2 / f32(batch.count), batch.count);
 }
 
 // Running statistics as they are.
 fn running_statistics(c: u32) -> Channel {
-    return channel_of(c, running_mean[c], 0.0, running_var[c], 0u);
+    return in_force(c, running_mean[c], 0.0, running_var[c], 0u);
 }
 
 // EstBN: the second moment about the old running mean; the updated estimates normalize. The mean in
@@ -72,7 +77,7 @@ fn estimated_statistics(c: u32, batch: Moments) -> Channel {
     let offset = select(speed * delta, batch.offset - (1.0 - speed) * delta, near_batch);
     running_mean[c] = pivot + offset;
     running_var[c] = variance;
-    return channel_of(c, pivot, offset, variance, 0u);
+    return in_force(c, pivot, offset, variance, 0u);
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
@@ -88,24 +93,24 @@ fn channel_fold(
 
     var batch = Moments(0u, 0.0, 0.0, 0.0);
     for (var i = lane; i < params.entries; i = i + LANES) {
-        batch = merge_moments(batch, channel_parts[i * params.columns + c]);
+        batch = merge_moments(batch, moments_of(channel_parts[i * params.columns + c]));
     }
     batch = reduce_moments(batch, local);
     var left = vec2<f32>(0.0, 0.0);
     for (var i = lane; i < params.entries; i = i + LANES) {
-        left = left + second_look(channel_parts[i * params.columns + c], batch);
+        left = left + second_look(moments_of(channel_parts[i * params.columns + c]), batch);
     }
     batch = after_second_look(batch, reduce_pair(left, local));
     if (active_item && lane == 0u) {
         if ((params.flags & NO_CHANNEL_PART) != 0u) {
             // z = 1 (x - 0) + 0.
-            channels[c] = Channel(0.0, 0.0, 1.0, 1.0, 0.0, 0.0, group_weight(c), 0u);
+            channels[c] = stored_channel(Channel(0.0, 0.0, 1.0, 1.0, 0.0, 0.0, group_weight(c), 0u));
         } else if ((params.flags & TRAINING) == 0u) {
-            channels[c] = running_statistics(c);
+            channels[c] = stored_channel(running_statistics(c));
         } else if ((params.flags & ESTIMATE) != 0u) {
-            channels[c] = estimated_statistics(c, batch);
+            channels[c] = stored_channel(estimated_statistics(c, batch));
         } else {
-            channels[c] = batch_statistics(c, batch);
+            channels[c] = stored_channel(batch_statistics(c, batch));
         }
     }
 }

@@ -3,7 +3,7 @@
 // an exchange with other devices, the sums). Then those of weight and bias. An empty batch has no
 // entries and gradient 0.
 @group(0) @binding(1) var<storage, read> gradient_parts: array<GradientPair>;
-@group(0) @binding(2) var<storage, read> channels: array<Channel>;
+@group(0) @binding(2) var<storage, read> channels: array<StoredChannel>;
 @group(0) @binding(3) var<storage, read_write> grad_bn_weight: array<f32>;
 @group(0) @binding(4) var<storage, read_write> grad_bn_bias: array<f32>;
 @group(0) @binding(5) var<storage, read_write> grad_weight: array<f32>;
@@ -35,7 +35,7 @@ fn channel_fold_backward(
         if (HAS_CHANNEL_GRADIENTS) {
             var means = pair;
             if (HAS_CHANNELS && (params.flags & SUMS) == 0u) {
-                means = pair / max(f32(channels[column].count), 1.0);
+                means = pair / max(f32(channel_of(channels[column]).count), 1.0);
             }
             channel_gradients[column] = GradientPair(means.x, means.y);
         }

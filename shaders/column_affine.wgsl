@@ -5,7 +5,7 @@
 // the maps of its rows. Else an invocation owns every items-th word of the window, and every element
 // of a word looks its row up.
 @group(0) @binding(1) var<storage, read> x: array<Stored>;
-@group(0) @binding(2) var<storage, read> coefficients: array<Affine>;
+@group(0) @binding(2) var<storage, read> coefficients: array<StoredAffine>;
 @group(0) @binding(3) var<storage, read> residual: array<Stored>;
 @group(0) @binding(4) var<storage, read_write> y: array<Stored>;
 
@@ -28,13 +28,13 @@ fn apply(grain: u32, count: u32, word: Word, a: ColumnAffine) -> Word {
 fn known_affine(span: ColumnSpan) -> ColumnAffine {
     let zero = Word(0.0);
     var a = ColumnAffine(zero, zero, zero, zero);
-    a = with_affine(a, 0u, coefficients[row_of(span, 0u)]);
+    a = with_affine(a, 0u, affine_of(coefficients[row_of(span, 0u)]));
     if (WIDTH > 1u) {
-        a = with_affine(a, 1u, coefficients[row_of(span, 1u)]);
+        a = with_affine(a, 1u, affine_of(coefficients[row_of(span, 1u)]));
     }
     if (WIDTH > 2u) {
-        a = with_affine(a, 2u, coefficients[row_of(span, 2u)]);
-        a = with_affine(a, 3u, coefficients[row_of(span, 3u)]);
+        a = with_affine(a, 2u, affine_of(coefficients[row_of(span, 2u)]));
+        a = with_affine(a, 3u, affine_of(coefficients[row_of(span, 3u)]));
     }
     return a;
 }
@@ -85,16 +85,16 @@ fn one_word(i: u32) {
     var a = ColumnAffine(zero, zero, zero, zero);
     var count = 1u;
     let e0 = first_element(i);
-    a = with_affine(a, 0u, coefficients[element_row(e0)]);
+    a = with_affine(a, 0u, affine_of(coefficients[element_row(e0)]));
     if (WIDTH > 1u) {
         let e1 = next_element(e0);
-        a = with_affine(a, 1u, coefficients[element_row(e1)]);
+        a = with_affine(a, 1u, affine_of(coefficients[element_row(e1)]));
         count = select(1u, WIDTH, is_element(e1));
         if (WIDTH > 2u) {
             let e2 = next_element(e1);
             let e3 = next_element(e2);
-            a = with_affine(a, 2u, coefficients[element_row(e2)]);
-            a = with_affine(a, 3u, coefficients[element_row(e3)]);
+            a = with_affine(a, 2u, affine_of(coefficients[element_row(e2)]));
+            a = with_affine(a, 3u, affine_of(coefficients[element_row(e3)]));
         }
     }
     // Behind the tensor, 0.

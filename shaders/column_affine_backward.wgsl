@@ -4,7 +4,7 @@
 @group(0) @binding(1) var<storage, read> x: array<Stored>;
 @group(0) @binding(2) var<storage, read> grad_y: array<Stored>;
 @group(0) @binding(3) var<storage, read> coefficients_backward: array<AffineBackward>;
-@group(0) @binding(4) var<storage, read> coefficients: array<Affine>;
+@group(0) @binding(4) var<storage, read> coefficients: array<StoredAffine>;
 @group(0) @binding(5) var<storage, read> residual: array<Stored>;
 @group(0) @binding(6) var<storage, read_write> grad_x: array<Stored>;
 @group(0) @binding(7) var<storage, read_write> grad_residual: array<Stored>;
@@ -28,7 +28,7 @@ fn with_maps(maps: Maps, i: u32, row: u32) -> Maps {
     let a = coefficients_backward[row];
     var affine = maps.affine;
     if (ACTIVATION != 0u) {
-        affine = with_affine(affine, i, coefficients[row]);
+        affine = with_affine(affine, i, affine_of(coefficients[row]));
     }
     return Maps(
         with_element(maps.x_pivot, i, a.x_pivot),

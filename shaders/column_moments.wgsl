@@ -4,7 +4,7 @@
 // As in row_moments, for each channel: a chunk's exact mean about the chunk's first value, squared
 // differences from it, then a merge.
 @group(0) @binding(1) var<storage, read> x: array<Stored>;
-@group(0) @binding(2) var<storage, read_write> row_parts: array<Moments>;
+@group(0) @binding(2) var<storage, read_write> row_parts: array<StoredMoments>;
 
 // Positions of a chunk, LANES apart.
 const CHUNK: u32 = 8u;
@@ -56,12 +56,12 @@ fn and_chunk(moments: ColumnMoments, span: ColumnSpan, first: u32, count: u32) -
 
 fn put(span: ColumnSpan, moments: ColumnMoments) {
     for (var i = 0u; i < span.count; i = i + 1u) {
-        row_parts[(span.row + i) * params.parts + span.part] = Moments(
+        row_parts[(span.row + i) * params.parts + span.part] = stored_moments(Moments(
             moments.count,
             word_at(moments.pivot, i),
             word_at(moments.offset, i),
             word_at(moments.m2, i),
-        );
+        ));
     }
 }
 

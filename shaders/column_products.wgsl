@@ -5,8 +5,8 @@
 // As in row_products, for each channel: a chunk's dy are taken about the chunk's first one, then merged.
 @group(0) @binding(1) var<storage, read> x: array<Stored>;
 @group(0) @binding(2) var<storage, read> grad_y: array<Stored>;
-@group(0) @binding(3) var<storage, read> rows: array<Moments>;
-@group(0) @binding(4) var<storage, read> coefficients: array<Affine>;
+@group(0) @binding(3) var<storage, read> rows: array<StoredMoments>;
+@group(0) @binding(4) var<storage, read> coefficients: array<StoredAffine>;
 @group(0) @binding(5) var<storage, read> residual: array<Stored>;
 @group(0) @binding(6) var<storage, read_write> product_parts: array<Products>;
 
@@ -21,10 +21,10 @@ struct Rows {
 }
 
 fn with_row(known: Rows, i: u32, row: u32) -> Rows {
-    let moments = rows[row];
+    let moments = moments_of(rows[row]);
     var affine = known.affine;
     if (ACTIVATION != 0u) {
-        affine = with_affine(affine, i, coefficients[row]);
+        affine = with_affine(affine, i, affine_of(coefficients[row]));
     }
     return Rows(
         with_element(known.pivot, i, moments.pivot),

@@ -21,31 +21,16 @@ fn x_at(i: u32) -> Word {
     return load_y(i, WIDTH);
 }
 
-fn z_at(words: GroupWords, w: u32) -> Elements {
+// A word's z, and the weight of its channels.
+struct Held {
+    z: Elements,
+    weight: Word,
+}
+
+fn held_at(words: GroupWords, w: u32, of_first: ElementChannels) -> Held {
     let safe = min(w, words.size - 1u);
-    return z_of(x_at(words.base + safe), element_channels(words.first + safe * WIDTH));
-}
-
-struct Chunk {
-    z0: Elements,
-    z1: Elements,
-    z2: Elements,
-    z3: Elements,
-}
-
-fn chunk_at(words: GroupWords, w: u32) -> Chunk {
-    let z0 = z_at(words, w);
-    var chunk = Chunk(z0, z0, z0, z0);
-    if (WORDS > 1u) {
-        chunk.z1 = z_at(words, w + LANES);
-    }
-    if (WORDS > 2u) {
-        chunk.z2 = z_at(words, w + 2u * LANES);
-    }
-    if (WORDS > 3u) {
-        chunk.z3 = z_at(words, w + 3u * LANES);
-    }
-    return chunk;
+    let known = word_channels(words, safe, of_first);
+    return Held(z_of(x_at(words.base + safe), known), known.weight);
 }
 
 // Behind the group's last word, 0. (Held words that are not there lie behind it too.)
@@ -58,40 +43,40 @@ fn above_of(z: Elements, group: Group) -> Word {
 }
 
 // The bias of a word's elements.
-fn bias_at(first: u32, g: u32) -> Word {
+fn bias_at(words: GroupWords, w: u32) -> Word {
     var word = Word(0.0);
     if (HAS_BIAS) {
-        if ((params.flags & PER_CHANNEL) == 0u) {
-            return Word(bias[g]);
+        if (SINGLE) {
+            return Word(bias[words.g]);
         }
-        word = Word(bias[first / params.channel_len]);
+        let first = words.first + w * WIDTH;
+        let per_channel = (params.flags & PER_CHANNEL) != 0u;
+        word = Word(bias[select(words.g, channel_at(first), per_channel)]);
         if (!ALIGNED) {
             if (WIDTH > 1u) {
-                word = with_element(word, 1u, bias[(first + 1u) / params.channel_len]);
+                word = with_element(word, 1u, bias[select(words.g, channel_at(first + 1u), per_channel)]);
             }
             if (WIDTH > 2u) {
-                word = with_element(word, 2u, bias[(first + 2u) / params.channel_len]);
-                word = with_element(word, 3u, bias[(first + 3u) / params.channel_len]);
+                word = with_element(word, 2u, bias[select(words.g, channel_at(first + 2u), per_channel)]);
+                word = with_element(word, 3u, bias[select(words.g, channel_at(first + 3u), per_channel)]);
             }
         }
     }
     return word;
 }
 
-fn scale_at(first: u32, group: Group) -> Word {
-    if ((params.flags & PER_CHANNEL) == 0u) {
-        return Word(group.weight * group.rstd);
-    }
-    return element_channels(first).weight * Word(group.rstd);
-}
-
-fn write_word(words: GroupWords, w: u32, z: Elements, group: Group) {
+fn write_word(words: GroupWords, w: u32, held: Held, group: Group, of_first: Word) {
     if (w >= words.size) {
         return;
     }
     let i = words.base + w;
-    let first = words.first + w * WIDTH;
-    var t = scale_at(first, group) * above_of(z, group) + bias_at(first, words.g);
+    var b = of_first;
+    if (!SINGLE) {
+        b = bias_at(words, w);
+    }
+    // One of the two weights is 1.
+    let scale = (Word(group.weight) * held.weight) * Word(group.rstd);
+    var t = scale * above_of(held.z, group) + b;
     if (HAS_RESIDUAL) {
         t = t + load_residual(i, WIDTH);
     }
@@ -110,27 +95,29 @@ fn element_affine(
     let words = group_words(min(item, params.items - 1u));
     let count = f32(words.size * WIDTH);
 
-    let z_first = z_at(words, 0u);
+    let of_first = element_channels(words.first);
+    var h# = held_at(words, lane + #u * LANES, of_first);
+    // The same where all are lane 0's.
+    var z_first = h0.z;
+    if (LANES > 1u) {
+        z_first = z_of(x_at(words.base), of_first);
+    }
     let pivot = word_at(z_first.pivot, 0u);
     let offset = word_at(z_first.offset, 0u);
-    var chunk = chunk_at(words, lane);
     var pivots = Word(0.0);
     var offsets = Word(0.0);
     for (var i = 0u; i < words.chunks; i = i + 1u) {
         let w = i * (WORDS * LANES) + lane;
         if (HELD == 0u) {
-            chunk = chunk_at(words, w);
+            h# = held_at(words, w + #u * LANES, of_first);
         }
-        let p0 = inside(words, w, rounded_words(chunk.z0.pivot - Word(pivot)));
-        let p1 = inside(words, w + LANES, rounded_words(chunk.z1.pivot - Word(pivot)));
-        let p2 = inside(words, w + 2u * LANES, rounded_words(chunk.z2.pivot - Word(pivot)));
-        let p3 = inside(words, w + 3u * LANES, rounded_words(chunk.z3.pivot - Word(pivot)));
-        pivots = pivots + ((p0 + p1) + (p2 + p3));
-        let o0 = inside(words, w, rounded_words(chunk.z0.offset - Word(offset)));
-        let o1 = inside(words, w + LANES, rounded_words(chunk.z1.offset - Word(offset)));
-        let o2 = inside(words, w + 2u * LANES, rounded_words(chunk.z2.offset - Word(offset)));
-        let o3 = inside(words, w + 3u * LANES, rounded_words(chunk.z3.offset - Word(offset)));
-        offsets = offsets + ((o0 + o1) + (o2 + o3));
+        // Of these words first: fewer roundings in a row.
+        var of_pivots = Word(0.0);
+        var of_offsets = Word(0.0);
+        of_pivots = of_pivots + inside(words, w + #u * LANES, rounded_words(h#.z.pivot - Word(pivot)));
+        of_offsets = of_offsets + inside(words, w + #u * LANES, rounded_words(h#.z.offset - Word(offset)));
+        pivots = pivots + of_pivots;
+        offsets = offsets + of_offsets;
     }
     let means = reduce_pair(vec2<f32>(word_sum(pivots), word_sum(offsets)), local) / count;
     let rest = word_at(z_first.rest, 0u);
@@ -145,26 +132,23 @@ fn element_affine(
     for (var i = 0u; i < words.chunks; i = i + 1u) {
         let w = i * (WORDS * LANES) + lane;
         if (HELD == 0u) {
-            chunk = chunk_at(words, w);
+            h# = held_at(words, w + #u * LANES, of_first);
         }
-        let l0 = inside(words, w, above_of(chunk.z0, group));
-        let l1 = inside(words, w + LANES, above_of(chunk.z1, group));
-        let l2 = inside(words, w + 2u * LANES, above_of(chunk.z2, group));
-        let l3 = inside(words, w + 3u * LANES, above_of(chunk.z3, group));
-        left = left + ((l0 + l1) + (l2 + l3));
+        var of_words = Word(0.0);
+        of_words = of_words + inside(words, w + #u * LANES, above_of(h#.z, group));
+        left = left + of_words;
     }
     group.mean_rest = rest + reduce_pair(vec2<f32>(word_sum(left), 0.0), local).x / count;
     var squares = Word(0.0);
     for (var i = 0u; i < words.chunks; i = i + 1u) {
         let w = i * (WORDS * LANES) + lane;
         if (HELD == 0u) {
-            chunk = chunk_at(words, w);
+            h# = held_at(words, w + #u * LANES, of_first);
         }
-        let a0 = inside(words, w, above_of(chunk.z0, group));
-        let a1 = inside(words, w + LANES, above_of(chunk.z1, group));
-        let a2 = inside(words, w + 2u * LANES, above_of(chunk.z2, group));
-        let a3 = inside(words, w + 3u * LANES, above_of(chunk.z3, group));
-        squares = squares + ((a0 * a0 + a1 * a1) + (a2 * a2 + a3 * a3));
+        let above# = inside(words, w + #u * LANES, above_of(h#.z, group));
+        var of_words = Word(0.0);
+        of_words = of_words + above# * above#;
+        squares = squares + of_words;
     }
     let spread = reduce_pair(vec2<f32>(word_sum(squares), 0.0), local).x;
     group.rstd = reciprocal_std(spread / degrees_of_freedom(count) + params.eps);
@@ -176,14 +160,12 @@ fn element_affine(
             groups[item] = group;
         }
     }
+    let first_bias = bias_at(words, 0u);
     for (var i = 0u; i < words.chunks; i = i + 1u) {
         let w = i * (WORDS * LANES) + lane;
         if (HELD == 0u) {
-            chunk = chunk_at(words, w);
+            h# = held_at(words, w + #u * LANES, of_first);
         }
-        write_word(words, w, chunk.z0, group);
-        write_word(words, w + LANES, chunk.z1, group);
-        write_word(words, w + 2u * LANES, chunk.z2, group);
-        write_word(words, w + 3u * LANES, chunk.z3, group);
+        write_word(words, w + #u * LANES, h#, group, first_bias);
     }
 }

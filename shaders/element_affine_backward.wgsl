@@ -1,5 +1,5 @@
-// Backward 4 for short rows. One invocation owns a word of a sample's elements over one part of the
-// samples, and writes dx there: scale (dz - mean of dz - x-hat mean of dz x-hat), the channel's two means
+// Backward 4 for short rows. One invocation owns COLUMN_WORDS words of a sample's elements, of one group, over one
+// part of the samples, and writes dx there: scale (dz - mean of dz - x-hat mean of dz x-hat), the channel's two means
 // being 0 where no gradient flows through its statistics. One read of x, one of dy, one write of dx.
 @group(0) @binding(1) var<storage, read> x: array<Stored>;
 @group(0) @binding(2) var<storage, read> grad_y: array<Stored>;
@@ -15,7 +15,7 @@ struct Means {
 }
 
 fn with_means(means: Means, k: u32, element: u32) -> Means {
-    let pair = channel_gradients[element / params.channel_len];
+    let pair = channel_gradients[channel_at(element)];
     return Means(with_element(means.bias, k, pair.bias), with_element(means.weight, k, pair.weight));
 }
 
@@ -35,6 +35,21 @@ fn means_at(first: u32, known: ElementChannels) -> Means {
     return means;
 }
 
+fn map(i: u32, known: ElementChannels, means: Means, group: GroupGradient) {
+    let word = load_x(i, WIDTH);
+    let gradient = gradient_of(load_grad_y(i, WIDTH), known);
+    let above = above_mean(z_of(word, known), group.mean_pivot, group.mean_offset, group.mean_rest);
+    var dz = group_gradient_of(gradient, above, group);
+    if (HAS_CHANNEL_GRADIENTS) {
+        dz = (dz - means.bias) - means.weight * above_channel_mean(word, known);
+    }
+    var dx = known.scale * dz;
+    if (ACCUMULATE) {
+        dx = load_grad_x(i, WIDTH) + dx;
+    }
+    store_grad_x(i, dx, WIDTH);
+}
+
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn element_affine_backward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -47,22 +62,11 @@ fn element_affine_backward(
     }
     let span = column_span(item);
     let g = span.row / (params.num_channels / params.num_groups);
-    let known = element_channels(span.row);
-    let means = means_at(span.row, known);
+    let known# = element_channels(span.row + #u * WIDTH);
+    let means# = means_at(span.row + #u * WIDTH, known#);
     for (var sample = span.begin; sample < span.end; sample = sample + 1u) {
         let i = column_grain(span, sample);
         let group = group_gradient(group_gradients[sample * params.num_groups + g]);
-        let word = load_x(i, WIDTH);
-        let gradient = gradient_of(load_grad_y(i, WIDTH), known);
-        let above = above_mean(z_of(word, known), group.mean_pivot, group.mean_offset, group.mean_rest);
-        var dz = group_gradient_of(gradient, above, group);
-        if (HAS_CHANNEL_GRADIENTS) {
-            dz = (dz - means.bias) - means.weight * above_channel_mean(word, known);
-        }
-        var dx = known.scale * dz;
-        if (ACCUMULATE) {
-            dx = load_grad_x(i, WIDTH) + dx;
-        }
-        store_grad_x(i, dx, WIDTH);
+        map(i + #u, known#, means#, group);
     }
 }

@@ -16,35 +16,13 @@ struct Pair {
     grad: Gradient,
 }
 
-fn pair_at(words: GroupWords, w: u32, group: Group) -> Pair {
+fn pair_at(words: GroupWords, w: u32, of_first: ElementChannels, group: Group) -> Pair {
     let safe = min(w, words.size - 1u);
     let i = words.base + safe;
-    let known = element_channels(words.first + safe * WIDTH);
+    let known = word_channels(words, safe, of_first);
     let z = z_of(load_x(i, WIDTH), known);
     let gradient = gradient_of(load_grad_y(i, WIDTH), known);
     return Pair(above_mean(z, group.mean_pivot, group.mean_offset, group.mean_rest), gradient);
-}
-
-struct Chunk {
-    p0: Pair,
-    p1: Pair,
-    p2: Pair,
-    p3: Pair,
-}
-
-fn chunk_at(words: GroupWords, w: u32, group: Group) -> Chunk {
-    let p0 = pair_at(words, w, group);
-    var chunk = Chunk(p0, p0, p0, p0);
-    if (WORDS > 1u) {
-        chunk.p1 = pair_at(words, w + LANES, group);
-    }
-    if (WORDS > 2u) {
-        chunk.p2 = pair_at(words, w + 2u * LANES, group);
-    }
-    if (WORDS > 3u) {
-        chunk.p3 = pair_at(words, w + 3u * LANES, group);
-    }
-    return chunk;
 }
 
 // Sums of a word over what each loop adds up; behind the group's last word, 0.
@@ -99,20 +77,24 @@ fn element_products(
     let none = Sums(Word(0.0), Word(0.0));
 
     // Mean of dy over the group, about its first element.
-    let grad_first = pair_at(words, 0u, group).grad;
+    let of_first = element_channels(words.first);
+    var p# = pair_at(words, lane + #u * LANES, of_first, group);
+    // The same where all are lane 0's.
+    var grad_first = p0.grad;
+    if (LANES > 1u) {
+        grad_first = pair_at(words, 0u, of_first, group).grad;
+    }
     let origin = word_at(grad_first.pivot, 0u);
     let origin_low = word_at(grad_first.offset, 0u);
-    var chunk = chunk_at(words, lane, group);
     var sums = none;
     for (var i = 0u; i < words.chunks; i = i + 1u) {
         let w = i * (WORDS * LANES) + lane;
         if (HELD == 0u) {
-            chunk = chunk_at(words, w, group);
+            p# = pair_at(words, w + #u * LANES, of_first, group);
         }
-        sums = means_of(words, w, sums, chunk.p0, origin, origin_low);
-        sums = means_of(words, w + LANES, sums, chunk.p1, origin, origin_low);
-        sums = means_of(words, w + 2u * LANES, sums, chunk.p2, origin, origin_low);
-        sums = means_of(words, w + 3u * LANES, sums, chunk.p3, origin, origin_low);
+        var of_words = none;
+        of_words = means_of(words, w + #u * LANES, of_words, p#, origin, origin_low);
+        sums = Sums(sums.a + of_words.a, sums.b + of_words.b);
     }
     let means = total(sums, local) / count;
     let pivot = origin + means.x;
@@ -123,12 +105,11 @@ fn element_products(
     for (var i = 0u; i < words.chunks; i = i + 1u) {
         let w = i * (WORDS * LANES) + lane;
         if (HELD == 0u) {
-            chunk = chunk_at(words, w, group);
+            p# = pair_at(words, w + #u * LANES, of_first, group);
         }
-        sums = projected(words, w, sums, chunk.p0, pivot, offset);
-        sums = projected(words, w + LANES, sums, chunk.p1, pivot, offset);
-        sums = projected(words, w + 2u * LANES, sums, chunk.p2, pivot, offset);
-        sums = projected(words, w + 3u * LANES, sums, chunk.p3, pivot, offset);
+        var of_words = none;
+        of_words = projected(words, w + #u * LANES, of_words, p#, pivot, offset);
+        sums = Sums(sums.a + of_words.a, sums.b + of_words.b);
     }
     let projection = total(sums, local);
     let spread = projection.y;
@@ -137,12 +118,11 @@ fn element_products(
     for (var i = 0u; i < words.chunks; i = i + 1u) {
         let w = i * (WORDS * LANES) + lane;
         if (HELD == 0u) {
-            chunk = chunk_at(words, w, group);
+            p# = pair_at(words, w + #u * LANES, of_first, group);
         }
-        sums = remaining(words, w, sums, chunk.p0, pivot, offset, c);
-        sums = remaining(words, w + LANES, sums, chunk.p1, pivot, offset, c);
-        sums = remaining(words, w + 2u * LANES, sums, chunk.p2, pivot, offset, c);
-        sums = remaining(words, w + 3u * LANES, sums, chunk.p3, pivot, offset, c);
+        var of_words = none;
+        of_words = remaining(words, w + #u * LANES, of_words, p#, pivot, offset, c);
+        sums = Sums(sums.a + of_words.a, sums.b + of_words.b);
     }
     let left = total(sums, local);
     if (!active_item || lane != 0u) {

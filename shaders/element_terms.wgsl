@@ -1,5 +1,5 @@
-// Backward 3a for short rows. One invocation owns a word of a sample's elements over one part of the
-// samples, and writes for each of them the sums over these samples: terms of the channel part's gradients
+// Backward 3a for short rows. One invocation owns COLUMN_WORDS words of a sample's elements, of one group, over one
+// part of the samples, and writes for each of them the sums over these samples: terms of the channel part's gradients
 // and of those of weight and bias where these are per channel. One read of x, one of dy.
 //
 // The terms of channel c lie (channel_len * parts, C): a fold over the batch reads them.
@@ -9,6 +9,56 @@
 @group(0) @binding(4) var<storage, read> group_gradients: array<StoredGroupGradient>;
 @group(0) @binding(5) var<storage, read_write> channel_terms: array<GradientPair>;
 @group(0) @binding(6) var<storage, read_write> affine_terms: array<GradientPair>;
+
+// Sums over samples.
+struct Terms {
+    channel: Pair,
+    affine: Pair,
+}
+
+struct Pair {
+    bias: Word,
+    weight: Word,
+}
+
+fn none() -> Terms {
+    let zero = Word(0.0);
+    return Terms(Pair(zero, zero), Pair(zero, zero));
+}
+
+// And those of a sample more; i: its word.
+fn and_word(terms: Terms, i: u32, known: ElementChannels, group: GroupGradient) -> Terms {
+    let word = load_x(i, WIDTH);
+    let grad = load_grad_y(i, WIDTH);
+    let above = above_mean(z_of(word, known), group.mean_pivot, group.mean_offset, group.mean_rest);
+    var sums = terms;
+    if (HAS_CHANNEL_TERMS) {
+        let dz = group_gradient_of(gradient_of(grad, known), above, group);
+        let bias = sums.channel.bias + dz;
+        sums.channel = Pair(bias, sums.channel.weight + dz * above_channel_mean(word, known));
+    }
+    if (HAS_AFFINE_TERMS) {
+        let bias = sums.affine.bias + grad;
+        sums.affine = Pair(bias, sums.affine.weight + grad * (Word(group.rstd) * above));
+    }
+    return sums;
+}
+
+fn put(span: ColumnSpan, terms: Terms, known: ElementChannels) {
+    let channel_weight = known.rstd * terms.channel.weight;
+    let num_channels = params.num_channels / params.channel_len;
+    for (var k = 0u; k < WIDTH; k = k + 1u) {
+        let element = span.row + k;
+        let c = channel_at(element);
+        let entry = (element - c * params.channel_len) * params.parts + span.part;
+        if (HAS_CHANNEL_TERMS) {
+            channel_terms[entry * num_channels + c] = GradientPair(word_at(terms.channel.bias, k), word_at(channel_weight, k));
+        }
+        if (HAS_AFFINE_TERMS) {
+            affine_terms[entry * num_channels + c] = GradientPair(word_at(terms.affine.bias, k), word_at(terms.affine.weight, k));
+        }
+    }
+}
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn element_terms(
@@ -22,38 +72,12 @@ fn element_terms(
     }
     let span = column_span(item);
     let g = span.row / (params.num_channels / params.num_groups);
-    let known = element_channels(span.row);
-    var channel_bias = Word(0.0);
-    var channel_weight = Word(0.0);
-    var affine_bias = Word(0.0);
-    var affine_weight = Word(0.0);
+    let known# = element_channels(span.row + #u * WIDTH);
+    var terms# = none();
     for (var sample = span.begin; sample < span.end; sample = sample + 1u) {
         let i = column_grain(span, sample);
         let group = group_gradient(group_gradients[sample * params.num_groups + g]);
-        let word = load_x(i, WIDTH);
-        let grad = load_grad_y(i, WIDTH);
-        let above = above_mean(z_of(word, known), group.mean_pivot, group.mean_offset, group.mean_rest);
-        if (HAS_CHANNEL_TERMS) {
-            let dz = group_gradient_of(gradient_of(grad, known), above, group);
-            channel_bias = channel_bias + dz;
-            channel_weight = channel_weight + dz * above_channel_mean(word, known);
-        }
-        if (HAS_AFFINE_TERMS) {
-            affine_bias = affine_bias + grad;
-            affine_weight = affine_weight + grad * (Word(group.rstd) * above);
-        }
+        terms# = and_word(terms#, i + #u, known#, group);
     }
-    channel_weight = known.rstd * channel_weight;
-    let num_channels = params.num_channels / params.channel_len;
-    for (var k = 0u; k < WIDTH; k = k + 1u) {
-        let element = span.row + k;
-        let c = element / params.channel_len;
-        let entry = (element - c * params.channel_len) * params.parts + span.part;
-        if (HAS_CHANNEL_TERMS) {
-            channel_terms[entry * num_channels + c] = GradientPair(word_at(channel_bias, k), word_at(channel_weight, k));
-        }
-        if (HAS_AFFINE_TERMS) {
-            affine_terms[entry * num_channels + c] = GradientPair(word_at(affine_bias, k), word_at(affine_weight, k));
-        }
-    }
+    put(neighbour_span(span, #u), terms#, known#);
 }

@@ -1,12 +1,61 @@
 // Forward 3. LANES invocations own one (sample, group): statistics of the channel part's output
 // z = scale (x - mean) + bias (or x itself) over the group's channels and space, from row moments
-// alone; then the affine map of each of its rows.
-@group(0) @binding(1) var<storage, read> rows: array<Moments>;
-@group(0) @binding(2) var<storage, read> channels: array<Channel>;
+// alone; then the affine map of each of its rows. HELD rows of a lane stay in registers, where these are all.
+@group(0) @binding(1) var<storage, read> rows: array<StoredMoments>;
+@group(0) @binding(2) var<storage, read> channels: array<StoredChannel>;
 @group(0) @binding(3) var<storage, read> weight: array<f32>;
 @group(0) @binding(4) var<storage, read> bias: array<f32>;
 @group(0) @binding(5) var<storage, read_write> groups: array<Group>;
-@group(0) @binding(6) var<storage, read_write> coefficients: array<Affine>;
+@group(0) @binding(6) var<storage, read_write> coefficients: array<StoredAffine>;
+
+// A row and its channel; behind the group's last row, no values.
+struct Entry {
+    row: Moments,
+    channel: Channel,
+}
+
+fn entry_at(span: GroupRows, i: u32) -> Entry {
+    let safe = min(i, span.size - 1u);
+    var row = moments_of(rows[span.first_row + safe]);
+    row.count = select(0u, row.count, i < span.size);
+    return Entry(row, channel_of(channels[span.first_channel + safe]));
+}
+
+// The row's z as moments without a spread, for the mean alone.
+fn mean_of(e: Entry) -> Moments {
+    let mean = row_mean(e.row, e.channel);
+    return Moments(e.row.count, mean.pivot, mean.offset, 0.0);
+}
+
+fn left_of(e: Entry, group: Group, first: f32) -> f32 {
+    let left = f32(e.row.count) * (above_group_mean(e.row, e.channel, group) - first);
+    return select(left, 0.0, e.row.count == 0u);
+}
+
+fn spread_of(e: Entry, group: Group) -> f32 {
+    let above = above_group_mean(e.row, e.channel, group);
+    let spread = e.channel.scale * e.channel.scale * e.row.m2 + f32(e.row.count) * (above * above);
+    return select(spread, 0.0, e.row.count == 0u);
+}
+
+fn put(span: GroupRows, i: u32, e: Entry, group: Group) {
+    if (i >= span.size) {
+        return;
+    }
+    // One of the two weights is 1.
+    let scale = (group.weight * e.channel.weight) * group.rstd;
+    var b = 0.0;
+    if (HAS_BIAS) {
+        let affine = select(span.g, span.first_channel + i, (params.flags & PER_CHANNEL) != 0u);
+        b = bias[affine];
+    }
+    coefficients[span.first_row + i] = stored_affine(Affine(
+        e.row.pivot,
+        e.row.offset,
+        scale * e.channel.scale,
+        scale * above_group_mean(e.row, e.channel, group) + b,
+    ));
+}
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn group_fold(
@@ -17,43 +66,44 @@ fn group_fold(
     let item = item_index(workgroup, num_workgroups, local);
     let lane = local % LANES;
     let active_item = item < params.items;
-    let safe_item = min(item, params.items - 1u);
-    let g = safe_item % params.num_groups;
-    let size = params.num_channels / params.num_groups;
-    let first_channel = g * size;
-    let first_row = safe_item * size;
-    let per_channel = (params.flags & PER_CHANNEL) != 0u;
+    let span = group_rows(min(item, params.items - 1u));
 
+    var e# = entry_at(span, lane + #u * LANES);
+    // The same where all are lane 0's.
+    var first_entry = e0;
+    if (LANES > 1u) {
+        first_entry = entry_at(span, 0u);
+    }
     var moments = Moments(0u, 0.0, 0.0, 0.0);
-    for (var i = lane; i < size; i = i + LANES) {
-        let row = rows[first_row + i];
-        let channel = channels[first_channel + i];
-        // The row's z as moments without a spread, for the mean alone.
-        let mean = row_mean(row, channel);
-        moments = merge_moments(moments, Moments(row.count, mean.pivot, mean.offset, 0.0));
+    for (var i = lane; i < span.size; i = i + span.step) {
+        if (HELD == 0u) {
+            e0 = entry_at(span, i);
+        }
+        moments = merge_moments(moments, mean_of(e#));
     }
     moments = reduce_moments(moments, local);
     var group = Group(moments.pivot, moments.offset, 0.0, 0.0, 1.0);
-    if (HAS_WEIGHT && !per_channel) {
-        group.weight = weight[g];
+    if (HAS_WEIGHT && (params.flags & PER_CHANNEL) == 0u) {
+        group.weight = weight[span.g];
     }
 
     // Two more looks from the mean just found: what is left of it (relative to the first row, so
     // that rows of one mean leave exactly that), then the spread about it.
-    let first = above_group_mean(rows[first_row], channels[first_channel], group);
+    let first = above_group_mean(first_entry.row, first_entry.channel, group);
     var left = vec2<f32>(0.0, 0.0);
-    for (var i = lane; i < size; i = i + LANES) {
-        let row = rows[first_row + i];
-        let above = above_group_mean(row, channels[first_channel + i], group);
-        left.x = left.x + f32(row.count) * (above - first);
+    for (var i = lane; i < span.size; i = i + span.step) {
+        if (HELD == 0u) {
+            e0 = entry_at(span, i);
+        }
+        left.x = left.x + left_of(e#, group, first);
     }
     group.mean_rest = first + reduce_pair(left, local).x / f32(moments.count);
     var spread = vec2<f32>(0.0, 0.0);
-    for (var i = lane; i < size; i = i + LANES) {
-        let row = rows[first_row + i];
-        let channel = channels[first_channel + i];
-        let above = above_group_mean(row, channel, group);
-        spread.x = spread.x + (channel.scale * channel.scale * row.m2 + f32(row.count) * (above * above));
+    for (var i = lane; i < span.size; i = i + span.step) {
+        if (HELD == 0u) {
+            e0 = entry_at(span, i);
+        }
+        spread.x = spread.x + spread_of(e#, group);
     }
     let variance = reduce_pair(spread, local).x / degrees_of_freedom(f32(moments.count));
     group.rstd = reciprocal_std(variance + params.eps);
@@ -63,21 +113,10 @@ fn group_fold(
     if (lane == 0u) {
         groups[item] = group;
     }
-    for (var i = lane; i < size; i = i + LANES) {
-        let row = rows[first_row + i];
-        let channel = channels[first_channel + i];
-        // One of the two weights is 1.
-        let scale = (group.weight * channel.weight) * group.rstd;
-        var b = 0.0;
-        if (HAS_BIAS) {
-            let affine = select(g, first_channel + i, per_channel);
-            b = bias[affine];
+    for (var i = lane; i < span.size; i = i + span.step) {
+        if (HELD == 0u) {
+            e0 = entry_at(span, i);
         }
-        coefficients[first_row + i] = Affine(
-            row.pivot,
-            row.offset,
-            scale * channel.scale,
-            scale * above_group_mean(row, channel, group) + b,
-        );
+        put(span, i + #u * LANES, e#, group);
     }
 }

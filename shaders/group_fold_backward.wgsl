@@ -1,10 +1,10 @@
 // Backward 2. LANES invocations own one (sample, group): what it makes of dy in each of its rows, and
 // its terms of the gradients: of bias and weight, per group or per row, and per row those of bn.bias
 // and bn.weight. All sums are of differences from the group's mean of dy (times the weight, where that
-// is per channel), so that a large one cancels nowhere.
-@group(0) @binding(1) var<storage, read> rows: array<Moments>;
+// is per channel), so that a large one cancels nowhere. HELD rows as in group_fold.
+@group(0) @binding(1) var<storage, read> rows: array<StoredMoments>;
 @group(0) @binding(2) var<storage, read> products: array<Products>;
-@group(0) @binding(3) var<storage, read> channels: array<Channel>;
+@group(0) @binding(3) var<storage, read> channels: array<StoredChannel>;
 @group(0) @binding(4) var<storage, read> groups: array<Group>;
 @group(0) @binding(5) var<storage, read_write> gradient_terms: array<GradientPair>;
 @group(0) @binding(6) var<storage, read_write> row_gradients: array<RowGradient>;
@@ -20,14 +20,103 @@ fn weighted(entry: Products, channel: Channel) -> Products {
     return Products(entry.count, pivot, offset, entry.x_mean, w * entry.product);
 }
 
+// A row, its channel, and what of dy there is in it: `plain`, or times the weight; z's mean over the row less
+// the group's. Behind the group's last row, no values.
+struct Entry {
+    row: Moments,
+    channel: Channel,
+    plain: Products,
+    dy: Products,
+    above: f32,
+    count: u32,
+    len: f32,
+}
+
+fn entry_at(span: GroupRows, i: u32, group: Group) -> Entry {
+    let safe = min(i, span.size - 1u);
+    let row = moments_of(rows[span.first_row + safe]);
+    let channel = channel_of(channels[span.first_channel + safe]);
+    let plain = products[span.first_row + safe];
+    let above = above_group_mean(row, channel, group);
+    let count = select(0u, params.row_len, i < span.size);
+    return Entry(row, channel, plain, weighted(plain, channel), above, count, f32(count));
+}
+
+fn mean_of(e: Entry) -> Moments {
+    return Moments(e.count, e.dy.pivot, e.dy.offset, 0.0);
+}
+
 // Mean of dy (or w dy) over the row, less the group's mean.
 fn grad_above_mean(entry: Products, mean: Moments) -> f32 {
     return rounded(entry.pivot - mean.pivot) + (entry.offset - mean.offset);
 }
 
+// Behind the last row, nothing.
+fn inside(e: Entry, v: vec2<f32>) -> vec2<f32> {
+    return select(v, vec2<f32>(0.0, 0.0), e.count == 0u);
+}
+
+fn projected(e: Entry, mean: Moments) -> vec2<f32> {
+    let grad_above = grad_above_mean(e.dy, mean);
+    let scale = e.channel.scale;
+    return inside(e, vec2<f32>(
+        scale * e.dy.product + (e.len * grad_above) * e.above,
+        scale * scale * e.row.m2 + e.len * (e.above * e.above),
+    ));
+}
+
+fn remaining(e: Entry, mean: Moments, c: f32) -> vec2<f32> {
+    let rest = rounded(grad_above_mean(e.dy, mean) - c * e.above);
+    let inner = e.dy.product - c * (e.channel.scale * e.row.m2);
+    return inside(e, vec2<f32>(e.len * rest, e.channel.scale * inner + (e.len * rest) * e.above));
+}
+
 // a / b; 0 where b is 0: a group without spread has nothing to project out.
 fn ratio(a: f32, b: f32) -> f32 {
     return select(a / b, 0.0, b == 0.0);
+}
+
+// dz = rstd weight (dy less all of z, plus the share of z that eps leaves): what its mean over each row, and its sum
+// times x-hat, are made of.
+struct GroupTerms {
+    c: f32,
+    c_left: f32,
+    shift: f32,
+    kept: f32,
+    scale: f32,
+    x_scale: f32,
+    rstd: f32,
+    first_term: u32,
+    first_affine: u32,
+}
+
+fn put(span: GroupRows, i: u32, e: Entry, mean: Moments, terms: GroupTerms) {
+    if (i >= span.size) {
+        return;
+    }
+    let channel_terms = HAS_GRADIENT_TERMS && params.channel_columns != 0u;
+    let affine_terms = HAS_GRADIENT_TERMS && params.columns != params.channel_columns;
+    let above = e.above;
+    let rest = rounded(grad_above_mean(e.dy, mean) - terms.c * above) - (terms.shift + terms.c_left * above);
+    let dz_mean = terms.scale * (rest + terms.kept * above);
+    row_gradients[span.first_row + i] = RowGradient(
+        terms.scale * e.channel.weight,
+        -(terms.x_scale * e.channel.scale),
+        dz_mean,
+    );
+    if (channel_terms) {
+        let m2 = e.channel.scale * e.row.m2;
+        let inner = (e.dy.product - terms.c * m2) - terms.c_left * m2;
+        let t1 = e.len * dz_mean;
+        let t2 = terms.scale * (inner + terms.kept * m2);
+        let weight = e.channel.rstd * (t2 + x_above_mean(e.row, e.channel) * t1);
+        gradient_terms[terms.first_term + span.first_channel + i] = GradientPair(t1, weight);
+    }
+    if (affine_terms && (params.flags & PER_CHANNEL) != 0u) {
+        let sum = e.len * e.plain.pivot + e.len * e.plain.offset;
+        let weight = terms.rstd * (e.channel.scale * e.plain.product + above * sum);
+        gradient_terms[terms.first_affine + span.first_channel + i] = GradientPair(sum, weight);
+    }
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
@@ -40,21 +129,20 @@ fn group_fold_backward(
     let lane = local % LANES;
     let active_item = item < params.items;
     let safe_item = min(item, params.items - 1u);
-    let g = safe_item % params.num_groups;
+    let span = group_rows(safe_item);
     let sample = safe_item / params.num_groups;
-    let size = params.num_channels / params.num_groups;
-    let first_channel = g * size;
-    let first_row = safe_item * size;
     let group = groups[safe_item];
-    let len = f32(params.row_len);
-    let group_len = f32(size) * len;
+    let group_len = f32(span.size) * f32(params.row_len);
 
     // Mean of dy over the group, as pivot + offset: rows are moments without a spread. Where w is per
     // channel, dy is w dy from here on.
+    var e# = entry_at(span, lane + #u * LANES, group);
     var mean = Moments(0u, 0.0, 0.0, 0.0);
-    for (var i = lane; i < size; i = i + LANES) {
-        let entry = weighted(products[first_row + i], channels[first_channel + i]);
-        mean = merge_moments(mean, Moments(params.row_len, entry.pivot, entry.offset, 0.0));
+    for (var i = lane; i < span.size; i = i + span.step) {
+        if (HELD == 0u) {
+            e0 = entry_at(span, i, group);
+        }
+        mean = merge_moments(mean, mean_of(e#));
     }
     mean = reduce_moments(mean, local);
 
@@ -62,79 +150,55 @@ fn group_fold_backward(
     // since rounding leaves some of it (Gram-Schmidt, twice is enough). In small groups little else
     // remains of dz, and the plain difference would be rounding.
     var projection = vec2<f32>(0.0, 0.0);
-    for (var i = lane; i < size; i = i + LANES) {
-        let row = rows[first_row + i];
-        let channel = channels[first_channel + i];
-        let entry = weighted(products[first_row + i], channel);
-        let above = above_group_mean(row, channel, group);
-        let grad_above = grad_above_mean(entry, mean);
-        projection = projection + vec2<f32>(
-            channel.scale * entry.product + (len * grad_above) * above,
-            channel.scale * channel.scale * row.m2 + len * (above * above),
-        );
+    for (var i = lane; i < span.size; i = i + span.step) {
+        if (HELD == 0u) {
+            e0 = entry_at(span, i, group);
+        }
+        projection = projection + projected(e#, mean);
     }
     projection = reduce_pair(projection, local);
     let spread = projection.y;
     let c = ratio(projection.x, spread);
     var left = vec2<f32>(0.0, 0.0);
-    for (var i = lane; i < size; i = i + LANES) {
-        let row = rows[first_row + i];
-        let channel = channels[first_channel + i];
-        let entry = weighted(products[first_row + i], channel);
-        let above = above_group_mean(row, channel, group);
-        let rest = rounded(grad_above_mean(entry, mean) - c * above);
-        let inner = entry.product - c * (channel.scale * row.m2);
-        left = left + vec2<f32>(len * rest, channel.scale * inner + (len * rest) * above);
+    for (var i = lane; i < span.size; i = i + span.step) {
+        if (HELD == 0u) {
+            e0 = entry_at(span, i, group);
+        }
+        left = left + remaining(e#, mean, c);
     }
     left = reduce_pair(left, local);
     if (!active_item) {
         return;
     }
-    let shift = left.x / group_len;
-    let c_left = ratio(left.y, spread);
 
     // Columns of the terms: the channel part's, if it has any, then those of bias and weight, if there
     // are any.
     let first_term = sample * params.columns;
     let first_affine = first_term + params.channel_columns;
-    let channel_terms = HAS_GRADIENT_TERMS && params.channel_columns != 0u;
     let affine_terms = HAS_GRADIENT_TERMS && params.columns != params.channel_columns;
-    let per_channel = (params.flags & PER_CHANNEL) != 0u;
     let h = group.rstd * projection.x;
-    if (affine_terms && !per_channel && lane == 0u) {
+    if (affine_terms && (params.flags & PER_CHANNEL) == 0u && lane == 0u) {
         let sum = group_len * mean.pivot + group_len * mean.offset;
-        gradient_terms[first_affine + g] = GradientPair(sum, h);
+        gradient_terms[first_affine + span.g] = GradientPair(sum, h);
     }
-    // dz = rstd weight (dy less all of z, plus the share of z that eps leaves): its mean over each
-    // row, and its sum times x-hat.
+    let c_left = ratio(left.y, spread);
     let freedom = degrees_of_freedom(group_len);
     let variance = spread / freedom;
-    let kept = (c + c_left) * ratio(params.eps, variance + params.eps);
-    let scale = group.rstd * group.weight;
-    let k = group.weight * h / freedom;
-    for (var i = lane; i < size; i = i + LANES) {
-        let row = rows[first_row + i];
-        let channel = channels[first_channel + i];
-        let plain = products[first_row + i];
-        let entry = weighted(plain, channel);
-        let above = above_group_mean(row, channel, group);
-        let rest = rounded(grad_above_mean(entry, mean) - c * above) - (shift + c_left * above);
-        let dz_mean = scale * (rest + kept * above);
-        row_gradients[first_row + i] = RowGradient(
-            scale * channel.weight,
-            -(group.rstd * group.rstd * k * channel.scale),
-            dz_mean,
-        );
-        if (channel_terms) {
-            let m2 = channel.scale * row.m2;
-            let inner = (entry.product - c * m2) - c_left * m2;
-            let t1 = len * dz_mean;
-            let t2 = scale * (inner + kept * m2);
-            gradient_terms[first_term + first_channel + i] = GradientPair(t1, channel.rstd * (t2 + x_above_mean(row, channel) * t1));
+    let terms = GroupTerms(
+        c,
+        c_left,
+        left.x / group_len,
+        (c + c_left) * ratio(params.eps, variance + params.eps),
+        group.rstd * group.weight,
+        group.rstd * group.rstd * (group.weight * h / freedom),
+        group.rstd,
+        first_term,
+        first_affine,
+    );
+    for (var i = lane; i < span.size; i = i + span.step) {
+        if (HELD == 0u) {
+            e0 = entry_at(span, i, group);
         }
-        if (affine_terms && per_channel) {
-            let sum = len * plain.pivot + len * plain.offset;
-            gradient_terms[first_affine + first_channel + i] = GradientPair(sum, group.rstd * (channel.scale * plain.product + above * sum));
-        }
+        put(span, i + #u * LANES, e#, mean, terms);
     }
 }

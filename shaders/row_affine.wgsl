@@ -2,7 +2,7 @@
 // belongs to the row of its first element; the last one may reach into the next row. One read of x
 // (and of the residual), one write of y.
 @group(0) @binding(1) var<storage, read> x: array<Stored>;
-@group(0) @binding(2) var<storage, read> coefficients: array<Affine>;
+@group(0) @binding(2) var<storage, read> coefficients: array<StoredAffine>;
 @group(0) @binding(3) var<storage, read> residual: array<Stored>;
 @group(0) @binding(4) var<storage, read_write> y: array<Stored>;
 
@@ -33,7 +33,7 @@ fn row_affine(
     }
     let lane = local % LANES;
     let words = row_words(item);
-    let a = coefficients[words.row];
+    let a = affine_of(coefficients[words.row]);
 
     let chunks = (words.end - words.begin) / (4u * LANES);
     for (var i = 0u; i < chunks; i = i + 1u) {
@@ -58,7 +58,7 @@ fn row_affine(
             let mine = map(words.last, count, a);
             var others = Word(0.0);
             if (has_next(words.row)) {
-                others = map(words.last, count, coefficients[words.row + 1u]);
+                others = map(words.last, count, affine_of(coefficients[words.row + 1u]));
             }
             store_y(words.last, select(others, mine, kept_mask(words)), count);
         }

@@ -5,7 +5,7 @@
 @group(0) @binding(1) var<storage, read> x: array<Stored>;
 @group(0) @binding(2) var<storage, read> grad_y: array<Stored>;
 @group(0) @binding(3) var<storage, read> coefficients_backward: array<AffineBackward>;
-@group(0) @binding(4) var<storage, read> coefficients: array<Affine>;
+@group(0) @binding(4) var<storage, read> coefficients: array<StoredAffine>;
 @group(0) @binding(5) var<storage, read> residual: array<Stored>;
 @group(0) @binding(6) var<storage, read_write> grad_x: array<Stored>;
 @group(0) @binding(7) var<storage, read_write> grad_residual: array<Stored>;
@@ -18,7 +18,7 @@ struct Row {
 fn row_at(row: u32) -> Row {
     var forward = Affine(0.0, 0.0, 0.0, 0.0);
     if (ACTIVATION != 0u) {
-        forward = coefficients[row];
+        forward = affine_of(coefficients[row]);
     }
     return Row(coefficients_backward[row], forward);
 }

@@ -1,8 +1,8 @@
 // Forward 3 without a group part. One invocation owns one row: its affine map is its channel's. Where
 // forward did not read x for moments, backward takes its products about the mean in force.
-@group(0) @binding(1) var<storage, read> channels: array<Channel>;
-@group(0) @binding(2) var<storage, read_write> rows: array<Moments>;
-@group(0) @binding(3) var<storage, read_write> coefficients: array<Affine>;
+@group(0) @binding(1) var<storage, read> channels: array<StoredChannel>;
+@group(0) @binding(2) var<storage, read_write> rows: array<StoredMoments>;
+@group(0) @binding(3) var<storage, read_write> coefficients: array<StoredAffine>;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn row_coefficients(
@@ -14,9 +14,9 @@ fn row_coefficients(
     if (item >= params.items) {
         return;
     }
-    let channel = channels[channel_of_row(item)];
+    let channel = channel_of(channels[channel_of_row(item)]);
     if (HAS_ROWS) {
-        rows[item] = Moments(params.row_len, channel.mean_pivot, channel.mean_offset, 0.0);
+        rows[item] = stored_moments(Moments(params.row_len, channel.mean_pivot, channel.mean_offset, 0.0));
     }
-    coefficients[item] = Affine(channel.mean_pivot, channel.mean_offset, channel.scale, channel.bias);
+    coefficients[item] = stored_affine(Affine(channel.mean_pivot, channel.mean_offset, channel.scale, channel.bias));
 }

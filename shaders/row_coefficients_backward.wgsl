@@ -1,9 +1,9 @@
 // Backward 4a. One invocation owns one row and writes its map from (dy, x) to
 // dx = scale (dz - mean of dz - x-hat mean of dz x-hat); the channel's two means are 0 where no
 // gradient flows through its statistics.
-@group(0) @binding(1) var<storage, read> rows: array<Moments>;
+@group(0) @binding(1) var<storage, read> rows: array<StoredMoments>;
 @group(0) @binding(2) var<storage, read> products: array<Products>;
-@group(0) @binding(3) var<storage, read> channels: array<Channel>;
+@group(0) @binding(3) var<storage, read> channels: array<StoredChannel>;
 @group(0) @binding(4) var<storage, read> row_gradients: array<RowGradient>;
 @group(0) @binding(5) var<storage, read> channel_gradients: array<GradientPair>;
 @group(0) @binding(6) var<storage, read_write> coefficients_backward: array<AffineBackward>;
@@ -19,9 +19,9 @@ fn row_coefficients_backward(
         return;
     }
     let c = channel_of_row(item);
-    let row = rows[item];
+    let row = moments_of(rows[item]);
     let entry = products[item];
-    let channel = channels[c];
+    let channel = channel_of(channels[c]);
     // Neither a group part (it has no groups then) nor a gradient through the statistics: dx is scale dy,
     // and a NaN in dy stays where it is.
     if (params.num_groups == 0u && !HAS_CHANNEL_GRADIENTS) {

@@ -1,6 +1,6 @@
 // Forward 1b, where rows are split. LANES invocations own one row and merge its parts.
-@group(0) @binding(1) var<storage, read> row_parts: array<Moments>;
-@group(0) @binding(2) var<storage, read_write> rows: array<Moments>;
+@group(0) @binding(1) var<storage, read> row_parts: array<StoredMoments>;
+@group(0) @binding(2) var<storage, read_write> rows: array<StoredMoments>;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn row_fold(
@@ -15,15 +15,15 @@ fn row_fold(
 
     var moments = Moments(0u, 0.0, 0.0, 0.0);
     for (var part = lane; part < params.parts; part = part + LANES) {
-        moments = merge_moments(moments, row_parts[first + part]);
+        moments = merge_moments(moments, moments_of(row_parts[first + part]));
     }
     moments = reduce_moments(moments, local);
     var left = vec2<f32>(0.0, 0.0);
     for (var part = lane; part < params.parts; part = part + LANES) {
-        left = left + second_look(row_parts[first + part], moments);
+        left = left + second_look(moments_of(row_parts[first + part]), moments);
     }
     moments = after_second_look(moments, reduce_pair(left, local));
     if (active_item && lane == 0u) {
-        rows[item] = moments;
+        rows[item] = stored_moments(moments);
     }
 }

@@ -3,7 +3,7 @@
 // Each lane takes chunks of CHUNK words: exact local mean about the chunk's own first value, squared
 // differences from it, then a merge. No sum of squares, no long-lived pivot.
 @group(0) @binding(1) var<storage, read> x: array<Stored>;
-@group(0) @binding(2) var<storage, read_write> row_parts: array<Moments>;
+@group(0) @binding(2) var<storage, read_write> row_parts: array<StoredMoments>;
 
 fn whole_chunk(first: u32) -> Moments {
     let w0 = load_x(first, WIDTH);
@@ -86,6 +86,6 @@ fn row_moments(
     }
     moments = reduce_moments(moments, local);
     if (active_item && lane == 0u) {
-        row_parts[item + params.first_item] = moments;
+        row_parts[item + params.first_item] = stored_moments(moments);
     }
 }

@@ -6,8 +6,8 @@
 // large mean of dy nor an outlier among them, wherever it stands, harms more than its own chunk.
 @group(0) @binding(1) var<storage, read> x: array<Stored>;
 @group(0) @binding(2) var<storage, read> grad_y: array<Stored>;
-@group(0) @binding(3) var<storage, read> rows: array<Moments>;
-@group(0) @binding(4) var<storage, read> coefficients: array<Affine>;
+@group(0) @binding(3) var<storage, read> rows: array<StoredMoments>;
+@group(0) @binding(4) var<storage, read> coefficients: array<StoredAffine>;
 @group(0) @binding(5) var<storage, read> residual: array<Stored>;
 @group(0) @binding(6) var<storage, read_write> product_parts: array<Products>;
 
@@ -20,9 +20,9 @@ struct Row {
 fn row_at(row: u32) -> Row {
     var forward = Affine(0.0, 0.0, 0.0, 0.0);
     if (ACTIVATION != 0u) {
-        forward = coefficients[row];
+        forward = affine_of(coefficients[row]);
     }
-    return Row(rows[row], forward);
+    return Row(moments_of(rows[row]), forward);
 }
 
 // u and dy.

@@ -1,8 +1,8 @@
 // Backward 2 without a group part. One invocation owns one row: dz is dy, and the terms of the gradients
 // of the channel part's bias and weight are sums of dy and of dy x-hat.
-@group(0) @binding(1) var<storage, read> rows: array<Moments>;
+@group(0) @binding(1) var<storage, read> rows: array<StoredMoments>;
 @group(0) @binding(2) var<storage, read> products: array<Products>;
-@group(0) @binding(3) var<storage, read> channels: array<Channel>;
+@group(0) @binding(3) var<storage, read> channels: array<StoredChannel>;
 @group(0) @binding(4) var<storage, read_write> gradient_terms: array<GradientPair>;
 @group(0) @binding(5) var<storage, read_write> row_gradients: array<RowGradient>;
 
@@ -19,9 +19,9 @@ fn row_terms_backward(
     let entry = products[item];
     row_gradients[item] = RowGradient(1.0, 0.0, entry.pivot + entry.offset);
     if (HAS_GRADIENT_TERMS) {
-        let row = rows[item];
+        let row = moments_of(rows[item]);
         let c = channel_of_row(item);
-        let channel = channels[c];
+        let channel = channel_of(channels[c]);
         // x-hat sums to 0 over the batch that made the statistics. If it is this one, dy may be taken
         // less any value of the channel's for the product with x-hat, so that a large mean of dy
         // cancels nowhere.

@@ -1,7 +1,7 @@
 // Running statistics of InstanceNorm. LANES invocations own one channel: the running statistics take the
 // average over the samples of each sample's mean and unbiased variance. Means are averaged as
 // differences from the first sample's pivot, so that a large mean costs nothing.
-@group(0) @binding(1) var<storage, read> rows: array<Moments>;
+@group(0) @binding(1) var<storage, read> rows: array<StoredMoments>;
 @group(0) @binding(2) var<storage, read_write> running_mean: array<f32>;
 @group(0) @binding(3) var<storage, read_write> running_var: array<f32>;
 
@@ -15,11 +15,11 @@ fn running_fold(
     let lane = local % LANES;
     let active_item = item < params.items;
     let c = min(item, params.items - 1u);
-    let pivot = rows[c].pivot;
+    let pivot = moments_of(rows[c]).pivot;
 
     var sums = vec2<f32>(0.0, 0.0);
     for (var i = lane; i < params.entries; i = i + LANES) {
-        let row = rows[i * params.columns + c];
+        let row = moments_of(rows[i * params.columns + c]);
         let above = rounded(row.pivot - pivot) + row.offset;
         sums = sums + vec2<f32>(above, row.m2 / f32(row.count - 1u));
     }

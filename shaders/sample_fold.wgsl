@@ -1,7 +1,7 @@
 // Forward 2a, for large batches. LANES invocations own one channel of one segment of the batch and
 // merge its rows; the table keeps its layout, (entries, C), and gets shorter.
-@group(0) @binding(1) var<storage, read> rows: array<Moments>;
-@group(0) @binding(2) var<storage, read_write> channel_parts: array<Moments>;
+@group(0) @binding(1) var<storage, read> rows: array<StoredMoments>;
+@group(0) @binding(2) var<storage, read_write> channel_parts: array<StoredMoments>;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn sample_fold(
@@ -20,15 +20,15 @@ fn sample_fold(
 
     var moments = Moments(0u, 0.0, 0.0, 0.0);
     for (var i = begin + lane; i < end; i = i + LANES) {
-        moments = merge_moments(moments, rows[i * params.columns + column]);
+        moments = merge_moments(moments, moments_of(rows[i * params.columns + column]));
     }
     moments = reduce_moments(moments, local);
     var left = vec2<f32>(0.0, 0.0);
     for (var i = begin + lane; i < end; i = i + LANES) {
-        left = left + second_look(rows[i * params.columns + column], moments);
+        left = left + second_look(moments_of(rows[i * params.columns + column]), moments);
     }
     moments = after_second_look(moments, reduce_pair(left, local));
     if (active_item && lane == 0u) {
-        channel_parts[item] = moments;
+        channel_parts[item] = stored_moments(moments);
     }
 }

@@ -240,8 +240,8 @@ impl Executor {
             }
             (
                 KernelId::ChannelFold,
-                &[parts, bn_weight, bn_bias, weight, count],
-                [mean, var, Some(channels)],
+                &[parts, bn_weight, bn_bias, weight],
+                [count, mean, var, Some(channels)],
             ) => {
                 let running = match (mean, var) {
                     (Some(mean), Some(var)) => Some(stages::RunningStatistics {
@@ -256,7 +256,7 @@ impl Executor {
                     bn_weight.map(f32s),
                     bn_bias.map(f32s),
                     weight.map(f32s),
-                    count.map(|count| count[0]),
+                    count.as_deref_mut().map(|count| &mut count[0]),
                     running,
                     table_mut(channels),
                 );

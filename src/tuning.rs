@@ -75,8 +75,13 @@ pub struct Tuning {
     /// Rows of at most this many elements have no tables of their own: every element is made a row where
     /// it is needed. (Where groups lie together in memory: channels first.)
     pub short_row: u32,
+    /// The same where rows are whole words of 4 elements, each of one channel.
+    pub short_word_row: u32,
     /// The same where a group's lanes hold it in registers (16 elements a lane).
     pub short_held_row: u32,
+    /// Norms without a group part: rows of at most this many elements, where they are fewer than samples, are
+    /// taken with every element of a sample as a row over the samples. (Channels first.)
+    pub short_batch_row: u32,
     /// Most elements of a group that a forward without a backward takes in one kernel, which reads x once;
     /// 4096 at most. It computes more for an element than the kernels on rows.
     pub fused_group: u32,
@@ -112,7 +117,9 @@ impl Tuning {
         column_words: 1,
         column_workgroup_size: 128,
         short_row: 16,
+        short_word_row: 16,
         short_held_row: 16,
+        short_batch_row: 16,
         fused_group: 4096,
         max_workgroups: 65_535,
         max_binding_bytes: DEFAULT_BINDING,
@@ -140,7 +147,9 @@ impl Tuning {
         column_words: 8,
         column_workgroup_size: 32,
         short_row: 2,
-        short_held_row: 12,
+        short_word_row: 8,
+        short_held_row: 16,
+        short_batch_row: 64,
         fused_group: 0,
         max_workgroups: 65_535,
         max_binding_bytes: DEFAULT_BINDING,
@@ -155,6 +164,9 @@ impl Tuning {
         min_invocations: 64,
         min_fold_invocations: 1,
         fold_workgroup_size: 1,
+        short_row: 2,
+        short_word_row: 0,
+        short_held_row: 0,
         max_binding_bytes: u64::MAX,
         ..Tuning::SOFTWARE
     };

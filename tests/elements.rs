@@ -65,7 +65,7 @@ fn norms(channels: usize, groups: usize) -> Vec<(&'static str, NormDesc)> {
 fn short(tuning: Tuning) -> Tuning {
     Tuning {
         short_row: 16,
-        short_held_row: 16,
+        short_batch_row: 16,
         fused_group: 4096,
         ..tuning
     }
@@ -75,7 +75,9 @@ fn short(tuning: Tuning) -> Tuning {
 fn long(tuning: Tuning) -> Tuning {
     Tuning {
         short_row: 0,
+        short_word_row: 0,
         short_held_row: 0,
+        short_batch_row: 0,
         fused_group: 0,
         ..tuning
     }

@@ -296,7 +296,7 @@ fn tunings(provoked: &mut Provoked) {
         ..Tuning::SOFTWARE
     };
     let mut expect = |tuning: Tuning, says: &[&str]| {
-        provoked.expect(forward_plan(&[8, 4, 8], tuning), "Limit", says);
+        provoked.expect(forward_plan(&[8, 4, 18], tuning), "Limit", says);
     };
     let says = ["power of two", "divides the workgroup size"];
     for lanes in [0, 3, 16, u32::MAX] {

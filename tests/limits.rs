@@ -78,7 +78,9 @@ fn many_samples_in_one_fold() {
         samples_per_segment: u32::MAX,
         // Tables of rows, however short they are.
         short_row: 0,
+        short_word_row: 0,
         short_held_row: 0,
+        short_batch_row: 0,
         ..Tuning::SOFTWARE
     };
     let problem = ramp(&[140_000, 3, 2], 1);
@@ -158,18 +160,25 @@ fn workgroups(plan: &Plan) -> Vec<[u32; 2]> {
 /// More workgroups than one dimension of a dispatch may have.
 #[test]
 fn many_workgroups() {
-    let tuning = Tuning {
+    let elements = Tuning {
         workgroup_size: 1,
         fold_workgroup_size: 1,
         ..Tuning::SOFTWARE
     };
+    let rows = Tuning {
+        short_held_row: 0,
+        ..elements
+    };
     let problem = ramp(&[23_333, 3, 5], 3);
-    for plan in run::plans(&problem, BackwardOptions::default(), &tuning).unwrap() {
-        let folded = workgroups(&plan);
-        let folded = folded.iter().filter(|[x, y]| *y > 1 && x * y > CUT);
-        assert!(folded.count() >= 3, "{:?}", workgroups(&plan));
+    // Of elements, the kernels on groups have as many.
+    for (tuning, least) in [(rows, 3), (elements, 1)] {
+        for plan in run::plans(&problem, BackwardOptions::default(), &tuning).unwrap() {
+            let folded = workgroups(&plan);
+            let folded = folded.iter().filter(|[x, y]| *y > 1 && x * y > CUT);
+            assert!(folded.count() >= least, "{:?}", workgroups(&plan));
+        }
+        check(&devices(Some(tuning)), "69,999 workgroups", &problem, 0);
     }
-    check(&devices(Some(tuning)), "69,999 workgroups", &problem, 0);
 }
 
 /// Dispatches folded into two dimensions that hold more workgroups than there are items: those

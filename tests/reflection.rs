@@ -191,24 +191,40 @@ fn fusions(kernel: KernelId) -> Vec<(Activation, u16)> {
     fusions
 }
 
-/// Words of a group that lanes may hold: as many as there are, where one lane has all of them; else it
-/// has more than two, or half the lanes would do. Of narrow words there are no more than make no whole
-/// number of wide ones.
-fn helds(family: Family, lanes: u32, width: u32) -> &'static [u32] {
-    match (family, lanes, width) {
-        (Family::ElementReduce, 1, 4) => &[0, 1, 2, 3, 4],
-        (Family::ElementReduce, 1, 2) => &[0, 1, 3],
-        (Family::ElementReduce, 1, _) => &[0, 1, 2, 3],
-        (Family::ElementReduce, _, _) => &[0, 3, 4],
-        _ => &[0],
+/// Words of a group that lanes may hold, 16 elements at most: as many as there are, where one lane has all of them;
+/// else it has more than two, or half the lanes would do. Of narrow words there are no more than make no whole
+/// number of wide ones, where a lane has all. Of folds, rows.
+fn helds(kernel: KernelId, lanes: u32, width: u32) -> Vec<u32> {
+    if [KernelId::GroupFold, KernelId::GroupFoldBackward].contains(&kernel) {
+        return vec![0, 1, 2, 3, 4];
+    }
+    match (kernel.kernel().family, lanes) {
+        (Family::ElementReduce, 1) => {
+            let whole =
+                |&words: &u32| words == 0 || width == 4 || !(words * width).is_multiple_of(4);
+            (0..=16 / width).filter(whole).collect()
+        }
+        (Family::ElementReduce, _) => [0].into_iter().chain(3..=16 / width).collect(),
+        _ => vec![0],
     }
 }
 
-/// Words that an invocation takes.
+/// Words that an invocation takes, one or more; of elements, only groups of an even number of wide words have two.
 fn together(family: Family, lanes: u32, cut: &Cut) -> &'static [u32] {
     match (family, lanes, cut.width, cut.grain) {
         (Family::ColumnReduce | Family::ColumnMap, 1, 4, 4) if cut.aligned && !cut.tail => &[1, 2],
+        (Family::ElementColumn, ..) => &[1, 2],
         _ => &[1],
+    }
+}
+
+/// Whether groups may be one channel, where kernels ask: a word that is not one channel's says no, a single
+/// word that is says yes.
+fn singles(family: Family, cut: &Cut, held: u32) -> &'static [bool] {
+    match (family, cut.aligned, held) {
+        (Family::ElementReduce, true, 1) => &[true],
+        (Family::ElementReduce, true, _) => &[false, true],
+        _ => &[false],
     }
 }
 
@@ -236,7 +252,12 @@ fn canonical_specs() -> Vec<Spec> {
                         }
                         let words = together(declared.family, lanes, &cut);
                         for &column_words in words {
-                            for &held in helds(declared.family, lanes, cut.width) {
+                            let helds = helds(kernel, lanes, cut.width);
+                            let held = helds.iter().flat_map(|&held| {
+                                let singles = singles(declared.family, &cut, held).iter();
+                                singles.map(move |&single| (held, single))
+                            });
+                            for (held, single) in held {
                                 specs.push(Spec {
                                     kernel,
                                     workgroup_size: 64,
@@ -249,6 +270,7 @@ fn canonical_specs() -> Vec<Spec> {
                                     tail: cut.tail,
                                     aligned: cut.aligned,
                                     held,
+                                    single,
                                     accumulate,
                                     fence: lanes > 1,
                                     activation,
@@ -349,9 +371,9 @@ fn specs() -> Vec<Spec> {
                     continue;
                 }
                 for &(activation, absent) in fewest.into_iter().chain(most) {
-                    for (fence, &held) in [false, true].into_iter().flat_map(|fence| {
-                        helds(family, lanes, cut.width)
-                            .iter()
+                    for (fence, held) in [false, true].into_iter().flat_map(|fence| {
+                        helds(kernel, lanes, cut.width)
+                            .into_iter()
                             .map(move |held| (fence, held))
                     }) {
                         specs.push(Spec {
@@ -366,6 +388,7 @@ fn specs() -> Vec<Spec> {
                             tail: cut.tail,
                             aligned: cut.aligned,
                             held,
+                            single: false,
                             accumulate: fence
                                 && kernel.kernel().bindings.iter().any(|b| b.name == "grad_x"),
                             fence,
@@ -534,6 +557,7 @@ fn check_constants(module: &Module, spec: &Spec) {
             "GRAINS" => Literal::U32(spec.width / spec.grain),
             "ACTIVATION" => Literal::U32(activation),
             "ALIGNED" => Literal::Bool(spec.aligned),
+            "SINGLE" => Literal::Bool(spec.single),
             "ACCUMULATE" => Literal::Bool(spec.accumulate),
             "FENCE" => Literal::Bool(spec.fence),
             _ => match name.strip_prefix("HAS_") {
@@ -839,6 +863,7 @@ fn spec(kernel: KernelId, lanes: u32) -> Spec {
         tail: false,
         aligned: false,
         held: 0,
+        single: false,
         accumulate: false,
         fence: true,
         activation: Activation::None,
@@ -1214,7 +1239,10 @@ fn structs_have_one_layout() {
     // No struct of tables.wgsl was left out, and no table of a kernel.
     let parts = ["params", "tables"]
         .map(|name| std::fs::read_to_string(shaders().join(format!("parts/{name}.wgsl"))).unwrap());
-    let in_files = parts.iter().map(|text| text.matches("\nstruct ").count());
+    // (Those that are stored four numbers at a time are not counted: check_array looks at them.)
+    let in_files = parts
+        .iter()
+        .map(|text| text.matches("\nstruct ").count() - text.matches("\nstruct Stored").count());
     assert_eq!(in_files.sum::<usize>(), layouts.len());
     for &kernel in KernelId::ALL {
         for binding in kernel.kernel().bindings {
@@ -1305,9 +1333,18 @@ fn shaders_are_the_kernels() {
             .find(|kernel| kernel.name() == name)
             .unwrap();
         assert_eq!(kernel.kernel().text, text, "{name}");
-        // Lines of each word of an invocation, which is one here.
-        let text = text.replace('#', "0");
-        assert!(wgsl(&spec(*kernel, 8)).ends_with(&text), "{name}");
+        // Lines of each word that an invocation takes at a time.
+        let words = match kernel.kernel().family {
+            Family::ElementReduce => 4,
+            _ => 1,
+        };
+        let each = |line: &str| {
+            let lines = if line.contains('#') { words } else { 1 };
+            let of = |word: usize| line.replace('#', &word.to_string()) + "\n";
+            (0..lines).map(of).collect::<String>()
+        };
+        let expected: String = text.lines().map(each).collect();
+        assert!(wgsl(&spec(*kernel, 8)).ends_with(&expected), "{name}");
         assert!(
             text.starts_with("// "),
             "{name} does not open with what a workgroup owns"
@@ -1385,7 +1422,9 @@ fn tunings() -> Vec<(&'static str, Tuning)> {
         column_workgroup_size: 64,
         gather: true,
         short_row: 0,
+        short_word_row: 0,
         short_held_row: 0,
+        short_batch_row: 0,
         ..Tuning::GPU
     };
     // Workgroups that are no power of two, and too few lanes for large folds.
@@ -1408,20 +1447,23 @@ fn tunings() -> Vec<(&'static str, Tuning)> {
         entries_per_lane: 0,
         samples_per_segment: 0,
         short_row: 0,
+        short_word_row: 0,
         short_held_row: 0,
+        short_batch_row: 0,
         fused_group: 0,
         ..Tuning::GPU
     };
     // Every row is short, every group fits; a lane, or as many as there may be, has all of it.
     let elements = Tuning {
         short_row: u32::MAX,
-        short_held_row: u32::MAX,
+        short_batch_row: u32::MAX,
         fused_group: u32::MAX,
         max_binding_bytes: u64::MAX,
         ..greedy
     };
     let shared_elements = Tuning {
         short_row: u32::MAX,
+        short_batch_row: u32::MAX,
         fused_group: u32::MAX,
         ..splitting
     };
@@ -1616,6 +1658,8 @@ struct Elements {
     group_words: u32,
     lanes: u32,
     held: u32,
+    /// Whether a group is one channel.
+    single: bool,
 }
 
 impl Elements {
@@ -1643,9 +1687,10 @@ impl Elements {
         let possible = grouped
             && !updates_rows
             && together
-            && asked.shards.is_none()
+            && (asked.shards.is_none() || ![Part::Batch, Part::Estimate].contains(&part))
             && asked.rows == RowSource::Computed
             && tensor.elements() > 0
+            && norm.num_channels <= 1 << 20
             && size.is_multiple_of(u64::from(width))
             && size <= u64::from(u32::MAX);
         if !possible || tensor.buffer_bytes() > tuning.max_binding_bytes {
@@ -1657,11 +1702,15 @@ impl Elements {
             lanes *= 2;
         }
         let share = group_words.div_ceil(lanes);
-        let held = if share <= 4 { share } else { 0 };
-        let longest = match held {
-            0 => tuning.short_row,
-            _ => tuning.short_row.max(tuning.short_held_row),
-        };
+        // 16 elements of a lane.
+        let held = if share * width <= 16 { share } else { 0 };
+        let mut longest = tuning.short_row;
+        if width == 4 && len.is_multiple_of(4) {
+            longest = longest.max(tuning.short_word_row);
+        }
+        if held > 0 {
+            longest = longest.max(tuning.short_held_row);
+        }
         let inference = direction == Direction::Forward && (asked.inference || asked.in_place);
         let plain = asked.fusion.activation == Activation::None;
         let short = len <= longest && (inference || plain);
@@ -1673,7 +1722,29 @@ impl Elements {
             group_words,
             lanes,
             held,
+            single: norm.num_channels == norm.num_groups,
         })
+    }
+
+    /// Words of a group that an invocation takes together where elements are columns: as many elements as
+    /// the tuning's words of 4 have, 16 words at most, of which groups have a whole number.
+    fn column_words(&self, tuning: &Tuning) -> u32 {
+        let most = match tuning.column_words {
+            0 | 1 => 1,
+            words => (words * 4 / self.width).min(16),
+        };
+        let fits = |words: &u32| self.group_words.is_multiple_of(*words);
+        (1..=most).rev().find(fits).unwrap()
+    }
+
+    /// Invocations of a workgroup that takes groups: fewer where there are few groups, a lane each.
+    fn workgroup_size(&self, plan: &Plan, tuning: &Tuning) -> u32 {
+        if self.lanes > 1 {
+            return tuning.workgroup_size;
+        }
+        let groups = u64::from(plan.tensor().num_samples()) * plan.norm().num_groups as u64;
+        let sixteen = (groups / 16).next_power_of_two().max(8);
+        tuning.workgroup_size.min(u32::try_from(sixteen).unwrap())
     }
 
     fn of_plan(plan: &Plan, asked: &Asked, tuning: &Tuning) -> Option<Self> {
@@ -1844,6 +1915,17 @@ const SHORT_SHAPES: &[(&[usize], usize)] = &[
     (&[3, 150], 3),
     (&[4, 64, 9], 1),
     (&[4, 64, 16], 1),
+    (&[3, 9], 3),
+    (&[3, 2, 6], 2),
+    (&[3, 2, 8], 2),
+    (&[3, 2, 10], 2),
+    (&[3, 2, 12], 2),
+    (&[3, 2, 20], 2),
+    (&[3, 2, 38], 2),
+    (&[3, 2, 50], 2),
+    (&[3, 2, 96], 2),
+    (&[3, 2, 128], 2),
+    (&[3, 2, 400], 2),
 ];
 
 /// As large as tensors get: 2^32 elements, 2^31 in a row.
@@ -2047,7 +2129,11 @@ fn loops_are_counted() {
             false => 0,
         };
         let more_words = match spec.kernel.kernel().family {
+            // Each word's elements are written in a loop.
             Family::ColumnReduce => u64::from(spec.column_words) - 1,
+            Family::ElementColumn if spec.kernel == KernelId::ElementTerms => {
+                u64::from(spec.column_words) - 1
+            }
             _ => 0,
         };
         assert_eq!(found, own + reductions + more_words, "{spec:?}");
@@ -2070,7 +2156,7 @@ fn takes_elements_as_rows(plan: &Plan, asked: &Asked, tuning: &Tuning) -> bool {
         && tensor.elements() > 0
         && c > 1
         && (2..n).contains(&len)
-        && len <= tuning.short_row.max(tuning.short_held_row)
+        && len <= tuning.short_batch_row
         && c.checked_mul(len).is_some()
 }
 
@@ -2259,7 +2345,7 @@ fn steps_fit_their_kernels_whatever_is_asked() {
     };
     for_every_plan(small_shapes(), &tunings(), true, &mut check);
     let mut of_elements = tunings();
-    of_elements.retain(|(name, _)| ["GPU", "elements"].contains(name));
+    of_elements.retain(|(name, _)| ["GPU", "elements", "shared elements"].contains(name));
     for_every_plan(SHORT_SHAPES, &of_elements, true, &mut check);
     for_every_plan(
         &[(&[3, 6, 1001], 2), (&[9, 20, 17], 5)],
@@ -2291,6 +2377,8 @@ fn faces(spec: &Spec) -> Vec<Spec> {
     let words = Spec {
         activation: Activation::None,
         absent: 0,
+        // More than 4 are held as 4 are.
+        held: spec.held.min(4),
         ..*spec
     };
     let bindings = Spec {
@@ -2298,6 +2386,7 @@ fn faces(spec: &Spec) -> Vec<Spec> {
         width: 4,
         aligned: true,
         held: 0,
+        single: false,
         lanes: 1,
         fence: false,
         ..*spec
@@ -2351,7 +2440,14 @@ fn check_spec(
         let of_table = (DType::F32, 1, 1, false, true);
         let found = (spec.dtype, spec.width, spec.grain, spec.tail, spec.aligned);
         assert_eq!(found, of_table, "{what}");
-        assert_eq!(spec.held, 0, "{what}");
+        let held = match spec.kernel {
+            KernelId::GroupFold | KernelId::GroupFoldBackward => {
+                let rows = (p.num_channels / p.num_groups).div_ceil(spec.lanes);
+                if rows <= 4 { rows } else { 0 }
+            }
+            _ => 0,
+        };
+        assert_eq!((spec.held, spec.single), (held, false), "{what}");
         return;
     }
     assert_eq!(spec.dtype, tensor.dtype(), "{what}");
@@ -2361,15 +2457,22 @@ fn check_spec(
         let aligned = tensor.row_len().is_multiple_of(elements.width);
         let expected = (elements.width, aligned);
         assert_eq!((spec.width, spec.aligned), expected, "{what}");
-        let (lanes, held) = match kernel.family {
-            Family::ElementReduce => (elements.lanes, elements.held),
-            _ => (1, 0),
+        let (lanes, held, single) = match kernel.family {
+            Family::ElementReduce => (elements.lanes, elements.held, elements.single),
+            _ => (1, 0, false),
         };
         assert_eq!((spec.lanes, spec.held), (lanes, held), "{what}");
+        assert_eq!(spec.single, single, "{what}");
+        let (words, workgroup_size) = match kernel.family {
+            Family::ElementReduce => (1, elements.workgroup_size(plan, tuning)),
+            _ => (elements.column_words(tuning), tuning.workgroup_size),
+        };
+        assert_eq!(spec.column_words, words, "{what}");
+        assert_eq!(spec.workgroup_size, workgroup_size, "{what}");
         assert!(spec.aligned || elements.width > 1, "{what}");
         return;
     }
-    assert_eq!(spec.held, 0, "{what}");
+    assert_eq!((spec.held, spec.single), (0, false), "{what}");
     // (N, C) is both layouts at once, and so is a single channel.
     let last = tensor.layout() == Layout::ChannelsLast || tensor.row_len() == 1;
     let columns = matches!(kernel.family, Family::ColumnReduce | Family::ColumnMap);
@@ -2750,9 +2853,10 @@ fn check_split(what: &str, step: &Step) {
         );
     }
     if family == Family::ElementColumn {
-        // A word is of one group.
+        // An invocation's words are of one group.
         let size = p.num_channels / p.num_groups;
-        assert!(size.is_multiple_of(spec.width), "{what}: {p:?}");
+        let together = spec.width * spec.column_words;
+        assert!(size.is_multiple_of(together), "{what}: {spec:?} {p:?}");
     }
     if let Family::ColumnReduce | Family::ColumnMap | Family::ElementColumn = family {
         assert!(before < len && len <= covered, "{what}: {p:?}");
@@ -2776,10 +2880,8 @@ fn check_split(what: &str, step: &Step) {
                     "{what}: {spec:?} {p:?}"
                 );
             }
-            assert!(
-                together == 1 || (spec.lanes == 1 && channels.is_multiple_of(4)),
-                "{what}"
-            );
+            let whole = channels.is_multiple_of(4) || family == Family::ElementColumn;
+            assert!(together == 1 || (spec.lanes == 1 && whole), "{what}");
         }
     }
 }
@@ -2976,6 +3078,11 @@ fn check_dataflow(what: &str, plan: &Plan, asked: &Asked, elements: bool) {
                             .take_while(|other| !std::ptr::eq(*other, step));
                         let mut readers = between.skip(1);
                         assert!(readers.any(|other| other.bindings[0] == *role), "{what}");
+                    }
+                    // It only reads what was counted for it.
+                    Some(&(_, KernelId::BatchCount)) => {
+                        let cumulative = step.params.flags & params::CUMULATIVE != 0;
+                        assert!(cumulative && kernel == KernelId::ChannelFold, "{what}");
                     }
                     // Windows of one tensor, or its end; only the first of them may be the first.
                     Some(&(_, before)) => {

@@ -20,39 +20,6 @@ fn product_rests(a: Word, b: Word, p: Word) -> Word {
     return select(Word(0.0), rest, abs(p) < Word(1e38));
 }
 
-// Entries of tables as four numbers at a time: a shader that reads them member by member pays for each.
-struct StoredChannel {
-    low: vec4<f32>,
-    high: vec4<u32>,
-}
-
-fn channel_of(stored: StoredChannel) -> Channel {
-    let a = stored.low;
-    let b = bitcast<vec4<f32>>(stored.high);
-    return Channel(a.x, a.y, a.z, a.w, b.x, b.y, b.z, stored.high.w);
-}
-
-struct StoredGroupGradient {
-    low: vec4<f32>,
-    middle: vec4<f32>,
-    high: vec4<f32>,
-}
-
-fn group_gradient(stored: StoredGroupGradient) -> GroupGradient {
-    let a = stored.low;
-    let b = stored.middle;
-    let c = stored.high;
-    return GroupGradient(a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w, c.x, c.y, c.z, c.w);
-}
-
-fn stored_group_gradient(g: GroupGradient) -> StoredGroupGradient {
-    return StoredGroupGradient(
-        vec4<f32>(g.mean_pivot, g.mean_offset, g.mean_rest, g.rstd),
-        vec4<f32>(g.grad_pivot, g.grad_offset, g.shift, g.projection),
-        vec4<f32>(g.rest, g.scale, g.unused, g.unused_too),
-    );
-}
-
 // What a word's elements need of their channels.
 struct ElementChannels {
     mean_pivot: Word,
@@ -76,9 +43,19 @@ fn with_channel(known: ElementChannels, i: u32, channel: Channel) -> ElementChan
     );
 }
 
+// Which channel an element of a sample belongs to. A quotient of f32s, which is vectors' work on processors, where one
+// of integers is not; it may be one off, as long as there are 2^20 channels at most (src/plan/elements.rs).
+fn channel_at(element: u32) -> u32 {
+    let len = params.channel_len;
+    let near = u32(f32(element) / f32(len));
+    // Modulo 2^32.
+    let rest = element - near * len;
+    return select(near + select(0u, 1u, rest >= len), near - 1u, rest >= 0x80000000u);
+}
+
 // Of the word that begins at an element of a sample. ALIGNED: all of it is one channel's.
 fn element_channels(first: u32) -> ElementChannels {
-    let a = channel_of(channels[first / params.channel_len]);
+    let a = channel_of(channels[channel_at(first)]);
     var known = ElementChannels(
         Word(a.mean_pivot),
         Word(a.mean_offset),
@@ -90,11 +67,11 @@ fn element_channels(first: u32) -> ElementChannels {
     );
     if (!ALIGNED) {
         if (WIDTH > 1u) {
-            known = with_channel(known, 1u, channel_of(channels[(first + 1u) / params.channel_len]));
+            known = with_channel(known, 1u, channel_of(channels[channel_at(first + 1u)]));
         }
         if (WIDTH > 2u) {
-            known = with_channel(known, 2u, channel_of(channels[(first + 2u) / params.channel_len]));
-            known = with_channel(known, 3u, channel_of(channels[(first + 3u) / params.channel_len]));
+            known = with_channel(known, 2u, channel_of(channels[channel_at(first + 2u)]));
+            known = with_channel(known, 3u, channel_of(channels[channel_at(first + 3u)]));
         }
     }
     return known;
@@ -153,7 +130,8 @@ fn group_gradient_of(gradient: Gradient, above: Word, group: GroupGradient) -> W
     return Word(group.scale) * (rest - (Word(group.shift) + Word(group.rest) * above));
 }
 
-// The words of a (sample, group), taken WORDS by each of LANES lanes at a time: 4, or all that are held.
+// The words of a (sample, group). LANES lanes take turns at them, 4 words at a time; where HELD is not 0, each
+// holds as many, and these are all. In kernels, a line with # stands for one of each of them.
 const WORDS: u32 = select(HELD, 4u, HELD == 0u);
 
 struct GroupWords {
@@ -170,4 +148,12 @@ fn group_words(item: u32) -> GroupWords {
     let size = params.words_per_part;
     let chunks = (size + (WORDS * LANES - 1u)) / (WORDS * LANES);
     return GroupWords(g, item * size, g * size * WIDTH, size, chunks);
+}
+
+// What a word of a group needs of its channels; `of_first`: what the first one does. SINGLE: there is one channel.
+fn word_channels(words: GroupWords, w: u32, of_first: ElementChannels) -> ElementChannels {
+    if (SINGLE) {
+        return of_first;
+    }
+    return element_channels(words.first + w * WIDTH);
 }

@@ -73,3 +73,73 @@ struct AffineBackward {
     grad_scale: f32,
     shift: f32,
 }
+
+// Entries that are a whole number of four: a shader that loads or stores them member by member pays for each.
+struct StoredMoments {
+    all: vec4<u32>,
+}
+
+fn moments_of(stored: StoredMoments) -> Moments {
+    let a = bitcast<vec4<f32>>(stored.all);
+    return Moments(stored.all.x, a.y, a.z, a.w);
+}
+
+fn stored_moments(m: Moments) -> StoredMoments {
+    return StoredMoments(vec4<u32>(m.count, bitcast<vec3<u32>>(vec3<f32>(m.pivot, m.offset, m.m2))));
+}
+
+struct StoredChannel {
+    low: vec4<f32>,
+    high: vec4<u32>,
+}
+
+fn channel_of(stored: StoredChannel) -> Channel {
+    let a = stored.low;
+    let b = bitcast<vec4<f32>>(stored.high);
+    return Channel(a.x, a.y, a.z, a.w, b.x, b.y, b.z, stored.high.w);
+}
+
+fn stored_channel(c: Channel) -> StoredChannel {
+    let low = vec4<f32>(c.mean_pivot, c.mean_offset, c.rstd, c.scale);
+    let high = bitcast<vec3<u32>>(vec3<f32>(c.scale_low, c.bias, c.weight));
+    return StoredChannel(low, vec4<u32>(high, c.count));
+}
+
+struct StoredAffine {
+    all: vec4<f32>,
+}
+
+fn affine_of(stored: StoredAffine) -> Affine {
+    let a = stored.all;
+    return Affine(a.x, a.y, a.z, a.w);
+}
+
+fn stored_affine(a: Affine) -> StoredAffine {
+    return StoredAffine(vec4<f32>(a.pivot, a.offset, a.scale, a.shift));
+}
+
+struct StoredGroupGradient {
+    low: vec4<f32>,
+    middle: vec4<f32>,
+    high: vec4<f32>,
+}
+
+fn group_gradient(stored: StoredGroupGradient) -> GroupGradient {
+    let a = stored.low;
+    let b = stored.middle;
+    let c = stored.high;
+    return GroupGradient(a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w, c.x, c.y, c.z, c.w);
+}
+
+fn stored_group_gradient(g: GroupGradient) -> StoredGroupGradient {
+    return StoredGroupGradient(
+        vec4<f32>(g.mean_pivot, g.mean_offset, g.mean_rest, g.rstd),
+        vec4<f32>(g.grad_pivot, g.grad_offset, g.shift, g.projection),
+        vec4<f32>(g.rest, g.scale, g.unused, g.unused_too),
+    );
+}
+
+// Batches so far and one more. It stays at the last count rather than begin again.
+fn next_count(count: u32) -> u32 {
+    return min(count, 0xfffffffeu) + 1u;
+}

@@ -129,7 +129,7 @@ pub enum KernelId {
     ColumnMoments,
     /// Forward 1b: moments of the parts of a row -> of the row.
     RowFold,
-    /// Counts the batch.
+    /// Counts the batch, where the momentum is cumulative.
     BatchCount,
     /// Forward 2a: moments over segments of a large batch.
     SampleFold,
@@ -275,7 +275,7 @@ kernels! {
         read_optional("bn_weight", F32),
         read_optional("bn_bias", F32),
         read_optional("weight", F32),
-        read_optional("num_batches_tracked", U32),
+        write_optional("num_batches_tracked", U32),
         write_optional("running_mean", F32),
         write_optional("running_var", F32),
         write("channels", CHANNEL),
@@ -449,8 +449,8 @@ pub struct Spec {
     /// words of 4 are put together where channels are no multiple of 4
     /// ([`Tuning::gather`](crate::Tuning::gather)).
     pub grain: u32,
-    /// Words of neighbouring channels that an invocation takes together, with channels last; 1 where `lanes`
-    /// is more. Each is a work item.
+    /// Words of neighbouring channels that an invocation takes together, with channels last (of neighbouring
+    /// elements, of one group, where elements are columns); 1 where `lanes` is more. Each is a work item.
     pub column_words: u32,
     /// Whether the tensor ends within one of the step's words. They are put together from what can be
     /// written alone then, since a binding has whole entries only.
@@ -458,8 +458,11 @@ pub struct Spec {
     /// Whether rows begin at grains (row length a multiple of `grain`); with channels last, whether
     /// positions do.
     pub aligned: bool,
-    /// Words of a group that a lane keeps in registers, 4 at most, where these are all; else 0.
+    /// Words of a group, in folds rows, that a lane keeps in registers, 16 elements or 4 rows at most, where these
+    /// are all; else 0.
     pub held: u32,
+    /// Whether a (sample, group) is one channel, where kernels on elements ask.
+    pub single: bool,
     /// Whether the gradient of x is added to what is there.
     pub accumulate: bool,
     /// Whether tensor kernels hide their first differences from the compiler, which may otherwise

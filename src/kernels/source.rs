@@ -39,6 +39,7 @@ pub fn wgsl(spec: &Spec) -> String {
     }
     for (name, value) in [
         ("ALIGNED", spec.aligned),
+        ("SINGLE", spec.single),
         ("ACCUMULATE", spec.accumulate),
         ("FENCE", spec.fence),
     ] {
@@ -64,12 +65,19 @@ pub fn wgsl(spec: &Spec) -> String {
         }
     }
     text.push('\n');
+    let each = match (kernel.family, spec.held) {
+        // From memory, several words at a time.
+        (Family::ElementReduce, 0) => 4,
+        (Family::ElementReduce, held) => held,
+        (Family::Fold, held) => held.max(1),
+        _ => spec.column_words,
+    };
     // The bindings come first in a kernel's text, one a line, in order.
     let mut index = 0;
     for line in kernel.text.lines() {
-        if line.contains(EACH_WORD) {
-            for word in 0..spec.column_words {
-                text.push_str(&line.replace(EACH_WORD, &word.to_string()));
+        if line.contains(EACH) {
+            for number in 0..each {
+                text.push_str(&line.replace(EACH, &number.to_string()));
                 text.push('\n');
             }
             continue;
@@ -86,9 +94,9 @@ pub fn wgsl(spec: &Spec) -> String {
     text
 }
 
-/// In a line of a kernel: the line is there once for each word that an invocation takes, with its number.
-/// (Arrays and loops would do, if all drivers kept them in registers.)
-const EACH_WORD: char = '#';
+/// In a line of a kernel: the line is there once for each word that an invocation takes, or entry that it holds,
+/// with its number. (Arrays and loops would do, if all drivers kept them in registers.)
+const EACH: char = '#';
 
 fn is_absent(spec: &Spec, index: usize) -> bool {
     spec.absent >> index & 1 == 1
@@ -172,7 +180,10 @@ fn parts(family: Family, spec: &Spec) -> Vec<&'static str> {
             [&elements[..], &[part!("moments")], reduce].concat()
         }
         Family::ElementColumn => vec![part!("precise"), part!("column"), part!("elements")],
-        Family::Fold => [&[part!("precise"), part!("moments")], reduce].concat(),
+        Family::Fold => {
+            let fold = [part!("precise"), part!("moments"), part!("group_rows")];
+            [&fold[..], reduce].concat()
+        }
         Family::Table => vec![part!("precise")],
     });
     parts

@@ -166,18 +166,6 @@ fn terms(b: &Builder) -> Slot {
 fn group_fold_backward(b: &mut Builder) -> Result<(), Error> {
     let rows = b.geometry.rows();
     let groups = u64::from(b.params.num_samples) * u64::from(b.params.num_groups);
-    let size = b.params.num_channels / b.params.num_groups;
-    let lanes = fold_lanes(
-        KernelId::GroupFoldBackward,
-        groups as u32,
-        size,
-        4,
-        b.tuning,
-    )?;
-    let params = Params {
-        items: groups as u32,
-        ..b.params
-    };
     let slots = [
         Some((Role::Rows, rows)),
         Some((Role::Products, rows)),
@@ -186,7 +174,7 @@ fn group_fold_backward(b: &mut Builder) -> Result<(), Error> {
         terms(b),
         Some((Role::RowGradients, rows)),
     ];
-    b.push(KernelId::GroupFoldBackward, lanes, params, &slots)
+    b.push_groups(KernelId::GroupFoldBackward, 4, &slots)
 }
 
 fn row_terms_backward(b: &mut Builder) -> Result<(), Error> {

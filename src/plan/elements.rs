@@ -7,7 +7,7 @@
 
 use super::backward::{channel_fold_backward, columns, fold_terms};
 use super::forward::channel_fold;
-use super::geometry::{self, Geometry, Split, fold_lanes};
+use super::geometry::{self, Geometry, SIDE_BY_SIDE, Split, fold_lanes};
 use super::{BackwardOptions, Builder, ForwardOptions, RowSource, Slot};
 use crate::desc::{Activation, ChannelPart, DType, Layout, Mode, NormKind, Write};
 use crate::error::Error;
@@ -25,6 +25,8 @@ pub(super) struct Elements {
     width: u32,
     /// Whether a word is all one channel's.
     aligned: bool,
+    /// Whether a group is one channel.
+    single: bool,
     /// Words of a group.
     group_words: u32,
     /// Invocations that share a group.
@@ -35,8 +37,18 @@ pub(super) struct Elements {
 /// or a near cache hold.
 const FUSED_GROUP: u32 = 4096;
 
-/// Words that a lane holds in registers.
+/// Words that a lane holds in registers, before a group gets another lane.
 const HELD_WORDS: u32 = 4;
+
+/// Workgroups that there should be, each of whose invocations has a group to itself, down to workgroups of
+/// `SIDE_BY_SIDE`.
+const FEW_GROUPS: u32 = 16;
+
+/// Elements that a lane holds where there are no more lanes.
+const HELD_ELEMENTS: u32 = 16;
+
+/// Channels that the kernels tell elements' channels of (`channel_at`).
+const MAX_CHANNELS: u32 = 1 << 20;
 
 impl Elements {
     /// For a forward, where its plan takes this way.
@@ -49,17 +61,24 @@ impl Elements {
             b.norm.channel_part(b.mode),
             ChannelPart::None | ChannelPart::Running
         );
-        let alone = options.shards.is_none() && options.rows == RowSource::Computed;
-        if !alone || updates_rows {
+        let of_batch = matches!(
+            b.norm.channel_part(b.mode),
+            ChannelPart::Batch | ChannelPart::Estimate
+        );
+        let shared = options.shards.is_some() && of_batch;
+        if shared || options.rows == RowSource::Given || updates_rows {
             return None;
         }
         let size = group_len(b)?;
         let fused = inference && known && size <= FUSED_GROUP && size <= b.tuning.fused_group;
         let elements = Self::new(b, size)?;
-        let most = match elements.held() {
-            0 => b.tuning.short_row,
-            _ => b.tuning.short_row.max(b.tuning.short_held_row),
-        };
+        let mut most = b.tuning.short_row;
+        if elements.width == 4 && elements.aligned {
+            most = most.max(b.tuning.short_word_row);
+        }
+        if elements.held() > 0 {
+            most = most.max(b.tuning.short_held_row);
+        }
         // Backward must find what it looks for.
         let short = b.tensor.row_len() <= most
             && (inference || options.fusion.activation == Activation::None);
@@ -105,7 +124,8 @@ impl Elements {
         let tensor = b.tensor;
         let row_len = tensor.row_len();
         let together = tensor.layout() == Layout::ChannelsFirst || row_len == 1;
-        let fits = tensor.buffer_bytes() <= b.tuning.max_binding_bytes;
+        let fits = tensor.buffer_bytes() <= b.tuning.max_binding_bytes
+            && tensor.num_channels() <= MAX_CHANNELS;
         let width = match tensor.dtype() {
             _ if size.is_multiple_of(4) => 4,
             DType::F32 => 1,
@@ -126,11 +146,14 @@ impl Elements {
         }
         // What fits a binding is no more than u32s count.
         let elements = u32::try_from(tensor.elements()).ok()?;
-        let view = b.geometry.samples_as_positions(elements, width, b.tuning);
+        let view = b
+            .geometry
+            .samples_as_positions(elements, width, group_words, b.tuning);
         Some(Self {
             view: view.ok()?,
             width,
             aligned: row_len.is_multiple_of(width),
+            single: b.norm.num_channels == b.norm.num_groups,
             group_words,
             lanes,
         })
@@ -154,13 +177,22 @@ impl Elements {
     /// Words of a group that each of its lanes holds; 0 where they are too many.
     fn held(&self) -> u32 {
         Some(self.group_words.div_ceil(self.lanes))
-            .filter(|&words| words <= HELD_WORDS)
+            .filter(|&words| words * self.width <= HELD_ELEMENTS)
             .unwrap_or(0)
     }
 
     fn group_spec(&self, b: &Builder, kernel: KernelId) -> Spec {
+        // Few groups leave processors idle that take a workgroup each.
+        let groups = b.params.num_samples * b.params.num_groups;
+        let most = (groups / FEW_GROUPS).next_power_of_two();
+        let workgroup_size = match self.lanes {
+            1 => b.tuning.workgroup_size.min(most.max(SIDE_BY_SIDE)),
+            _ => b.tuning.workgroup_size,
+        };
         Spec {
+            workgroup_size,
             held: self.held(),
+            single: self.single,
             ..self.spec(b, kernel, self.lanes)
         }
     }
@@ -178,6 +210,7 @@ impl Elements {
             tail: false,
             aligned: self.aligned,
             held: 0,
+            single: false,
             accumulate: false,
             fence: b.tuning.fence,
             activation: Activation::None,
@@ -316,7 +349,10 @@ pub(super) fn backward(
             has_channel_terms.then_some((Role::ChannelTerms, terms)),
             (has_affine && per_channel).then_some((Role::AffineTerms, terms)),
         ];
-        let spec = e.spec(b, KernelId::ElementTerms, 1);
+        let spec = Spec {
+            column_words: split.column_words,
+            ..e.spec(b, KernelId::ElementTerms, 1)
+        };
         b.push_step(spec, e.column_params(b, split), &slots, None)?;
     }
     // The two tables differ in their entries: a fold each.
@@ -341,6 +377,7 @@ pub(super) fn backward(
 
     let spec = Spec {
         accumulate: options.x == Write::Accumulate,
+        column_words: split.column_words,
         ..e.spec(b, KernelId::ElementAffineBackward, 1)
     };
     let slots = [

@@ -171,7 +171,8 @@ pub(super) fn channel_fold(
     let norm = b.norm;
     // The counter is the batches' of nn.BatchNorm; EstBN leaves it as it is.
     let counts = part == ChannelPart::Batch && b.mode == Mode::Train && norm.track_running_stats;
-    if counts {
+    let cumulative = b.params.flags & CUMULATIVE != 0;
+    if counts && cumulative {
         let params = Params {
             items: 1,
             ..b.params
@@ -196,7 +197,6 @@ pub(super) fn channel_fold(
         ),
     };
     let per_channel = b.params.flags & PER_CHANNEL != 0 && norm.weight;
-    let cumulative = b.params.flags & CUMULATIVE != 0;
     let tracked = match part {
         ChannelPart::None => false,
         ChannelPart::Batch => norm.track_running_stats && b.mode == Mode::Train,
@@ -220,7 +220,7 @@ pub(super) fn channel_fold(
         weight,
         bias,
         per_channel.then_some((Role::Weight, channels)),
-        cumulative.then_some((Role::NumBatchesTracked, 1)),
+        counts.then_some((Role::NumBatchesTracked, 1)),
         tracked.then_some((Role::RunningMean, channels)),
         tracked.then_some((Role::RunningVar, channels)),
         Some((Role::Channels, channels)),
@@ -230,21 +230,18 @@ pub(super) fn channel_fold(
 
 fn group_fold(b: &mut Builder) -> Result<(), Error> {
     let (rows, channels) = (b.geometry.rows(), u64::from(b.params.num_channels));
-    let items = b.params.num_samples * b.params.num_groups;
-    let size = b.params.num_channels / b.params.num_groups;
+    let groups = u64::from(b.params.num_samples) * u64::from(b.params.num_groups);
     let affine = b.norm.affine_len() as u64;
     let per_group = b.params.flags & PER_CHANNEL == 0;
-    let lanes = fold_lanes(KernelId::GroupFold, items, size, 4, b.tuning)?;
-    let params = Params { items, ..b.params };
     let slots = [
         Some((Role::Rows, rows)),
         Some((Role::Channels, channels)),
         (per_group && b.norm.weight).then_some((Role::Weight, affine)),
         b.norm.bias.then_some((Role::Bias, affine)),
-        Some((Role::Groups, u64::from(items))),
+        Some((Role::Groups, groups)),
         Some((Role::Coefficients, rows)),
     ];
-    b.push(KernelId::GroupFold, lanes, params, &slots)
+    b.push_groups(KernelId::GroupFold, 4, &slots)
 }
 
 /// Without a group part. Where forward did not read x, backward takes its products about the mean in

@@ -20,7 +20,7 @@ const MAX_COLUMN_WORDS: u32 = 16;
 
 /// Invocations that should share a position before they take more than a word each: those that a processor
 /// runs at once.
-const SIDE_BY_SIDE: u32 = 8;
+pub(super) const SIDE_BY_SIDE: u32 = 8;
 
 /// The largest subgroups that WebGPU knows of.
 const MAX_SUBGROUP_SIZE: u32 = 128;
@@ -164,7 +164,7 @@ impl Geometry {
     /// Rows that are short, and fewer than samples: a sample's elements are rows over the samples then,
     /// which makes the tables shorter.
     fn take_short_rows(&mut self, tuning: &Tuning) {
-        let short = self.row_len <= tuning.short_row.max(tuning.short_held_row);
+        let short = self.row_len <= tuning.short_batch_row;
         let elements = self.channels.checked_mul(self.row_len);
         if let Some(elements) = elements
             && short
@@ -287,11 +287,13 @@ impl Geometry {
     }
 
     /// A tensor of `elements` as one sample, its samples as positions and their elements as channels. Maps
-    /// have words of `width`, which divides a sample, and one lane.
+    /// have words of `width`, which divides a sample, and one lane; an invocation takes several where they
+    /// divide `group_words`, so that they are of one group.
     pub fn samples_as_positions(
         &self,
         elements: u32,
         width: u32,
+        group_words: u32,
         tuning: &Tuning,
     ) -> Result<Geometry, Error> {
         let mut view = Geometry {
@@ -303,17 +305,34 @@ impl Geometry {
             dtype: self.dtype,
             ..Default::default()
         };
-        // The kernels on elements take a word at a time.
-        let tuning = &Tuning {
+        // As many elements, whatever the words are.
+        let most = (tuning.column_words * 4 / width).min(MAX_COLUMN_WORDS);
+        let most = match tuning.column_words {
+            1 => 1,
+            _ => most.min(group_words),
+        };
+        let column_words = (1..=most)
+            .rev()
+            .find(|&words| group_words.is_multiple_of(words))
+            .unwrap_or(1);
+        let alone = Tuning {
             column_words: 1,
             ..*tuning
         };
-        view.reduce = view.columns(tuning.reduce_lanes, true, tuning)?;
-        let map = view.aligned_columns((width, width), tuning.workgroup_size, 1, tuning)?;
-        // Maps take samples one at a time, then the elements of a word.
+        view.reduce = view.columns(tuning.reduce_lanes, true, &alone)?;
+        // As many words more for as many invocations.
+        let together = Tuning {
+            min_invocations: tuning.min_invocations.saturating_mul(column_words),
+            ..alone
+        };
+        let map = view.aligned_columns((width, width), tuning.workgroup_size, 1, &together)?;
+        // Maps take samples one at a time, then the elements of their words.
         let most = map.words_per_part.min(MAX_ITERATIONS - width);
         let columns = u64::from(view.channels / width);
-        view.map = map.with_part(view.row_len, most, columns)?;
+        view.map = Split {
+            column_words,
+            ..map.with_part(view.row_len, most, columns)?
+        };
         Ok(view)
     }
 
@@ -891,6 +910,7 @@ mod tests {
             tail: false,
             aligned: true,
             held: 0,
+            single: false,
             accumulate: false,
             fence: false,
             activation: Activation::None,

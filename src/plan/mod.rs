@@ -299,6 +299,9 @@ fn validate(
 /// Invocations that share a work item at a tensor's end, at least.
 const TAIL_LANES: u32 = 8;
 
+/// Rows of a group that a lane of a fold holds in registers.
+const HELD_ROWS: u32 = 4;
+
 /// Collects the steps of a plan.
 struct Builder<'a> {
     norm: &'a NormDesc,
@@ -345,7 +348,33 @@ impl<'a> Builder<'a> {
         params: Params,
         slots: &[Slot],
     ) -> Result<(), Error> {
+        let spec = self.fold_spec(kernel, lanes);
+        self.push_step(spec, params, slots, None)
+    }
+
+    /// Adds a kernel on the rows of every (sample, group), which reads them several times: `loops`. Lanes hold
+    /// them where they are few.
+    fn push_groups(&mut self, kernel: KernelId, loops: u32, slots: &[Slot]) -> Result<(), Error> {
+        let items = self.params.num_samples * self.params.num_groups;
+        let size = self.params.num_channels / self.params.num_groups;
+        let lanes = geometry::fold_lanes(kernel, items, size, loops, self.tuning)?;
+        let held = match size.div_ceil(lanes) {
+            rows if rows <= HELD_ROWS => rows,
+            _ => 0,
+        };
         let spec = Spec {
+            held,
+            ..self.fold_spec(kernel, lanes)
+        };
+        let params = Params {
+            items,
+            ..self.params
+        };
+        self.push_step(spec, params, slots, None)
+    }
+
+    fn fold_spec(&self, kernel: KernelId, lanes: u32) -> Spec {
+        Spec {
             kernel,
             workgroup_size: self.tuning.fold_workgroup_size.next_multiple_of(lanes),
             lanes,
@@ -357,12 +386,12 @@ impl<'a> Builder<'a> {
             tail: false,
             aligned: true,
             held: 0,
+            single: false,
             accumulate: false,
             fence: false,
             activation: Activation::None,
             absent: 0,
-        };
-        self.push_step(spec, params, slots, None)
+        }
     }
 
     /// Merges the parts of every row, where rows are split.
@@ -419,6 +448,7 @@ impl<'a> Builder<'a> {
             tail: false,
             aligned: split.aligned,
             held: 0,
+            single: false,
             accumulate,
             fence: self.tuning.fence,
             activation,

@@ -7,7 +7,7 @@ use crate::params::{ACCUMULATE, CUMULATIVE, ESTIMATE, NO_CHANNEL_PART, PER_CHANN
 use crate::params::{Params, SUMS, TRAINING};
 use crate::tables::{Channel, GradientPair, Moments};
 
-/// Counts the batch.
+/// Counts the batch, before channels read the count (where the momentum is cumulative).
 pub fn batch_count(num_batches_tracked: &mut [u32]) {
     num_batches_tracked[0] = num_batches_tracked[0].saturating_add(1);
 }
@@ -24,7 +24,8 @@ pub struct RunningStatistics<'a> {
 /// Mean (pivot and offset) and variance in force, and how many values the gradient flows to.
 type InForce = (f32, f32, f32, u32);
 
-/// Statistics in force of every channel; in training the running ones, if there are any, are updated.
+/// Statistics in force of every channel; in training the running ones, if there are any, are updated and the
+/// batch is counted (unless `batch_count` did).
 #[expect(
     clippy::too_many_arguments,
     reason = "one for each binding of the kernel"
@@ -35,10 +36,16 @@ pub fn channel_fold(
     bn_weight: Option<&[f32]>,
     bn_bias: Option<&[f32]>,
     weight: Option<&[f32]>,
-    num_batches_tracked: Option<u32>,
+    mut num_batches_tracked: Option<&mut u32>,
     mut running: Option<RunningStatistics>,
     channels: &mut [Channel],
 ) {
+    if let Some(count) = &mut num_batches_tracked
+        && params.flags & CUMULATIVE == 0
+    {
+        **count = count.saturating_add(1);
+    }
+    let batches = num_batches_tracked.map(|count| *count);
     for (c, channel) in channels.iter_mut().enumerate() {
         let batch = merged(params, channel_parts, c);
         let group_weight = match weight {
@@ -60,7 +67,7 @@ pub fn channel_fold(
             .map(|running| (&mut running.mean[c], &mut running.var[c]));
         let (pivot, offset, variance, count) =
             if params.flags & TRAINING != 0 && params.flags & ESTIMATE == 0 {
-                batch_statistics(params, batch, num_batches_tracked, state)
+                batch_statistics(params, batch, batches, state)
             } else {
                 // The planner binds them then.
                 let Some((mean, var)) = state else { return };
@@ -97,11 +104,11 @@ fn merged(params: &Params, channel_parts: &[Moments], c: usize) -> Moments {
 fn batch_statistics(
     params: &Params,
     batch: Moments,
-    num_batches_tracked: Option<u32>,
+    batches: Option<u32>,
     running: Option<(&mut f32, &mut f32)>,
 ) -> InForce {
     if let (Some((mean, var)), 1..) = (running, batch.count) {
-        let momentum = match num_batches_tracked {
+        let momentum = match batches {
             Some(count) if params.flags & CUMULATIVE != 0 => 1.0 / count as f32,
             _ => params.momentum,
         };

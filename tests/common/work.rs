@@ -42,7 +42,7 @@ pub fn loops(kernel: KernelId) -> (u64, u64) {
         // Three of them sum up.
         KernelId::ElementAffine => (4, 3),
         KernelId::ElementProducts => (3, 3),
-        // One over the samples of a part, one over the elements of a word.
+        // One over the samples of a part, one over the elements of a word: of each word of an invocation.
         KernelId::ElementTerms => (2, 0),
         KernelId::ElementAffineBackward => (1, 0),
         other => panic!("{} is not known here: count its loops", other.name()),
@@ -101,7 +101,7 @@ pub fn iterations(step: &Step) -> u64 {
             own * shared(p.entries)
         }
         KernelId::GroupFold | KernelId::GroupFoldBackward => {
-            own * shared(p.num_channels / p.num_groups)
+            own * shared(p.num_channels / p.num_groups).div_ceil(u64::from(spec.held.max(1)))
         }
         KernelId::ElementAffine | KernelId::ElementProducts => {
             // What a lane takes at a time: all that it holds, or CHUNK words.
@@ -111,7 +111,10 @@ pub fn iterations(step: &Step) -> u64 {
             };
             own * words.div_ceil(taken * lanes)
         }
-        KernelId::ElementTerms => of_columns(&|samples| samples) + u64::from(spec.width),
+        KernelId::ElementTerms => {
+            let written = u64::from(spec.width) * u64::from(spec.column_words);
+            of_columns(&|samples| samples) + written
+        }
         KernelId::ElementAffineBackward => of_columns(&|samples| samples),
         _ => 0,
     };
