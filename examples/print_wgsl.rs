@@ -30,6 +30,7 @@ fn spec(arguments: &[String]) -> Option<Spec> {
         aligned: true,
         held: 0,
         single: false,
+        samples: 1,
         accumulate: false,
         fence: false,
         activation: Activation::None,

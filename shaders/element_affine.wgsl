@@ -1,10 +1,10 @@
-// Forward 3 and 4 in one, for short rows and for groups that fit on chip. LANES invocations own one
-// (sample, group): the statistics of its z, then y = activation(norm(x) + residual). One read of x from
-// memory, one of the residual, one write of y. HELD words of z of a lane stay in registers; where that is 0, they are
-// made anew in each of four loops, from a cache that holds x.
+// Forward 3 and 4 in one, for short rows and for groups that fit on chip. LANES invocations own one group in SAMPLES
+// samples: the statistics of its z, then y = activation(norm(x) + residual). One read of x from memory, one of the
+// residual, one write of y. HELD words of z of a lane stay in registers; where that is 0, they are made anew in each of
+// three loops, from a cache that holds x; several samples share the loads of the channels then.
 //
 // As group_fold, where every element is a row. Sums are taken twice: about the first element for a mean
-// that no single element can spoil much, then about that mean for what is left of it.
+// that no single element can spoil much, then about that mean for what is left of it, and for the spread.
 @group(0) @binding(1) var<storage, read> x: array<Stored>;
 @group(0) @binding(2) var<storage, read> channels: array<StoredChannel>;
 @group(0) @binding(3) var<storage, read> weight: array<f32>;
@@ -27,15 +27,10 @@ struct Held {
     weight: Word,
 }
 
-fn held_at(words: GroupWords, w: u32, of_first: ElementChannels) -> Held {
+fn held_at(words: GroupWords, sample: SampleWords, w: u32, known: ElementChannels) -> Held {
     let safe = min(w, words.size - 1u);
-    let known = word_channels(words, safe, of_first);
-    return Held(z_of(x_at(words.base + safe), known), known.weight);
-}
-
-// Behind the group's last word, 0. (Held words that are not there lie behind it too.)
-fn inside(words: GroupWords, w: u32, value: Word) -> Word {
-    return select(Word(0.0), value, w < words.size);
+    let own = word_channels(words, safe, known);
+    return Held(z_of(x_at(sample.base + safe), own), own.weight);
 }
 
 fn above_of(z: Elements, group: Group) -> Word {
@@ -65,13 +60,22 @@ fn bias_at(words: GroupWords, w: u32) -> Word {
     return word;
 }
 
-fn write_word(words: GroupWords, w: u32, held: Held, group: Group, of_first: Word) {
-    if (w >= words.size) {
+// The biases of the first of a chunk's words: of all of them where the group is one channel, or where they are one word
+// of several samples.
+fn shared_bias(words: GroupWords, w: u32, of_first: Word) -> Word {
+    if (SAMPLES == 1u) {
+        return of_first;
+    }
+    return bias_at(words, min(w, words.size - 1u));
+}
+
+fn write_word(words: GroupWords, sample: SampleWords, w: u32, held: Held, group: Group, known: Word) {
+    if (w >= words.size || !sample.there) {
         return;
     }
-    let i = words.base + w;
-    var b = of_first;
-    if (!SINGLE) {
+    let i = sample.base + w;
+    var b = known;
+    if (!SINGLE && SAMPLES == 1u) {
         b = bias_at(words, w);
     }
     // One of the two weights is 1.
@@ -81,6 +85,14 @@ fn write_word(words: GroupWords, w: u32, held: Held, group: Group, of_first: Wor
         t = t + load_residual(i, WIDTH);
     }
     store_y(i, activate(t), WIDTH);
+}
+
+fn put(sample: SampleWords, group: Group) {
+    if (HAS_GROUPS) {
+        if (sample.there) {
+            groups[sample.item] = group;
+        }
+    }
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
@@ -94,78 +106,75 @@ fn element_affine(
     let active_item = item < params.items;
     let words = group_words(min(item, params.items - 1u));
     let count = f32(words.size * WIDTH);
+    let s$ = sample_words(words, $u);
 
     let of_first = element_channels(words.first);
-    var h# = held_at(words, lane + #u * LANES, of_first);
+    var h# = held_at(words, s$, lane + behind(#u), of_first);
     // The same where all are lane 0's.
-    var z_first = h0.z;
+    var first$ = h$.z;
     if (LANES > 1u) {
-        z_first = z_of(x_at(words.base), of_first);
+        first$ = z_of(x_at(s$.base), of_first);
     }
-    let pivot = word_at(z_first.pivot, 0u);
-    let offset = word_at(z_first.offset, 0u);
-    var pivots = Word(0.0);
-    var offsets = Word(0.0);
+    let pivot$ = word_at(first$.pivot, 0u);
+    let offset$ = word_at(first$.offset, 0u);
+    var sums$ = no_sums();
+    var run$ = no_sums();
     for (var i = 0u; i < words.chunks; i = i + 1u) {
         let w = i * (WORDS * LANES) + lane;
         if (HELD == 0u) {
-            h# = held_at(words, w + #u * LANES, of_first);
+            let known = shared_channels(words, w, of_first);
+            h# = held_at(words, s$, w + behind(#u), known);
         }
-        // Of these words first: fewer roundings in a row.
-        var of_pivots = Word(0.0);
-        var of_offsets = Word(0.0);
-        of_pivots = of_pivots + inside(words, w + #u * LANES, rounded_words(h#.z.pivot - Word(pivot)));
-        of_offsets = of_offsets + inside(words, w + #u * LANES, rounded_words(h#.z.offset - Word(offset)));
-        pivots = pivots + of_pivots;
-        offsets = offsets + of_offsets;
+        let pivots# = rounded_words(h#.z.pivot - Word(pivot$));
+        run$ = with_word(run$, words, w + behind(#u), pivots#, rounded_words(h#.z.offset - Word(offset$)));
+        if (ends_run(i)) {
+            sums$ = both(sums$, run$);
+            run$ = no_sums();
+        }
     }
-    let means = reduce_pair(vec2<f32>(word_sum(pivots), word_sum(offsets)), local) / count;
-    let rest = word_at(z_first.rest, 0u);
-    var group = Group(pivot + means.x, offset + means.y, rest, 0.0, 1.0);
+    let means$ = reduce_pair(lane_sums(both(sums$, run$)), local) / count;
+    var group$ = Group(pivot$ + means$.x, offset$ + means$.y, word_at(first$.rest, 0u), 0.0, 1.0);
     if (HAS_WEIGHT && (params.flags & PER_CHANNEL) == 0u) {
-        group.weight = weight[words.g];
+        group$.weight = weight[words.g];
     }
 
-    // What is left of the mean: nothing where all elements are of one value, whose parts are the mean's.
-    // Then the spread.
-    var left = Word(0.0);
+    // What is left of the mean: nothing where all elements are of one value, whose parts are the mean's. And the spread,
+    // less what the former adds to it.
+    sums$ = no_sums();
+    run$ = no_sums();
     for (var i = 0u; i < words.chunks; i = i + 1u) {
         let w = i * (WORDS * LANES) + lane;
         if (HELD == 0u) {
-            h# = held_at(words, w + #u * LANES, of_first);
+            let known = shared_channels(words, w, of_first);
+            h# = held_at(words, s$, w + behind(#u), known);
         }
-        var of_words = Word(0.0);
-        of_words = of_words + inside(words, w + #u * LANES, above_of(h#.z, group));
-        left = left + of_words;
-    }
-    group.mean_rest = rest + reduce_pair(vec2<f32>(word_sum(left), 0.0), local).x / count;
-    var squares = Word(0.0);
-    for (var i = 0u; i < words.chunks; i = i + 1u) {
-        let w = i * (WORDS * LANES) + lane;
-        if (HELD == 0u) {
-            h# = held_at(words, w + #u * LANES, of_first);
+        let above# = above_of(h#.z, group$);
+        run$ = with_word(run$, words, w + behind(#u), above#, above# * above#);
+        if (ends_run(i)) {
+            sums$ = both(sums$, run$);
+            run$ = no_sums();
         }
-        let above# = inside(words, w + #u * LANES, above_of(h#.z, group));
-        var of_words = Word(0.0);
-        of_words = of_words + above# * above#;
-        squares = squares + of_words;
     }
-    let spread = reduce_pair(vec2<f32>(word_sum(squares), 0.0), local).x;
-    group.rstd = reciprocal_std(spread / degrees_of_freedom(count) + params.eps);
+    let left$ = reduce_pair(lane_sums(both(sums$, run$)), local);
+    group$.mean_rest = group$.mean_rest + left$.x / count;
+    let spread$ = left$.y - left$.x * (left$.x / count);
+    // (Not max, which may lose a NaN.)
+    let variance$ = select(spread$, 0.0, spread$ < 0.0) / degrees_of_freedom(count);
+    group$.rstd = reciprocal_std(variance$ + params.eps);
     if (!active_item) {
         return;
     }
-    if (HAS_GROUPS) {
-        if (lane == 0u) {
-            groups[item] = group;
-        }
+    if (lane == 0u) {
+        put(s$, group$);
     }
     let first_bias = bias_at(words, 0u);
     for (var i = 0u; i < words.chunks; i = i + 1u) {
         let w = i * (WORDS * LANES) + lane;
         if (HELD == 0u) {
-            h# = held_at(words, w + #u * LANES, of_first);
+            let known = shared_channels(words, w, of_first);
+            h# = held_at(words, s$, w + behind(#u), known);
         }
-        write_word(words, w + #u * LANES, h#, group, first_bias);
+        let b = shared_bias(words, w, first_bias);
+        write_word(words, s$, w + behind(#u), h#, group$, b);
     }
 }

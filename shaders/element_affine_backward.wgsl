@@ -1,4 +1,4 @@
-// Backward 4 for short rows. One invocation owns COLUMN_WORDS words of a sample's elements, of one group, over one
+// Backward 4 for short rows. One invocation owns COLUMN_WORDS words of a group's elements over one
 // part of the samples, and writes dx there: scale (dz - mean of dz - x-hat mean of dz x-hat), the channel's two means
 // being 0 where no gradient flows through its statistics. One read of x, one of dy, one write of dx.
 @group(0) @binding(1) var<storage, read> x: array<Stored>;
@@ -35,7 +35,10 @@ fn means_at(first: u32, known: ElementChannels) -> Means {
     return means;
 }
 
-fn map(i: u32, known: ElementChannels, means: Means, group: GroupGradient) {
+fn map(i: u32, there: bool, known: ElementChannels, means: Means, group: GroupGradient) {
+    if (!there) {
+        return;
+    }
     let word = load_x(i, WIDTH);
     let gradient = gradient_of(load_grad_y(i, WIDTH), known);
     let above = above_mean(z_of(word, known), group.mean_pivot, group.mean_offset, group.mean_rest);
@@ -60,13 +63,12 @@ fn element_affine_backward(
     if (item >= params.items) {
         return;
     }
-    let span = column_span(item);
-    let g = span.row / (params.num_channels / params.num_groups);
-    let known# = element_channels(span.row + #u * WIDTH);
-    let means# = means_at(span.row + #u * WIDTH, known#);
+    let span = element_span(item);
+    let known# = element_channels(element_of(span, #u));
+    let means# = means_at(element_of(span, #u), known#);
     for (var sample = span.begin; sample < span.end; sample = sample + 1u) {
-        let i = column_grain(span, sample);
-        let group = group_gradient(group_gradients[sample * params.num_groups + g]);
-        map(i + #u, known#, means#, group);
+        let i = first_word(span, sample);
+        let group = group_gradient(group_gradients[sample * params.num_groups + span.g]);
+        map(i + near(span, #u), is_there(span, #u), known#, means#, group);
     }
 }

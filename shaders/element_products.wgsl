@@ -1,6 +1,6 @@
-// Backward 1 and 2 in one, for short rows. LANES invocations own one (sample, group): what the group part
+// Backward 1 and 2 in one, for short rows. LANES invocations own one group in SAMPLES samples: what the group part
 // makes of dy, and its terms of the gradients of weight and bias where these are per group. One read of x
-// and one of dy from memory. HELD words as in element_affine.
+// and one of dy from memory. HELD words, and SAMPLES, as in element_affine.
 //
 // As group_fold_backward, where every element is a row.
 @group(0) @binding(1) var<storage, read> x: array<Stored>;
@@ -16,40 +16,13 @@ struct Pair {
     grad: Gradient,
 }
 
-fn pair_at(words: GroupWords, w: u32, of_first: ElementChannels, group: Group) -> Pair {
+fn pair_at(words: GroupWords, sample: SampleWords, w: u32, known: ElementChannels, group: Group) -> Pair {
     let safe = min(w, words.size - 1u);
-    let i = words.base + safe;
-    let known = word_channels(words, safe, of_first);
-    let z = z_of(load_x(i, WIDTH), known);
-    let gradient = gradient_of(load_grad_y(i, WIDTH), known);
+    let i = sample.base + safe;
+    let own = word_channels(words, safe, known);
+    let z = z_of(load_x(i, WIDTH), own);
+    let gradient = gradient_of(load_grad_y(i, WIDTH), own);
     return Pair(above_mean(z, group.mean_pivot, group.mean_offset, group.mean_rest), gradient);
-}
-
-// Sums of a word over what each loop adds up; behind the group's last word, 0.
-struct Sums {
-    a: Word,
-    b: Word,
-}
-
-fn added(words: GroupWords, w: u32, sums: Sums, a: Word, b: Word) -> Sums {
-    let zero = Word(0.0);
-    let counts = w < words.size;
-    return Sums(sums.a + select(zero, a, counts), sums.b + select(zero, b, counts));
-}
-
-fn means_of(words: GroupWords, w: u32, sums: Sums, pair: Pair, origin: f32, origin_low: f32) -> Sums {
-    let high = rounded_words(pair.grad.pivot - Word(origin));
-    return added(words, w, sums, high, pair.grad.offset - Word(origin_low));
-}
-
-fn projected(words: GroupWords, w: u32, sums: Sums, pair: Pair, pivot: f32, offset: f32) -> Sums {
-    let grad = gradient_above(pair.grad, pivot, offset);
-    return added(words, w, sums, grad * pair.above, pair.above * pair.above);
-}
-
-fn remaining(words: GroupWords, w: u32, sums: Sums, pair: Pair, pivot: f32, offset: f32, c: f32) -> Sums {
-    let rest = rounded_words(gradient_above(pair.grad, pivot, offset) - Word(c) * pair.above);
-    return added(words, w, sums, rest, rest * pair.above);
 }
 
 // a / b; 0 where b is 0: a group without spread has nothing to project out.
@@ -57,8 +30,44 @@ fn ratio(a: f32, b: f32) -> f32 {
     return select(a / b, 0.0, b == 0.0);
 }
 
-fn total(sums: Sums, local: u32) -> vec2<f32> {
-    return reduce_pair(vec2<f32>(word_sum(sums.a), word_sum(sums.b)), local);
+// dy's mean as pivot + offset, z's multiple in it, and what that is of.
+struct Projection {
+    pivot: f32,
+    offset: f32,
+    product: f32,
+    spread: f32,
+    c: f32,
+}
+
+// left: the sums of what is left of dy, and of its products with z.
+fn put(sample: SampleWords, group: Group, found: Projection, left: vec2<f32>, count: f32) {
+    if (!sample.there) {
+        return;
+    }
+    let shift = left.x / count;
+    let c_left = ratio(left.y, found.spread);
+    if (HAS_AFFINE_TERMS) {
+        // The mean of dy has its remainder in `left`, unless that has a NaN of x: none of it is dy's.
+        let of_x = (bitcast<u32>(left.x) & 0x7fffffffu) > 0x7f800000u;
+        let sum = (count * found.pivot + count * found.offset) + select(left.x, 0.0, of_x);
+        affine_terms[sample.item] = GradientPair(sum, group.rstd * (found.product + left.y));
+    }
+    let variance = found.spread / degrees_of_freedom(count);
+    let kept = (found.c + c_left) * ratio(params.eps, variance + params.eps);
+    group_gradients[sample.item] = stored_group_gradient(GroupGradient(
+        group.mean_pivot,
+        group.mean_offset,
+        group.mean_rest,
+        group.rstd,
+        found.pivot,
+        found.offset,
+        shift,
+        found.c,
+        c_left - kept,
+        group.rstd * group.weight,
+        0.0,
+        0.0,
+    ));
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
@@ -70,86 +79,68 @@ fn element_products(
     let item = item_index(workgroup, num_workgroups, local);
     let lane = local % LANES;
     let active_item = item < params.items;
-    let safe_item = min(item, params.items - 1u);
-    let words = group_words(safe_item);
+    let words = group_words(min(item, params.items - 1u));
     let count = f32(words.size * WIDTH);
-    let group = groups[safe_item];
-    let none = Sums(Word(0.0), Word(0.0));
+    let s$ = sample_words(words, $u);
+    let group$ = groups[s$.item];
 
-    // Mean of dy over the group, about its first element.
+    // Mean of dy over the group, about its first element; and z's multiple in dy about that, which is the multiple in dy
+    // less its mean: z less its own has none. It is projected out twice: see group_fold_backward.
     let of_first = element_channels(words.first);
-    var p# = pair_at(words, lane + #u * LANES, of_first, group);
+    var p# = pair_at(words, s$, lane + behind(#u), of_first, group$);
     // The same where all are lane 0's.
-    var grad_first = p0.grad;
+    var first$ = p$.grad;
     if (LANES > 1u) {
-        grad_first = pair_at(words, 0u, of_first, group).grad;
+        first$ = pair_at(words, s$, 0u, of_first, group$).grad;
     }
-    let origin = word_at(grad_first.pivot, 0u);
-    let origin_low = word_at(grad_first.offset, 0u);
-    var sums = none;
+    let origin$ = word_at(first$.pivot, 0u);
+    let origin_low$ = word_at(first$.offset, 0u);
+    var sums$ = no_sums();
+    var run$ = no_sums();
+    var products$ = no_sums();
+    var products_run$ = no_sums();
     for (var i = 0u; i < words.chunks; i = i + 1u) {
         let w = i * (WORDS * LANES) + lane;
         if (HELD == 0u) {
-            p# = pair_at(words, w + #u * LANES, of_first, group);
+            let known = shared_channels(words, w, of_first);
+            p# = pair_at(words, s$, w + behind(#u), known, group$);
         }
-        var of_words = none;
-        of_words = means_of(words, w + #u * LANES, of_words, p#, origin, origin_low);
-        sums = Sums(sums.a + of_words.a, sums.b + of_words.b);
+        let high# = rounded_words(p#.grad.pivot - Word(origin$));
+        let low# = p#.grad.offset - Word(origin_low$);
+        run$ = with_word(run$, words, w + behind(#u), high#, low#);
+        let product# = (high# + low#) * p#.above;
+        products_run$ = with_word(products_run$, words, w + behind(#u), product#, p#.above * p#.above);
+        if (ends_run(i)) {
+            sums$ = both(sums$, run$);
+            run$ = no_sums();
+            products$ = both(products$, products_run$);
+            products_run$ = no_sums();
+        }
     }
-    let means = total(sums, local) / count;
-    let pivot = origin + means.x;
-    let offset = origin_low + means.y;
+    let means$ = reduce_pair(lane_sums(both(sums$, run$)), local) / count;
+    let product_sums$ = reduce_pair(lane_sums(both(products$, products_run$)), local);
+    let c$ = ratio(product_sums$.x, product_sums$.y);
+    let pivot$ = origin$ + means$.x;
+    let offset$ = origin_low$ + means$.y;
 
-    // z's multiple in dy, projected out twice: see group_fold_backward.
-    sums = none;
+    sums$ = no_sums();
+    run$ = no_sums();
     for (var i = 0u; i < words.chunks; i = i + 1u) {
         let w = i * (WORDS * LANES) + lane;
         if (HELD == 0u) {
-            p# = pair_at(words, w + #u * LANES, of_first, group);
+            let known = shared_channels(words, w, of_first);
+            p# = pair_at(words, s$, w + behind(#u), known, group$);
         }
-        var of_words = none;
-        of_words = projected(words, w + #u * LANES, of_words, p#, pivot, offset);
-        sums = Sums(sums.a + of_words.a, sums.b + of_words.b);
-    }
-    let projection = total(sums, local);
-    let spread = projection.y;
-    let c = ratio(projection.x, spread);
-    sums = none;
-    for (var i = 0u; i < words.chunks; i = i + 1u) {
-        let w = i * (WORDS * LANES) + lane;
-        if (HELD == 0u) {
-            p# = pair_at(words, w + #u * LANES, of_first, group);
+        let rest# = rounded_words(gradient_above(p#.grad, pivot$, offset$) - Word(c$) * p#.above);
+        run$ = with_word(run$, words, w + behind(#u), rest#, rest# * p#.above);
+        if (ends_run(i)) {
+            sums$ = both(sums$, run$);
+            run$ = no_sums();
         }
-        var of_words = none;
-        of_words = remaining(words, w + #u * LANES, of_words, p#, pivot, offset, c);
-        sums = Sums(sums.a + of_words.a, sums.b + of_words.b);
     }
-    let left = total(sums, local);
+    let left$ = reduce_pair(lane_sums(both(sums$, run$)), local);
     if (!active_item || lane != 0u) {
         return;
     }
-    let shift = left.x / count;
-    let c_left = ratio(left.y, spread);
-    if (HAS_AFFINE_TERMS) {
-        // The mean of dy has its remainder in `left`, unless that has a NaN of x: none of it is dy's.
-        let of_x = (bitcast<u32>(left.x) & 0x7fffffffu) > 0x7f800000u;
-        let sum = (count * pivot + count * offset) + select(left.x, 0.0, of_x);
-        affine_terms[item] = GradientPair(sum, group.rstd * projection.x);
-    }
-    let variance = spread / degrees_of_freedom(count);
-    let kept = (c + c_left) * ratio(params.eps, variance + params.eps);
-    group_gradients[item] = stored_group_gradient(GroupGradient(
-        group.mean_pivot,
-        group.mean_offset,
-        group.mean_rest,
-        group.rstd,
-        pivot,
-        offset,
-        shift,
-        c,
-        c_left - kept,
-        group.rstd * group.weight,
-        0.0,
-        0.0,
-    ));
+    put(s$, group$, Projection(pivot$, offset$, product_sums$.x, product_sums$.y, c$), left$, count);
 }

@@ -1,4 +1,4 @@
-// Backward 3a for short rows. One invocation owns COLUMN_WORDS words of a sample's elements, of one group, over one
+// Backward 3a for short rows. One invocation owns COLUMN_WORDS words of a group's elements over one
 // part of the samples, and writes for each of them the sums over these samples: terms of the channel part's gradients
 // and of those of weight and bias where these are per channel. One read of x, one of dy.
 //
@@ -44,11 +44,15 @@ fn and_word(terms: Terms, i: u32, known: ElementChannels, group: GroupGradient) 
     return sums;
 }
 
-fn put(span: ColumnSpan, terms: Terms, known: ElementChannels) {
+// What a word found, if it is there.
+fn put(span: ElementSpan, word: u32, terms: Terms, known: ElementChannels) {
+    if (!is_there(span, word)) {
+        return;
+    }
     let channel_weight = known.rstd * terms.channel.weight;
     let num_channels = params.num_channels / params.channel_len;
     for (var k = 0u; k < WIDTH; k = k + 1u) {
-        let element = span.row + k;
+        let element = element_of(span, word) + k;
         let c = channel_at(element);
         let entry = (element - c * params.channel_len) * params.parts + span.part;
         if (HAS_CHANNEL_TERMS) {
@@ -70,14 +74,13 @@ fn element_terms(
     if (item >= params.items) {
         return;
     }
-    let span = column_span(item);
-    let g = span.row / (params.num_channels / params.num_groups);
-    let known# = element_channels(span.row + #u * WIDTH);
+    let span = element_span(item);
+    let known# = element_channels(element_of(span, #u));
     var terms# = none();
     for (var sample = span.begin; sample < span.end; sample = sample + 1u) {
-        let i = column_grain(span, sample);
-        let group = group_gradient(group_gradients[sample * params.num_groups + g]);
-        terms# = and_word(terms#, i + #u, known#, group);
+        let i = first_word(span, sample);
+        let group = group_gradient(group_gradients[sample * params.num_groups + span.g]);
+        terms# = and_word(terms#, i + near(span, #u), known#, group);
     }
-    put(neighbour_span(span, #u), terms#, known#);
+    put(span, #u, terms#, known#);
 }

@@ -79,6 +79,9 @@ pub struct Tuning {
     pub short_word_row: u32,
     /// The same where a group's lanes hold it in registers (16 elements a lane).
     pub short_held_row: u32,
+    /// Short rows, of groups that no lane holds: most samples that an invocation takes together, 8 at most, which share
+    /// what they load of the channels.
+    pub samples_together: u32,
     /// Norms without a group part: rows of at most this many elements, where they are fewer than samples, are
     /// taken with every element of a sample as a row over the samples. (Channels first.)
     pub short_batch_row: u32,
@@ -119,6 +122,7 @@ impl Tuning {
         short_row: 16,
         short_word_row: 16,
         short_held_row: 16,
+        samples_together: 1,
         short_batch_row: 16,
         fused_group: 4096,
         max_workgroups: 65_535,
@@ -146,9 +150,10 @@ impl Tuning {
         column_tile: 16,
         column_words: 8,
         column_workgroup_size: 32,
-        short_row: 2,
-        short_word_row: 8,
+        short_row: 10,
+        short_word_row: 12,
         short_held_row: 16,
+        samples_together: 8,
         short_batch_row: 64,
         fused_group: 0,
         max_workgroups: 65_535,
@@ -167,6 +172,7 @@ impl Tuning {
         short_row: 2,
         short_word_row: 0,
         short_held_row: 0,
+        samples_together: 1,
         max_binding_bytes: u64::MAX,
         ..Tuning::SOFTWARE
     };

@@ -438,7 +438,7 @@ fn tables_are_shared() {
     let watched = Watched::new();
     let gpu = &watched.gpu;
     let pipelines = Pipelines::new(&gpu.device);
-    let problem = Problem::random(&[300, 4, 9], 2, 1);
+    let problem = Problem::random(&[300, 4, 11], 2, 1);
     let [forward, backward] = prepare(&pipelines, &problem, BackwardOptions::default());
     let saved = forward.create_tables(None);
     let tables = backward.create_tables(Some(&saved));
@@ -453,12 +453,12 @@ fn tables_are_shared() {
         }
     }
     // A smaller plan finds all it needs; a larger one keeps nothing that is too small for it.
-    let smaller = Problem::random(&[299, 4, 9], 2, 1);
+    let smaller = Problem::random(&[299, 4, 11], 2, 1);
     let [smaller, _] = prepare(&pipelines, &smaller, BackwardOptions::default());
     for (role, buffer) in smaller.create_tables(Some(&saved)).iter() {
         assert_eq!(Some(buffer), saved.get(role), "{role}");
     }
-    let larger = Problem::random(&[301, 4, 9], 2, 1);
+    let larger = Problem::random(&[301, 4, 11], 2, 1);
     let [larger, _] = prepare(&pipelines, &larger, BackwardOptions::default());
     let larger_tables = larger.create_tables(Some(&saved));
     assert_ne!(larger_tables.get(Role::Rows), saved.get(Role::Rows));

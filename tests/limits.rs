@@ -166,6 +166,8 @@ fn many_workgroups() {
         ..Tuning::SOFTWARE
     };
     let rows = Tuning {
+        short_row: 0,
+        short_word_row: 0,
         short_held_row: 0,
         ..elements
     };

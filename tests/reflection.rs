@@ -228,6 +228,14 @@ fn singles(family: Family, cut: &Cut, held: u32) -> &'static [bool] {
     }
 }
 
+/// Samples that an invocation takes, one or more: several only where it loads a group's channels again and again.
+fn samples(family: Family, lanes: u32, held: u32, single: bool) -> &'static [u32] {
+    match (family, lanes, held, single) {
+        (Family::ElementReduce, 1, 0, false) => &[1, 2],
+        _ => &[1],
+    }
+}
+
 /// Every specialization that plans are made of, but for the size of workgroups and the number of
 /// lanes, which are 1 or 8, with or without a fence, and for subgroups: see [`canonical`].
 fn canonical_specs() -> Vec<Spec> {
@@ -253,11 +261,14 @@ fn canonical_specs() -> Vec<Spec> {
                         let words = together(declared.family, lanes, &cut);
                         for &column_words in words {
                             let helds = helds(kernel, lanes, cut.width);
-                            let held = helds.iter().flat_map(|&held| {
+                            let groups = helds.iter().flat_map(|&held| {
                                 let singles = singles(declared.family, &cut, held).iter();
-                                singles.map(move |&single| (held, single))
+                                singles.flat_map(move |&single| {
+                                    let samples = samples(declared.family, lanes, held, single);
+                                    samples.iter().map(move |&samples| (held, single, samples))
+                                })
                             });
-                            for (held, single) in held {
+                            for (held, single, samples) in groups {
                                 specs.push(Spec {
                                     kernel,
                                     workgroup_size: 64,
@@ -271,6 +282,7 @@ fn canonical_specs() -> Vec<Spec> {
                                     aligned: cut.aligned,
                                     held,
                                     single,
+                                    samples,
                                     accumulate,
                                     fence: lanes > 1,
                                     activation,
@@ -294,6 +306,7 @@ fn canonical(spec: &Spec) -> Spec {
         lanes,
         subgroup_size: 1,
         column_words: spec.column_words.min(2),
+        samples: spec.samples.min(2),
         fence: lanes > 1,
         ..*spec
     }
@@ -389,6 +402,7 @@ fn specs() -> Vec<Spec> {
                             aligned: cut.aligned,
                             held,
                             single: false,
+                            samples: 1,
                             accumulate: fence
                                 && kernel.kernel().bindings.iter().any(|b| b.name == "grad_x"),
                             fence,
@@ -552,6 +566,7 @@ fn check_constants(module: &Module, spec: &Spec) {
             "SUBGROUP_SIZE" => Literal::U32(spec.subgroup_size),
             "WIDTH" => Literal::U32(spec.width),
             "HELD" => Literal::U32(spec.held),
+            "SAMPLES" => Literal::U32(spec.samples),
             "COLUMN_WORDS" => Literal::U32(spec.column_words),
             "GRAIN" => Literal::U32(spec.grain),
             "GRAINS" => Literal::U32(spec.width / spec.grain),
@@ -864,6 +879,7 @@ fn spec(kernel: KernelId, lanes: u32) -> Spec {
         aligned: false,
         held: 0,
         single: false,
+        samples: 1,
         accumulate: false,
         fence: true,
         activation: Activation::None,
@@ -1338,8 +1354,10 @@ fn shaders_are_the_kernels() {
             Family::ElementReduce => 4,
             _ => 1,
         };
+        // And a sample.
         let each = |line: &str| {
             let lines = if line.contains('#') { words } else { 1 };
+            let line = line.replace('$', "0");
             let of = |word: usize| line.replace('#', &word.to_string()) + "\n";
             (0..lines).map(of).collect::<String>()
         };
@@ -1711,13 +1729,18 @@ impl Elements {
         if held > 0 {
             longest = longest.max(tuning.short_held_row);
         }
+        let groups = u64::from(tensor.num_samples()) * norm.num_groups as u64;
+        if lanes == 1 && held == 0 && groups < 8 {
+            // Too few invocations.
+            longest = longest.min(1);
+        }
         let inference = direction == Direction::Forward && (asked.inference || asked.in_place);
         let plain = asked.fusion.activation == Activation::None;
         let short = len <= longest && (inference || plain);
         let small = size <= u64::from(tuning.fused_group.min(4096));
         let fused = inference && small && [Part::None, Part::Running].contains(&part);
-        // Four loops over a lane's share.
-        ((short || fused) && share <= 65_000 / 4).then_some(Self {
+        // Three loops over a lane's share.
+        ((short || fused) && share <= 65_000 / 3).then_some(Self {
             width,
             group_words,
             lanes,
@@ -1727,14 +1750,25 @@ impl Elements {
     }
 
     /// Words of a group that an invocation takes together where elements are columns: as many elements as
-    /// the tuning's words of 4 have, 16 words at most, of which groups have a whole number.
+    /// the tuning's words of 4 have, 16 words at most, and no more than all of a group need.
     fn column_words(&self, tuning: &Tuning) -> u32 {
         let most = match tuning.column_words {
             0 | 1 => 1,
             words => (words * 4 / self.width).min(16),
         };
-        let fits = |words: &u32| self.group_words.is_multiple_of(*words);
-        (1..=most).rev().find(fits).unwrap()
+        let invocations = self.group_words.div_ceil(most);
+        let enough = |words: &u32| words * invocations >= self.group_words;
+        (1..=most).find(enough).unwrap()
+    }
+
+    /// Samples that an invocation takes together.
+    fn samples(&self, plan: &Plan, tuning: &Tuning) -> u32 {
+        let groups = u64::from(plan.tensor().num_samples()) * plan.norm().num_groups as u64;
+        let alone = (self.lanes, self.held, self.single) == (1, 0, false);
+        (1..=tuning.samples_together.min(8))
+            .rev()
+            .find(|&samples| alone && groups >= 16 * u64::from(samples))
+            .unwrap_or(1)
     }
 
     /// Invocations of a workgroup that takes groups: fewer where there are few groups, a lane each.
@@ -1742,7 +1776,11 @@ impl Elements {
         if self.lanes > 1 {
             return tuning.workgroup_size;
         }
-        let groups = u64::from(plan.tensor().num_samples()) * plan.norm().num_groups as u64;
+        let samples = plan
+            .tensor()
+            .num_samples()
+            .div_ceil(self.samples(plan, tuning));
+        let groups = u64::from(samples) * plan.norm().num_groups as u64;
         let sixteen = (groups / 16).next_power_of_two().max(8);
         tuning.workgroup_size.min(u32::try_from(sixteen).unwrap())
     }
@@ -1926,6 +1964,14 @@ const SHORT_SHAPES: &[(&[usize], usize)] = &[
     (&[3, 2, 96], 2),
     (&[3, 2, 128], 2),
     (&[3, 2, 400], 2),
+    (&[4, 2, 20], 2),
+    (&[4, 2, 22], 2),
+    (&[4, 34, 2], 2),
+    // Several samples an invocation.
+    (&[40, 20], 1),
+    (&[41, 34], 1),
+    (&[42, 17, 2], 1),
+    (&[43, 6, 4], 1),
 ];
 
 /// As large as tensors get: 2^32 elements, 2^31 in a row.
@@ -2387,6 +2433,7 @@ fn faces(spec: &Spec) -> Vec<Spec> {
         aligned: true,
         held: 0,
         single: false,
+        samples: 1,
         lanes: 1,
         fence: false,
         ..*spec
@@ -2447,7 +2494,11 @@ fn check_spec(
             }
             _ => 0,
         };
-        assert_eq!((spec.held, spec.single), (held, false), "{what}");
+        assert_eq!(
+            (spec.held, spec.single, spec.samples),
+            (held, false, 1),
+            "{what}"
+        );
         return;
     }
     assert_eq!(spec.dtype, tensor.dtype(), "{what}");
@@ -2463,16 +2514,27 @@ fn check_spec(
         };
         assert_eq!((spec.lanes, spec.held), (lanes, held), "{what}");
         assert_eq!(spec.single, single, "{what}");
-        let (words, workgroup_size) = match kernel.family {
-            Family::ElementReduce => (1, elements.workgroup_size(plan, tuning)),
-            _ => (elements.column_words(tuning), tuning.workgroup_size),
+        let (words, samples, workgroup_size) = match kernel.family {
+            Family::ElementReduce => {
+                let samples = elements.samples(plan, tuning);
+                (1, samples, elements.workgroup_size(plan, tuning))
+            }
+            _ => (elements.column_words(tuning), 1, tuning.workgroup_size),
         };
-        assert_eq!(spec.column_words, words, "{what}");
+        assert_eq!(
+            (spec.column_words, spec.samples),
+            (words, samples),
+            "{what}"
+        );
         assert_eq!(spec.workgroup_size, workgroup_size, "{what}");
         assert!(spec.aligned || elements.width > 1, "{what}");
         return;
     }
-    assert_eq!((spec.held, spec.single), (0, false), "{what}");
+    assert_eq!(
+        (spec.held, spec.single, spec.samples),
+        (0, false, 1),
+        "{what}"
+    );
     // (N, C) is both layouts at once, and so is a single channel.
     let last = tensor.layout() == Layout::ChannelsLast || tensor.row_len() == 1;
     let columns = matches!(kernel.family, Family::ColumnReduce | Family::ColumnMap);
@@ -2843,7 +2905,9 @@ fn check_split(what: &str, step: &Step) {
     if family == Family::ElementReduce {
         // Groups are whole words, one behind the other; a chunk looks behind the last.
         let groups = wide(p.num_samples) * wide(p.num_groups);
-        assert_eq!(wide(p.items), groups, "{what}");
+        assert_eq!(wide(p.items), work::items(step), "{what}");
+        let alone = (spec.lanes, spec.held, spec.single) == (1, 0, false);
+        assert!(spec.samples == 1 || alone, "{what}: {spec:?}");
         let words = groups * wide(p.words_per_part);
         assert_eq!(words * width, work::elements(p), "{what}");
         let highest = wide(p.words_per_part) + 2 * 4 * lanes;
@@ -2852,11 +2916,8 @@ fn check_split(what: &str, step: &Step) {
             "{what}: {p:?}"
         );
     }
-    if family == Family::ElementColumn {
-        // An invocation's words are of one group.
-        let size = p.num_channels / p.num_groups;
-        let together = spec.width * spec.column_words;
-        assert!(size.is_multiple_of(together), "{what}: {spec:?} {p:?}");
+    if matches!(family, Family::ElementReduce | Family::ElementColumn) {
+        check_elements(what, step);
     }
     if let Family::ColumnReduce | Family::ColumnMap | Family::ElementColumn = family {
         assert!(before < len && len <= covered, "{what}: {p:?}");
@@ -2871,7 +2932,9 @@ fn check_split(what: &str, step: &Step) {
         } else {
             let channels = wide(p.num_channels);
             assert!(channels.is_multiple_of(wide(spec.grain)), "{what}");
-            assert_eq!(wide(p.columns), channels.div_ceil(width), "{what}");
+            if family != Family::ElementColumn {
+                assert_eq!(wide(p.columns), channels.div_ceil(width), "{what}");
+            }
             // The items of an invocation are of one part.
             let together = wide(spec.column_words);
             for items in [p.columns, p.first_item, p.items] {
@@ -2884,6 +2947,34 @@ fn check_split(what: &str, step: &Step) {
             assert!(together == 1 || (spec.lanes == 1 && whole), "{what}");
         }
     }
+}
+
+/// The items of a kernel on elements touch every word once; those of an invocation are of one group.
+fn check_elements(what: &str, step: &Step) {
+    let (p, spec) = (&step.params, &step.spec);
+    let words = work::elements(p) / u64::from(spec.width);
+    if spec.kernel.kernel().family == Family::ElementColumn {
+        let of_group = p.columns / p.num_groups;
+        assert_eq!(of_group * p.num_groups, p.columns, "{what}: {p:?}");
+        assert!(of_group.is_multiple_of(spec.column_words), "{what}: {p:?}");
+        // No invocation has none.
+        let size = p.num_channels / p.num_groups / spec.width;
+        assert!(
+            (size..size + spec.column_words).contains(&of_group),
+            "{what}: {p:?}"
+        );
+    }
+    // Of small tensors, each.
+    if words > 4096 {
+        return;
+    }
+    let mut seen = vec![0; words as usize];
+    for item in work::item_range(step) {
+        for word in work::words_of_elements(step, item) {
+            seen[word as usize] += 1;
+        }
+    }
+    assert!(seen.iter().all(|&times| times == 1), "{what}: {seen:?}");
 }
 
 /// The windows of a kernel hold all that their items touch, which is every word and every item once.

@@ -204,6 +204,8 @@ fn short() -> Vec<Case> {
         Case::new(bc(&[4, 64, 16], 2, 44)),
         Case::new(bc(&[17, 16, 4], 4, 45).with_mode(Mode::Eval)).accumulate(),
         Case::new(bc(&[40, 12, 1], 6, 46)),
+        Case::new(bc(&[70, 23, 1], 1, 65)).accumulate(),
+        Case::new(of(per_channel(34, 1), &[37, 34, 1], 66).with_dtype(DType::F16)),
         Case::new(bc(&[40, 8], 8, 47)),
         Case::new(of(per_channel(16, 4), &[17, 16, 2], 48)).accumulate(),
         Case::new(of(per_channel(9, 3), &[17, 9, 3], 49).with_mode(Mode::Eval)),
@@ -517,12 +519,13 @@ fn nothing_behind_the_tables_is_touched() {
 #[test]
 fn cases_take_every_path() {
     let (mut kernels, mut lanes) = (BTreeSet::new(), BTreeSet::new());
-    let mut words = BTreeSet::new();
+    let (mut words, mut samples) = (BTreeSet::new(), BTreeSet::new());
     for tuning in [Tuning::SOFTWARE, SPLIT] {
         for case in cases() {
             for step in mirror(&case, &tuning).steps {
                 kernels.insert(step.step.spec.kernel);
                 words.insert((step.step.spec.kernel, step.step.spec.column_words));
+                samples.insert((step.step.spec.kernel, step.step.spec.samples));
                 lanes.insert((
                     step.step.spec.kernel.kernel().family.is_tensor_sized(),
                     step.step.spec.lanes > 1,
@@ -532,9 +535,14 @@ fn cases_take_every_path() {
     }
     assert_eq!(kernels.len(), KernelId::ALL.len(), "only {kernels:?}");
     assert_eq!(lanes.len(), 4);
+    // Of the two kernels that can take several.
+    let several = samples.iter().filter(|(_, samples)| *samples > 1);
+    let kernels: BTreeSet<KernelId> = several.map(|&(kernel, _)| kernel).collect();
+    assert_eq!(kernels.len(), 2, "{samples:?}");
     // Of the six kernels that can take several.
-    let several = words.iter().filter(|(_, words)| [2, 8].contains(words));
-    assert_eq!(several.count(), 12, "{words:?}");
+    let several = words.iter().filter(|(_, words)| *words > 1);
+    let kernels: BTreeSet<KernelId> = several.map(|&(kernel, _)| kernel).collect();
+    assert_eq!(kernels.len(), 6, "{words:?}");
 }
 
 /// A word that is off by a thousandth of the largest, a NaN, poison, tables shifted by an entry or cut

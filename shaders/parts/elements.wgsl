@@ -129,31 +129,3 @@ fn group_gradient_of(gradient: Gradient, above: Word, group: GroupGradient) -> W
     let rest = rounded_words(grad_above - Word(group.projection) * above);
     return Word(group.scale) * (rest - (Word(group.shift) + Word(group.rest) * above));
 }
-
-// The words of a (sample, group). LANES lanes take turns at them, 4 words at a time; where HELD is not 0, each
-// holds as many, and these are all. In kernels, a line with # stands for one of each of them.
-const WORDS: u32 = select(HELD, 4u, HELD == 0u);
-
-struct GroupWords {
-    g: u32,
-    // The first of them, and its first element within the sample.
-    base: u32,
-    first: u32,
-    size: u32,
-    chunks: u32,
-}
-
-fn group_words(item: u32) -> GroupWords {
-    let g = item % params.num_groups;
-    let size = params.words_per_part;
-    let chunks = (size + (WORDS * LANES - 1u)) / (WORDS * LANES);
-    return GroupWords(g, item * size, g * size * WIDTH, size, chunks);
-}
-
-// What a word of a group needs of its channels; `of_first`: what the first one does. SINGLE: there is one channel.
-fn word_channels(words: GroupWords, w: u32, of_first: ElementChannels) -> ElementChannels {
-    if (SINGLE) {
-        return of_first;
-    }
-    return element_channels(words.first + w * WIDTH);
-}

@@ -449,8 +449,8 @@ pub struct Spec {
     /// words of 4 are put together where channels are no multiple of 4
     /// ([`Tuning::gather`](crate::Tuning::gather)).
     pub grain: u32,
-    /// Words of neighbouring channels that an invocation takes together, with channels last (of neighbouring
-    /// elements, of one group, where elements are columns); 1 where `lanes` is more. Each is a work item.
+    /// Words of neighbouring channels that an invocation takes together, with channels last (of a group's
+    /// elements, where elements are columns; a group's last invocation may have fewer); 1 where `lanes` is more. Each is a work item.
     pub column_words: u32,
     /// Whether the tensor ends within one of the step's words. They are put together from what can be
     /// written alone then, since a binding has whole entries only.
@@ -463,6 +463,9 @@ pub struct Spec {
     pub held: u32,
     /// Whether a (sample, group) is one channel, where kernels on elements ask.
     pub single: bool,
+    /// Samples of a group that an invocation takes together, where kernels on elements ask: they share what is loaded
+    /// of the group's channels. 1 where `lanes` is more, or words are held.
+    pub samples: u32,
     /// Whether the gradient of x is added to what is there.
     pub accumulate: bool,
     /// Whether tensor kernels hide their first differences from the compiler, which may otherwise

@@ -31,6 +31,7 @@ pub fn wgsl(spec: &Spec) -> String {
         ("WIDTH", spec.width),
         ("COLUMN_WORDS", spec.column_words),
         ("HELD", spec.held),
+        ("SAMPLES", spec.samples),
         ("GRAIN", spec.grain),
         ("GRAINS", spec.width / spec.grain.max(1)),
         ("ACTIVATION", activation),
@@ -66,7 +67,8 @@ pub fn wgsl(spec: &Spec) -> String {
     }
     text.push('\n');
     let each = match (kernel.family, spec.held) {
-        // From memory, several words at a time.
+        // From memory, several words at a time: of one sample, or one of each.
+        (Family::ElementReduce, 0) if spec.samples > 1 => spec.samples,
         (Family::ElementReduce, 0) => 4,
         (Family::ElementReduce, held) => held,
         (Family::Fold, held) => held.max(1),
@@ -75,9 +77,16 @@ pub fn wgsl(spec: &Spec) -> String {
     // The bindings come first in a kernel's text, one a line, in order.
     let mut index = 0;
     for line in kernel.text.lines() {
-        if line.contains(EACH) {
-            for number in 0..each {
-                text.push_str(&line.replace(EACH, &number.to_string()));
+        let repeats = match (line.contains(EACH), line.contains(SAMPLE)) {
+            (true, _) => Some(each),
+            (false, true) => Some(spec.samples),
+            (false, false) => None,
+        };
+        if let Some(repeats) = repeats {
+            for number in 0..repeats {
+                let sample = number.min(spec.samples - 1);
+                let line = line.replace(EACH, &number.to_string());
+                text.push_str(&line.replace(SAMPLE, &sample.to_string()));
                 text.push('\n');
             }
             continue;
@@ -97,6 +106,9 @@ pub fn wgsl(spec: &Spec) -> String {
 /// In a line of a kernel: the line is there once for each word that an invocation takes, or entry that it holds,
 /// with its number. (Arrays and loops would do, if all drivers kept them in registers.)
 const EACH: char = '#';
+
+/// The same for each sample; in a line of words the sample of the word.
+const SAMPLE: char = '$';
 
 fn is_absent(spec: &Spec, index: usize) -> bool {
     spec.absent >> index & 1 == 1
@@ -177,9 +189,15 @@ fn parts(family: Family, spec: &Spec) -> Vec<&'static str> {
         Family::ColumnMap => vec![part!("column")],
         Family::ElementReduce => {
             let elements = [part!("precise"), part!("column"), part!("elements")];
-            [&elements[..], &[part!("moments")], reduce].concat()
+            let groups = [part!("moments"), part!("group_words")];
+            [&elements[..], &groups, reduce].concat()
         }
-        Family::ElementColumn => vec![part!("precise"), part!("column"), part!("elements")],
+        Family::ElementColumn => vec![
+            part!("precise"),
+            part!("column"),
+            part!("elements"),
+            part!("element_columns"),
+        ],
         Family::Fold => {
             let fold = [part!("precise"), part!("moments"), part!("group_rows")];
             [&fold[..], reduce].concat()

@@ -21,6 +21,8 @@ use crate::tables::{GradientPair, GroupGradient, Moments};
 pub(super) struct Elements {
     /// Its samples as positions of one sample, its elements of a sample as channels.
     view: Geometry,
+    /// Columns of the kernels that map them.
+    columns: u32,
     /// Elements of a word.
     width: u32,
     /// Whether a word is all one channel's.
@@ -44,8 +46,14 @@ const HELD_WORDS: u32 = 4;
 /// `SIDE_BY_SIDE`.
 const FEW_GROUPS: u32 = 16;
 
+/// Samples that an invocation takes, at most: the text has each.
+const MAX_SAMPLES: u32 = 8;
+
 /// Elements that a lane holds where there are no more lanes.
 const HELD_ELEMENTS: u32 = 16;
+
+/// Invocations that there should be before they take several samples each: two times what processors compute side by side.
+const FEW_INVOCATIONS: u32 = 2 * SIDE_BY_SIDE;
 
 /// Channels that the kernels tell elements' channels of (`channel_at`).
 const MAX_CHANNELS: u32 = 1 << 20;
@@ -78,6 +86,12 @@ impl Elements {
         }
         if elements.held() > 0 {
             most = most.max(b.tuning.short_held_row);
+        }
+        // A few long groups are no work for many invocations; their rows are.
+        let groups = b.params.num_samples * b.params.num_groups;
+        let few = elements.lanes == 1 && elements.held() == 0 && groups < SIDE_BY_SIDE;
+        if few {
+            most = most.min(1);
         }
         // Backward must find what it looks for.
         let short = b.tensor.row_len() <= most
@@ -140,8 +154,8 @@ impl Elements {
             .div_ceil(HELD_WORDS)
             .next_power_of_two()
             .min(b.tuning.reduce_lanes);
-        // Four loops over the group's words.
-        if group_words.div_ceil(lanes) > geometry::MAX_ITERATIONS / 4 {
+        // Three loops over the group's words.
+        if group_words.div_ceil(lanes) > geometry::MAX_ITERATIONS / 3 {
             return None;
         }
         // What fits a binding is no more than u32s count.
@@ -149,8 +163,10 @@ impl Elements {
         let view = b
             .geometry
             .samples_as_positions(elements, width, group_words, b.tuning);
+        let (view, columns) = view.ok()?;
         Some(Self {
-            view: view.ok()?,
+            view,
+            columns,
             width,
             aligned: row_len.is_multiple_of(width),
             single: b.norm.num_channels == b.norm.num_groups,
@@ -160,7 +176,7 @@ impl Elements {
     }
 
     /// The tensor's elements as columns.
-    fn column_params(&self, b: &Builder, split: &Split) -> Params {
+    fn column_params(&self, b: &Builder, split: &Split, columns: u32) -> Params {
         Params {
             num_samples: 1,
             num_channels: self.view.channels,
@@ -168,7 +184,7 @@ impl Elements {
             items: split.items,
             parts: split.parts,
             words_per_part: split.words_per_part,
-            columns: self.view.channels.div_ceil(split.width),
+            columns,
             channel_len: b.tensor.row_len(),
             ..b.params
         }
@@ -181,10 +197,27 @@ impl Elements {
             .unwrap_or(0)
     }
 
+    /// Samples of a group that an invocation takes together.
+    fn samples(&self, b: &Builder) -> u32 {
+        let groups = b.params.num_samples * b.params.num_groups;
+        match self.lanes == 1 && self.held() == 0 && !self.single {
+            true => b
+                .tuning
+                .samples_together
+                .min(groups / FEW_INVOCATIONS)
+                .clamp(1, MAX_SAMPLES),
+            false => 1,
+        }
+    }
+
+    /// Invocations, but for the lanes.
+    fn items(&self, b: &Builder) -> u32 {
+        b.params.num_samples.div_ceil(self.samples(b)) * b.params.num_groups
+    }
+
     fn group_spec(&self, b: &Builder, kernel: KernelId) -> Spec {
         // Few groups leave processors idle that take a workgroup each.
-        let groups = b.params.num_samples * b.params.num_groups;
-        let most = (groups / FEW_GROUPS).next_power_of_two();
+        let most = (self.items(b) / FEW_GROUPS).next_power_of_two();
         let workgroup_size = match self.lanes {
             1 => b.tuning.workgroup_size.min(most.max(SIDE_BY_SIDE)),
             _ => b.tuning.workgroup_size,
@@ -193,6 +226,7 @@ impl Elements {
             workgroup_size,
             held: self.held(),
             single: self.single,
+            samples: self.samples(b),
             ..self.spec(b, kernel, self.lanes)
         }
     }
@@ -211,6 +245,7 @@ impl Elements {
             aligned: self.aligned,
             held: 0,
             single: false,
+            samples: 1,
             accumulate: false,
             fence: b.tuning.fence,
             activation: Activation::None,
@@ -242,7 +277,7 @@ pub(super) fn forward(b: &mut Builder, options: ForwardOptions, e: &Elements) ->
     let groups = b.params.num_samples * b.params.num_groups;
     let inference = options.inference || options.in_place;
     let params = Params {
-        items: groups,
+        items: e.items(b),
         words_per_part: e.group_words,
         channel_len: b.tensor.row_len(),
         ..b.params
@@ -283,7 +318,8 @@ fn column_moments(b: &mut Builder, e: &Elements) -> Result<(), Error> {
         ..e.spec(b, KernelId::ColumnMoments, split.lanes)
     };
     let slots = [Some((Role::X, 0)), Some((output, columns))];
-    b.push_step(spec, e.column_params(b, split), &slots, None)?;
+    let params = e.column_params(b, split, e.view.channels.div_ceil(split.width));
+    b.push_step(spec, params, &slots, None)?;
     if entries == 1 {
         return Ok(());
     }
@@ -317,7 +353,7 @@ pub(super) fn backward(
     let group_table = Some((Role::GroupGradients, u64::from(groups)));
 
     let params = Params {
-        items: groups,
+        items: e.items(b),
         words_per_part: e.group_words,
         channel_len: b.tensor.row_len(),
         ..b.params
@@ -353,7 +389,7 @@ pub(super) fn backward(
             column_words: split.column_words,
             ..e.spec(b, KernelId::ElementTerms, 1)
         };
-        b.push_step(spec, e.column_params(b, split), &slots, None)?;
+        b.push_step(spec, e.column_params(b, split, e.columns), &slots, None)?;
     }
     // The two tables differ in their entries: a fold each.
     let all = b.params;
@@ -388,5 +424,5 @@ pub(super) fn backward(
         flows.then_some((Role::ChannelGradients, u64::from(channels))),
         Some((Role::GradX, 0)),
     ];
-    b.push_step(spec, e.column_params(b, split), &slots, None)
+    b.push_step(spec, e.column_params(b, split, e.columns), &slots, None)
 }

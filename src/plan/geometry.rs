@@ -287,15 +287,16 @@ impl Geometry {
     }
 
     /// A tensor of `elements` as one sample, its samples as positions and their elements as channels. Maps
-    /// have words of `width`, which divides a sample, and one lane; an invocation takes several where they
-    /// divide `group_words`, so that they are of one group.
+    /// have words of `width`, which divides a group, and one lane; an invocation takes several words of a
+    /// group. With the number of columns of maps: words of a sample, and those that each group's last
+    /// invocation lacks.
     pub fn samples_as_positions(
         &self,
         elements: u32,
         width: u32,
         group_words: u32,
         tuning: &Tuning,
-    ) -> Result<Geometry, Error> {
+    ) -> Result<(Geometry, u32), Error> {
         let mut view = Geometry {
             samples: 1,
             channels: elements / self.samples,
@@ -305,16 +306,15 @@ impl Geometry {
             dtype: self.dtype,
             ..Default::default()
         };
-        // As many elements, whatever the words are.
-        let most = (tuning.column_words * 4 / width).min(MAX_COLUMN_WORDS);
+        // As many elements, whatever the words are; the same for all invocations of a group, nearly.
         let most = match tuning.column_words {
-            1 => 1,
-            _ => most.min(group_words),
+            0 | 1 => 1,
+            words => words.saturating_mul(4 / width).min(MAX_COLUMN_WORDS),
         };
-        let column_words = (1..=most)
-            .rev()
-            .find(|&words| group_words.is_multiple_of(words))
-            .unwrap_or(1);
+        let blocks = group_words.div_ceil(most);
+        let column_words = group_words.div_ceil(blocks);
+        let groups = view.channels / width / group_words;
+        let columns = u64::from(groups) * u64::from(blocks) * u64::from(column_words);
         let alone = Tuning {
             column_words: 1,
             ..*tuning
@@ -327,13 +327,15 @@ impl Geometry {
         };
         let map = view.aligned_columns((width, width), tuning.workgroup_size, 1, &together)?;
         // Maps take samples one at a time, then the elements of their words.
-        let most = map.words_per_part.min(MAX_ITERATIONS - width);
-        let columns = u64::from(view.channels / width);
+        let most = map
+            .words_per_part
+            .min(MAX_ITERATIONS - width * column_words);
         view.map = Split {
             column_words,
             ..map.with_part(view.row_len, most, columns)?
         };
-        Ok(view)
+        // Fewer than the items.
+        Ok((view, columns as u32))
     }
 
     /// Invocations that take `words` words as they come.
@@ -911,6 +913,7 @@ mod tests {
             aligned: true,
             held: 0,
             single: false,
+            samples: 1,
             accumulate: false,
             fence: false,
             activation: Activation::None,

@@ -27,7 +27,7 @@ pub fn element_affine<T: Element>(
     y: &mut [T],
 ) {
     let shape = Shape::of_groups(params, width);
-    let items = params.items as usize;
+    let items = (params.num_samples * params.num_groups) as usize;
     let mut unsaved = Vec::new();
     let groups = groups.unwrap_or_else(|| {
         unsaved.resize(items, Group::default());
@@ -83,7 +83,8 @@ pub fn element_affine<T: Element>(
     );
 }
 
-/// A group's statistics: sums about its first element, then about the mean that these make.
+/// A group's statistics: sums about its first element, then about the mean that these make. The latter's squares less what
+/// is left of the mean are the spread.
 fn statistics<T: Element>(
     params: &Params,
     channel_len: usize,
@@ -110,15 +111,18 @@ fn statistics<T: Element>(
         weight: 1.0,
         ..Group::default()
     };
-    let left: PairwiseSum = elements()
-        .map(|(row, channel)| above_group_mean(params, &row, channel, &group))
-        .collect();
-    group.mean_rest += left.total() / count;
-    let spread: PairwiseSum = elements()
-        .map(|(row, channel)| above_group_mean(params, &row, channel, &group))
-        .map(|above| above * above)
-        .collect();
-    group.rstd = reciprocal_std(spread.total() / degrees_of_freedom(params, count) + params.eps);
+    let (mut left, mut squares) = (PairwiseSum::default(), PairwiseSum::default());
+    for (row, channel) in elements() {
+        let above = above_group_mean(params, &row, channel, &group);
+        left.add(above);
+        squares.add(above * above);
+    }
+    let left = left.total();
+    group.mean_rest += left / count;
+    let spread = squares.total() - left * (left / count);
+    // (Not max, which loses a NaN.)
+    let spread = if spread < 0.0 { 0.0 } else { spread };
+    group.rstd = reciprocal_std(spread / degrees_of_freedom(params, count) + params.eps);
     group
 }
 

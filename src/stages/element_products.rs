@@ -29,7 +29,7 @@ pub fn element_products<T: Element>(
     let size = shape.num_channels() / shape.num_groups;
     for_ranges(
         threads,
-        0..params.items as usize,
+        0..(params.num_samples * params.num_groups) as usize,
         (affine_terms, group_gradients),
         |item| item,
         |range, (mut terms, gradients): (Option<&mut [GradientPair]>, &mut [GroupGradient])| {
@@ -67,26 +67,24 @@ fn project<T: Element>(
     };
     let origin = gradient_of(params, grad_y[0].to_f32(), &channels[0]);
     let (mut pivots, mut offsets) = (PairwiseSum::default(), PairwiseSum::default());
-    for (_, gradient) in elements() {
-        pivots.add(gradient.0 - origin.0);
-        offsets.add(gradient.1 - origin.1);
+    // z's multiple in dy, about the same element: z less its mean has none in that.
+    let (mut product, mut spread) = (PairwiseSum::default(), PairwiseSum::default());
+    for (above, gradient) in elements() {
+        let (high, low) = (gradient.0 - origin.0, gradient.1 - origin.1);
+        pivots.add(high);
+        offsets.add(low);
+        product.add((high + low) * above);
+        spread.add(above * above);
     }
     let (pivot, offset) = (
         origin.0 + pivots.total() / count,
         origin.1 + offsets.total() / count,
     );
-    let grad_above = |gradient| gradient_above(gradient, pivot, offset);
-
-    let (mut product, mut spread) = (PairwiseSum::default(), PairwiseSum::default());
-    for (above, gradient) in elements() {
-        product.add(grad_above(gradient) * above);
-        spread.add(above * above);
-    }
     let (product, spread) = (product.total(), spread.total());
     let c = ratio(product, spread);
     let (mut left, mut product_left) = (PairwiseSum::default(), PairwiseSum::default());
     for (above, gradient) in elements() {
-        let rest = grad_above(gradient) - c * above;
+        let rest = gradient_above(gradient, pivot, offset) - c * above;
         left.add(rest);
         product_left.add(rest * above);
     }
@@ -110,7 +108,7 @@ fn project<T: Element>(
     let term = GradientPair {
         // The mean of dy has its remainder in the shift, unless that has a NaN of x: none of it is dy's.
         bias: (count * pivot + count * offset) + if left.is_nan() { 0.0 } else { left },
-        weight: group.rstd * product,
+        weight: group.rstd * (product + product_left),
     };
     (gradient, term)
 }

@@ -39,9 +39,9 @@ pub fn loops(kernel: KernelId) -> (u64, u64) {
         KernelId::ChannelFoldBackward | KernelId::RunningFold => (1, 1),
         KernelId::GroupFold => (4, 3),
         KernelId::GroupFoldBackward => (4, 3),
-        // Three of them sum up.
-        KernelId::ElementAffine => (4, 3),
-        KernelId::ElementProducts => (3, 3),
+        // Two of them sum up, one of the latter's both a mean and products.
+        KernelId::ElementAffine => (3, 2),
+        KernelId::ElementProducts => (2, 3),
         // One over the samples of a part, one over the elements of a word: of each word of an invocation.
         KernelId::ElementTerms => (2, 0),
         KernelId::ElementAffineBackward => (1, 0),
@@ -104,10 +104,11 @@ pub fn iterations(step: &Step) -> u64 {
             own * shared(p.num_channels / p.num_groups).div_ceil(u64::from(spec.held.max(1)))
         }
         KernelId::ElementAffine | KernelId::ElementProducts => {
-            // What a lane takes at a time: all that it holds, or CHUNK words.
-            let taken = match spec.held {
-                0 => CHUNK,
-                held => u64::from(held),
+            // What a lane takes at a time: all that it holds, CHUNK words, or one of several samples.
+            let taken = match (spec.held, spec.samples) {
+                (0, 1) => CHUNK,
+                (0, _) => 1,
+                (held, _) => u64::from(held),
             };
             own * words.div_ceil(taken * lanes)
         }
@@ -187,9 +188,7 @@ pub fn grains_of_item(step: &Step, item: u64) -> Range<u64> {
             let shared = row_end % width != 0 && part + 1 == parts;
             begin..if shared { last + 1 } else { end }
         }
-        // A group, wherever it is.
-        Family::ElementReduce => item * per_part..(item + 1) * per_part,
-        Family::ColumnReduce | Family::ColumnMap | Family::ElementColumn if !strides(step) => {
+        Family::ColumnReduce | Family::ColumnMap if !strides(step) => {
             let columns = wide(p.columns);
             let (block, word) = (item / columns, item % columns);
             let (sample, part) = (block / parts, block % parts);
@@ -209,6 +208,38 @@ pub fn grains_of_item(step: &Step, item: u64) -> Range<u64> {
             first + item..(first + wide(p.num_words)).max(first + item)
         }
         _ => panic!("{} touches no tensor", spec.kernel.name()),
+    }
+}
+
+/// The words of the tensor that an item of a kernel on elements reads or writes.
+pub fn words_of_elements(step: &Step, item: u64) -> Vec<u64> {
+    let (p, spec) = (&step.params, &step.spec);
+    let (samples, groups) = (wide(p.num_samples), wide(p.num_groups));
+    match spec.kernel.kernel().family {
+        // A group, in some samples.
+        Family::ElementReduce => {
+            let (block, g) = (item / groups, item % groups);
+            let each = wide(spec.samples);
+            let there = (block * each..(block + 1) * each).filter(|&sample| sample < samples);
+            let size = wide(p.words_per_part);
+            there
+                .flat_map(|sample| (sample * groups + g) * size..(sample * groups + g + 1) * size)
+                .collect()
+        }
+        // A word of a group, or none behind its last, over a part of the samples.
+        Family::ElementColumn => {
+            let (part, column) = (item / wide(p.columns), item % wide(p.columns));
+            let padded = wide(p.columns) / groups;
+            let sample_words = wide(p.num_channels) / wide(spec.width);
+            let (g, word, size) = (column / padded, column % padded, sample_words / groups);
+            let begin = part * wide(p.words_per_part);
+            let end = (begin + wide(p.words_per_part)).min(wide(p.row_len));
+            let there = (begin..end).filter(|_| word < size);
+            there
+                .map(|sample| sample * sample_words + g * size + word)
+                .collect()
+        }
+        _ => panic!("{} does not take elements as rows", spec.kernel.name()),
     }
 }
 
@@ -320,10 +351,10 @@ pub fn items(step: &Step) -> u64 {
             segments * wide(p.columns)
         }
         KernelId::ChannelFold | KernelId::RunningFold => c,
-        KernelId::GroupFold
-        | KernelId::GroupFoldBackward
-        | KernelId::ElementAffine
-        | KernelId::ElementProducts => n * g,
+        KernelId::GroupFold | KernelId::GroupFoldBackward => n * g,
+        KernelId::ElementAffine | KernelId::ElementProducts => {
+            n.div_ceil(wide(step.spec.samples)) * g
+        }
         KernelId::ChannelFoldBackward => wide(p.columns),
         other => panic!("{} is not known here: count its items", other.name()),
     }
