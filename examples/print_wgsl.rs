@@ -8,8 +8,8 @@ use bcnorm::{Activation, DType};
 fn usage() -> String {
     let kernels: Vec<&str> = KernelId::ALL.iter().map(|kernel| kernel.name()).collect();
     format!(
-        "usage: print_wgsl KERNEL [lanes=64] [subgroup=1] [words=1] [width=4] [grain=4] [f16|bf16] [relu|silu] [unaligned] [tail] \
-         [accumulate] [fence] [without=BINDING,...]\nkernels: {}",
+        "usage: print_wgsl KERNEL [lanes=64] [subgroup=1] [words=1] [held=0] [samples=1] [width=4] [grain=4] [f16|bf16] [relu|silu] \
+         [unaligned] [tail] [single] [accumulate] [fence] [without=BINDING,...]\nkernels: {}",
         kernels.join(" ")
     )
 }
@@ -40,6 +40,8 @@ fn spec(arguments: &[String]) -> Option<Spec> {
         match argument.split_once('=').unwrap_or((argument, "")) {
             ("lanes", lanes) => spec.lanes = lanes.parse().ok()?,
             ("words", words) => spec.column_words = words.parse().ok()?,
+            ("held", words) => spec.held = words.parse().ok()?,
+            ("samples", samples) => spec.samples = samples.parse().ok()?,
             ("subgroup", size) => spec.subgroup_size = size.parse().ok()?,
             ("width", width) => spec.width = width.parse().ok()?,
             ("grain", grain) => spec.grain = grain.parse().ok()?,
@@ -54,6 +56,7 @@ fn spec(arguments: &[String]) -> Option<Spec> {
             ("bf16", "") => spec.dtype = DType::BF16,
             ("relu", "") => spec.activation = Activation::Relu,
             ("silu", "") => spec.activation = Activation::Silu,
+            ("single", "") => spec.single = true,
             ("tail", "") => spec.tail = true,
             ("unaligned", "") => spec.aligned = false,
             ("accumulate", "") => spec.accumulate = true,

@@ -79,7 +79,10 @@ pub struct Tuning {
     pub short_word_row: u32,
     /// The same where a group's lanes hold it in registers (16 elements a lane).
     pub short_held_row: u32,
-    /// Short rows, of groups that no lane holds: most samples that an invocation takes together, 8 at most, which share
+    /// Short rows: most words of a group that a lane holds in registers, of 16 elements at most. The text of a kernel
+    /// has each, and some compilers take long over long texts.
+    pub held_words: u32,
+    /// Short rows, of groups that no lane holds: most samples that an invocation takes together, 8 elements at most, which share
     /// what they load of the channels.
     pub samples_together: u32,
     /// Norms without a group part: rows of at most this many elements, where they are fewer than samples, are
@@ -122,6 +125,7 @@ impl Tuning {
         short_row: 16,
         short_word_row: 16,
         short_held_row: 16,
+        held_words: 4,
         samples_together: 1,
         short_batch_row: 16,
         fused_group: 4096,
@@ -153,6 +157,7 @@ impl Tuning {
         short_row: 10,
         short_word_row: 12,
         short_held_row: 16,
+        held_words: 16,
         samples_together: 8,
         short_batch_row: 64,
         fused_group: 0,
@@ -183,15 +188,19 @@ impl Tuning {
         if !software && !is_software(name) {
             return Tuning::GPU;
         }
-        // SwiftShader takes 1.8 times as long with 8, and compiles longer.
-        let column_words = match name.to_ascii_lowercase().contains("swiftshader") {
-            true => 1,
-            false => Tuning::SOFTWARE.column_words,
-        };
-        Tuning {
+        let software = Tuning {
             fence: !keeps_order,
-            column_words,
             ..Tuning::SOFTWARE
+        };
+        match name.to_ascii_lowercase().contains("swiftshader") {
+            // It takes 1.8 times as long with 8 words, and minutes to compile 15 held ones.
+            true => Tuning {
+                column_words: 1,
+                held_words: 4,
+                samples_together: 4,
+                ..software
+            },
+            false => software,
         }
     }
 

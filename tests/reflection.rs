@@ -1437,6 +1437,7 @@ fn tunings() -> Vec<(&'static str, Tuning)> {
         entries_per_lane: 1,
         samples_per_segment: 2,
         column_tile: 1,
+        held_words: 16,
         column_workgroup_size: 64,
         gather: true,
         short_row: 0,
@@ -1448,6 +1449,7 @@ fn tunings() -> Vec<(&'static str, Tuning)> {
     // Workgroups that are no power of two, and too few lanes for large folds.
     let odd = Tuning {
         workgroup_size: 24,
+        held_words: 16,
         reduce_lanes: 8,
         map_lanes: 4,
         fold_workgroup_size: 12,
@@ -1721,7 +1723,10 @@ impl Elements {
         }
         let share = group_words.div_ceil(lanes);
         // 16 elements of a lane.
-        let held = if share * width <= 16 { share } else { 0 };
+        let held = match share <= tuning.held_words && share * width <= 16 {
+            true => share,
+            false => 0,
+        };
         let mut longest = tuning.short_row;
         if width == 4 && len.is_multiple_of(4) {
             longest = longest.max(tuning.short_word_row);
@@ -1765,7 +1770,7 @@ impl Elements {
     fn samples(&self, plan: &Plan, tuning: &Tuning) -> u32 {
         let groups = u64::from(plan.tensor().num_samples()) * plan.norm().num_groups as u64;
         let alone = (self.lanes, self.held, self.single) == (1, 0, false);
-        (1..=tuning.samples_together.min(8))
+        (1..=tuning.samples_together.min(8 / self.width))
             .rev()
             .find(|&samples| alone && groups >= 16 * u64::from(samples))
             .unwrap_or(1)

@@ -84,7 +84,7 @@ pub fn wgsl(spec: &Spec) -> String {
         };
         if let Some(repeats) = repeats {
             for number in 0..repeats {
-                let sample = number.min(spec.samples - 1);
+                let sample = number.min(spec.samples.saturating_sub(1));
                 let line = line.replace(EACH, &number.to_string());
                 text.push_str(&line.replace(SAMPLE, &sample.to_string()));
                 text.push('\n');

@@ -33,6 +33,8 @@ pub(super) struct Elements {
     group_words: u32,
     /// Invocations that share a group.
     lanes: u32,
+    /// Words of a group that each of them holds; 0 where they are too many.
+    held: u32,
 }
 
 /// Most elements of a group that forward takes in one kernel: 16 KiB of f32, what a workgroup's registers
@@ -46,8 +48,9 @@ const HELD_WORDS: u32 = 4;
 /// `SIDE_BY_SIDE`.
 const FEW_GROUPS: u32 = 16;
 
-/// Samples that an invocation takes, at most: the text has each.
-const MAX_SAMPLES: u32 = 8;
+/// Elements that an invocation takes of several samples together, at most: the text has each, and SwiftShader takes minutes
+/// to compile 32 of them.
+const SAMPLE_ELEMENTS: u32 = 8;
 
 /// Elements that a lane holds where there are no more lanes.
 const HELD_ELEMENTS: u32 = 16;
@@ -65,10 +68,6 @@ impl Elements {
         let updates_rows = b.norm.kind == NormKind::InstanceNorm
             && b.norm.track_running_stats
             && b.mode == Mode::Train;
-        let known = matches!(
-            b.norm.channel_part(b.mode),
-            ChannelPart::None | ChannelPart::Running
-        );
         let of_batch = matches!(
             b.norm.channel_part(b.mode),
             ChannelPart::Batch | ChannelPart::Estimate
@@ -78,19 +77,18 @@ impl Elements {
             return None;
         }
         let size = group_len(b)?;
-        let fused = inference && known && size <= FUSED_GROUP && size <= b.tuning.fused_group;
+        let fused = inference && !of_batch && size <= FUSED_GROUP && size <= b.tuning.fused_group;
         let elements = Self::new(b, size)?;
         let mut most = b.tuning.short_row;
         if elements.width == 4 && elements.aligned {
             most = most.max(b.tuning.short_word_row);
         }
-        if elements.held() > 0 {
+        if elements.held > 0 {
             most = most.max(b.tuning.short_held_row);
         }
-        // A few long groups are no work for many invocations; their rows are.
+        // A few large groups are no work for many invocations; their rows are.
         let groups = b.params.num_samples * b.params.num_groups;
-        let few = elements.lanes == 1 && elements.held() == 0 && groups < SIDE_BY_SIDE;
-        if few {
+        if elements.lanes == 1 && elements.held == 0 && groups < SIDE_BY_SIDE {
             most = most.min(1);
         }
         // Backward must find what it looks for.
@@ -154,6 +152,9 @@ impl Elements {
             .div_ceil(HELD_WORDS)
             .next_power_of_two()
             .min(b.tuning.reduce_lanes);
+        let held = Some(group_words.div_ceil(lanes))
+            .filter(|&words| words <= b.tuning.held_words && words * width <= HELD_ELEMENTS)
+            .unwrap_or(0);
         // Three loops over the group's words.
         if group_words.div_ceil(lanes) > geometry::MAX_ITERATIONS / 3 {
             return None;
@@ -172,6 +173,7 @@ impl Elements {
             single: b.norm.num_channels == b.norm.num_groups,
             group_words,
             lanes,
+            held,
         })
     }
 
@@ -190,22 +192,13 @@ impl Elements {
         }
     }
 
-    /// Words of a group that each of its lanes holds; 0 where they are too many.
-    fn held(&self) -> u32 {
-        Some(self.group_words.div_ceil(self.lanes))
-            .filter(|&words| words * self.width <= HELD_ELEMENTS)
-            .unwrap_or(0)
-    }
-
     /// Samples of a group that an invocation takes together.
     fn samples(&self, b: &Builder) -> u32 {
         let groups = b.params.num_samples * b.params.num_groups;
-        match self.lanes == 1 && self.held() == 0 && !self.single {
-            true => b
-                .tuning
-                .samples_together
-                .min(groups / FEW_INVOCATIONS)
-                .clamp(1, MAX_SAMPLES),
+        let few = groups / FEW_INVOCATIONS;
+        let most = b.tuning.samples_together.min(SAMPLE_ELEMENTS / self.width);
+        match self.lanes == 1 && self.held == 0 && !self.single {
+            true => most.min(few).max(1),
             false => 1,
         }
     }
@@ -224,7 +217,7 @@ impl Elements {
         };
         Spec {
             workgroup_size,
-            held: self.held(),
+            held: self.held,
             single: self.single,
             samples: self.samples(b),
             ..self.spec(b, kernel, self.lanes)
