@@ -190,6 +190,8 @@ fn workgroups_folded_at_odd_limits() {
     for max_workgroups in [37, 61, 255] {
         let tuning = Tuning {
             max_workgroups,
+            // What all adapters compile in seconds.
+            held_words: 4,
             ..Tuning::SOFTWARE
         };
         let problem = ramp(&[67, 13, 9], 1);
