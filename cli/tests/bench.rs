@@ -12,7 +12,7 @@ fn a_line_has_every_field() {
         "--shape",
         "2,6,5,5",
         "--shape",
-        "3x4x7",
+        "3x4x17",
         "--repeats",
         "2",
         "--steps",
