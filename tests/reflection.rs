@@ -209,7 +209,7 @@ fn helds(kernel: KernelId, lanes: u32, width: u32) -> Vec<u32> {
     }
 }
 
-/// Words that an invocation takes, one or more; of elements, only groups of an even number of wide words have two.
+/// Words that an invocation takes, one or more.
 fn together(family: Family, lanes: u32, cut: &Cut) -> &'static [u32] {
     match (family, lanes, cut.width, cut.grain) {
         (Family::ColumnReduce | Family::ColumnMap, 1, 4, 4) if cut.aligned && !cut.tail => &[1, 2],
@@ -2962,8 +2962,10 @@ fn check_elements(what: &str, step: &Step) {
         let of_group = p.columns / p.num_groups;
         assert_eq!(of_group * p.num_groups, p.columns, "{what}: {p:?}");
         assert!(of_group.is_multiple_of(spec.column_words), "{what}: {p:?}");
-        // No invocation has none.
-        let size = p.num_channels / p.num_groups / spec.width;
+        // A word is of one group, and no invocation has none.
+        let size = p.num_channels / p.num_groups;
+        assert!(size.is_multiple_of(spec.width), "{what}: {p:?}");
+        let size = size / spec.width;
         assert!(
             (size..size + spec.column_words).contains(&of_group),
             "{what}: {p:?}"

@@ -39,7 +39,7 @@ pub fn loops(kernel: KernelId) -> (u64, u64) {
         KernelId::ChannelFoldBackward | KernelId::RunningFold => (1, 1),
         KernelId::GroupFold => (4, 3),
         KernelId::GroupFoldBackward => (4, 3),
-        // Two of them sum up, one of the latter's both a mean and products.
+        // All but the affine map's last sum up; the products' first sums two pairs.
         KernelId::ElementAffine => (3, 2),
         KernelId::ElementProducts => (2, 3),
         // One over the samples of a part, one over the elements of a word: of each word of an invocation.
