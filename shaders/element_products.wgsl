@@ -25,11 +25,6 @@ fn pair_at(words: GroupWords, sample: SampleWords, w: u32, known: ElementChannel
     return Pair(above_mean(z, group.mean_pivot, group.mean_offset, group.mean_rest), gradient);
 }
 
-// a / b; 0 where b is 0: a group without spread has nothing to project out.
-fn ratio(a: f32, b: f32) -> f32 {
-    return select(a / b, 0.0, b == 0.0);
-}
-
 // dy's mean as pivot + offset, z's multiple in it, and what that is of.
 struct Projection {
     pivot: f32,

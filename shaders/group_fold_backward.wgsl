@@ -71,11 +71,6 @@ fn remaining(e: Entry, mean: Moments, c: f32) -> vec2<f32> {
     return inside(e, vec2<f32>(e.len * rest, e.channel.scale * inner + (e.len * rest) * e.above));
 }
 
-// a / b; 0 where b is 0: a group without spread has nothing to project out.
-fn ratio(a: f32, b: f32) -> f32 {
-    return select(a / b, 0.0, b == 0.0);
-}
-
 // dz = rstd weight (dy less all of z, plus the share of z that eps leaves): what its mean over each row, and its sum
 // times x-hat, are made of.
 struct GroupTerms {

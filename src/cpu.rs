@@ -256,7 +256,7 @@ impl Executor {
                     bn_weight.map(f32s),
                     bn_bias.map(f32s),
                     weight.map(f32s),
-                    count.as_deref_mut().map(|count| &mut count[0]),
+                    count.as_deref_mut(),
                     running,
                     table_mut(channels),
                 );

@@ -351,6 +351,13 @@ pub(crate) enum ChannelPart {
     Running,
 }
 
+impl ChannelPart {
+    /// Whether this batch's values enter the statistics in force.
+    pub fn reads_batch(self) -> bool {
+        matches!(self, ChannelPart::Batch | ChannelPart::Estimate)
+    }
+}
+
 impl NormDesc {
     const fn new(kind: NormKind, num_channels: usize, num_groups: usize) -> Self {
         Self {

@@ -48,7 +48,8 @@ pub struct Params {
     pub entries: u32,
     /// Entries per segment that a fold makes of them.
     pub entries_per_segment: u32,
-    /// Columns of the table that a fold reads.
+    /// Columns of the table that a fold reads; in kernels that own columns, words at a position (of a group's
+    /// elements, with those that its last invocation lacks).
     pub columns: u32,
     /// Those of them that belong to the channel part: 0 or C. The affine's follow.
     pub channel_columns: u32,

@@ -81,3 +81,8 @@ fn above_group_mean(row: Moments, channel: Channel, group: Group) -> f32 {
 fn degrees_of_freedom(count: f32) -> f32 {
     return select(count, count - 1.0, (params.flags & UNBIASED) != 0u);
 }
+
+// a / b; 0 where b is 0: a group without spread has nothing to project out.
+fn ratio(a: f32, b: f32) -> f32 {
+    return select(a / b, 0.0, b == 0.0);
+}

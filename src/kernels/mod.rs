@@ -450,7 +450,8 @@ pub struct Spec {
     /// ([`Tuning::gather`](crate::Tuning::gather)).
     pub grain: u32,
     /// Words of neighbouring channels that an invocation takes together, with channels last (of a group's
-    /// elements, where elements are columns; a group's last invocation may have fewer); 1 where `lanes` is more. Each is a work item.
+    /// elements, where elements are columns; a group's last invocation may have fewer); 1 where `lanes` is
+    /// more. Each is a work item.
     pub column_words: u32,
     /// Whether the tensor ends within one of the step's words. They are put together from what can be
     /// written alone then, since a binding has whole entries only.

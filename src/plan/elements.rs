@@ -21,8 +21,6 @@ use crate::tables::{GradientPair, GroupGradient, Moments};
 pub(super) struct Elements {
     /// Its samples as positions of one sample, its elements of a sample as channels.
     view: Geometry,
-    /// Columns of the kernels that map them.
-    columns: u32,
     /// Elements of a word.
     width: u32,
     /// Whether a word is all one channel's.
@@ -68,10 +66,7 @@ impl Elements {
         let updates_rows = b.norm.kind == NormKind::InstanceNorm
             && b.norm.track_running_stats
             && b.mode == Mode::Train;
-        let of_batch = matches!(
-            b.norm.channel_part(b.mode),
-            ChannelPart::Batch | ChannelPart::Estimate
-        );
+        let of_batch = b.norm.channel_part(b.mode).reads_batch();
         let shared = options.shards.is_some() && of_batch;
         if shared || options.rows == RowSource::Given || updates_rows {
             return None;
@@ -102,9 +97,9 @@ impl Elements {
     fn tables_fit(&self, b: &Builder, inference: bool) -> bool {
         let groups = u64::from(b.params.num_samples) * u64::from(b.params.num_groups);
         let columns = u64::from(self.view.channels);
-        let moments = match b.norm.channel_part(b.mode) {
-            ChannelPart::Batch | ChannelPart::Estimate => u64::from(self.view.reduce.parts),
-            _ => 0,
+        let moments = match b.norm.channel_part(b.mode).reads_batch() {
+            true => u64::from(self.view.reduce.parts),
+            false => 0,
         };
         // Of backward, whose forward must have gone the same way.
         let (groups, terms) = match inference {
@@ -164,10 +159,8 @@ impl Elements {
         let view = b
             .geometry
             .samples_as_positions(elements, width, group_words, b.tuning);
-        let (view, columns) = view.ok()?;
         Some(Self {
-            view,
-            columns,
+            view: view.ok()?,
             width,
             aligned: row_len.is_multiple_of(width),
             single: b.norm.num_channels == b.norm.num_groups,
@@ -178,7 +171,7 @@ impl Elements {
     }
 
     /// The tensor's elements as columns.
-    fn column_params(&self, b: &Builder, split: &Split, columns: u32) -> Params {
+    fn column_params(&self, b: &Builder, split: &Split) -> Params {
         Params {
             num_samples: 1,
             num_channels: self.view.channels,
@@ -186,7 +179,18 @@ impl Elements {
             items: split.items,
             parts: split.parts,
             words_per_part: split.words_per_part,
-            columns,
+            // Of the one sample.
+            columns: split.items / split.parts,
+            channel_len: b.tensor.row_len(),
+            ..b.params
+        }
+    }
+
+    /// The tensor's groups.
+    fn group_params(&self, b: &Builder) -> Params {
+        Params {
+            items: self.items(b),
+            words_per_part: self.group_words,
             channel_len: b.tensor.row_len(),
             ..b.params
         }
@@ -259,7 +263,7 @@ fn group_len(b: &Builder) -> Option<u32> {
 pub(super) fn forward(b: &mut Builder, options: ForwardOptions, e: &Elements) -> Result<(), Error> {
     let part = b.norm.channel_part(b.mode);
     let mut table = None;
-    if matches!(part, ChannelPart::Batch | ChannelPart::Estimate) {
+    if part.reads_batch() {
         column_moments(b, e)?;
         table = Some((Role::ChannelParts, 1));
     }
@@ -269,12 +273,6 @@ pub(super) fn forward(b: &mut Builder, options: ForwardOptions, e: &Elements) ->
     let affine = b.norm.affine_len() as u64;
     let groups = b.params.num_samples * b.params.num_groups;
     let inference = options.inference || options.in_place;
-    let params = Params {
-        items: e.items(b),
-        words_per_part: e.group_words,
-        channel_len: b.tensor.row_len(),
-        ..b.params
-    };
     let spec = Spec {
         activation: options.fusion.activation,
         ..e.group_spec(b, KernelId::ElementAffine)
@@ -289,7 +287,7 @@ pub(super) fn forward(b: &mut Builder, options: ForwardOptions, e: &Elements) ->
         (!inference).then_some((Role::Groups, u64::from(groups))),
         Some((output, 0)),
     ];
-    b.push_step(spec, params, &slots, None)
+    b.push_step(spec, e.group_params(b), &slots, None)
 }
 
 /// Moments of every column over the samples, then of every channel over its columns.
@@ -311,8 +309,7 @@ fn column_moments(b: &mut Builder, e: &Elements) -> Result<(), Error> {
         ..e.spec(b, KernelId::ColumnMoments, split.lanes)
     };
     let slots = [Some((Role::X, 0)), Some((output, columns))];
-    let params = e.column_params(b, split, e.view.channels.div_ceil(split.width));
-    b.push_step(spec, params, &slots, None)?;
+    b.push_step(spec, e.column_params(b, split), &slots, None)?;
     if entries == 1 {
         return Ok(());
     }
@@ -345,12 +342,6 @@ pub(super) fn backward(
     let channel_table = Some((Role::Channels, u64::from(channels)));
     let group_table = Some((Role::GroupGradients, u64::from(groups)));
 
-    let params = Params {
-        items: e.items(b),
-        words_per_part: e.group_words,
-        channel_len: b.tensor.row_len(),
-        ..b.params
-    };
     let slots = [
         Some((Role::X, 0)),
         Some((Role::GradY, 0)),
@@ -361,7 +352,7 @@ pub(super) fn backward(
     ];
     b.push_step(
         e.group_spec(b, KernelId::ElementProducts),
-        params,
+        e.group_params(b),
         &slots,
         None,
     )?;
@@ -382,7 +373,7 @@ pub(super) fn backward(
             column_words: split.column_words,
             ..e.spec(b, KernelId::ElementTerms, 1)
         };
-        b.push_step(spec, e.column_params(b, split, e.columns), &slots, None)?;
+        b.push_step(spec, e.column_params(b, split), &slots, None)?;
     }
     // The two tables differ in their entries: a fold each.
     let all = b.params;
@@ -417,5 +408,5 @@ pub(super) fn backward(
         flows.then_some((Role::ChannelGradients, u64::from(channels))),
         Some((Role::GradX, 0)),
     ];
-    b.push_step(spec, e.column_params(b, split, e.columns), &slots, None)
+    b.push_step(spec, e.column_params(b, split), &slots, None)
 }

@@ -11,7 +11,7 @@ use crate::role::Role;
 
 pub(super) fn plan(b: &mut Builder, options: ForwardOptions) -> Result<(), Error> {
     let part = b.norm.channel_part(b.mode);
-    let from_batch = matches!(part, ChannelPart::Batch | ChannelPart::Estimate);
+    let from_batch = part.reads_batch();
     let shards = options.shards.filter(|_| from_batch);
     let empty = b.tensor.elements() == 0;
     if empty && shards.is_none() {

@@ -288,15 +288,14 @@ impl Geometry {
 
     /// A tensor of `elements` as one sample, its samples as positions and their elements as channels. Maps
     /// have words of `width`, which divides a group, and one lane; an invocation takes several words of a
-    /// group. With the number of columns of maps: words of a sample, and those that each group's last
-    /// invocation lacks.
+    /// group. Items of maps are words of a sample, and those that each group's last invocation lacks.
     pub fn samples_as_positions(
         &self,
         elements: u32,
         width: u32,
         group_words: u32,
         tuning: &Tuning,
-    ) -> Result<(Geometry, u32), Error> {
+    ) -> Result<Geometry, Error> {
         let mut view = Geometry {
             samples: 1,
             channels: elements / self.samples,
@@ -334,8 +333,7 @@ impl Geometry {
             column_words,
             ..map.with_part(view.row_len, most, columns)?
         };
-        // Fewer than the items.
-        Ok((view, columns as u32))
+        Ok(view)
     }
 
     /// Invocations that take `words` words as they come.
@@ -685,7 +683,7 @@ pub(super) fn base_params(norm: &NormDesc, mode: Mode, geometry: &Geometry) -> P
         ChannelStats::Batch { momentum } => momentum,
         ChannelStats::Estimate { moving_speed } => Some(moving_speed),
     };
-    let training = matches!(part, ChannelPart::Batch | ChannelPart::Estimate);
+    let training = part.reads_batch();
     let cumulative = part == ChannelPart::Batch
         && mode == Mode::Train
         && norm.track_running_stats

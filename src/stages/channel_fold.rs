@@ -36,16 +36,16 @@ pub fn channel_fold(
     bn_weight: Option<&[f32]>,
     bn_bias: Option<&[f32]>,
     weight: Option<&[f32]>,
-    mut num_batches_tracked: Option<&mut u32>,
+    mut num_batches_tracked: Option<&mut [u32]>,
     mut running: Option<RunningStatistics>,
     channels: &mut [Channel],
 ) {
     if let Some(count) = &mut num_batches_tracked
         && params.flags & CUMULATIVE == 0
     {
-        **count = count.saturating_add(1);
+        batch_count(count);
     }
-    let batches = num_batches_tracked.map(|count| *count);
+    let batches = num_batches_tracked.map(|count| count[0]);
     for (c, channel) in channels.iter_mut().enumerate() {
         let batch = merged(params, channel_parts, c);
         let group_weight = match weight {
