@@ -187,12 +187,12 @@ fn many_workgroups() {
 /// beyond must leave everything alone.
 #[test]
 fn workgroups_folded_at_odd_limits() {
+    // SwiftShader's: what all adapters compile in seconds.
+    let shared = Tuning::for_name("SwiftShader", true, true);
     for max_workgroups in [37, 61, 255] {
         let tuning = Tuning {
             max_workgroups,
-            // What all adapters compile in seconds.
-            held_words: 4,
-            ..Tuning::SOFTWARE
+            ..shared
         };
         let problem = ramp(&[67, 13, 9], 1);
         for plan in run::plans(&problem, BackwardOptions::default(), &tuning).unwrap() {
