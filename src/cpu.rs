@@ -536,7 +536,7 @@ impl Executor {
                     tensor_mut::<T>(grad_x, elements),
                 );
             }
-            // The planner binds what the kernel declares (tests/reflection.rs).
+            // The planner binds what the kernel declares (tests/reflection).
             (kernel, _, _) => unreachable!("{} with other bindings", kernel.name()),
         }
     }
