@@ -134,13 +134,14 @@ impl Tuning {
     };
 
     /// For software adapters: one lane a row, no barrier; workgroups of 8 to 64 are equally fast on
-    /// tensors of 6 MB (`bcnorm bench --tune`), 32 is best on small ones.
+    /// tensors of 6 MB (`bcnorm bench --tune`), 32 is best on small ones. Parts of fewer than 64 words save less than
+    /// the dispatch that folds them costs.
     pub const SOFTWARE: Tuning = Tuning {
         class: AdapterClass::Software,
         workgroup_size: 32,
         reduce_lanes: 1,
         map_lanes: 1,
-        words_per_lane: 8,
+        words_per_lane: 64,
         max_words_per_lane: 1024,
         min_invocations: 512,
         fold_workgroup_size: 8,
@@ -171,6 +172,7 @@ impl Tuning {
         workgroup_size: 1,
         column_words: 1,
         column_workgroup_size: 1,
+        words_per_lane: 8,
         min_invocations: 64,
         min_fold_invocations: 1,
         fold_workgroup_size: 1,
