@@ -18,23 +18,9 @@ fn spec(arguments: &[String]) -> Option<Spec> {
     let (name, rest) = arguments.split_first()?;
     let kernel = *KernelId::ALL.iter().find(|kernel| kernel.name() == name)?;
     let mut spec = Spec {
-        kernel,
-        workgroup_size: 64,
-        lanes: 64,
-        subgroup_size: 1,
-        dtype: DType::F32,
         width: 4,
         grain: 4,
-        column_words: 1,
-        tail: false,
-        aligned: true,
-        held: 0,
-        single: false,
-        samples: 1,
-        accumulate: false,
-        fence: false,
-        activation: Activation::None,
-        absent: 0,
+        ..Spec::new(kernel, 64, 64)
     };
     for argument in rest {
         match argument.split_once('=').unwrap_or((argument, "")) {

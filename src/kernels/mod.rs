@@ -479,6 +479,29 @@ pub struct Spec {
 }
 
 impl Spec {
+    /// A kernel on tables of f32: single elements, nothing held, fused, fenced or left out.
+    pub const fn new(kernel: KernelId, workgroup_size: u32, lanes: u32) -> Self {
+        Self {
+            kernel,
+            workgroup_size,
+            lanes,
+            subgroup_size: 1,
+            dtype: DType::F32,
+            width: 1,
+            grain: 1,
+            column_words: 1,
+            tail: false,
+            aligned: true,
+            held: 0,
+            single: false,
+            samples: 1,
+            accumulate: false,
+            fence: false,
+            activation: Activation::None,
+            absent: 0,
+        }
+    }
+
     /// Elements of what tensors are bound as an array of.
     pub fn entry(&self) -> u32 {
         if self.tail {

@@ -230,23 +230,12 @@ impl Elements {
 
     fn spec(&self, b: &Builder, kernel: KernelId, lanes: u32) -> Spec {
         Spec {
-            kernel,
-            workgroup_size: b.tuning.workgroup_size,
-            lanes,
-            subgroup_size: 1,
             dtype: b.tensor.dtype(),
             width: self.width,
             grain: self.width,
-            column_words: 1,
-            tail: false,
             aligned: self.aligned,
-            held: 0,
-            single: false,
-            samples: 1,
-            accumulate: false,
             fence: b.tuning.fence,
-            activation: Activation::None,
-            absent: 0,
+            ..Spec::new(kernel, b.tuning.workgroup_size, lanes)
         }
     }
 }

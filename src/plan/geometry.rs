@@ -726,7 +726,6 @@ pub(super) fn base_params(norm: &NormDesc, mode: Mode, geometry: &Geometry) -> P
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::desc::Activation;
 
     #[test]
     fn iterations_of_a_chunk_loop_are_bounded() {
@@ -898,25 +897,7 @@ mod tests {
 
     #[test]
     fn workgroups_fold_into_two_dimensions() {
-        let spec = Spec {
-            kernel: KernelId::RowAffine,
-            workgroup_size: 8,
-            lanes: 1,
-            subgroup_size: 1,
-            dtype: DType::F32,
-            width: 4,
-            grain: 4,
-            column_words: 1,
-            tail: false,
-            aligned: true,
-            held: 0,
-            single: false,
-            samples: 1,
-            accumulate: false,
-            fence: false,
-            activation: Activation::None,
-            absent: 0,
-        };
+        let spec = Spec::new(KernelId::RowAffine, 8, 1);
         assert_eq!(
             workgroups(&spec, 8 * 65_535, &Tuning::SOFTWARE),
             Ok([65_535, 1])

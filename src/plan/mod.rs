@@ -374,25 +374,8 @@ impl<'a> Builder<'a> {
     }
 
     fn fold_spec(&self, kernel: KernelId, lanes: u32) -> Spec {
-        Spec {
-            kernel,
-            workgroup_size: self.tuning.fold_workgroup_size.next_multiple_of(lanes),
-            lanes,
-            subgroup_size: 1,
-            dtype: crate::desc::DType::F32,
-            width: 1,
-            grain: 1,
-            column_words: 1,
-            tail: false,
-            aligned: true,
-            held: 0,
-            single: false,
-            samples: 1,
-            accumulate: false,
-            fence: false,
-            activation: Activation::None,
-            absent: 0,
-        }
+        let workgroup_size = self.tuning.fold_workgroup_size.next_multiple_of(lanes);
+        Spec::new(kernel, workgroup_size, lanes)
     }
 
     /// Merges the parts of every row, where rows are split.
@@ -433,28 +416,19 @@ impl<'a> Builder<'a> {
         let geometry = &self.geometry;
         let kernel = kernels[usize::from(geometry.channels_last)];
         let reduces = kernel.kernel().family == Family::ColumnReduce;
+        let workgroup_size = match reduces {
+            true => self.tuning.column_workgroup_size,
+            false => self.tuning.workgroup_size,
+        };
         let spec = Spec {
-            kernel,
-            workgroup_size: if reduces {
-                self.tuning.column_workgroup_size
-            } else {
-                self.tuning.workgroup_size
-            },
-            lanes: split.lanes,
-            subgroup_size: 1,
             dtype: geometry.dtype,
             width: split.width,
             grain: split.grain,
-            column_words: 1,
-            tail: false,
             aligned: split.aligned,
-            held: 0,
-            single: false,
-            samples: 1,
             accumulate,
             fence: self.tuning.fence,
             activation,
-            absent: 0,
+            ..Spec::new(kernel, workgroup_size, split.lanes)
         };
         let num_channels = geometry.channels;
         let columns = num_channels.div_ceil(split.width);

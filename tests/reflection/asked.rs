@@ -215,6 +215,27 @@ pub fn parts(norm: &NormDesc, mode: Mode) -> (Part, bool) {
     }
 }
 
+/// Columns of the terms that the parameters' gradients are made of: the channel part's, where a gradient flows
+/// through it or someone wants it, and the affine's.
+pub fn gradient_columns(norm: &NormDesc, mode: Mode) -> (u32, u32) {
+    let (part, grouped) = parts(norm, mode);
+    let affine = norm.weight || norm.bias;
+    let own = match grouped {
+        true => norm.bn_weight || norm.bn_bias,
+        false => affine,
+    };
+    let of_channels = match part {
+        Part::None => false,
+        Part::Batch => true,
+        Part::Estimate | Part::Running => own,
+    };
+    let columns = |there: bool, columns: usize| if there { columns as u32 } else { 0 };
+    (
+        columns(of_channels, norm.num_channels),
+        columns(grouped && affine, norm.affine_len()),
+    )
+}
+
 /// What a caller may ask of a plan besides.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Asked {
@@ -325,20 +346,7 @@ pub fn is_beyond(
     let last = tensor.layout() == Layout::ChannelsLast || len == 1 || c == 1;
     let merged = last && !grouped && asked.rows == RowSource::Computed && n * len <= 1 << 31;
     let n = if merged { 1 } else { n };
-    let affine = match grouped {
-        true if norm.weight || norm.bias => norm.affine_len() as u64,
-        _ => 0,
-    };
-    let own = match grouped {
-        true => norm.bn_weight || norm.bn_bias,
-        false => norm.weight || norm.bias,
-    };
-    let channel_columns = match part {
-        Part::None => 0,
-        Part::Batch => c,
-        _ if own => c,
-        _ => 0,
-    };
+    let (channel_columns, affine) = gradient_columns(norm, mode);
     let tracks =
         norm.kind == NormKind::InstanceNorm && norm.track_running_stats && mode == Mode::Train;
     let shards = asked.shards.map_or(0, |shards| u64::from(shards.get()));
@@ -348,7 +356,7 @@ pub fn is_beyond(
     let folds = forward.is_none() || (backward.is_none() && !asked.inference);
     n.max(1) * c > most
         || ([Part::Batch, Part::Estimate].contains(&part) && shards * c > most)
-        || (!asked.inference && n * (channel_columns + affine) > most)
+        || (!asked.inference && n * (u64::from(channel_columns) + u64::from(affine)) > most)
         || u64::from(tensor.num_samples()) * len > most
         || (grouped && ((folds && lanes(size, 4)) || size * len > most))
         || (tracks && lanes(n, 1))

@@ -12,9 +12,6 @@ pub const MAX_WORKGROUP_MEMORY: u32 = 16 << 10;
 pub const MAX_WORKGROUP_SIZE: u32 = 256;
 pub const MAX_WORKGROUPS: u32 = 65_535;
 
-/// llvmpipe ends an invocation behind this many loop iterations, without any error.
-pub const MAX_ITERATIONS: u64 = 65_535;
-
 /// How a family's tensors are cut.
 #[derive(Clone, Copy)]
 struct Cut {
@@ -411,22 +408,10 @@ pub fn reflect(spec: &Spec) -> (Module, ModuleInfo) {
 
 pub fn spec(kernel: KernelId, lanes: u32) -> Spec {
     Spec {
-        kernel,
-        workgroup_size: 64,
-        lanes,
-        subgroup_size: 1,
-        dtype: DType::F32,
         width: 4,
         grain: 4,
-        column_words: 1,
-        tail: false,
         aligned: false,
-        held: 0,
-        single: false,
-        samples: 1,
-        accumulate: false,
         fence: true,
-        activation: Activation::None,
-        absent: 0,
+        ..Spec::new(kernel, 64, lanes)
     }
 }

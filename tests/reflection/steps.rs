@@ -1,8 +1,8 @@
 //! Steps against the loops and indices of the kernels that they run.
 
 use crate::asked::{
-    Asked, EXTREMES, Part, SHAPES, SHORT_SHAPES, for_every_plan, narrow_tunings, parts, plans,
-    small_shapes, tunings,
+    Asked, EXTREMES, Part, SHAPES, SHORT_SHAPES, for_every_plan, gradient_columns, narrow_tunings,
+    parts, plans, small_shapes, tunings,
 };
 use crate::elements::{Elements, check_elements_as_rows, is_of_elements, takes_elements_as_rows};
 use crate::flow::{
@@ -511,24 +511,9 @@ fn check_params(what: &str, step: &Step, plan: &Plan, asked: &Asked) {
 
 /// Columns of the tables that folds read.
 fn check_columns(what: &str, step: &Step, plan: &Plan) {
-    let (p, norm) = (&step.params, plan.norm());
-    let (part, grouped) = parts(norm, plan.mode());
+    let p = &step.params;
     let channels = p.num_channels;
-    // The channel part has columns where a gradient flows through it or someone wants it.
-    let own = match grouped {
-        true => norm.bn_weight || norm.bn_bias,
-        false => norm.weight || norm.bias,
-    };
-    let channel_columns = match part {
-        Part::None => 0,
-        Part::Batch => channels,
-        Part::Estimate | Part::Running if own => channels,
-        Part::Estimate | Part::Running => 0,
-    };
-    let affine = match grouped && (norm.weight || norm.bias) {
-        true => norm.affine_len() as u32,
-        false => 0,
-    };
+    let (channel_columns, affine) = gradient_columns(plan.norm(), plan.mode());
     let of_shards = step.bindings.first() == Some(&Role::GradientShards);
     // Of elements, the channel part's columns and the affine's are two tables, folded one by one.
     let table = step.bindings.first().copied();

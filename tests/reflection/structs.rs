@@ -3,8 +3,7 @@
 use crate::files::shaders;
 use crate::specs::{reflect, spec};
 use bcnorm::kernels::{Element, KernelId};
-use bcnorm::params;
-use bcnorm::params::Params;
+use bcnorm::params::{self, Params};
 use bcnorm::tables::{
     Affine, AffineBackward, Channel, GradientPair, Group, GroupGradient, Moments, Products,
     RowGradient,
