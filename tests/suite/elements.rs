@@ -105,18 +105,23 @@ impl Way {
             Way::cpu("own", Tuning::CPU),
             Way::cpu("short", short(Tuning::CPU)),
         ];
+        // Kernels that tunings share are compiled once.
+        let gpus = adapters::gpus(DeviceLimits::Default).into_iter();
+        let gpus = gpus.map(|(name, gpu)| {
+            let pipelines = Pipelines::new(&gpu.device);
+            (name, gpu, pipelines)
+        });
+        let gpus: Vec<_> = gpus.collect();
         for (tuning_name, of) in [
             ("own", (|own| own) as fn(Tuning) -> Tuning),
             ("short", short),
             ("GPU", |_| Tuning::GPU),
         ] {
-            for (name, gpu) in adapters::gpus(DeviceLimits::Default) {
-                let tuning = of(Tuning::for_device(&gpu.device));
-                let pipelines = Pipelines::with_tuning(&gpu.device, tuning);
+            for (name, gpu, pipelines) in &gpus {
                 ways.push(Way {
                     name: format!("{name}, {tuning_name}"),
-                    tuning,
-                    gpu: Some((gpu, pipelines)),
+                    tuning: of(Tuning::for_device(&gpu.device)),
+                    gpu: Some((gpu.clone(), pipelines.clone())),
                 });
             }
         }
@@ -162,6 +167,16 @@ fn is_of_elements(plan: &Plan) -> bool {
     families.any(|family| [Family::ElementReduce, Family::ElementColumn].contains(&family))
 }
 
+/// The ways of a problem: those of the CPU executor, and in turn a sixth of those on adapters, which compile for
+/// most of their time; a third where tests take it.
+fn in_turn(ways: &[Way], problem: usize) -> impl Iterator<Item = &Way> {
+    let share = if adapters::long() { 3 } else { 6 };
+    let turns = ways.iter().enumerate();
+    let turns = turns
+        .filter(move |(index, way)| way.gpu.is_none() || (index + problem).is_multiple_of(share));
+    turns.map(|(_, way)| way)
+}
+
 /// What was compared.
 #[derive(Default)]
 struct Report {
@@ -187,14 +202,8 @@ impl Report {
         forward: ForwardOptions,
         (expected, bounds): (&Expected, &BTreeMap<&'static str, f64>),
     ) {
-        // The CPU executor runs all of them; each problem a third of the ways on adapters, in turn, which
-        // compile for most of their time.
-        let turn = self.problems;
         self.problems += 1;
-        for (index, way) in ways.iter().enumerate() {
-            if way.gpu.is_some() && !(index + turn).is_multiple_of(3) {
-                continue;
-            }
+        for way in in_turn(ways, self.problems) {
             let plans = way.plans(problem, forward);
             let outputs = way.run(problem, &plans);
             self.runs += 1;
@@ -367,25 +376,20 @@ fn firsts(problem: &Problem) -> impl Iterator<Item = usize> + use<> {
 }
 
 /// Means of 1000 and 10,000 deviations, of x and of its running statistics.
-#[test]
-fn large_means() {
-    let (ways, mut report) = (Way::all(), Report::default());
+fn large_means(ways: &[Way], report: &mut Report) {
     for_every_hard(|what, clean| {
         for mean in [1e3, 1e4] {
             let mut problem = clean.clone();
             problem.x.iter_mut().for_each(|x| *x += mean);
             problem.running_mean.iter_mut().for_each(|m| *m += mean);
             let what = format!("{what}, mean {mean:e}");
-            report.check(&ways, &what, &problem, ForwardOptions::default());
+            report.check(ways, &what, &problem, ForwardOptions::default());
         }
     });
-    report.finish(0.6);
 }
 
 /// The element that sums are taken about is far from all others.
-#[test]
-fn outliers_that_come_first() {
-    let (ways, mut report) = (Way::all(), Report::default());
+fn outliers_that_come_first(ways: &[Way], report: &mut Report) {
     for_every_hard(|what, clean| {
         for outlier in [1e3, -1e4] {
             let mut of_x = clean.clone();
@@ -394,31 +398,25 @@ fn outliers_that_come_first() {
             firsts(&clean).for_each(|first| of_dy.grad_y[first] = outlier);
             for (of, problem) in [("x", of_x), ("dy", of_dy)] {
                 let what = format!("{what}, {of} {outlier:e}");
-                report.check(&ways, &what, &problem, ForwardOptions::default());
+                report.check(ways, &what, &problem, ForwardOptions::default());
             }
         }
     });
-    report.finish(0.6);
 }
 
-#[test]
-fn upstream_gradients_with_a_large_mean() {
-    let (ways, mut report) = (Way::all(), Report::default());
+fn upstream_gradients_with_a_large_mean(ways: &[Way], report: &mut Report) {
     for_every_hard(|what, clean| {
         for mean in [1e2, 1e4] {
             let mut problem = clean.clone();
             problem.grad_y.iter_mut().for_each(|dy| *dy += mean);
             let what = format!("{what}, dy {mean:e}");
-            report.check(&ways, &what, &problem, ForwardOptions::default());
+            report.check(ways, &what, &problem, ForwardOptions::default());
         }
     });
-    report.finish(0.6);
 }
 
 /// Equal in all channels, and nearly so.
-#[test]
-fn large_biases_of_the_channel_part() {
-    let (ways, mut report) = (Way::all(), Report::default());
+fn large_biases_of_the_channel_part(ways: &[Way], report: &mut Report) {
     for_every_hard(|what, clean| {
         if clean.bn_bias.is_empty() {
             return;
@@ -429,9 +427,19 @@ fn large_biases_of_the_channel_part() {
         close.bn_bias.iter_mut().for_each(|bias| *bias += 1e3);
         for (biases, problem) in [("equal", equal), ("close", close)] {
             let what = format!("{what}, bn.bias 1e3, {biases}");
-            report.check(&ways, &what, &problem, ForwardOptions::default());
+            report.check(ways, &what, &problem, ForwardOptions::default());
         }
     });
+}
+
+/// One test for all of these: they run the same kernels.
+#[test]
+fn hard_data() {
+    let (ways, mut report) = (Way::all(), Report::default());
+    large_means(&ways, &mut report);
+    outliers_that_come_first(&ways, &mut report);
+    upstream_gradients_with_a_large_mean(&ways, &mut report);
+    large_biases_of_the_channel_part(&ways, &mut report);
     report.finish(0.6);
 }
 
@@ -439,7 +447,7 @@ fn large_biases_of_the_channel_part() {
 #[test]
 fn constants_are_their_bias() {
     let ways = Way::all();
-    let mut of_elements = 0;
+    let (mut of_elements, mut turn) = (0, 0);
     for_every_hard(|what, clean| {
         for value in [100.0, 3.3, 1234.567, 0.0, 1e-20] {
             let mut problem = clean.clone().forward_only();
@@ -460,7 +468,8 @@ fn constants_are_their_bias() {
             let bias = |c: usize| problem.bias.get(c * entries / channels).copied();
             let sample = (0..channels * len).map(|i| bias(i / len).unwrap_or(0.0));
             let y = sample.collect::<Vec<f32>>().repeat(problem.dims[0]);
-            for way in &ways {
+            turn += 1;
+            for way in in_turn(&ways, turn) {
                 for inference in [false, true] {
                     let forward = ForwardOptions {
                         inference,
@@ -485,7 +494,7 @@ fn constants_are_their_bias() {
 #[test]
 fn nan_and_inf() {
     let ways = Way::all();
-    let mut of_elements = 0;
+    let (mut of_elements, mut turn) = (0, 0);
     for_every_hard(|what, clean| {
         let groups = clean.norm.num_groups;
         let size = clean.x.len() / clean.dims[0] / groups;
@@ -500,7 +509,8 @@ fn nan_and_inf() {
             let untracked = !problem.norm.track_running_stats;
             let of_batch =
                 clean.norm.kind == NormKind::BcNorm && (clean.mode == Mode::Train || untracked);
-            for way in &ways {
+            turn += 1;
+            for way in in_turn(&ways, turn) {
                 let plans = way.plans(&problem, ForwardOptions::default());
                 of_elements += usize::from(is_of_elements(&plans[0]));
                 let outputs = way.run(&problem, &plans);

@@ -36,8 +36,7 @@ struct Device<'a> {
 }
 
 impl<'a> Device<'a> {
-    fn new(gpu: &'a Gpu, problem: &Problem, shards: usize) -> Self {
-        let pipelines = Pipelines::new(&gpu.device);
+    fn new((gpu, pipelines): &'a (Gpu, Pipelines), problem: &Problem, shards: usize) -> Self {
         let shards = NonZero::new(shards as u32);
         let tensor = problem.tensor();
         let forward = ForwardOptions {
@@ -57,7 +56,7 @@ impl<'a> Device<'a> {
         let exchanges = plans.iter().filter_map(Plan::exchange).collect();
         let bench = Bench::new(gpu, problem, &plans);
         Self {
-            prepared: bench.prepare(&pipelines).unwrap(),
+            prepared: bench.prepare(pipelines).unwrap(),
             bench,
             exchanges,
         }
@@ -90,7 +89,7 @@ impl<'a> Device<'a> {
 }
 
 /// Forward and backward over devices that hold `sizes` samples each.
-fn distributed(gpus: &[Gpu], problem: &Problem, sizes: &[usize]) -> Vec<Outputs> {
+fn distributed(gpus: &[(Gpu, Pipelines)], problem: &Problem, sizes: &[usize]) -> Vec<Outputs> {
     let mut begin = 0;
     let devices: Vec<Device> = sizes
         .iter()
@@ -206,11 +205,14 @@ fn problems() -> Vec<(&'static str, Problem)> {
 fn shards_give_what_one_device_gives() {
     for (adapter, gpu) in adapters::gpus(DeviceLimits::Default) {
         let second = block_on(Gpu::on(gpu.adapter.clone(), DeviceLimits::Default)).unwrap();
-        let gpus = [gpu, second];
+        let gpus = [gpu, second].map(|gpu| {
+            let pipelines = Pipelines::new(&gpu.device);
+            (gpu, pipelines)
+        });
         let mut worst = (0f32, String::new());
         for (what, problem) in problems() {
-            let pipelines = Pipelines::new(&gpus[0].device);
-            let single = run::gpu(&gpus[0], &pipelines, &problem).unwrap().outputs;
+            let (gpu, pipelines) = &gpus[0];
+            let single = run::gpu(gpu, pipelines, &problem).unwrap().outputs;
             let expected = run::expected(&problem);
             for sizes in [&[4, 3][..], &[1, 6], &[7, 0], &[0, 2, 0, 5], &[7]] {
                 let parts = distributed(&gpus, &problem, sizes);

@@ -7,7 +7,7 @@ use crate::common;
 
 use bcnorm::cpu::Executor;
 use bcnorm::gpu::Pipelines;
-use bcnorm::gpu::headless::DeviceLimits;
+use bcnorm::gpu::headless::{DeviceLimits, Gpu};
 use bcnorm::{
     Activation, ChannelStats, DType, Error, Fusion, Layout, Mode, NormDesc, NormKind, Plan,
     TensorDesc, Tuning,
@@ -108,7 +108,7 @@ type Support = BTreeMap<&'static str, Passed>;
 /// Runs every combination that is not refused; returns how many.
 fn sweep(
     what: &str,
-    pick: impl Fn(usize) -> bool,
+    pick: impl Fn(usize, DType) -> bool,
     compute: impl Fn(&Problem) -> Result<run::Run, Failure>,
 ) -> (usize, Support) {
     let mut support = Support::new();
@@ -125,7 +125,7 @@ fn sweep(
                     for layout in LAYOUTS {
                         for fusion in fusions() {
                             index += 1;
-                            if !pick(index) {
+                            if !pick(index, dtype) {
                                 continue;
                             }
                             let dims = match norm.kind {
@@ -267,7 +267,7 @@ fn rows(support: &Support) -> Vec<String> {
 #[test]
 fn family_on_the_cpu_executor() {
     let executor = Executor::new();
-    let (count, support) = sweep("cpu", |_| true, |problem| run::cpu(&executor, problem));
+    let (count, support) = sweep("cpu", |_, _| true, |problem| run::cpu(&executor, problem));
     assert!(count > 5_000, "{count}");
     let rows = rows(&support).join("\n");
     let readme = include_str!("../../README.md");
@@ -277,26 +277,63 @@ fn family_on_the_cpu_executor() {
     );
 }
 
-#[test]
-fn family_on_the_first_adapter() {
-    let (name, gpu) = adapters::gpus(DeviceLimits::Default).swap_remove(0);
-    let pipelines = Pipelines::new(&gpu.device);
-    let compute = |problem: &Problem| run::gpu(&gpu, &pipelines, problem);
-    let (count, _) = sweep(&name, |index| index % 7 == 0, compute);
-    assert!(count > 1_000, "{count}");
+/// A part of the combinations of a type, by a step that is prime to the number of fusions, layouts and types,
+/// so that each value of each comes often. The second step is taken where tests take their time: nearly every
+/// combination has kernels of its own to compile.
+fn on_a_gpu(what: &str, gpu: &Gpu, tuning: Tuning, dtype: DType, steps: [usize; 2]) {
+    let step = steps[usize::from(adapters::long())];
+    let pipelines = Pipelines::with_tuning(&gpu.device, tuning);
+    let what = format!("{what}, {:?}", tuning.class);
+    let compute = |problem: &Problem| run::gpu(gpu, &pipelines, problem);
+    let pick = |index: usize, other| index.is_multiple_of(step) && other == dtype;
+    let (count, _) = sweep(&what, pick, compute);
+    assert!(count > 2_000 / step, "{count}");
 }
 
-/// A part of the combinations: steps that are prime to the number of fusions, layouts and types, so that
-/// each value of each comes often.
-#[test]
-fn family_on_every_adapter_and_tuning() {
+fn family_on_the_first_adapter(dtype: DType) {
+    let (name, gpu) = adapters::gpus(DeviceLimits::Default).swap_remove(0);
+    on_a_gpu(&name, &gpu, Tuning::for_device(&gpu.device), dtype, [37, 7]);
+}
+
+fn family_on_every_adapter(dtype: DType) {
     for (name, gpu) in adapters::gpus(DeviceLimits::Default) {
-        for (tuning, step) in [(Tuning::for_device(&gpu.device), 59), (Tuning::GPU, 101)] {
-            let pipelines = Pipelines::with_tuning(&gpu.device, tuning);
-            let what = format!("{name}, {:?}", tuning.class);
-            let compute = |problem: &Problem| run::gpu(&gpu, &pipelines, problem);
-            let (count, _) = sweep(&what, |index| index % step == 0, compute);
-            assert!(count > 50, "{count}");
-        }
+        let own = Tuning::for_device(&gpu.device);
+        on_a_gpu(&name, &gpu, own, dtype, [241, 59]);
     }
+}
+
+fn family_with_the_tuning_for_gpus(dtype: DType) {
+    for (name, gpu) in adapters::gpus(DeviceLimits::Default) {
+        on_a_gpu(&name, &gpu, Tuning::GPU, dtype, [401, 101]);
+    }
+}
+
+/// A test for each type, as types share no kernel that reads or writes a tensor.
+macro_rules! of_each_type {
+    ($($check:ident)*) => {$(
+        mod $check {
+            use super::*;
+
+            #[test]
+            fn in_f32() {
+                super::$check(DType::F32);
+            }
+
+            #[test]
+            fn in_f16() {
+                super::$check(DType::F16);
+            }
+
+            #[test]
+            fn in_bf16() {
+                super::$check(DType::BF16);
+            }
+        }
+    )*};
+}
+
+of_each_type! {
+    family_on_the_first_adapter
+    family_on_every_adapter
+    family_with_the_tuning_for_gpus
 }

@@ -1,7 +1,7 @@
 //! Calls drawn at random over all that the library takes, forward and backward, against the f64
 //! oracle, within bounds that follow from the data (`common/conditioning.rs`).
 //!
-//! The draws are the same on every run. `BCNORM_DRAWS=n` makes n of them, `BCNORM_SEED=n` others;
+//! The draws are the same on every run. `BCNORM_DRAWS=n` makes n of them in each test, `BCNORM_SEED=n` others;
 //! a failure is shrunk and printed whole.
 #![allow(missing_docs)]
 
@@ -19,7 +19,7 @@ use bcnorm_cases::{Failure, storage};
 use common::conditioning::{self, Worst};
 use common::problem::{Problem, Random};
 use common::run::{self, Bench, Outputs};
-use common::targets;
+use common::{adapters, targets};
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::strategy::ValueTree;
@@ -27,8 +27,9 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, Test
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-/// Draws without `BCNORM_DRAWS`.
-const DRAWS: u32 = 2000;
+/// Draws of a test without `BCNORM_DRAWS`, and where tests take their time. Nearly every one has kernels of its
+/// own to compile.
+const DRAWS: [u64; 2] = [60, 500];
 
 /// Where x comes from.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -107,8 +108,6 @@ struct Case {
     scale: i32,
     grad_y: Upstream,
     parameters: Parameters,
-    /// Which of [`tunings`].
-    tuning: usize,
     seed: u64,
 }
 
@@ -180,14 +179,13 @@ fn cases() -> impl Strategy<Value = Case> {
             1 => Just(Parameters::Wide),
             1 => select(vec![10.0f32, 1e3]).prop_map(Parameters::Biases),
         ],
-        0..tunings(Tuning::SOFTWARE).len(),
         0u64..1 << 20,
     );
     (norm, shape, call, data).prop_map(|(norm, shape, call, data)| {
         let (kind, stats, tracked, eps, affine, per_channel) = norm;
         let (samples, groups, group_size, spatial, large) = shape;
         let (dtype, layout, training, activation, residual, in_place) = call;
-        let (x, scale, grad_y, parameters, tuning, seed) = data;
+        let (x, scale, grad_y, parameters, seed) = data;
         Case {
             kind,
             samples,
@@ -210,7 +208,6 @@ fn cases() -> impl Strategy<Value = Case> {
             scale,
             grad_y,
             parameters,
-            tuning,
             seed,
         }
     })
@@ -469,18 +466,18 @@ impl Case {
 trait Runner {
     fn run(&self, case: &Case, problem: &Problem) -> Result<Outputs, Failure>;
 
-    fn tuning(&self, case: &Case) -> &Tuning;
+    fn tuning(&self) -> &Tuning;
 }
 
-/// On a device; kernels are kept by tuning.
+/// On a device.
 struct OnGpu {
     gpu: Gpu,
-    pipelines: Vec<Pipelines>,
+    pipelines: Pipelines,
 }
 
 impl Runner for OnGpu {
     fn run(&self, case: &Case, problem: &Problem) -> Result<Outputs, Failure> {
-        let pipelines = &self.pipelines[case.tuning];
+        let pipelines = &self.pipelines;
         if !case.writes_x() {
             return Ok(run::gpu(&self.gpu, pipelines, problem)?.outputs);
         }
@@ -491,20 +488,20 @@ impl Runner for OnGpu {
         Ok(bench.results()?.outputs)
     }
 
-    fn tuning(&self, case: &Case) -> &Tuning {
-        self.pipelines[case.tuning].tuning()
+    fn tuning(&self) -> &Tuning {
+        self.pipelines.tuning()
     }
 }
 
 /// On the CPU executor, by the plans that GPUs get.
 struct OnCpu {
     executor: Executor,
-    tunings: Vec<Tuning>,
+    tuning: Tuning,
 }
 
 impl Runner for OnCpu {
     fn run(&self, case: &Case, problem: &Problem) -> Result<Outputs, Failure> {
-        let tuning = &self.tunings[case.tuning];
+        let tuning = &self.tuning;
         let plans = if case.writes_x() {
             problem.check()?;
             vec![problem.forward_plan(in_place(), tuning)?]
@@ -519,8 +516,8 @@ impl Runner for OnCpu {
         Ok(run::host_outputs(problem, &plans, &buffers))
     }
 
-    fn tuning(&self, case: &Case) -> &Tuning {
-        &self.tunings[case.tuning]
+    fn tuning(&self) -> &Tuning {
+        &self.tuning
     }
 }
 
@@ -553,7 +550,7 @@ fn check(runner: &dyn Runner, case: &Case, seen: &RefCell<Seen>) -> Result<(), S
     };
     let expected = conditioning::expected_beside(&problem, &outputs);
     let mut bounds = conditioning::bounds(&problem, &expected);
-    let growth = case.growth(&problem, runner.tuning(case));
+    let growth = case.growth(&problem, runner.tuning());
     bounds.values_mut().for_each(|bound| *bound *= growth);
     let worst = conditioning::judge_problem(&problem, &outputs, &expected, &bounds)?;
     let mut seen = seen.borrow_mut();
@@ -574,7 +571,7 @@ fn number(name: &str, default: u64) -> u64 {
 
 /// Draws cases and checks each; a failure is shrunk.
 fn draw(what: &str, salt: u64, runner: &dyn Runner) {
-    let draws = number("BCNORM_DRAWS", DRAWS.into()) as u32;
+    let draws = number("BCNORM_DRAWS", DRAWS[usize::from(adapters::long())]) as u32;
     let seed = number("BCNORM_SEED", 2026);
     println!("{what}: {draws} draws, BCNORM_SEED={seed}");
     let mut bytes = [0; 32];
@@ -607,25 +604,42 @@ fn draw(what: &str, salt: u64, runner: &dyn Runner) {
     }
 }
 
-/// On the fastest adapter.
-#[test]
-fn draws_on_the_fastest_adapter() {
+/// On the fastest adapter, with one of [`tunings`].
+fn draw_on_the_fastest_adapter(tuning: usize) {
     let target = targets::fastest(DeviceLimits::Default);
     let (gpu, pipelines) = target.device.unwrap();
-    let tunings = tunings(*pipelines.tuning()).into_iter();
-    let pipelines = tunings.map(|tuning| Pipelines::with_tuning(&gpu.device, tuning));
-    let pipelines = pipelines.collect();
-    draw(&target.name, 0, &OnGpu { gpu, pipelines });
+    let tunings = tunings(*pipelines.tuning());
+    let pipelines = Pipelines::with_tuning(&gpu.device, tunings[tuning]);
+    draw(&target.name, tuning as u64, &OnGpu { gpu, pipelines });
+}
+
+#[test]
+fn draws_with_the_adapters_tuning() {
+    draw_on_the_fastest_adapter(0);
+}
+
+#[test]
+fn draws_with_the_tuning_for_gpus() {
+    draw_on_the_fastest_adapter(1);
+}
+
+#[test]
+fn draws_in_windows() {
+    draw_on_the_fastest_adapter(2);
+}
+
+#[test]
+fn draws_in_parts() {
+    draw_on_the_fastest_adapter(3);
 }
 
 /// The same plans' mirrors, on other draws.
 #[test]
 fn draws_on_the_cpu_executor() {
-    let runner = OnCpu {
-        executor: Executor::with_threads(1),
-        tunings: tunings(Tuning::SOFTWARE),
-    };
-    draw("cpu", 1, &runner);
+    for (salt, tuning) in (4..).zip(tunings(Tuning::SOFTWARE)) {
+        let executor = Executor::with_threads(1);
+        draw("cpu", salt, &OnCpu { executor, tuning });
+    }
 }
 
 /// Draws reach what they should: every norm, type, layout and way, odd sizes, several windows.
@@ -636,7 +650,7 @@ fn draws_are_of_many_kinds() {
         TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]),
     );
     let (mut kinds, mut ranks, mut odd, mut windowed) = (BTreeMap::new(), [0; 8], 0, 0);
-    for _ in 0..500 {
+    for tuning in (0..500).map(|draw| draw % 4) {
         let case = cases().new_tree(&mut runner).unwrap().current();
         let problem = case.problem();
         let elements = problem.x.len();
@@ -654,7 +668,7 @@ fn draws_are_of_many_kinds() {
         *kinds.entry(case.kind.name()).or_insert(0) += 1;
         ranks[problem.dims.len()] += 1;
         odd += u32::from(case.dtype != DType::F32 && elements % 2 == 1);
-        if let Ok((forward, _)) = problem.plans(&tunings(Tuning::SOFTWARE)[case.tuning]) {
+        if let Ok((forward, _)) = problem.plans(&tunings(Tuning::SOFTWARE)[tuning]) {
             windowed += u32::from(forward.steps().iter().any(|step| step.window.is_some()));
         }
         assert_eq!(

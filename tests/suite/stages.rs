@@ -439,7 +439,11 @@ impl Mirror {
 }
 
 fn check_stages(tuning: Option<Tuning>, wide: bool) {
-    for (adapter, gpu) in adapters::gpus(DeviceLimits::Default) {
+    let gpus = match tuning {
+        None => adapters::every_gpu(DeviceLimits::Default),
+        Some(_) => adapters::gpus(DeviceLimits::Default),
+    };
+    for (adapter, gpu) in gpus {
         let pipelines = match tuning {
             Some(tuning) => Pipelines::with_tuning(&gpu.device, tuning),
             None => Pipelines::new(&gpu.device),

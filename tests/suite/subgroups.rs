@@ -64,7 +64,7 @@ fn plans(problem: &Problem, tuning: &Tuning) -> [Plan; 2] {
     run::plans(problem, BackwardOptions::default(), tuning).unwrap()
 }
 
-fn results(gpu: &Gpu, problem: &Problem, tuning: &Tuning) -> Contents {
+fn results(gpu: &Gpu, pipelines: &Pipelines, problem: &Problem, tuning: &Tuning) -> Contents {
     let plans = plans(problem, tuning);
     let roles: BTreeSet<Role> = plans
         .iter()
@@ -72,8 +72,7 @@ fn results(gpu: &Gpu, problem: &Problem, tuning: &Tuning) -> Contents {
         .map(|need| need.role)
         .collect();
     let before = contents(&run::host_buffers(problem, &plans), roles);
-    let pipelines = Pipelines::with_tuning(&gpu.device, *tuning);
-    let rig = Rig::new(gpu, &pipelines, &plans);
+    let rig = Rig::new(gpu, pipelines, &plans);
     rig.run_plans(&before, 1, Way::OnePass).unwrap().remove(0)
 }
 
@@ -81,13 +80,15 @@ fn results(gpu: &Gpu, problem: &Problem, tuning: &Tuning) -> Contents {
 fn the_bits_of_workgroup_memory() {
     let mut kernels = BTreeSet::new();
     for (name, gpu, smallest) in gpus() {
+        // Plans of every tuning find their kernels here.
+        let pipelines = Pipelines::new(&gpu.device);
         for problem in problems() {
             for (index, through_memory) in tunings(1).iter().enumerate() {
-                let expected = results(&gpu, &problem, through_memory);
+                let expected = results(&gpu, &pipelines, &problem, through_memory);
                 for size in [2, smallest] {
                     let tuning = tunings(size)[index];
                     let what = format!("{name}: {:?}, tuning {index}, {size}", problem.dims);
-                    let found = results(&gpu, &problem, &tuning);
+                    let found = results(&gpu, &pipelines, &problem, &tuning);
                     assert!(found.keys().eq(expected.keys()), "{what}");
                     for (role, words) in found {
                         assert_eq!(words, expected[&role], "{what}: {role}");

@@ -10,7 +10,7 @@ use bcnorm::gpu::headless::DeviceLimits;
 use bcnorm::{Activation, BackwardOptions, DType, Error, Fusion, Layout, Mode, NormDesc, Plan};
 use bcnorm::{ForwardOptions, TensorDesc, Tuning};
 use bcnorm_cases::problem::Problem;
-use bcnorm_cases::run::{self, Outputs};
+use bcnorm_cases::run::{self, Bench, Outputs};
 use common::adapters;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -98,13 +98,17 @@ fn windows_change_no_bit() {
             max_binding_bytes: 1024,
             ..whole
         };
+        // Both tunings' plans run the same kernels.
+        let pipelines = Pipelines::with_tuning(&gpu.device, whole);
         for (what, problem) in problems() {
             let what = format!("{name}: {what}");
             let count = windows(&plans(&problem, &windowed));
             divided += usize::from(count > 1);
             let outputs = |tuning| {
-                let pipelines = Pipelines::with_tuning(&gpu.device, tuning);
-                run::gpu(&gpu, &pipelines, &problem)
+                let bench = Bench::new(&gpu, &problem, &plans(&problem, &tuning));
+                bench.run(&pipelines);
+                let results = bench.results();
+                results
                     .unwrap_or_else(|error| panic!("{what}: {error}"))
                     .outputs
             };

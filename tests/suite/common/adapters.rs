@@ -17,10 +17,32 @@ pub fn short_name(adapter: &wgpu::Adapter) -> String {
     format!("{name}-{:?}", info.backend).to_lowercase()
 }
 
+/// Whether tests take their time (`cargo xtask test --long`): more draws and combinations, all adapters.
+pub fn long() -> bool {
+    std::env::var_os("BCNORM_LONG").is_some_and(|value| !value.is_empty())
+}
+
+/// The adapters, with their names; without those by GL that are there by another API, too, unless tests take
+/// their time.
+pub fn all() -> Vec<(String, wgpu::Adapter)> {
+    let mut found = every();
+    if !long() {
+        let names: Vec<String> = found.iter().map(|(name, _)| name.clone()).collect();
+        found.retain(|(name, _)| {
+            let twin = |other: &String| {
+                let same = name.strip_suffix("-gl");
+                other != name && same == other.rsplit_once('-').map(|(same, _)| same)
+            };
+            !names.iter().any(twin)
+        });
+    }
+    found
+}
+
 /// Every adapter, with its name. Fails where there is none, or where one that
 /// `BCNORM_REQUIRE_ADAPTERS` lists is missing: a GPU test that did not run must not pass.
 /// `BCNORM_ADAPTER` narrows the list to the names that contain it.
-pub fn all() -> Vec<(String, wgpu::Adapter)> {
+pub fn every() -> Vec<(String, wgpu::Adapter)> {
     let mut found: Vec<_> = block_on(headless::adapters())
         .into_iter()
         .map(|adapter| (short_name(&adapter), adapter))
@@ -47,9 +69,18 @@ pub fn all() -> Vec<(String, wgpu::Adapter)> {
     found
 }
 
-/// A device on every adapter.
+/// A device on each of [`all`] adapters.
 pub fn gpus(limits: DeviceLimits) -> Vec<(String, Gpu)> {
-    let devices = all().into_iter().map(|(name, adapter)| {
+    devices(all(), limits)
+}
+
+/// A device on [`every`] adapter: for the tests that look at every kernel.
+pub fn every_gpu(limits: DeviceLimits) -> Vec<(String, Gpu)> {
+    devices(every(), limits)
+}
+
+fn devices(adapters: Vec<(String, wgpu::Adapter)>, limits: DeviceLimits) -> Vec<(String, Gpu)> {
+    let devices = adapters.into_iter().map(|(name, adapter)| {
         let gpu =
             block_on(Gpu::on(adapter, limits)).unwrap_or_else(|error| panic!("{name}: {error}"));
         (name, gpu)
