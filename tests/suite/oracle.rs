@@ -94,7 +94,7 @@ fn pytorch_f64_error(golden: &Golden, name: &str) -> f64 {
 
 #[test]
 fn every_golden_case() {
-    // The authors' module; tests/goldens.rs compares the family's files.
+    // The authors' module; goldens.rs compares the family's files.
     let own = |path: &PathBuf| {
         !path
             .parent()

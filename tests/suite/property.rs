@@ -29,7 +29,7 @@ use std::collections::BTreeMap;
 
 /// Draws of a test without `BCNORM_DRAWS`, and where tests take their time. Nearly every one has kernels of its
 /// own to compile.
-const DRAWS: [u64; 2] = [60, 500];
+const DRAWS: [u64; 2] = [50, 400];
 
 /// Where x comes from.
 #[derive(Clone, Copy, Debug, PartialEq)]
