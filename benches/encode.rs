@@ -14,10 +14,10 @@
 //! tensors that it has not seen (checks, bind groups, dropped again).
 #![allow(missing_docs)]
 
-#[path = "../tests/common/adapters.rs"]
+#[path = "../tests/suite/common/adapters.rs"]
 #[allow(dead_code)]
 mod adapters;
-#[path = "../tests/common/by_hand.rs"]
+#[path = "../tests/suite/common/by_hand.rs"]
 mod by_hand;
 
 use bcnorm::gpu::headless::Gpu;

@@ -536,7 +536,7 @@ impl Executor {
                     tensor_mut::<T>(grad_x, elements),
                 );
             }
-            // The planner binds what the kernel declares (tests/reflection).
+            // The planner binds what the kernel declares (tests/suite/reflection).
             (kernel, _, _) => unreachable!("{} with other bindings", kernel.name()),
         }
     }

@@ -1,5 +1,5 @@
 //! The small tables between the stages: Rust twins of the structs in `shaders/parts/tables.wgsl`.
-//! A test compares the two field by field (`tests/reflection`).
+//! A test compares the two field by field (`tests/suite/reflection`).
 
 use bytemuck::{Pod, Zeroable};
 

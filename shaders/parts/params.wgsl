@@ -1,4 +1,4 @@
-// The uniform of every kernel; src/params.rs is its twin, tests/reflection compares the two.
+// The uniform of every kernel; src/params.rs is its twin, tests/suite/reflection compares the two.
 struct Params {
     num_samples: u32,
     num_channels: u32,

@@ -106,7 +106,7 @@ struct Dispatch {
 
 /// A plan with its buffers: ready to be recorded, any number of times. It owns what it needs (it keeps
 /// the buffers alive, too), so it can be stored without its [`Prepared`]. Recording it checks nothing,
-/// allocates nothing of its own and makes no bind groups (`tests/hot_path.rs`).
+/// allocates nothing of its own and makes no bind groups (`tests/suite/hot_path.rs`).
 #[derive(Debug)]
 pub struct Bound {
     dispatches: Vec<Dispatch>,

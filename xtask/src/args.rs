@@ -10,13 +10,16 @@ Usage: cargo xtask COMMAND [OPTIONS] [-- ARGS]
 
 Commands:
   demo    make sure that a Vulkan driver is there, then run `bcnorm demo ARGS`
-  test    make sure that the test adapters are there, then run every test;
-          ARGS go to cargo-nextest, and then only the tests it selects run
+  test    make sure that the test adapters are there, then run the tests;
+          ARGS go to cargo-nextest, and then only the tests it selects run;
+          with --long they draw more cases, and run on every adapter where
+          one by GL is left out otherwise
   web     build the browser package and its page, serve the page, and print
           its address; with --build only build, into target/web; with --test
           run the tests in a browser alone; with --bench measure in one,
           beside other libraries
-  ci      formatting, lints, documentation and every test, failures at the end
+  ci      formatting, lints, documentation and the tests with --long,
+          failures at the end
   setup   the set-up of `test` alone
 
 Options:
@@ -36,6 +39,7 @@ Environment:
                                    fill it in on Linux unless it is set
   BCNORM_REQUIRE_BROWSER           if set, tests in a browser that cannot run are
                                    failures; `ci`, and `test` where CI=true, set it
+  BCNORM_LONG                      if set, as --long
   CHROMIUM                         the browser, if not /usr/bin/chromium
   VK_DRIVER_FILES, VK_ICD_FILENAMES   if set, only these Vulkan drivers are used
 
@@ -44,6 +48,7 @@ Examples:
   cargo xtask demo -- --help
   cargo xtask test -- -E 'test(backward)'
   cargo xtask test -- -p bcnorm --no-capture
+  cargo xtask test --long -- family
   cargo xtask web";
 
 /// A task.
@@ -54,7 +59,10 @@ pub enum Command {
     /// Run `bcnorm demo`.
     Demo,
     /// Run the test suite.
-    Test,
+    Test {
+        /// Whether the tests take their time.
+        long: bool,
+    },
     /// The browser package and its page.
     Web(WebAction),
     /// Run every check.
@@ -102,6 +110,9 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Args, String> {
             }
             "-h" | "--help" => help = true,
             "--no-install" => install = false,
+            "--long" if matches!(command, Some((Command::Test { .. }, _))) => {
+                command = Some((Command::Test { long: true }, "test".to_owned()));
+            }
             "--build" | "--test" | "--bench" if matches!(command, Some((Command::Web(_), _))) => {
                 let action = match text.as_str() {
                     "--build" => WebAction::Build,
@@ -115,7 +126,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Args, String> {
             }
             _ if text.starts_with('-') => {
                 return Err(match &command {
-                    Some((Command::Demo | Command::Test, name)) => format!(
+                    Some((Command::Demo | Command::Test { .. }, name)) => format!(
                         "unknown option '{text}': arguments that cargo xtask passes on \
                          come after --, as in `cargo xtask {name} -- {text}`"
                     ),
@@ -124,7 +135,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Args, String> {
             }
             _ => match &command {
                 None => command = Some((named(&text)?, text)),
-                Some((Command::Demo | Command::Test, name)) => {
+                Some((Command::Demo | Command::Test { .. }, name)) => {
                     return Err(format!(
                         "unexpected argument '{text}': arguments that cargo xtask passes on \
                          come after --, as in `cargo xtask {name} -- {text}`"
@@ -159,7 +170,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Args, String> {
 fn named(name: &str) -> Result<Command, String> {
     match name {
         "demo" => Ok(Command::Demo),
-        "test" => Ok(Command::Test),
+        "test" => Ok(Command::Test { long: false }),
         "web" => Ok(Command::Web(WebAction::Serve)),
         "ci" => Ok(Command::Ci),
         "setup" => Ok(Command::Setup),
@@ -190,6 +201,22 @@ mod tests {
             assert!(!read(&format!("{line} --no-install")).unwrap().install);
             assert!(!read(&format!("--no-install {line}")).unwrap().install);
             assert!(read(line).unwrap().install);
+        }
+    }
+
+    #[test]
+    fn long_tests_are_asked_for() {
+        for (line, long) in [
+            ("test", false),
+            ("test --long", true),
+            ("test --no-install --long -- family", true),
+            ("test -- --long", false),
+        ] {
+            let command = read(line).map(|args| args.command);
+            assert_eq!(command, Ok(Command::Test { long }), "{line}");
+        }
+        for line in ["ci --long", "--long test", "demo --long"] {
+            assert!(read(line).unwrap_err().contains("'--long'"), "{line}");
         }
     }
 

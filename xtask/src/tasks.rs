@@ -17,6 +17,9 @@ use crate::web;
 /// The tests' name for the adapters that they must not go without.
 const REQUIRE: &str = "BCNORM_REQUIRE_ADAPTERS";
 
+/// The tests' name for taking their time.
+const LONG: &str = "BCNORM_LONG";
+
 /// Does what the command line asks for.
 pub fn run(args: Args) -> ExitCode {
     match args.command {
@@ -33,7 +36,7 @@ pub fn run(args: Args) -> ExitCode {
             }
         }
         Command::Demo => demo(args),
-        Command::Test => test(args),
+        Command::Test { long } => test(args, long),
         Command::Web(action) => web::run(action, args.install),
         Command::Ci => ci(args),
     }
@@ -57,7 +60,7 @@ fn demo(args: Args) -> ExitCode {
 }
 
 /// Runs the tests.
-fn test(args: Args) -> ExitCode {
+fn test(args: Args, long: bool) -> ExitCode {
     let outcome = setup::prepare(Scope::Test, args.install);
     let ci =
         env::var_os("CI").is_some_and(|value| !["", "0", "false"].iter().any(|no| value == *no));
@@ -71,7 +74,7 @@ fn test(args: Args) -> ExitCode {
     }
     let runtime = RuntimeDir::new(&outcome.system);
     let mut envs = runtime.env();
-    envs.extend(test_env(&outcome, ci));
+    envs.extend(test_env(&outcome, ci, long));
     let nextest = has_nextest();
     if nextest && !args.rest.is_empty() {
         say("with arguments only the tests they select run, and no documentation tests");
@@ -91,7 +94,7 @@ fn ci(args: Args) -> ExitCode {
     };
     let runtime = RuntimeDir::new(&outcome.system);
     let mut envs = runtime.env();
-    envs.extend(test_env(&outcome, true));
+    envs.extend(test_env(&outcome, true, true));
     let mut steps = checks(outcome.system.var("RUSTDOCFLAGS").map(OsString::from));
     steps.extend(test_steps(has_nextest(), Vec::new(), &envs));
     let mut reports = vec![setup];
@@ -154,9 +157,10 @@ fn test_steps(nextest: bool, args: Vec<OsString>, envs: &[(&'static str, OsStrin
         let run = [&["nextest", "run", "--release"], scope].concat();
         steps.push(Step::new("test", &run).args(args));
         if all {
+            // Of the workspace: one package alone has fewer features on, and wgpu would be compiled for it.
             steps.push(Step::new(
                 "doctest",
-                &["test", "--doc", "--release", "-p", "bcnorm"],
+                &["test", "--doc", "--release", "--workspace"],
             ));
         }
     } else {
@@ -181,9 +185,9 @@ fn test_steps(nextest: bool, args: Vec<OsString>, envs: &[(&'static str, OsStrin
         .collect()
 }
 
-/// What the tests' environment needs: SwiftShader where the loader sees it and, in
-/// CI, the adapters that must be there.
-fn test_env(outcome: &Outcome, ci: bool) -> Vec<(&'static str, OsString)> {
+/// What the tests' environment needs: SwiftShader where the loader sees it, whether they take their time and,
+/// in CI, the adapters that must be there.
+fn test_env(outcome: &Outcome, ci: bool, long: bool) -> Vec<(&'static str, OsString)> {
     let mut envs = Vec::new();
     if env::consts::OS == "linux" {
         let manifest = outcome.system.swiftshader();
@@ -194,6 +198,9 @@ fn test_env(outcome: &Outcome, ci: bool) -> Vec<(&'static str, OsString)> {
     }
     if ci {
         envs.push((web::REQUIRE, "1".into()));
+    }
+    if long {
+        envs.push((LONG, "1".into()));
     }
     envs
 }
@@ -400,7 +407,7 @@ mod tests {
             lines(&test_steps(true, Vec::new(), &envs)),
             [
                 "A='b c' cargo nextest run --release --workspace",
-                "A='b c' cargo test --doc --release -p bcnorm",
+                "A='b c' cargo test --doc --release --workspace",
                 "A='b c' cargo run -p xtask -- web --test"
             ]
         );

@@ -160,7 +160,7 @@ impl Web {
         let wasm = self.compile(&self.compiler()?, "bcnorm-wasm-example", &[])?;
         self.bind(&wasm, &self.root.join("target/wasm-example"), "example")?;
         // The native side of the comparison bit by bit.
-        self.cargo(&["build", "--release", "-p", "bcnorm-cli"], &[])?;
+        self.command()?;
         let folder = self.root.join("web/test");
         let mut files: Vec<OsString> = listed(&folder)?
             .into_iter()
@@ -177,7 +177,7 @@ impl Web {
     /// The package beside its peers, and beside the native run.
     fn bench(&self) -> Result<(), String> {
         self.packages("web/bench")?;
-        self.cargo(&["build", "--release", "-p", "bcnorm-cli"], &[])?;
+        self.command()?;
         let native = self.root.join("target/release/bcnorm");
         let args = [
             "--root".into(),
@@ -186,6 +186,16 @@ impl Web {
             native.into(),
         ];
         self.node(&["web/bench/run.mjs"], &args)
+    }
+
+    /// The native command, as the tests build it: of the whole workspace, and with a test beside it, since both
+    /// turn features of dependencies on. With others wgpu would be compiled a second time.
+    fn command(&self) -> Result<(), String> {
+        let build = ["build", "--release", "--workspace"];
+        self.cargo(
+            &[&build[..], &["--bin", "bcnorm", "--test", "run"]].concat(),
+            &[],
+        )
     }
 
     /// A compiler for WebAssembly; installs what is missing where it may.

@@ -1,0 +1,351 @@
+//! Statistics over several devices, through an all-gather of the caller's, and moments of rows that come
+//! from elsewhere. Unequal and empty shards give what one device gives.
+#![allow(missing_docs)]
+
+use crate::common;
+
+use bcnorm::gpu::headless::{DeviceLimits, Gpu};
+use bcnorm::gpu::{Bindings, Pipelines, Prepared, transfer};
+use bcnorm::tables::{GradientPair, Moments};
+use bcnorm::{
+    BackwardOptions, ChannelStats, DType, ForwardOptions, Layout, Mode, NormDesc, Plan, Role,
+    RowSource,
+};
+use bcnorm_cases::problem::Problem;
+use bcnorm_cases::run::{self, Bench, Outputs};
+use common::adapters;
+use pollster::block_on;
+use std::num::NonZero;
+
+/// Samples `range` of a problem.
+fn shard(problem: &Problem, range: std::ops::Range<usize>) -> Problem {
+    let per_sample: usize = problem.dims[1..].iter().product();
+    let cut = |values: &[f32]| values[range.start * per_sample..range.end * per_sample].to_vec();
+    let mut shard = problem.clone();
+    shard.dims[0] = range.len();
+    shard.x = cut(&problem.x);
+    shard.grad_y = cut(&problem.grad_y);
+    shard
+}
+
+/// What one device has: its part, its plans, its buffers.
+struct Device<'a> {
+    bench: Bench<'a>,
+    prepared: Vec<Prepared>,
+    exchanges: Vec<usize>,
+}
+
+impl<'a> Device<'a> {
+    fn new((gpu, pipelines): &'a (Gpu, Pipelines), problem: &Problem, shards: usize) -> Self {
+        let shards = NonZero::new(shards as u32);
+        let tensor = problem.tensor();
+        let forward = ForwardOptions {
+            shards,
+            ..Default::default()
+        };
+        let backward = BackwardOptions {
+            shards,
+            ..Default::default()
+        };
+        let tuning = pipelines.tuning();
+        let (norm, mode) = (&problem.norm, problem.mode);
+        let plans = [
+            Plan::forward(norm, &tensor, mode, forward, tuning).unwrap(),
+            Plan::backward(norm, &tensor, mode, backward, tuning).unwrap(),
+        ];
+        let exchanges = plans.iter().filter_map(Plan::exchange).collect();
+        let bench = Bench::new(gpu, problem, &plans);
+        Self {
+            prepared: bench.prepare(pipelines).unwrap(),
+            bench,
+            exchanges,
+        }
+    }
+
+    fn record(&self, plan: usize, after_exchange: bool) {
+        let bindings = self.bench.bindings();
+        let bound = self.prepared[plan].bind(&bindings).unwrap();
+        let exchange = self.exchanges.get(plan).copied().unwrap_or(usize::MAX);
+        let steps = match after_exchange {
+            false => 0..exchange,
+            true => exchange..usize::MAX,
+        };
+        let gpu = self.bench.gpu;
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        {
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            bound.encode_steps(&mut pass, steps);
+        }
+        gpu.queue.submit([encoder.finish()]);
+    }
+
+    fn give<T: bytemuck::Pod>(&self, role: Role, entries: &[T]) {
+        // The last device of an empty plan may have no such table.
+        if let Some(buffer) = self.bench.buffers.get(&role) {
+            let bytes = bytemuck::cast_slice(entries);
+            self.bench.gpu.queue.write_buffer(buffer, 0, bytes);
+        }
+    }
+}
+
+/// Forward and backward over devices that hold `sizes` samples each.
+fn distributed(gpus: &[(Gpu, Pipelines)], problem: &Problem, sizes: &[usize]) -> Vec<Outputs> {
+    let mut begin = 0;
+    let devices: Vec<Device> = sizes
+        .iter()
+        .enumerate()
+        .map(|(index, &size)| {
+            let part = shard(problem, begin..begin + size);
+            begin += size;
+            Device::new(&gpus[index % gpus.len()], &part, sizes.len())
+        })
+        .collect();
+    assert_eq!(begin, problem.dims[0]);
+    for plan in [0, 1] {
+        devices.iter().for_each(|device| device.record(plan, false));
+        // The caller's all-gather.
+        if plan == 0 {
+            let gathered: Vec<Moments> = devices
+                .iter()
+                .flat_map(|device| device.bench.read(Role::ChannelMoments))
+                .collect();
+            devices
+                .iter()
+                .for_each(|device| device.give(Role::ChannelShards, &gathered));
+        } else if devices[0].exchanges.len() > 1 {
+            let gathered: Vec<GradientPair> = devices
+                .iter()
+                .flat_map(|device| device.bench.read(Role::GradientSums))
+                .collect();
+            devices
+                .iter()
+                .for_each(|device| device.give(Role::GradientShards, &gathered));
+        }
+        devices.iter().for_each(|device| device.record(plan, true));
+    }
+    devices
+        .iter()
+        .map(|device| device.bench.outputs())
+        .collect()
+}
+
+/// The outputs of the devices, joined as one device would have them: tensors one behind the other,
+/// parameters' gradients added up, statistics the same everywhere.
+fn joined(parts: &[Outputs]) -> Outputs {
+    // An empty shard has neither y nor dx.
+    let whole = parts.iter().max_by_key(|part| part.len()).unwrap();
+    let mut all: Outputs = whole.keys().map(|&name| (name, Vec::new())).collect();
+    for (name, values) in &mut all {
+        let mut others = parts.iter().filter_map(|part| part.get(name));
+        if !["y", "grad_x"].contains(name) {
+            values.clone_from(others.next().unwrap());
+        }
+        match *name {
+            "y" | "grad_x" => others.for_each(|more| values.extend(more)),
+            name if name.starts_with("grad_") => {
+                for more in others {
+                    values
+                        .iter_mut()
+                        .zip(more)
+                        .for_each(|(sum, more)| *sum += more);
+                }
+            }
+            _ => {
+                for more in others {
+                    assert!(
+                        run::same_bits(values, more),
+                        "{name} differs between devices"
+                    );
+                }
+            }
+        }
+    }
+    all
+}
+
+/// Units in the last place (2^-23 for f32, 2^-10 for f16) of the tensor's scale: its largest value, or, of a parameter's
+/// gradient, the largest sum of absolute terms behind one, since the sum itself may cancel.
+fn distance(a: &[f32], b: &[f32], scale: f64, dtype: DType) -> f32 {
+    assert_eq!(a.len(), b.len());
+    let unit = scale as f32
+        * match dtype {
+            DType::F16 => 1.0 / 1024.0,
+            _ => f32::EPSILON,
+        };
+    let worst = a.iter().zip(b).map(|(a, b)| {
+        assert!(a.is_finite() && b.is_finite());
+        (a - b).abs() / unit
+    });
+    worst.fold(0.0, f32::max)
+}
+
+fn problems() -> Vec<(&'static str, Problem)> {
+    let dims = [7, 6, 5, 9];
+    let estimate = ChannelStats::Estimate { moving_speed: 0.4 };
+    let random = |norm| Problem::random_of(norm, &dims, 3);
+    vec![
+        ("bc_norm", random(NormDesc::bc_norm(6, 2))),
+        (
+            "bc_norm, estimate",
+            random(NormDesc::bc_norm(6, 2).with_stats(estimate)),
+        ),
+        ("batch_norm", random(NormDesc::batch_norm(6))),
+        (
+            "batch_norm, cumulative, last",
+            random(NormDesc::batch_norm(6).with_momentum(None)).with_layout(Layout::ChannelsLast),
+        ),
+        (
+            "batch_norm, f16",
+            random(NormDesc::batch_norm(6)).with_dtype(DType::F16),
+        ),
+    ]
+}
+
+#[test]
+fn shards_give_what_one_device_gives() {
+    for (adapter, gpu) in adapters::gpus(DeviceLimits::Default) {
+        let second = block_on(Gpu::on(gpu.adapter.clone(), DeviceLimits::Default)).unwrap();
+        let gpus = [gpu, second].map(|gpu| {
+            let pipelines = Pipelines::new(&gpu.device);
+            (gpu, pipelines)
+        });
+        let mut worst = (0f32, String::new());
+        for (what, problem) in problems() {
+            let (gpu, pipelines) = &gpus[0];
+            let single = run::gpu(gpu, pipelines, &problem).unwrap().outputs;
+            let expected = run::expected(&problem);
+            for sizes in [&[4, 3][..], &[1, 6], &[7, 0], &[0, 2, 0, 5], &[7]] {
+                let parts = distributed(&gpus, &problem, sizes);
+                for (name, values) in joined(&parts) {
+                    let tensor = ["y", "grad_x"].contains(&name);
+                    let dtype = if tensor { problem.dtype } else { DType::F32 };
+                    let ulps = distance(&values, &single[name], expected[name].1, dtype);
+                    // Statistics and sums: 2 units. Of a tensor each of the two results has, beside
+                    // what the statistics leave, the roundings of two differences, products and sums:
+                    // half a unit each, and not one of them alike, since pivots differ with the parts.
+                    let most = if ["y", "grad_x"].contains(&name) {
+                        3.0
+                    } else {
+                        2.0
+                    };
+                    assert!(
+                        ulps <= most,
+                        "{adapter}: {what} {sizes:?} {name}: {ulps} ulps"
+                    );
+                    if ulps > worst.0 {
+                        worst = (ulps, format!("{what} {sizes:?} {name}"));
+                    }
+                }
+            }
+        }
+        println!("{adapter}: at most {} units ({})", worst.0, worst.1);
+    }
+}
+
+/// In eval, and without batch statistics, there is nothing to exchange.
+#[test]
+fn shards_mean_nothing_where_statistics_are_known() {
+    let tuning = bcnorm::Tuning::SOFTWARE;
+    let problem = Problem::random(&[2, 6, 3], 2, 1);
+    let forward = ForwardOptions {
+        shards: NonZero::new(3),
+        ..Default::default()
+    };
+    for (norm, mode) in [
+        (NormDesc::bc_norm(6, 2), Mode::Eval),
+        (NormDesc::group_norm(2, 6), Mode::Train),
+    ] {
+        let plan = Plan::forward(&norm, &problem.tensor(), mode, forward, &tuning).unwrap();
+        assert_eq!(plan.exchange(), None);
+        let alone = ForwardOptions::default();
+        let same = Plan::forward(&norm, &problem.tensor(), mode, alone, &tuning).unwrap();
+        assert_eq!(plan, same);
+    }
+}
+
+/// Forward from row moments that the caller computed: x is read once, and the result is the same.
+#[test]
+fn rows_from_elsewhere() {
+    for (adapter, gpu) in adapters::gpus(DeviceLimits::Default) {
+        let pipelines = Pipelines::new(&gpu.device);
+        for layout in [Layout::ChannelsFirst, Layout::ChannelsLast] {
+            for norm in [
+                NormDesc::bc_norm(6, 3),
+                NormDesc::batch_norm(6),
+                NormDesc::layer_norm(6),
+            ] {
+                let problem = Problem::random_of(norm, &[3, 6, 35], 9).with_layout(layout);
+                let tensor = problem.tensor();
+                // A convolution's epilogue would make these; here, an f64 loop.
+                let rows: Vec<Moments> = problem.x.chunks_exact(35).map(moments).collect();
+                let forward = ForwardOptions {
+                    rows: RowSource::Given,
+                    ..Default::default()
+                };
+                let backward = BackwardOptions {
+                    rows: RowSource::Given,
+                    ..Default::default()
+                };
+                let tuning = pipelines.tuning();
+                let mode = problem.mode;
+                let plans = [
+                    Plan::forward(&norm, &tensor, mode, forward, tuning).unwrap(),
+                    Plan::backward(&norm, &tensor, mode, backward, tuning).unwrap(),
+                ];
+                assert_eq!(plans[0].tensor_bytes(), 2 * tensor.bytes());
+                let bench = Bench::new(&gpu, &problem, &plans);
+                assert_eq!(bench.buffers[&Role::Rows].size(), 18 * 16);
+                let bytes = bytemuck::cast_slice(&rows);
+                gpu.queue
+                    .write_buffer(&bench.buffers[&Role::Rows], 0, bytes);
+                bench.run(&pipelines);
+                let what = format!("{adapter}: {} {}", norm.kind.name(), layout.name());
+                run::assert_outputs(&what, &bench.outputs(), &run::expected(&problem), 1e-6);
+            }
+        }
+    }
+}
+
+fn moments(values: &[f32]) -> Moments {
+    let pivot = values[values.len() / 2];
+    let count = values.len() as f64;
+    let above = |value: &f32| f64::from(*value) - f64::from(pivot);
+    let mean = values.iter().map(above).sum::<f64>() / count;
+    let m2: f64 = values
+        .iter()
+        .map(|value| (above(value) - mean).powi(2))
+        .sum();
+    Moments {
+        count: values.len() as u32,
+        pivot,
+        offset: mean as f32,
+        m2: m2 as f32,
+    }
+}
+
+/// Rows that are missing are asked for by name, before anything is recorded.
+#[test]
+fn missing_rows_are_named() {
+    let gpu = adapters::first();
+    let pipelines = Pipelines::new(&gpu.device);
+    let problem = Problem::random(&[2, 4, 5], 2, 1);
+    let options = ForwardOptions {
+        rows: RowSource::Given,
+        ..Default::default()
+    };
+    let tuning = pipelines.tuning();
+    let plan = Plan::forward(
+        &problem.norm,
+        &problem.tensor(),
+        problem.mode,
+        options,
+        tuning,
+    );
+    let prepared: Prepared = pipelines.prepare(plan.unwrap()).unwrap();
+    let x = transfer::upload(&gpu.device, "x", &problem.x);
+    let mut encoder = gpu.device.create_command_encoder(&Default::default());
+    let error = prepared
+        .encode(&mut encoder, &Bindings::new().with(Role::X, &x))
+        .unwrap_err();
+    assert!(error.to_string().contains("rows"), "{error}");
+}

@@ -1,0 +1,673 @@
+//! Steps against the loops and indices of the kernels that they run.
+
+use super::asked::{
+    Asked, EXTREMES, Part, SHAPES, SHORT_SHAPES, for_every_plan, gradient_columns, narrow_tunings,
+    parts, plans, small_shapes, tunings,
+};
+use super::elements::{Elements, check_elements_as_rows, is_of_elements, takes_elements_as_rows};
+use super::flow::{
+    check_dataflow, check_exchange, check_needs, check_transfers, check_windows, writer,
+};
+use super::specs::{
+    MAX_WORKGROUP_MEMORY, MAX_WORKGROUP_SIZE, MAX_WORKGROUPS, canonical, canonical_specs,
+};
+use crate::common::work;
+use bcnorm::desc::{CHANNEL_EPS, MAX_ELEMENTS};
+use bcnorm::kernels::{BindingDecl, Element, Family, KernelId, Spec};
+use bcnorm::plan::{Direction, Step};
+use bcnorm::role::RoleKind;
+use bcnorm::{
+    Activation, ChannelStats, DType, Layout, Mode, NormKind, Plan, Role, RowSource, Tuning, Write,
+    params,
+};
+use std::collections::HashSet;
+use std::num::NonZero;
+
+pub fn check_plan(what: &str, plan: &Plan, tuning: &Tuning, asked: &Asked, known: &HashSet<Spec>) {
+    if takes_elements_as_rows(plan, asked, tuning) {
+        check_elements_as_rows(what, plan, asked, tuning);
+        return;
+    }
+    let elements = check_way(what, plan, asked, tuning);
+    for step in plan.steps() {
+        let what = format!("{what}: {}", step.spec.kernel.name());
+        check_spec(&what, step, plan, tuning, asked, elements);
+        let canonical = canonical(&step.spec);
+        assert!(known.contains(&canonical), "{what}: no such {canonical:?}");
+        check_bindings(&what, step, plan);
+        check_dispatch(&what, step, plan, tuning);
+        check_params(&what, step, plan, asked);
+        check_split(&what, step);
+    }
+    check_windows(what, plan, tuning);
+    check_needs(what, plan);
+    check_dataflow(what, plan, asked, elements.is_some());
+    check_exchange(what, plan, asked);
+    check_transfers(what, plan, asked, elements.is_some());
+}
+
+/// Either elements are rows, and no table of rows is there, or no kernel of theirs runs. It is rows that
+/// have kernels, too, where a table of the elements' would not fit a binding.
+fn check_way(what: &str, plan: &Plan, asked: &Asked, tuning: &Tuning) -> Option<Elements> {
+    let limit = tuning.max_binding_bytes;
+    let largest = |plan: &Plan| {
+        let tables = plan.needs().iter().filter(|need| {
+            let read =
+                plan.direction() == Direction::Backward && need.role.kind() == RoleKind::Saved;
+            need.role.kind() != RoleKind::Caller && need.role != Role::Channels && !read
+        });
+        tables.map(|need| need.bytes).max().unwrap_or(0)
+    };
+    let elements = Elements::of_plan(plan, asked, tuning);
+    let elements = elements.filter(|_| {
+        let fits = is_of_elements(plan);
+        if !fits {
+            let unbound = Tuning {
+                max_binding_bytes: u64::MAX,
+                ..*tuning
+            };
+            let (norm, tensor) = (plan.norm(), plan.tensor());
+            let plans = plans(norm, tensor, plan.mode(), *asked, &unbound).unwrap();
+            let of_elements = plans.iter().all(|(plan, _)| is_of_elements(plan));
+            let most = plans.iter().map(|(plan, _)| largest(plan)).max();
+            assert!(of_elements && most > Some(limit), "{what}: {most:?}");
+        }
+        fits
+    });
+    if elements.is_some() {
+        let most = largest(plan);
+        assert!(most <= limit, "{what}: a table of {most} bytes");
+    }
+    let mut kernels = plan.steps().iter().map(|step| step.spec.kernel);
+    let of_elements = kernels.any(|kernel| {
+        let family = kernel.kernel().family;
+        [Family::ElementReduce, Family::ElementColumn].contains(&family)
+    });
+    assert_eq!(of_elements, elements.is_some(), "{what}: {elements:?}");
+    let of_rows = [
+        Role::Rows,
+        Role::Products,
+        Role::Coefficients,
+        Role::RowGradients,
+        Role::CoefficientsBackward,
+    ];
+    let has_rows = of_rows.iter().any(|&role| plan.need(role).is_some());
+    assert!(!of_elements || !has_rows, "{what}: a table of rows");
+    elements
+}
+
+#[test]
+fn steps_fit_their_kernels() {
+    let known: HashSet<Spec> = canonical_specs().into_iter().collect();
+    let mut check = |what: &str, plan: &Plan, tuning: &Tuning, asked: &Asked| {
+        check_plan(what, plan, tuning, asked, &known);
+    };
+    for_every_plan(SHAPES, &tunings(), false, &mut check);
+    for_every_plan(EXTREMES, &tunings(), false, &mut check);
+}
+
+/// All that may be asked of each norm, and tensors in many windows; every specialization that the tests
+/// above look at is made by some plan.
+#[test]
+fn steps_fit_their_kernels_whatever_is_asked() {
+    let known: HashSet<Spec> = canonical_specs().into_iter().collect();
+    let (mut made, mut windows) = (HashSet::new(), 0);
+    let mut check = |what: &str, plan: &Plan, tuning: &Tuning, asked: &Asked| {
+        check_plan(what, plan, tuning, asked, &known);
+        for step in plan.steps() {
+            made.insert(canonical(&step.spec));
+            windows += usize::from(step.window.is_some());
+        }
+    };
+    for_every_plan(small_shapes(), &tunings(), true, &mut check);
+    let mut of_elements = tunings();
+    of_elements.retain(|(name, _)| ["GPU", "elements", "shared elements"].contains(name));
+    for_every_plan(SHORT_SHAPES, &of_elements, true, &mut check);
+    for_every_plan(
+        &[(&[3, 6, 1001], 2), (&[9, 20, 17], 5)],
+        &narrow_tunings(),
+        true,
+        &mut check,
+    );
+    assert!(windows > 1000, "{windows}");
+    // Parameters come and go in too many ways for the norms above; tensors' words and bindings may not.
+    // Of elements, words (and those that are held) and bindings each on their own.
+    let mut seen = HashSet::new();
+    for spec in &made {
+        seen.extend(faces(spec));
+    }
+    let unmade: HashSet<Spec> = known
+        .iter()
+        .filter(|spec| spec.kernel.kernel().family.is_tensor_sized())
+        .flat_map(faces)
+        .filter(|face| !seen.contains(face))
+        .collect();
+    assert!(unmade.is_empty(), "no plan makes {unmade:#?}");
+}
+
+/// What the texts of a kernel are told apart by, in such parts as some plan should make.
+fn faces(spec: &Spec) -> Vec<Spec> {
+    if spec.kernel.kernel().family != Family::ElementReduce {
+        return vec![*spec];
+    }
+    let words = Spec {
+        activation: Activation::None,
+        absent: 0,
+        // More than 4 are held as 4 are.
+        held: spec.held.min(4),
+        ..*spec
+    };
+    let bindings = Spec {
+        dtype: DType::F32,
+        width: 4,
+        aligned: true,
+        held: 0,
+        single: false,
+        samples: 1,
+        lanes: 1,
+        fence: false,
+        ..*spec
+    };
+    vec![words, bindings]
+}
+
+fn check_spec(
+    what: &str,
+    step: &Step,
+    plan: &Plan,
+    tuning: &Tuning,
+    asked: &Asked,
+    elements: Option<Elements>,
+) {
+    let (spec, p) = (&step.spec, &step.params);
+    let kernel = spec.kernel.kernel();
+    assert!(spec.lanes.is_power_of_two(), "{what}: {spec:?}");
+    assert_eq!(spec.workgroup_size % spec.lanes, 0, "{what}: {spec:?}");
+    assert!(
+        spec.workgroup_size <= MAX_WORKGROUP_SIZE,
+        "{what}: {spec:?}"
+    );
+    assert!(
+        bcnorm::kernels::workgroup_memory(spec) <= MAX_WORKGROUP_MEMORY,
+        "{what}: {spec:?}"
+    );
+    let near = match kernel.family.reduces_side_by_side() {
+        true => tuning.subgroup_size.min(spec.lanes),
+        false => 1,
+    };
+    assert_eq!(spec.subgroup_size, near, "{what}: {spec:?}");
+    let tensor = plan.tensor();
+    let is_tensor = kernel.bindings.iter().any(|b| b.element == Element::Word);
+    assert_eq!(is_tensor, kernel.family.is_tensor_sized());
+    assert_eq!(spec.fence, is_tensor && tuning.fence, "{what}: {spec:?}");
+    let accumulates = kernel.bindings.iter().any(|b| b.name == "grad_x");
+    let added = asked.write == Write::Accumulate && accumulates;
+    assert_eq!(spec.accumulate, added, "{what}: {spec:?}");
+    let activates = is_tensor
+        && kernel
+            .bindings
+            .iter()
+            .any(|b| ["y", "grad_y"].contains(&b.name));
+    let activation = match activates {
+        true => asked.fusion.activation,
+        false => Activation::None,
+    };
+    assert_eq!(spec.activation, activation, "{what}: {spec:?}");
+    if !is_tensor {
+        let of_table = (DType::F32, 1, 1, false, true);
+        let found = (spec.dtype, spec.width, spec.grain, spec.tail, spec.aligned);
+        assert_eq!(found, of_table, "{what}");
+        let held = match spec.kernel {
+            KernelId::GroupFold | KernelId::GroupFoldBackward => {
+                let rows = (p.num_channels / p.num_groups).div_ceil(spec.lanes);
+                if rows <= 4 { rows } else { 0 }
+            }
+            _ => 0,
+        };
+        assert_eq!(
+            (spec.held, spec.single, spec.samples),
+            (held, false, 1),
+            "{what}"
+        );
+        return;
+    }
+    assert_eq!(spec.dtype, tensor.dtype(), "{what}");
+    if let Some(elements) = elements
+        && kernel.family != Family::ColumnReduce
+    {
+        let aligned = tensor.row_len().is_multiple_of(elements.width);
+        let expected = (elements.width, aligned);
+        assert_eq!((spec.width, spec.aligned), expected, "{what}");
+        let (lanes, held, single) = match kernel.family {
+            Family::ElementReduce => (elements.lanes, elements.held, elements.single),
+            _ => (1, 0, false),
+        };
+        assert_eq!((spec.lanes, spec.held), (lanes, held), "{what}");
+        assert_eq!(spec.single, single, "{what}");
+        let (words, samples, workgroup_size) = match kernel.family {
+            Family::ElementReduce => {
+                let samples = elements.samples(plan, tuning);
+                (1, samples, elements.workgroup_size(plan, tuning))
+            }
+            _ => (elements.column_words(tuning), 1, tuning.workgroup_size),
+        };
+        assert_eq!(
+            (spec.column_words, spec.samples),
+            (words, samples),
+            "{what}"
+        );
+        assert_eq!(spec.workgroup_size, workgroup_size, "{what}");
+        assert!(spec.aligned || elements.width > 1, "{what}");
+        return;
+    }
+    assert_eq!(
+        (spec.held, spec.single, spec.samples),
+        (0, false, 1),
+        "{what}"
+    );
+    // (N, C) is both layouts at once, and so is a single channel.
+    let last = tensor.layout() == Layout::ChannelsLast || tensor.row_len() == 1;
+    let columns = matches!(kernel.family, Family::ColumnReduce | Family::ColumnMap);
+    let by_columns = elements.is_some() || (last && tensor.num_channels() > 1);
+    assert_eq!(columns, by_columns, "{what}");
+    // What rows or positions may be whole words of.
+    let len = if columns { p.num_channels } else { p.row_len };
+    // Half a u32 can be read, not written.
+    let alone = match spec.dtype {
+        DType::F32 => 1,
+        _ if kernel.family == Family::ColumnReduce && len % 2 == 1 => 1,
+        _ => 2,
+    };
+    let (width, grain) = match columns {
+        false if len >= 4 => (4, 4),
+        true if len.is_multiple_of(4) => (4, 4),
+        true if len.is_multiple_of(alone) && spec.dtype.alone() == alone && tuning.gather => {
+            (4, alone)
+        }
+        _ => (alone, alone),
+    };
+    assert_eq!((spec.width, spec.grain), (width, grain), "{what}: {spec:?}");
+    assert_eq!(spec.aligned, len.is_multiple_of(grain), "{what}: {spec:?}");
+    let ends_within = spec.grain == 4 && !tensor.elements().is_multiple_of(4);
+    assert!(ends_within || !spec.tail, "{what}: {spec:?}");
+    // A word of a row may lie in two rows, no more.
+    assert!(columns || len + 1 >= width, "{what}: {spec:?}");
+    if columns {
+        assert_eq!(p.columns, len.div_ceil(width), "{what}");
+    }
+}
+
+/// A binding has the name of the buffer, but where another table or parameter stands in.
+fn check_bindings(what: &str, step: &Step, plan: &Plan) {
+    let (spec, kernel) = (&step.spec, step.spec.kernel);
+    let (_, grouped) = parts(plan.norm(), plan.mode());
+    let elements = is_of_elements(plan);
+    let declared: Vec<&BindingDecl> = spec.bindings().map(|(_, binding)| binding).collect();
+    assert_eq!(step.bindings.len(), declared.len(), "{what}");
+    for (index, binding) in kernel.kernel().bindings.iter().enumerate() {
+        let absent = spec.absent >> index & 1 == 1;
+        assert!(!absent || binding.optional, "{what}: no {}", binding.name);
+    }
+    for (role, binding) in step.bindings.iter().zip(declared) {
+        let same = role
+            .name()
+            .replace('.', "_")
+            .replace("bn_running", "running")
+            .replace("bn_num_batches", "num_batches");
+        let stands_in = match (kernel, binding.name, role) {
+            (_, "row_parts", Role::Rows) | (_, "product_parts", Role::Products) => {
+                step.params.parts == 1
+            }
+            // The columns of a channel are folded; there may be one.
+            (KernelId::ColumnMoments, "row_parts", Role::ChannelParts) => {
+                work::sees_elements(step) && step.params.parts * step.params.channel_len == 1
+            }
+            (KernelId::RowFold, "rows", Role::ChannelParts) => elements,
+            (KernelId::SampleFoldBackward, "gradient_terms", Role::ChannelTerms)
+            | (KernelId::SampleFoldBackward, "gradient_terms", Role::AffineTerms)
+            | (KernelId::ChannelFoldBackward, "gradient_parts", Role::ChannelTerms)
+            | (KernelId::ChannelFoldBackward, "gradient_parts", Role::AffineTerms) => elements,
+            (KernelId::SampleFold, "rows", Role::ChannelParts) => true,
+            (KernelId::SampleFold, "channel_parts", Role::ChannelMoments) => {
+                plan.exchange().is_some()
+            }
+            (KernelId::ChannelFold, "channel_parts", Role::Rows) => true,
+            (KernelId::ChannelFold, "channel_parts", Role::ChannelShards) => {
+                plan.exchange().is_some()
+            }
+            (KernelId::ChannelFoldBackward, "gradient_parts", Role::GradientTerms) => true,
+            (KernelId::ChannelFoldBackward, "gradient_parts", Role::GradientShards)
+            | (KernelId::ChannelFoldBackward, "channel_gradients", Role::GradientSums) => {
+                plan.exchange().is_some()
+            }
+            // The only affine is the channel part's.
+            (KernelId::ChannelFold, "bn_weight", Role::Weight)
+            | (KernelId::ChannelFold, "bn_bias", Role::Bias)
+            | (KernelId::ChannelFoldBackward, "grad_bn_weight", Role::GradWeight)
+            | (KernelId::ChannelFoldBackward, "grad_bn_bias", Role::GradBias) => !grouped,
+            // In place.
+            (
+                KernelId::RowAffine | KernelId::ColumnAffine | KernelId::ElementAffine,
+                "y",
+                Role::X,
+            ) => spec.bindings().all(|(_, binding)| binding.name != "x"),
+            _ => false,
+        };
+        assert!(
+            same == binding.name || stands_in,
+            "{what}: {role} bound to {}",
+            binding.name
+        );
+    }
+}
+
+fn check_dispatch(what: &str, step: &Step, plan: &Plan, tuning: &Tuning) {
+    let [x, y] = step.workgroups.map(u64::from);
+    let invocations = step.spec.workgroup_size / step.spec.lanes;
+    let per_workgroup = u64::from(invocations * step.spec.column_words);
+    let items = u64::from(step.params.items);
+    assert!(items > 0, "{what}");
+    let sized = step.spec.kernel.kernel().family.is_tensor_sized();
+    if !sized {
+        assert_eq!(items, work::items(step), "{what}");
+        assert_eq!(step.params.first_item, 0, "{what}");
+    }
+    if step.window.is_none() {
+        assert_eq!(step.params.first_word, 0, "{what}");
+        if sized {
+            let bytes = plan.tensor().buffer_bytes();
+            assert!(bytes <= tuning.max_binding_bytes, "{what}: {bytes}");
+        }
+    }
+    let most = u64::from(tuning.max_workgroups.min(MAX_WORKGROUPS));
+    assert!(
+        x >= 1 && y >= 1 && x <= most && y <= most,
+        "{what}: {x} x {y} workgroups"
+    );
+    let started = x * y * per_workgroup;
+    assert!(started >= items, "{what}: {started} of {items} items");
+    // At most a workgroup too many in each row of them.
+    assert!(
+        started < items + (y + 1) * per_workgroup,
+        "{what}: {started} for {items} items"
+    );
+    // `item_index` computes in u32; an index that wraps would be a second owner of an item.
+    assert!(started <= 1 << 32, "{what}: {started} items");
+    assert!(work::item_range(step).end <= 1 << 32, "{what}");
+}
+
+fn check_params(what: &str, step: &Step, plan: &Plan, asked: &Asked) {
+    let (p, tensor, norm) = (&step.params, plan.tensor(), plan.norm());
+    let kernel = step.spec.kernel;
+    let (part, grouped) = parts(norm, plan.mode());
+    let train = plan.mode() == Mode::Train;
+    // A norm without a group part may take samples for positions.
+    let (n, len) = (tensor.num_samples(), tensor.row_len());
+    let merged = p.num_samples == 1 && u64::from(p.row_len) == u64::from(n) * u64::from(len);
+    let may_merge = !grouped && asked.rows == RowSource::Computed;
+    let seen = work::sees_elements(step);
+    let own_len = seen || step.spec.kernel.kernel().family == Family::ElementReduce;
+    assert_eq!(p.channel_len, if own_len { len } else { 0 }, "{what}");
+    if seen {
+        // Samples as positions, their elements as channels.
+        assert_eq!((p.num_samples, p.row_len), (1, n), "{what}: {p:?}");
+        let elements = u64::from(p.num_channels);
+        assert_eq!(
+            elements,
+            norm.num_channels as u64 * u64::from(len),
+            "{what}"
+        );
+    } else {
+        assert!(
+            (p.num_samples, p.row_len) == (n, len) || (merged && may_merge),
+            "{what}: {p:?}"
+        );
+        assert_eq!(p.num_channels as usize, norm.num_channels, "{what}");
+    }
+    let groups = if grouped { norm.num_groups } else { 0 };
+    assert_eq!(p.num_groups as usize, groups, "{what}");
+    let channel_eps = if grouped { CHANNEL_EPS } else { norm.eps };
+    assert_eq!((p.eps, p.channel_eps), (norm.eps, channel_eps), "{what}");
+    // `rounded` hides values behind it.
+    assert_eq!(p.zero, 0, "{what}");
+    let (momentum, cumulative) = match norm.stats {
+        ChannelStats::Batch {
+            momentum: Some(momentum),
+        } => (momentum, false),
+        ChannelStats::Batch { momentum: None } => (0.0, true),
+        ChannelStats::Estimate { moving_speed } => (moving_speed, false),
+        other => panic!("{other:?} is not known here"),
+    };
+    assert_eq!(p.momentum, momentum, "{what}");
+    let tracked = part == Part::Batch && train && norm.track_running_stats;
+    let per_channel = norm.kind != NormKind::BcNorm || norm.per_channel_affine;
+    // Parameters are written by the fold of this device's terms alone.
+    let of_device =
+        kernel == KernelId::ChannelFoldBackward && step.bindings[0] != Role::GradientShards;
+    let accumulates = of_device && asked.write == Write::Accumulate;
+    let sums = of_device && asked.shards.is_some() && part == Part::Batch;
+    let flags = [
+        (
+            params::TRAINING,
+            [Part::Batch, Part::Estimate].contains(&part),
+        ),
+        (params::ESTIMATE, part == Part::Estimate),
+        (params::CUMULATIVE, tracked && cumulative),
+        (params::ACCUMULATE, accumulates),
+        (params::NO_CHANNEL_PART, part == Part::None),
+        (params::PER_CHANNEL, grouped && per_channel),
+        (
+            params::UNBIASED,
+            norm.kind == NormKind::WeightStandardization,
+        ),
+        (params::SUMS, sums),
+    ];
+    let flags = flags.into_iter().filter(|&(_, on)| on);
+    assert_eq!(p.flags, flags.map(|(flag, _)| flag).sum::<u32>(), "{what}");
+    check_columns(what, step, plan);
+
+    // What the folds over samples read: all of them, none where nothing of the batch enters, or what a
+    // fold before left.
+    if [
+        KernelId::SampleFold,
+        KernelId::SampleFoldBackward,
+        KernelId::ChannelFold,
+        KernelId::ChannelFoldBackward,
+        KernelId::RunningFold,
+    ]
+    .contains(&kernel)
+    {
+        let empty = tensor.elements() == 0;
+        let samples = if empty { 0 } else { p.num_samples };
+        let shards = asked.shards.map_or(0, NonZero::get);
+        let folded = |role: Role| {
+            let fold = writer(plan, step, role).map(|fold| &fold.params);
+            fold.map_or(0, |fold| fold.entries.div_ceil(fold.entries_per_segment))
+        };
+        let expected = match step.bindings[0] {
+            Role::Rows | Role::GradientTerms => samples,
+            // One for a channel is left.
+            Role::ChannelParts if is_of_elements(plan) => 1,
+            role @ (Role::ChannelTerms | Role::AffineTerms) => {
+                let terms = &writer(plan, step, role).unwrap().params;
+                // Of every group, or of every part of the samples in an element.
+                match role == Role::AffineTerms && !(grouped && per_channel) {
+                    true => n,
+                    false => len * terms.parts,
+                }
+            }
+            role @ (Role::ChannelParts | Role::GradientParts) if !empty => folded(role),
+            Role::ChannelShards | Role::GradientShards => shards,
+            _ => 0,
+        };
+        assert_eq!(p.entries, expected, "{what}");
+        let of_batch = [Part::Batch, Part::Estimate].contains(&part);
+        assert!(
+            kernel != KernelId::ChannelFold || of_batch == (p.entries > 0),
+            "{what}"
+        );
+    }
+}
+
+/// Columns of the tables that folds read.
+fn check_columns(what: &str, step: &Step, plan: &Plan) {
+    let p = &step.params;
+    let channels = p.num_channels;
+    let (channel_columns, affine) = gradient_columns(plan.norm(), plan.mode());
+    let of_shards = step.bindings.first() == Some(&Role::GradientShards);
+    // Of elements, the channel part's columns and the affine's are two tables, folded one by one.
+    let table = step.bindings.first().copied();
+    let table = match table {
+        Some(Role::GradientParts) => {
+            writer(plan, step, Role::GradientParts).and_then(|fold| fold.bindings.first().copied())
+        }
+        table => table,
+    };
+    let (channel_columns, affine) = match table {
+        Some(Role::ChannelTerms) => (channel_columns, 0),
+        Some(Role::AffineTerms) => (0, affine),
+        _ => (channel_columns, affine),
+    };
+    let columns = match step.spec.kernel {
+        KernelId::SampleFold | KernelId::ChannelFold | KernelId::RunningFold => Some(channels),
+        KernelId::ChannelFoldBackward if of_shards => {
+            assert_eq!(p.channel_columns, channels, "{what}");
+            Some(channels)
+        }
+        KernelId::SampleFoldBackward
+        | KernelId::GroupFoldBackward
+        | KernelId::RowTermsBackward
+        | KernelId::ChannelFoldBackward => {
+            assert_eq!(p.channel_columns, channel_columns, "{what}");
+            Some(channel_columns + affine)
+        }
+        _ => None,
+    };
+    if let Some(columns) = columns {
+        assert_eq!(p.columns, columns, "{what}");
+    }
+    let has_terms = step.bindings.contains(&Role::GradientTerms);
+    assert!(!has_terms || p.columns > 0, "{what}");
+}
+
+/// The parts of a row cover it, none is empty, and no index leaves u32 that is not meant to. In u64, as
+/// span.wgsl, row_words.wgsl and column.wgsl compute.
+fn check_split(what: &str, step: &Step) {
+    let (p, spec) = (&step.params, &step.spec);
+    let wide = u64::from;
+    let (len, width, lanes) = (wide(p.row_len), wide(spec.width), wide(spec.lanes));
+    let family = spec.kernel.kernel().family;
+    if !family.is_tensor_sized() {
+        return;
+    }
+    // Words, elements and items are counted modulo 2^32, and so exactly.
+    assert!(work::elements(p) <= MAX_ELEMENTS, "{what}");
+    let covered = wide(p.parts) * wide(p.words_per_part);
+    // Groups have no parts.
+    let before = covered.saturating_sub(wide(p.words_per_part));
+    let rows = work::rows(p);
+    // The rows' begins within a word repeat after `width` rows.
+    let sample = (0..rows.min(5)).chain(rows.saturating_sub(5)..rows);
+    for row in sample {
+        let (begin, end) = (row * len, (row + 1) * len);
+        match family {
+            Family::RowReduce => {
+                let last = begin / width + covered;
+                assert!(last * width >= end, "{what}: row {row} is cut short");
+                // Within a row, words and elements are counted in u32; `loose_mask` looks at words
+                // CHUNK * LANES behind the span.
+                let highest = (covered + 4 * lanes + 1) * width;
+                assert!(highest <= wide(u32::MAX), "{what}: element {highest}");
+            }
+            Family::RowMap => {
+                let last = begin.div_ceil(width) + covered;
+                assert!(last >= end / width, "{what}: row {row} is cut short");
+                let highest = covered + 4 * lanes + 1;
+                assert!(highest <= wide(u32::MAX), "{what}: word {highest}");
+                // A last word that reaches into the next row needs one, or 16 bits of padding, or is
+                // written in part.
+                let padded = spec.dtype != DType::F32 && spec.width == 2;
+                assert!(
+                    end.is_multiple_of(width) || row + 1 < rows || padded || width == 4,
+                    "{what}: row {row}"
+                );
+            }
+            _ => {}
+        }
+    }
+    if family == Family::ElementReduce {
+        // Groups are whole words, one behind the other; a chunk looks behind the last.
+        let groups = wide(p.num_samples) * wide(p.num_groups);
+        assert_eq!(wide(p.items), work::items(step), "{what}");
+        let alone = (spec.lanes, spec.held, spec.single) == (1, 0, false);
+        assert!(spec.samples == 1 || alone, "{what}: {spec:?}");
+        let words = groups * wide(p.words_per_part);
+        assert_eq!(words * width, work::elements(p), "{what}");
+        let highest = wide(p.words_per_part) + 2 * 4 * lanes;
+        assert!(
+            highest * width <= wide(u32::MAX) && words <= wide(u32::MAX),
+            "{what}: {p:?}"
+        );
+    }
+    if matches!(family, Family::ElementReduce | Family::ElementColumn) {
+        check_elements(what, step);
+    }
+    if let Family::ColumnReduce | Family::ColumnMap | Family::ElementColumn = family {
+        assert!(before < len && len <= covered, "{what}: {p:?}");
+        assert!(covered + 8 * lanes <= wide(u32::MAX), "{what}: {p:?}");
+        if work::strides(step) {
+            assert_eq!((spec.lanes, p.parts, p.first_item), (1, 1, 0), "{what}");
+            // An item behind its last word.
+            assert!(
+                wide(p.num_words) + wide(p.items) <= wide(u32::MAX),
+                "{what}"
+            );
+        } else {
+            let channels = wide(p.num_channels);
+            assert!(channels.is_multiple_of(wide(spec.grain)), "{what}");
+            if family != Family::ElementColumn {
+                assert_eq!(wide(p.columns), channels.div_ceil(width), "{what}");
+            }
+            // The items of an invocation are of one part.
+            let together = wide(spec.column_words);
+            for items in [p.columns, p.first_item, p.items] {
+                assert!(
+                    wide(items).is_multiple_of(together),
+                    "{what}: {spec:?} {p:?}"
+                );
+            }
+            let whole = channels.is_multiple_of(4) || family == Family::ElementColumn;
+            assert!(together == 1 || (spec.lanes == 1 && whole), "{what}");
+        }
+    }
+}
+
+/// The items of a kernel on elements touch every word once; those of an invocation are of one group.
+fn check_elements(what: &str, step: &Step) {
+    let (p, spec) = (&step.params, &step.spec);
+    let words = work::elements(p) / u64::from(spec.width);
+    if spec.kernel.kernel().family == Family::ElementColumn {
+        let of_group = p.columns / p.num_groups;
+        assert_eq!(of_group * p.num_groups, p.columns, "{what}: {p:?}");
+        assert!(of_group.is_multiple_of(spec.column_words), "{what}: {p:?}");
+        // A word is of one group, and no invocation has none.
+        let size = p.num_channels / p.num_groups;
+        assert!(size.is_multiple_of(spec.width), "{what}: {p:?}");
+        let size = size / spec.width;
+        assert!(
+            (size..size + spec.column_words).contains(&of_group),
+            "{what}: {p:?}"
+        );
+    }
+    // Of small tensors, each.
+    if words > 4096 {
+        return;
+    }
+    let mut seen = vec![0; words as usize];
+    for item in work::item_range(step) {
+        for word in work::words_of_elements(step, item) {
+            seen[word as usize] += 1;
+        }
+    }
+    assert!(seen.iter().all(|&times| times == 1), "{what}: {seen:?}");
+}
