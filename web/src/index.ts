@@ -25,7 +25,7 @@ export {
   WeightStandardization,
 } from "./family.js";
 export { Norm, type BackwardArgs, type ForwardArgs, type Gradients, type Target } from "./norm.js";
-export type { Activation, NormKind, NormOptions } from "./options.js";
+export type { Activation, NormKind, NormOptions, StatsOptions } from "./options.js";
 export { init, type WasmSource } from "./planner.js";
 export { readSafetensors, readStateDict, writeStateDict, type SafeTensor } from "./safetensors.js";
 export type { DType, Layout, TensorOptions } from "./shape.js";

@@ -1,5 +1,5 @@
 import initModule, * as module from "./planner/bcnorm_planner.js";
-import { BcNormError } from "./errors.js";
+import { BcNormError, text } from "./errors.js";
 
 /** Where a WebAssembly module is: an URL, a Response, its bytes, or the compiled module. */
 export type WasmSource = URL | string | Response | BufferSource | WebAssembly.Module;
@@ -7,8 +7,12 @@ export type WasmSource = URL | string | Response | BufferSource | WebAssembly.Mo
 /** The planner's classes and functions. The module of the CPU executor has them, too. @internal */
 export type Module = typeof module;
 
-/** Loads a module once, however often it is asked to. @internal */
-export function once(load: typeof initModule): {
+/** Loads a module once, however often it is asked to; `what` it is, in the file of that `name`. @internal */
+export function once(
+  what: string,
+  name: string,
+  load: typeof initModule,
+): {
   load: (wasm?: WasmSource) => Promise<void>;
   isLoaded: () => boolean;
 } {
@@ -17,25 +21,35 @@ export function once(load: typeof initModule): {
   return {
     isLoaded: () => loaded,
     load: async (wasm) => {
-      loading ??= load(wasm === undefined ? undefined : { module_or_path: wasm });
       try {
-        await loading;
+        loading ??= load(wasm === undefined ? undefined : { module_or_path: wasm });
+        // A module that is none of ours is kept by what loads it, and given again.
+        if (!("norm_new" in ((await loading) as object))) {
+          throw new TypeError("the module is another one");
+        }
         loaded = true;
-      } catch (error) {
+      } catch (cause) {
         // The next call may try again, with another address for instance.
         loading = undefined;
-        throw error;
+        const from = wasm === undefined ? "beside this module" : wasm instanceof Response ? wasm.url : String(wasm);
+        throw new BcNormError(
+          "not-initialized",
+          `${what} could not be loaded (${from}): ${text(cause)}: give the address of ${name}, its bytes or the ` +
+            "compiled module",
+          { cause },
+        );
       }
     },
   };
 }
 
-const loader = once(initModule);
+const loader = once("the planner", "bcnorm_planner_bg.wasm", initModule);
 
 /**
  * Loads the planner (WebAssembly, some 240 kB), once; await it before anything else.
  *
  * @param wasm default: `planner/bcnorm_planner_bg.wasm` beside this module.
+ * @throws {BcNormError} `not-initialized`, where it cannot be loaded; a later call may try again.
  */
 export async function init(wasm?: WasmSource): Promise<void> {
   await loader.load(wasm);
