@@ -9,9 +9,17 @@ import { once, type WasmSource } from "./planner.js";
 import { stateOf, type StateDict, type StateLayout } from "./state.js";
 import { shapeOf, TENSOR_OPTIONS, type DType, type Layout } from "./shape.js";
 
-const loader = once("the CPU executor", "bcnorm_cpu_bg.wasm", initModule);
+const loader = once(
+  "the CPU executor",
+  new URL("./cpu/bcnorm_cpu_bg.wasm", import.meta.url),
+  initModule,
+);
 
-/** Loads the CPU executor, once; await it before {@link runOnCpu}. */
+/**
+ * Loads the CPU executor, once; await it before {@link runOnCpu}.
+ *
+ * @throws {BcNormError} `not-initialized`, where it cannot be loaded; a later call may try again.
+ */
 export async function initCpu(wasm?: WasmSource): Promise<void> {
   await loader.load(wasm);
 }

@@ -128,9 +128,10 @@ export async function readBack(device: GPUDevice, ranges: readonly Range[]): Pro
   const context = Context.of(device);
   context.check();
   checkSize(device, "what is read", total, "read it in parts");
-  const staging = makeBuffer(device, "bcnorm readback", total, COPY_DST | MAP_READ);
+  let made: GPUBuffer | undefined;
   try {
-    await scoped(device, "reading", () => {
+    const staging = await scoped(device, "reading", () => {
+      const staging = (made = makeBuffer(device, "bcnorm readback", total, COPY_DST | MAP_READ));
       const encoder = device.createCommandEncoder({ label: "bcnorm readback" });
       let at = 0;
       for (const { buffer, offset, bytes } of ranges) {
@@ -140,6 +141,7 @@ export async function readBack(device: GPUDevice, ranges: readonly Range[]): Pro
         at += bytes;
       }
       device.queue.submit([encoder.finish()]);
+      return staging;
     });
     try {
       await staging.mapAsync(READ_MODE);
@@ -156,7 +158,7 @@ export async function readBack(device: GPUDevice, ranges: readonly Range[]): Pro
       return all.slice(at - bytes, at);
     });
   } finally {
-    staging.destroy();
+    made?.destroy();
   }
 }
 

@@ -7,43 +7,60 @@ export type WasmSource = URL | string | Response | BufferSource | WebAssembly.Mo
 /** The planner's classes and functions. The module of the CPU executor has them, too. @internal */
 export type Module = typeof module;
 
-/** Loads a module once, however often it is asked to; `what` it is, in the file of that `name`. @internal */
+async function compiled(wasm: WasmSource): Promise<WebAssembly.Module> {
+  const source = typeof wasm === "string" || wasm instanceof URL ? await fetch(wasm) : wasm;
+  if (source instanceof Response) {
+    if (!source.ok) {
+      throw new TypeError(`HTTP status ${source.status}`);
+    }
+    return WebAssembly.compile(await source.arrayBuffer());
+  }
+  return source instanceof WebAssembly.Module ? source : WebAssembly.compile(source as BufferSource);
+}
+
+/** Loads a module once, however often it is asked to; `what` it is, and where. @internal */
 export function once(
   what: string,
-  name: string,
+  address: URL,
   load: typeof initModule,
 ): {
   load: (wasm?: WasmSource) => Promise<void>;
   isLoaded: () => boolean;
 } {
-  let loading: Promise<unknown> | undefined;
+  let loading: Promise<void> | undefined;
   let loaded = false;
+  const start = async (wasm: WasmSource): Promise<void> => {
+    try {
+      const module = await compiled(wasm);
+      if (!WebAssembly.Module.exports(module).some(({ name }) => name === "norm_new")) {
+        throw new TypeError("the module is another one");
+      }
+      await load({ module_or_path: module });
+      loaded = true;
+    } catch (cause) {
+      // The next call may try again, with another address for instance.
+      loading = undefined;
+      const from = wasm instanceof Response ? wasm.url : String(wasm);
+      const name = address.pathname.split("/").at(-1);
+      throw new BcNormError(
+        "not-initialized",
+        `${what} could not be loaded from ${from}: ${text(cause)}: give the address of ${name}, its bytes, or the ` +
+          "compiled module",
+        { cause },
+      );
+    }
+  };
   return {
     isLoaded: () => loaded,
-    load: async (wasm) => {
-      try {
-        loading ??= load(wasm === undefined ? undefined : { module_or_path: wasm });
-        // A module that is none of ours is kept by what loads it, and given again.
-        if (!("norm_new" in ((await loading) as object))) {
-          throw new TypeError("the module is another one");
-        }
-        loaded = true;
-      } catch (cause) {
-        // The next call may try again, with another address for instance.
-        loading = undefined;
-        const from = wasm === undefined ? "beside this module" : wasm instanceof Response ? wasm.url : String(wasm);
-        throw new BcNormError(
-          "not-initialized",
-          `${what} could not be loaded (${from}): ${text(cause)}: give the address of ${name}, its bytes or the ` +
-            "compiled module",
-          { cause },
-        );
-      }
-    },
+    load: (wasm) => (loading ??= start(wasm ?? address)),
   };
 }
 
-const loader = once("the planner", "bcnorm_planner_bg.wasm", initModule);
+const loader = once(
+  "the planner",
+  new URL("./planner/bcnorm_planner_bg.wasm", import.meta.url),
+  initModule,
+);
 
 /**
  * Loads the planner (WebAssembly, some 240 kB), once; await it before anything else.

@@ -59,10 +59,10 @@ function parse(text: string): Json {
     return /\p{Surrogate}/u.test(value) ? fail(`${token} is no Unicode`) : value;
   };
   const value = (depth: number): Json => {
-    if (depth > MAX_DEPTH) {
+    const token = tokens[at++] ?? "";
+    if (depth >= MAX_DEPTH && (token === "[" || token === "{")) {
       fail(`the header has values in more than ${MAX_DEPTH} others`);
     }
-    const token = tokens[at++] ?? "";
     if (token === "[") {
       const items: Json[] = [];
       while (tokens[at] !== "]") {
@@ -90,8 +90,11 @@ function parse(text: string): Json {
   return value(0);
 }
 
-/** The members of a struct, each of which is there once. */
+/** The members of a struct, each of which is there once; an entry may be a list of them, too. */
 function members(what: string, value: Json, names: readonly string[]): (Json | undefined)[] {
+  if (Array.isArray(value) && value.length === names.length && names.length > 1) {
+    return value as Json[];
+  }
   if (!(value instanceof Pairs)) {
     return fail(`${what} is no JSON object`);
   }
@@ -116,8 +119,11 @@ function wholes(value: Json | undefined): bigint[] | undefined {
 }
 
 function entryOf(name: string, value: Json): Entry {
-  const [dtype, sizes, range] = members(`the entry ${name}`, value, ["dtype", "shape", "data_offsets"]);
+  const [type, sizes, range] = members(`the entry ${name}`, value, ["dtype", "shape", "data_offsets"]);
   const [shape, offsets] = [wholes(sizes), wholes(range)];
+  // As the format's own library has it: "F32", or {"F32": null}.
+  const [only, ...more] = type instanceof Pairs ? type.list : [];
+  const dtype = only?.[1] === null && more.length === 0 ? only[0] : type;
   if (typeof dtype !== "string" || shape === undefined || offsets?.length !== 2) {
     return fail(`${name} has no dtype, shape and data_offsets`);
   }
@@ -136,8 +142,8 @@ function entryOf(name: string, value: Json): Entry {
   return { dtype, shape: shape.map(Number), data_offsets: [begin, end] };
 }
 
-/** The header: its entries, checked against the bytes, and where these begin. */
-function header(bytes: Uint8Array): {
+/** The header: its entries, checked against the bytes, and where these begin. @internal */
+export function readHeader(bytes: Uint8Array): {
   entries: [string, Entry][];
   metadata: Record<string, string>;
   data: number;
@@ -192,7 +198,7 @@ export function readSafetensors(bytes: Uint8Array): {
   tensors: Record<string, SafeTensor>;
   metadata: Record<string, string>;
 } {
-  const { entries, metadata, data } = header(bytes);
+  const { entries, metadata, data } = readHeader(bytes);
   const tensors = entries.map(([name, entry]): [string, SafeTensor] => {
     const { dtype, shape: dims } = entry;
     return [name, { dtype, dims, values: values(bytes, data, name, entry) }];
@@ -229,7 +235,7 @@ function values(bytes: Uint8Array, data: number, name: string, entry: Entry): Sa
  */
 export function readStateDict(bytes: Uint8Array, module = ""): StateDict {
   check("module", module, TEXT);
-  const { entries, data } = header(bytes);
+  const { entries, data } = readHeader(bytes);
   const path = module.replace(/\.+$/, "");
   const prefix = path === "" ? "" : `${path}.`;
   const own = entries.filter(([name]) => name.startsWith(prefix)).sort(([a], [b]) => (a < b ? -1 : 1));
