@@ -14,6 +14,11 @@ export const BOOLEAN = typed("true or false", "boolean");
 export const NUMBER = typed("a number", "number");
 /** @internal */
 export const TEXT = typed("a string", "string");
+/** One of some names. @internal */
+export const oneOf = (...names: readonly unknown[]): Want => [
+  names.join(" or "),
+  (value) => names.includes(value),
+];
 /** @internal */
 export const ANY: Want = ["anything", () => true];
 /** @internal */
@@ -28,6 +33,8 @@ export const DEVICE: Want = [
   "a GPUDevice, the page's own or that of requestDevice()",
   (value) => method(value, "createComputePipelineAsync"),
 ];
+/** @internal */
+export const ENCODER: Want = ["a GPUCommandEncoder", (value) => method(value, "clearBuffer")];
 /** @internal */
 export const BUFFER: Want = ["a GPUBuffer", (value) => method(value, "mapAsync")];
 /** @internal */

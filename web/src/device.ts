@@ -1,4 +1,4 @@
-import { checkOptions, TEXT, type Want } from "./check.js";
+import { checkOptions, oneOf } from "./check.js";
 import { BcNormError, text } from "./errors.js";
 
 export interface DeviceOptions {
@@ -7,8 +7,6 @@ export interface DeviceOptions {
   limits?: "default" | "adapter";
 }
 
-const LIMITS: Want = ['"default" or "adapter"', (value) => value === "default" || value === "adapter"];
-
 /**
  * A device for a page that has none yet, with subgroups and timestamp queries where the adapter has them. (Layers
  * take any device of the page's.)
@@ -16,7 +14,10 @@ const LIMITS: Want = ['"default" or "adapter"', (value) => value === "default" |
  * @throws {BcNormError} `argument`, `no-webgpu`, `no-adapter`, `device`.
  */
 export async function requestDevice(options: DeviceOptions = {}): Promise<GPUDevice> {
-  checkOptions("requestDevice", options, { powerPreference: TEXT, limits: LIMITS });
+  checkOptions("requestDevice", options, {
+    powerPreference: oneOf("low-power", "high-performance"),
+    limits: oneOf("default", "adapter"),
+  });
   const gpu: GPU | undefined = globalThis.navigator?.gpu;
   if (gpu === undefined) {
     const insecure = globalThis.isSecureContext === false;

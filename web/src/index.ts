@@ -11,6 +11,7 @@
  * const x = Tensor.from(device, [2, 64, 28, 28], values);
  * const y = await norm.forward(x);
  * const { gradX } = await norm.backward(gradY);
+ * y.destroy(); // Tensors hold GPU memory until then.
  * ```
  */
 export { requestDevice, type DeviceOptions } from "./device.js";

@@ -1,6 +1,16 @@
-import { ANY, BOOLEAN, BYTES, check, checkOptions, DEVICE, TARGET, TEXT } from "./check.js";
+import { ANY, BOOLEAN, BYTES, check, checkOptions, DEVICE, ENCODER, TARGET, TEXT } from "./check.js";
 import { BcNormError, guarded } from "./errors.js";
-import { bufferWith, bytesOf, checkBuffer, checkSize, Context, destroyBuffer, makeBuffer, readBack, scoped } from "./gpu.js";
+import {
+  bufferWith,
+  bytesOf,
+  checkBuffer,
+  checkSize,
+  Context,
+  destroyBuffer,
+  makeBuffer,
+  readBack,
+  scoped,
+} from "./gpu.js";
 import {
   applyStats,
   checkStats,
@@ -171,8 +181,6 @@ export class Norm {
     const { tuning } = options;
     this.tuning =
       tuning === undefined ? this.context.tuning : guarded(() => module.Tuning.parse(tuning));
-    // Says now what is wrong with the activation.
-    guarded(() => new module.Options(true, this.activation, false)).free();
     this.layout = JSON.parse(this.norm.stateLayout());
     this.allocate();
   }
@@ -369,7 +377,8 @@ export class Norm {
    * Records the gradients for the x of the last forward: that of x is returned, those of the parameters are added
    * to their buffers.
    *
-   * @throws {BcNormError} as `encodeForward`, and `order` unless there is one forward that backward can go back through.
+   * @throws {BcNormError} as `encodeForward`, and `order` unless there is one forward that backward can go back
+   * through.
    */
   encodeBackward(target: Target, args: BackwardArgs): Gradients {
     this.ready();
@@ -474,7 +483,7 @@ export class Norm {
       clear(own);
       this.device.queue.submit([own.finish()]);
     } else {
-      check("encoder", encoder, ["a GPUCommandEncoder", (value) => typeof (value as GPUCommandEncoder | null)?.clearBuffer === "function"]);
+      check("the encoder", encoder, ENCODER);
       clear(encoder);
     }
   }
@@ -647,7 +656,9 @@ export class Norm {
     this.plans.delete(key);
     if (uniforms !== undefined) {
       const prefix = `${id(uniforms)} `;
-      [...this.bound.keys()].filter((bound) => bound.startsWith(prefix)).forEach((bound) => this.bound.delete(bound));
+      for (const bound of [...this.bound.keys()].filter((known) => known.startsWith(prefix))) {
+        this.bound.delete(bound);
+      }
       this.retire(uniforms);
     }
   }

@@ -1,4 +1,4 @@
-import { BOOLEAN, checkOptions, NUMBER, TEXT, type Want } from "./check.js";
+import { BOOLEAN, checkOptions, NUMBER, oneOf, TEXT, type Want } from "./check.js";
 import { BcNormError, guarded } from "./errors.js";
 import type { Module } from "./planner.js";
 import type { Norm as PlannedNorm } from "./planner/bcnorm_planner.js";
@@ -62,7 +62,7 @@ const FLAGS = [
 
 const MOMENTUM: Want = ["a number or null", (value) => value === null || typeof value === "number"];
 
-const COMMON = { eps: NUMBER, activation: TEXT, tuning: TEXT };
+const COMMON = { eps: NUMBER, activation: oneOf("none", "relu", "silu"), tuning: TEXT };
 const CHANNELS = { numChannels: NUMBER, weight: BOOLEAN, bias: BOOLEAN, ...COMMON };
 const GROUPS = { numGroups: NUMBER, ...CHANNELS };
 const RUNNING = { momentum: MOMENTUM, trackRunningStats: BOOLEAN };
@@ -112,7 +112,8 @@ export function checkStats(kind: NormKind, stats: StatsOptions): void {
   if (names.length === 0) {
     throw new BcNormError("norm", `a ${kind} keeps no statistics, so that there are none to set`);
   }
-  checkOptions(`setStats of a ${kind}`, stats, Object.fromEntries(names.map((name) => [name, OPTIONS[kind][name] as Want])));
+  const known = names.map((name) => [name, OPTIONS[kind][name] as Want] as const);
+  checkOptions(`setStats of a ${kind}`, stats, Object.fromEntries(known));
   checkOne(stats);
   if (stats.momentum === undefined && stats.movingSpeed === undefined) {
     throw new BcNormError("norm", `setStats without a setting: give ${names.join(" or ")}`);

@@ -164,8 +164,8 @@ export function readHeader(bytes: Uint8Array): {
     return fail("the header is no UTF-8");
   }
   const parsed = parse(text);
-  const [meta] = members("the header", parsed, ["__metadata__"]);
-  const metadata = meta === undefined || meta === null ? [] : meta instanceof Pairs ? meta.list : fail("__metadata__ is no JSON object");
+  const meta = members("the header", parsed, ["__metadata__"])[0] ?? new Pairs([]);
+  const metadata = meta instanceof Pairs ? meta.list : fail("__metadata__ is no object");
   for (const [name, value] of metadata) {
     if (typeof value !== "string") {
       fail(`${name} of __metadata__ is no text`);
@@ -275,7 +275,8 @@ export function readStateDict(bytes: Uint8Array, module = ""): StateDict {
 /**
  * A state dict as a safetensors file: what `safetensors.torch.load_file` reads.
  *
- * @throws {BcNormError} `state-dict` for entries whose values do not fill their shape, and names that a file cannot hold.
+ * @throws {BcNormError} `state-dict` for entries whose values do not fill their shape, and names that a file cannot
+ * hold.
  */
 export function writeStateDict(dict: StateDict): Uint8Array {
   checkState(dict);

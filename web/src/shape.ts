@@ -1,4 +1,4 @@
-import { check, SIZES, TEXT } from "./check.js";
+import { check, oneOf, SIZES } from "./check.js";
 import { BcNormError, guarded } from "./errors.js";
 import type { Module } from "./planner.js";
 import type { TensorShape } from "./planner/bcnorm_planner.js";
@@ -16,7 +16,7 @@ export interface TensorOptions {
 }
 
 /** What {@link TensorOptions} must be. @internal */
-export const TENSOR_OPTIONS = { dtype: TEXT, layout: TEXT };
+export const TENSOR_OPTIONS = { dtype: oneOf("f32", "f16", "bf16"), layout: oneOf("channels_first", "channels_last") };
 
 /** Refuses what is no shape. @internal */
 export function checkDims(dims: readonly number[]): void {

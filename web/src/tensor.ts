@@ -1,6 +1,16 @@
 import { BUFFER, check, checkOptions, DEVICE, FLOATS, NUMBER, type Want } from "./check.js";
 import { BcNormError } from "./errors.js";
-import { bufferWith, bytesOf, checkBuffer, checkSize, Context, destroyBuffer, makeBuffer, ownerOf, readBack } from "./gpu.js";
+import {
+  bufferWith,
+  bytesOf,
+  checkBuffer,
+  checkSize,
+  Context,
+  destroyBuffer,
+  makeBuffer,
+  ownerOf,
+  readBack,
+} from "./gpu.js";
 import { planner } from "./planner.js";
 import { checkDims, shapeOf, TENSOR_OPTIONS, type DType, type Layout, type TensorOptions } from "./shape.js";
 import { COPY_DST, COPY_SRC, STORAGE } from "./usage.js";

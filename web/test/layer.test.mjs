@@ -136,7 +136,6 @@ test("arguments that are none are refused by name", { skip }, async () => {
     "state numbers": "state-dict",
     "from -1": "tensor",
     "from 1.5": "tensor",
-    "adapter preference": "no-adapter",
   };
   const wrong = Object.entries(found).filter(([what, error]) => !error.startsWith(`${codes[what] ?? "argument"}: `));
   assert.deepEqual(wrong, []);
