@@ -16,7 +16,7 @@ pub use bindings::{Bindings, Tables};
 pub use bound::{Bound, Prepared};
 
 use crate::error::Error;
-use crate::kernels::{Access, Spec, wgsl};
+use crate::kernels::{Access, Spec, browser_wgsl, wgsl};
 use crate::params::Params;
 use crate::plan::{Limits, Plan};
 use crate::tuning::Tuning;
@@ -112,11 +112,10 @@ fn compile(device: &wgpu::Device, spec: &Spec) -> Kernel {
     let declared = spec.kernel.kernel();
     let label = Some(declared.name);
     let backend = device.adapter_info().backend;
-    let mut text = wgsl(spec);
-    if spec.subgroup_size > 1 && backend == wgpu::Backend::BrowserWebGpu {
-        // Browsers demand what naga rejects.
-        text.insert_str(0, "enable subgroups;\n");
-    }
+    let text = match backend {
+        wgpu::Backend::BrowserWebGpu => browser_wgsl(spec),
+        _ => wgsl(spec),
+    };
     let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
         label,
         source: wgpu::ShaderSource::Wgsl(text.into()),

@@ -4,7 +4,7 @@
 mod source;
 mod text;
 
-pub use source::wgsl;
+pub use source::{browser_wgsl, wgsl};
 
 use crate::desc::{Activation, DType};
 use crate::tables::{

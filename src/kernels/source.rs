@@ -12,6 +12,16 @@ macro_rules! part {
     };
 }
 
+/// The final text of a kernel, as a browser takes it: with the extension that browsers demand by name, which naga
+/// rejects.
+pub fn browser_wgsl(spec: &Spec) -> String {
+    let mut text = wgsl(spec);
+    if spec.subgroup_size > 1 {
+        text.insert_str(0, "enable subgroups;\n");
+    }
+    text
+}
+
 /// The final text of a kernel, as it is handed to wgpu.
 pub fn wgsl(spec: &Spec) -> String {
     let kernel = spec.kernel.kernel();

@@ -25,11 +25,17 @@ pub(super) use shader;
 const KEPT: &[u8] = b"// Where it is written:";
 
 /// Spaces beside these mean nothing. (`-` is not among them: `a - -b`.)
+const ALONE: &[u8] = b"(){}[],;:=+*/%<>&|!";
+
 const fn stands_alone(byte: u8) -> bool {
-    matches!(
-        byte,
-        b'(' | b')' | b'{' | b'}' | b'[' | b']' | b',' | b';' | b':' | b'=' | b'+' | b'*'
-    )
+    let mut i = 0;
+    while i < ALONE.len() {
+        if ALONE[i] == byte {
+            return true;
+        }
+        i += 1;
+    }
+    false
 }
 
 /// Whether a line's rest begins so.
@@ -115,8 +121,8 @@ fn g() {}";
         assert_eq!(
             text,
             "@group(0) @binding(1) var<storage, read> weight: array<f32>;
-fn f(a:f32,b:vec2<u32>)-> f32{
-let c=a - -1.0*f32(b.x / 2u)+select(1.0,0.5,a >=0.0 && b.y !=1u);
+fn f(a:f32,b:vec2<u32>)->f32{
+let c=a - -1.0*f32(b.x/2u)+select(1.0,0.5,a>=0.0&&b.y!=1u);
 return -c;
 }
 // Where it is written:
@@ -152,7 +158,9 @@ fn g(){}
             assert!(len < long.len());
             assert_eq!(tokens(short), tokens(long), "{}", kernel.name());
             // Operators of two characters stay whole.
-            for pair in ["- -", "& &", "| |", "< <", "> >", "- >", "! ="] {
+            for pair in [
+                "- -", "& &", "| |", "< <", "> >", "- >", "! =", "/ *", "/ /",
+            ] {
                 assert_eq!(
                     short.contains(pair),
                     long.contains(pair),

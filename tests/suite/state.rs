@@ -641,4 +641,66 @@ mod files {
             problems(checkpoint::from_bytes(bytes), in_memory());
         }
     }
+
+    /// The bytes of a header: %XX is one, #N a list in N lists.
+    fn header_of(text: &str) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut rest = text;
+        while let Some(at) = rest.find(['%', '#']) {
+            bytes.extend(rest[..at].bytes());
+            let (marked, from) = (rest.as_bytes()[at], &rest[at + 1..]);
+            let digits = match marked {
+                b'%' => 2,
+                _ => from.bytes().take_while(u8::is_ascii_digit).count(),
+            };
+            let (number, after) = from.split_at(digits);
+            match marked {
+                b'%' => bytes.push(u8::from_str_radix(number, 16).unwrap()),
+                _ => {
+                    let depth = number.parse().unwrap();
+                    bytes.extend(["[".repeat(depth), "]".repeat(depth)].concat().bytes());
+                }
+            }
+            rest = after;
+        }
+        bytes.extend(rest.bytes());
+        bytes
+    }
+
+    /// The list that the browser package's own reader is held to, too.
+    #[test]
+    fn what_the_format_s_library_accepts_and_refuses() {
+        let mut wrong = Vec::new();
+        let list = include_str!("../safetensors.txt").lines();
+        let cases = list.filter(|line| !line.starts_with('#') && !line.is_empty());
+        for line in cases.clone() {
+            let columns: Vec<&str> = line.splitn(5, " | ").collect();
+            let [verdict, what, length, data, header] = columns[..] else {
+                panic!("{line}")
+            };
+            let header = header_of(header);
+            let length = length.parse().unwrap_or(header.len() as u64);
+            let mut file = length.to_le_bytes().to_vec();
+            file.extend(header);
+            file.resize(file.len() + data.parse::<usize>().unwrap(), 0);
+            let found = match safetensors::SafeTensors::deserialize(&file) {
+                Ok(read) => {
+                    let mut names = read.names();
+                    names.sort_unstable();
+                    names.join(" ")
+                }
+                Err(_) => {
+                    // So it is for the library's own reader.
+                    problems(checkpoint::from_bytes(&file), in_memory());
+                    "refused".to_owned()
+                }
+            };
+            let found = if found.is_empty() { "-" } else { &found };
+            if found != verdict {
+                wrong.push(format!("{what}: {found}, expected {verdict}"));
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        assert!(cases.count() > 80);
+    }
 }

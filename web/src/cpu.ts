@@ -2,18 +2,37 @@
  * The CPU executor in WebAssembly, as `bcnorm/cpu`: a module of its own, for it is larger than all else.
  */
 import initModule, * as module from "./cpu/bcnorm_cpu.js";
+import { ANY, BOOLEAN, check, checkOptions, FLOATS, SIZES } from "./check.js";
 import { BcNormError, guarded } from "./errors.js";
 import { normOf, type NormKind, type NormOptions } from "./options.js";
 import { once, type WasmSource } from "./planner.js";
 import { stateOf, type StateDict, type StateLayout } from "./state.js";
-import { shapeOf, type DType, type Layout } from "./shape.js";
+import { shapeOf, TENSOR_OPTIONS, type DType, type Layout } from "./shape.js";
 
-const loader = once(initModule);
+const loader = once(
+  "the CPU executor",
+  new URL("./cpu/bcnorm_cpu_bg.wasm", import.meta.url),
+  initModule,
+);
 
-/** Loads the CPU executor, once; await it before {@link runOnCpu}. */
+/**
+ * Loads the CPU executor, once; await it before {@link runOnCpu}.
+ *
+ * @throws {BcNormError} `not-initialized`, where it cannot be loaded; a later call may try again.
+ */
 export async function initCpu(wasm?: WasmSource): Promise<void> {
   await loader.load(wasm);
 }
+
+const CALL = {
+  dims: SIZES,
+  ...TENSOR_OPTIONS,
+  training: BOOLEAN,
+  x: FLOATS,
+  residual: FLOATS,
+  gradY: FLOATS,
+  state: ANY,
+};
 
 /** A call for {@link runOnCpu}. */
 export interface CpuCall {
@@ -34,6 +53,7 @@ export interface CpuCall {
  *
  * @returns `y`, with `gradY` also `grad_x`, `grad_residual` and the parameters' gradients (`grad_weight`, ...), and
  * the running statistics after the call, under their names in the state dict.
+ * @throws {BcNormError} `not-initialized`, `argument`, `norm`, `tensor`, `state-dict`.
  */
 export function runOnCpu(
   kind: NormKind,
@@ -43,6 +63,9 @@ export function runOnCpu(
   if (!loader.isLoaded()) {
     throw new BcNormError("not-initialized", "the CPU executor is not loaded: await initCpu() first");
   }
+  checkOptions("the call", call, CALL);
+  check("training", call.training, BOOLEAN);
+  check("x", call.x, FLOATS);
   const norm = normOf(module, kind, options);
   const tensor = shapeOf(module, call.dims, call, kind === "weight_standardization");
   return guarded(() => {

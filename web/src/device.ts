@@ -1,4 +1,5 @@
-import { BcNormError } from "./errors.js";
+import { checkOptions, oneOf } from "./check.js";
+import { BcNormError, text } from "./errors.js";
 
 export interface DeviceOptions {
   powerPreference?: GPUPowerPreference;
@@ -10,9 +11,13 @@ export interface DeviceOptions {
  * A device for a page that has none yet, with subgroups and timestamp queries where the adapter has them. (Layers
  * take any device of the page's.)
  *
- * @throws {BcNormError} `no-webgpu`, `no-adapter`, `device`.
+ * @throws {BcNormError} `argument`, `no-webgpu`, `no-adapter`, `device`.
  */
 export async function requestDevice(options: DeviceOptions = {}): Promise<GPUDevice> {
+  checkOptions("requestDevice", options, {
+    powerPreference: oneOf("low-power", "high-performance"),
+    limits: oneOf("default", "adapter"),
+  });
   const gpu: GPU | undefined = globalThis.navigator?.gpu;
   if (gpu === undefined) {
     const insecure = globalThis.isSecureContext === false;
@@ -24,7 +29,11 @@ export async function requestDevice(options: DeviceOptions = {}): Promise<GPUDev
     );
   }
   const { powerPreference } = options;
-  const adapter = await gpu.requestAdapter(powerPreference === undefined ? {} : { powerPreference });
+  const adapter = await gpu
+    .requestAdapter(powerPreference === undefined ? {} : { powerPreference })
+    .catch((cause: unknown) => {
+      throw new BcNormError("no-adapter", `WebGPU gives no adapter: ${text(cause)}`, { cause });
+    });
   if (adapter === null) {
     throw new BcNormError(
       "no-adapter",
@@ -38,7 +47,6 @@ export async function requestDevice(options: DeviceOptions = {}): Promise<GPUDev
   try {
     return await adapter.requestDevice({ label: "bcnorm", requiredFeatures, requiredLimits });
   } catch (cause) {
-    const message = cause instanceof Error ? cause.message : String(cause);
-    throw new BcNormError("device", `the adapter gives no device: ${message}`, { cause });
+    throw new BcNormError("device", `the adapter gives no device: ${text(cause)}`, { cause });
   }
 }

@@ -8,15 +8,20 @@ export type ErrorCode =
   | "device-lost"
   /** The browser refused a device or a pipeline. */
   | "device"
-  /** `init()` was not awaited. */
+  /** `init()` was not awaited, or could not load the planner. */
   | "not-initialized"
+  /** A value of the wrong type, or an option that there is not. */
+  | "argument"
   /** A shape, a type, a layout, or data of the wrong length. */
   | "tensor"
-  /** A norm that there is not, or a number out of its range. */
+  /** Unknown norm, or a parameter out of range. */
   | "norm"
-  /** A buffer that is missing, too small, misaligned, without STORAGE, or shared with one that is written. */
+  /**
+   * A buffer that is missing, too small, misaligned, without a usage, destroyed, of another device, or shared with
+   * one that is written.
+   */
   | "buffer"
-  /** More than the device grants. */
+  /** More than the device grants or has memory for. */
   | "limit"
   /** Calls in an order that makes no sense: a backward without its forward, for instance. */
   | "order"
@@ -36,16 +41,38 @@ export class BcNormError extends Error {
   }
 }
 
-/** Runs what calls the planner, whose errors have the code as their name (`web/planner/src/error.rs`). */
+/** The message of whatever was thrown. @internal */
+export function text(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** Runs what calls the planner, whose errors have the code as their name (`web/planner/src/error.rs`). @internal */
 export function guarded<T>(run: () => T): T {
   try {
     return run();
   } catch (error) {
     if (error instanceof Error && !(error instanceof BcNormError) && CODES.has(error.name)) {
-      throw new BcNormError(error.name as ErrorCode, error.message);
+      const code = error.name as ErrorCode;
+      throw new BcNormError(code, inJavaScript(code, error.message));
     }
     throw error;
   }
+}
+
+/** A message of the planner's, which calls things as Rust does, with the names of this package. @internal */
+export function inJavaScript(code: ErrorCode, message: string): string {
+  const text = message
+    .replace(/\bBufferUsages::/g, "GPUBufferUsage.")
+    .replace(/\bChannelStats::Estimate\b/g, "movingSpeed")
+    .replace(/\bChannelStats::Batch\b/g, "momentum");
+  // These name what is in a file.
+  if (code === "state-dict" || code === "tuning") {
+    return text;
+  }
+  const named = text.replace(/\bestbn_moving_speed\b/g, "movingSpeed").replace(/\bwgpu::Device\b/g, "GPUDevice");
+  return named.replace(/\b(?:num|max_(?:buffer|compute|storage)|min_storage)_[a-z_]+/g, (name) =>
+    name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase()),
+  );
 }
 
 const CODES: ReadonlySet<string> = new Set<ErrorCode>([

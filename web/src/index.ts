@@ -11,6 +11,7 @@
  * const x = Tensor.from(device, [2, 64, 28, 28], values);
  * const y = await norm.forward(x);
  * const { gradX } = await norm.backward(gradY);
+ * y.destroy(); // Tensors hold GPU memory until then.
  * ```
  */
 export { requestDevice, type DeviceOptions } from "./device.js";
@@ -25,7 +26,7 @@ export {
   WeightStandardization,
 } from "./family.js";
 export { Norm, type BackwardArgs, type ForwardArgs, type Gradients, type Target } from "./norm.js";
-export type { Activation, NormKind, NormOptions } from "./options.js";
+export type { Activation, NormKind, NormOptions, StatsOptions } from "./options.js";
 export { init, type WasmSource } from "./planner.js";
 export { readSafetensors, readStateDict, writeStateDict, type SafeTensor } from "./safetensors.js";
 export type { DType, Layout, TensorOptions } from "./shape.js";

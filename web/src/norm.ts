@@ -1,12 +1,32 @@
+import { ANY, BOOLEAN, BYTES, check, checkOptions, DEVICE, ENCODER, TARGET, TEXT } from "./check.js";
 import { BcNormError, guarded } from "./errors.js";
-import { bufferWith, bytesOf, Context, readBack } from "./gpu.js";
-import { normOf, type Activation, type NormKind, type NormOptions } from "./options.js";
+import {
+  bufferWith,
+  bytesOf,
+  checkBuffer,
+  checkSize,
+  Context,
+  destroyBuffer,
+  makeBuffer,
+  readBack,
+  scoped,
+} from "./gpu.js";
+import {
+  applyStats,
+  checkStats,
+  normOf,
+  statsOf,
+  type Activation,
+  type NormKind,
+  type NormOptions,
+  type StatsOptions,
+} from "./options.js";
 import { planner, type PlanData } from "./planner.js";
 import type { Norm as PlannedNorm, Plan, Tuning } from "./planner/bcnorm_planner.js";
 import { readStateDict, writeStateDict } from "./safetensors.js";
 import { shapeOf } from "./shape.js";
 import { stateOf, type StateDict, type StateLayout } from "./state.js";
-import { Tensor } from "./tensor.js";
+import { Tensor, TENSOR } from "./tensor.js";
 import { COPY_DST, COPY_SRC, STORAGE, UNIFORM } from "./usage.js";
 
 /** What work is recorded into: an encoder, in which a pass is made, or a compute pass of the page's. */
@@ -15,7 +35,7 @@ export type Target = GPUCommandEncoder | GPUComputePassEncoder;
 /** y = activation(norm(x) + residual). */
 export interface ForwardArgs {
   readonly x: Tensor;
-  /** Where y goes; default: a new tensor. */
+  /** Where y goes; default: a new tensor, which is the caller's to destroy. */
   readonly y?: Tensor;
   readonly residual?: Tensor;
   /** In evaluation: y takes x's place. */
@@ -24,9 +44,9 @@ export interface ForwardArgs {
 
 export interface BackwardArgs {
   readonly gradY: Tensor;
-  /** Where the gradient of x goes; default: a new tensor. */
+  /** Where the gradient of x goes; default: a new tensor, which is the caller's to destroy. */
   readonly gradX?: Tensor;
-  /** Where that of the residual goes, if there was one and an activation after it; default: a new tensor. */
+  /** Where that of the residual goes, if there was one and an activation after it; default as gradX's. */
   readonly gradResidual?: Tensor;
 }
 
@@ -35,6 +55,9 @@ export interface Gradients {
   /** Where forward had a residual. Without an activation it is gradY itself. */
   readonly gradResidual?: Tensor;
 }
+
+const FORWARD_OPTIONS = { y: TENSOR, residual: TENSOR, inPlace: BOOLEAN };
+const BACKWARD_OPTIONS = { gradX: TENSOR, gradResidual: TENSOR };
 
 /** A plan that is ready but for its buffers. */
 interface Prepared {
@@ -69,11 +92,18 @@ interface Pass {
   readonly norm: string;
 }
 
-/** The last forward. */
+/** The last forward that backward may go back through. */
 interface Call {
   readonly pass: Pass;
   readonly residual: Tensor | undefined;
 }
+
+/** Why there is nothing to go back through. */
+const NO_FORWARD = "backward without forward: call forward on this layer first";
+const TWICE = "backward again after one forward, whose gradients the parameters have already: call forward again first";
+const IN_PLACE = "backward after a forward in place, or into x: x, which backward reads, was overwritten";
+const NO_GRAD =
+  "backward after a forward without gradients, which saves nothing for it: call setGradEnabled(true) and forward again";
 
 const MAX_PLANS = 16;
 const MAX_BOUND = 8;
@@ -85,6 +115,12 @@ const MAX_BOUND = 8;
  * Recording (`encodeForward`, `encodeBackward`, `zeroGrad` with an encoder) never submits; `forward`, `backward`
  * and `stateDict` do. Gradients of parameters add up over calls of backward until `zeroGrad`.
  *
+ * Each backward goes back through the one forward before it: a second backward, or a backward after two forwards (a
+ * layer used twice in a network), is an error. Give each use a layer of its own, and call `discard` after a forward
+ * that no backward follows. Forwards without gradients (`setGradEnabled(false)`) may come in between.
+ *
+ * What forward and backward return is the caller's: a tensor holds its memory until its `destroy`.
+ *
  * A loop that gives the same tensors again records what it recorded before: nothing is checked or made anew.
  */
 export class Norm {
@@ -95,42 +131,71 @@ export class Norm {
   private readonly tuning: Tuning;
   private readonly norm: PlannedNorm;
   /** Describes the statistics' settings, which may change. */
-  private stats = "";
+  private stats: StatsOptions;
   private layout: StateLayout;
   /** Parameters, running state and gradients by role. */
   private readonly buffers = new Map<string, GPUBuffer>();
   /** Tables by role: those of the last forward serve the next one. */
   private readonly tables = new Map<string, GPUBuffer>();
+  /** Those of forwards without a backward, which leave the others alone. */
+  private readonly inferenceTables = new Map<string, GPUBuffer>();
   private readonly plans = new Map<string, Prepared>();
   private readonly bound = new Map<string, Dispatch[]>();
   private last: Call | undefined;
+  /** Forwards that await a backward, and why there is none to go back through where none does. */
+  private awaiting = 0;
+  private otherwise = NO_FORWARD;
+  /** Whether commands of the page's may hold buffers of the layer's, and which it let go of since. */
+  private outside = false;
+  private retired: GPUBuffer[] = [];
+  private destroyed = false;
   private mode = true;
   private gradEnabled = true;
 
   /**
    * A layer with PyTorch's initial state: weights 1, biases 0, running mean 0, running variance 1.
    *
-   * @throws {BcNormError} `not-initialized`, `norm`, `tuning`, `device-lost`.
+   * @throws {BcNormError} `not-initialized`, `argument`, `norm`, `tuning`, `limit`, `device-lost`.
    */
   static async create(device: GPUDevice, kind: NormKind, options: NormOptions): Promise<Norm> {
-    return new Norm(await Context.ready(device), kind, options);
+    check("device", device, DEVICE);
+    const context = await Context.ready(device);
+    let norm: Norm | undefined;
+    try {
+      return await scoped(device, "the layer", () => (norm = new Norm(context, kind, options)));
+    } catch (error) {
+      norm?.destroy();
+      throw error;
+    }
   }
 
   private constructor(context: Context, kind: NormKind, options: NormOptions) {
     const module = planner();
     this.device = context.device;
     this.kind = kind;
-    this.activation = options.activation ?? "none";
     this.context = context;
     context.check();
     this.norm = normOf(module, kind, options);
+    this.activation = options.activation ?? "none";
+    this.stats = statsOf(kind, options);
     const { tuning } = options;
     this.tuning =
       tuning === undefined ? this.context.tuning : guarded(() => module.Tuning.parse(tuning));
-    // Says now what is wrong with the activation.
-    guarded(() => new module.Options(true, this.activation, false)).free();
     this.layout = JSON.parse(this.norm.stateLayout());
     this.allocate();
+  }
+
+  /** Refuses what comes after `destroy`. */
+  private alive(): void {
+    if (this.destroyed) {
+      throw new BcNormError("order", "the layer was destroyed: create a new one");
+    }
+  }
+
+  /** What every call that reaches the device begins with. */
+  private ready(): void {
+    this.alive();
+    this.context.check();
   }
 
   /** Whether it is in training mode. */
@@ -140,69 +205,71 @@ export class Norm {
 
   /** Sets training mode. */
   train(): void {
+    this.alive();
     this.mode = true;
   }
 
   /** Sets evaluation mode. */
   eval(): void {
+    this.alive();
     this.mode = false;
   }
 
   /** Whether forward saves what backward needs, as `torch.set_grad_enabled`: true at first. */
   setGradEnabled(enabled: boolean): void {
+    this.alive();
+    check("enabled", enabled, BOOLEAN);
     this.gradEnabled = enabled;
   }
 
-  /** Sets where channel statistics come from from now on: a new momentum, or the next moving speed. */
-  setStats(stats: { momentum: number | null } | { movingSpeed: number }): void {
-    const before = this.layout.movingSpeed;
+  /**
+   * Sets where channel statistics come from from now on: a new momentum, or the next moving speed.
+   *
+   * @throws {BcNormError} `argument`, `norm`, also of a norm that keeps none; the layer is unchanged then.
+   */
+  setStats(stats: StatsOptions): void {
+    this.alive();
+    checkStats(this.kind, stats);
+    if (stats.momentum !== undefined && this.layout.batchCount === null) {
+      throw new BcNormError(
+        "norm",
+        "a momentum moves running statistics, of which the layer has none: create it with trackRunningStats: true",
+      );
+    }
     guarded(() => {
-      if ("momentum" in stats) {
-        this.norm.setMomentum(stats.momentum);
-      } else {
-        this.norm.setMovingSpeed(stats.movingSpeed);
-      }
       try {
+        applyStats(this.norm, stats);
         this.norm.validate();
       } catch (error) {
-        // The layer is unchanged then.
-        if (before !== null) {
-          this.norm.setMovingSpeed(before.value);
-        } else {
-          this.norm.setMomentum(this.momentum);
-        }
+        applyStats(this.norm, this.stats);
         throw error;
       }
     });
-    if ("momentum" in stats) {
-      this.momentum = stats.momentum;
-    }
-    this.stats = JSON.stringify(stats);
+    this.stats = { ...stats };
     this.layout = JSON.parse(this.norm.stateLayout());
     // Estimates are running statistics, which the layer may have gone without.
     this.allocate();
   }
 
-  /** As it was set last. */
-  private momentum: number | null = 0.1;
-
   /** Makes the buffers that the norm has and the layer lacks. */
   private allocate(): void {
     const usage = STORAGE | COPY_SRC | COPY_DST;
-    const make = (role: string, values: Float32Array): void => {
+    const make = (role: string, len: number, value: number): void => {
       if (!this.buffers.has(role)) {
+        checkSize(this.device, role, 4 * len, "use fewer channels");
+        const values = new Float32Array(len).fill(value);
         this.buffers.set(role, bufferWith(this.device, role, bytesOf(values), usage));
       }
     };
     for (const { role, dims, initial, gradient } of this.layout.entries) {
       const len = dims.reduce((product, size) => product * size, 1);
-      make(role, new Float32Array(len).fill(initial));
+      make(role, len, initial);
       if (gradient !== null) {
-        make(gradient, new Float32Array(len));
+        make(gradient, len, 0);
       }
     }
     if (this.layout.batchCount !== null) {
-      make(COUNT, new Float32Array(1));
+      make(COUNT, 1, 0);
     }
   }
 
@@ -211,19 +278,26 @@ export class Norm {
    * `bn.running_mean`) or of a gradient (`grad_weight`, ...): bound to an optimizer's kernels, say.
    */
   buffer(name: string): GPUBuffer | undefined {
+    this.alive();
     const entry = this.layout.entries.find((known) => known.name === name);
     const role = name === this.layout.batchCount ? COUNT : (entry?.role ?? name);
     return this.buffers.get(role);
   }
 
-  /** Compiles what calls with such an x need, without holding up the page. */
+  /**
+   * Compiles what calls with such an x need, without holding up the page.
+   *
+   * @throws {BcNormError} as `encodeForward`.
+   */
   async prepare(
     x: Tensor,
     options: { residual?: boolean; inPlace?: boolean } = {},
   ): Promise<void> {
+    this.ready();
+    checkOptions("prepare", options, { residual: BOOLEAN, inPlace: BOOLEAN });
     const pass = this.pass(x, options.residual === true, options.inPlace === true);
     const plans = [this.prepared("forward", pass)];
-    if (!pass.inPlace && !pass.inference) {
+    if (goesBack(pass)) {
       plans.push(this.prepared("backward", pass));
     }
     await this.compile(plans);
@@ -241,12 +315,20 @@ export class Norm {
    * (see `prepare`) are compiled here, while the page waits.
    *
    * @returns y; x, where it was done in place.
-   * @throws {BcNormError} `tensor`, `norm`, `buffer`, `limit`, `order` (in place in training), `device-lost`; nothing
-   * is recorded then.
+   * @throws {BcNormError} `argument`, `tensor`, `norm`, `buffer`, `limit`, `order` (in place in training),
+   * `device-lost`; nothing is recorded then.
    */
   encodeForward(target: Target, args: ForwardArgs): Tensor {
+    this.ready();
+    check("the target", target, TARGET);
+    checkOptions("encodeForward", args, { x: ANY, ...FORWARD_OPTIONS });
+    this.outside = true;
+    return this.recordForward(target, args);
+  }
+
+  private recordForward(target: Target, args: ForwardArgs): Tensor {
     const { x, residual } = args;
-    this.context.check();
+    this.ready();
     const pass = this.pass(x, residual !== undefined, args.inPlace === true);
     if (pass.inPlace && args.y !== undefined) {
       throw new BcNormError("order", "inPlace writes over x: give no y");
@@ -262,20 +344,54 @@ export class Norm {
     if (residual !== undefined) {
       slots.set("residual", slot(residual));
     }
-    record(target, this.bind(prepared, slots));
-    this.last = { pass, residual };
+    const withBackward = goesBack(pass);
+    record(target, this.bind(prepared, slots, withBackward ? this.tables : this.inferenceTables));
+    if (withBackward) {
+      this.awaiting += 1;
+      this.last = { pass, residual };
+    } else if (this.last !== undefined && [this.last.pass.x, this.last.residual].some((read) => overlap(read, y))) {
+      this.settle(IN_PLACE);
+    } else if (this.awaiting === 0) {
+      this.otherwise = pass.inPlace ? IN_PLACE : NO_GRAD;
+    }
     return y;
+  }
+
+  /** Nothing awaits a backward any more. */
+  private settle(otherwise: string): void {
+    this.last = undefined;
+    this.awaiting = 0;
+    this.otherwise = otherwise;
+  }
+
+  /**
+   * Says that no backward follows the forwards so far, such as an evaluation with gradients enabled or a step that is
+   * given up: the next forward is the only one again. What they added to running statistics stays.
+   */
+  discard(): void {
+    this.alive();
+    this.settle(NO_FORWARD);
   }
 
   /**
    * Records the gradients for the x of the last forward: that of x is returned, those of the parameters are added
    * to their buffers.
    *
-   * @throws {BcNormError} as `encodeForward`, and `order` without a forward that backward can follow.
+   * @throws {BcNormError} as `encodeForward`, and `order` unless there is one forward that backward can go back
+   * through.
    */
   encodeBackward(target: Target, args: BackwardArgs): Gradients {
+    this.ready();
+    check("the target", target, TARGET);
+    checkOptions("encodeBackward", args, { gradY: ANY, ...BACKWARD_OPTIONS });
+    this.outside = true;
+    return this.recordBackward(target, args);
+  }
+
+  private recordBackward(target: Target, args: BackwardArgs): Gradients {
     const { gradY } = args;
-    this.context.check();
+    this.ready();
+    check("gradY", gradY, TENSOR);
     const { pass, residual } = this.saved();
     const { x } = pass;
     like("gradY", gradY, x);
@@ -303,35 +419,57 @@ export class Norm {
       gradResidual = args.gradResidual ?? this.tensorLike(x);
       slots.set("residual", slot(residual)).set("grad_residual", slot(gradResidual));
     }
-    record(target, this.bind(prepared, slots));
+    record(target, this.bind(prepared, slots, this.tables));
+    this.settle(TWICE);
     return gradResidual === undefined ? { gradX } : { gradX, gradResidual };
   }
 
-  /** Compiles, records and submits y = activation(norm(x) + residual). */
+  /**
+   * Compiles, records and submits y = activation(norm(x) + residual), and waits until the browser has checked it.
+   *
+   * @throws {BcNormError} as `encodeForward`; `buffer` for a tensor that is destroyed or another device's, too.
+   */
   async forward(x: Tensor, options: Omit<ForwardArgs, "x"> = {}): Promise<Tensor> {
+    this.ready();
+    checkOptions("forward", options, FORWARD_OPTIONS);
     const pass = this.pass(x, options.residual !== undefined, options.inPlace === true);
     await this.compile([this.prepared("forward", pass)]);
-    return this.submit((encoder) => this.encodeForward(encoder, { ...options, x }));
+    return this.submit("forward", (encoder) => this.recordForward(encoder, { ...options, x }));
   }
 
-  /** Compiles, records and submits the backward of the last forward. */
+  /** Compiles, records and submits the backward of the last forward; as `forward`. */
   async backward(gradY: Tensor, options: Omit<BackwardArgs, "gradY"> = {}): Promise<Gradients> {
+    this.ready();
+    check("gradY", gradY, TENSOR);
+    checkOptions("backward", options, BACKWARD_OPTIONS);
     const { pass, residual } = this.saved();
     const through = residual !== undefined && this.activation !== "none";
     await this.compile([this.prepared("backward", { ...pass, residual: through })]);
-    return this.submit((encoder) => this.encodeBackward(encoder, { ...options, gradY }));
+    return this.submit("backward", (encoder) => this.recordBackward(encoder, { ...options, gradY }));
   }
 
-  private submit<T>(encode: (encoder: GPUCommandEncoder) => T): T {
-    const encoder = this.device.createCommandEncoder({ label: "bcnorm" });
-    const result = encode(encoder);
-    this.device.queue.submit([encoder.finish()]);
-    return result;
+  private async submit<T>(what: string, encode: (encoder: GPUCommandEncoder) => T): Promise<T> {
+    let recorded = false;
+    try {
+      return await scoped(this.device, what, () => {
+        const encoder = this.device.createCommandEncoder({ label: "bcnorm" });
+        const result = encode(encoder);
+        this.device.queue.submit([encoder.finish()]);
+        recorded = true;
+        return result;
+      });
+    } catch (error) {
+      if (recorded) {
+        // Tables may be among what was refused.
+        this.drop();
+      }
+      throw error;
+    }
   }
 
   /** Clears the parameters' gradients: records it, or, without an encoder, does it. */
   zeroGrad(encoder?: GPUCommandEncoder): void {
-    this.context.check();
+    this.ready();
     const clear = (into: GPUCommandEncoder): void => {
       for (const { gradient } of this.layout.entries) {
         const buffer = gradient === null ? undefined : this.buffers.get(gradient);
@@ -341,14 +479,18 @@ export class Norm {
       }
     };
     if (encoder === undefined) {
-      this.submit(clear);
+      const own = this.device.createCommandEncoder({ label: "bcnorm" });
+      clear(own);
+      this.device.queue.submit([own.finish()]);
     } else {
+      check("the encoder", encoder, ENCODER);
       clear(encoder);
     }
   }
 
   /** Reads parameters and running state back. */
   async stateDict(): Promise<StateDict> {
+    this.ready();
     const { entries, batchCount, movingSpeed } = this.layout;
     const roles = entries.map(({ role }) => role).concat(batchCount === null ? [] : [COUNT]);
     const ranges = roles.map((role) => {
@@ -379,21 +521,24 @@ export class Norm {
    * @throws {BcNormError} `state-dict` with every mismatch; nothing is loaded then.
    */
   loadStateDict(state: StateDict): void {
-    this.context.check();
+    this.ready();
     const dict = stateOf(planner(), state);
-    const fit = guarded(() => dict.fit(this.norm));
-    const { queue } = this.device;
-    for (let index = 0; index < fit.len(); index++) {
-      queue.writeBuffer(this.own(fit.role(index)), 0, fit.values(index) as Float32Array<ArrayBuffer>);
+    try {
+      const fit = guarded(() => dict.fit(this.norm));
+      const { queue } = this.device;
+      for (let index = 0; index < fit.len(); index++) {
+        queue.writeBuffer(this.own(fit.role(index)), 0, fit.values(index) as Float32Array<ArrayBuffer>);
+      }
+      if (fit.batchCount !== undefined) {
+        queue.writeBuffer(this.own(COUNT), 0, Uint32Array.of(fit.batchCount));
+      }
+      if (fit.movingSpeed !== undefined) {
+        this.setStats({ movingSpeed: fit.movingSpeed });
+      }
+      fit.free();
+    } finally {
+      dict.free();
     }
-    if (fit.batchCount !== undefined) {
-      queue.writeBuffer(this.own(COUNT), 0, Uint32Array.of(fit.batchCount));
-    }
-    if (fit.movingSpeed !== undefined) {
-      this.setStats({ movingSpeed: fit.movingSpeed });
-    }
-    fit.free();
-    dict.free();
   }
 
   /** The state dict as a safetensors file. */
@@ -403,60 +548,83 @@ export class Norm {
 
   /** Loads a safetensors file; of a model's, one module (`layer1.0.bn1`). */
   loadSafetensors(bytes: Uint8Array, options: { module?: string } = {}): void {
+    this.ready();
+    check("a safetensors file", bytes, BYTES);
+    checkOptions("loadSafetensors", options, { module: TEXT });
     this.loadStateDict(readStateDict(bytes, options.module));
   }
 
-  /** Lets go of the last forward, of plans and of tables. Parameters and state stay. */
+  /**
+   * Lets go of the last forward, of plans and of tables, and destroys their buffers: submit before what was recorded
+   * with them. Parameters and state stay.
+   */
   forget(): void {
-    this.last = undefined;
-    this.bound.clear();
-    for (const { plan } of this.plans.values()) {
-      plan.free();
-    }
-    this.plans.clear();
-    this.tables.clear();
+    this.alive();
+    this.outside = false;
+    this.drop();
+    this.retired.forEach(destroyBuffer);
+    this.retired = [];
   }
 
-  /** Destroys its buffers. Submit before what was recorded with them. */
+  /** Destroys its buffers. Submit before what was recorded with them; after it, only `destroy` may be called. */
   destroy(): void {
-    const tables = [...this.tables.values()];
-    this.forget();
-    for (const buffer of [...tables, ...this.buffers.values()]) {
-      buffer.destroy();
+    if (this.destroyed) {
+      return;
     }
+    this.forget();
+    this.destroyed = true;
+    [...this.buffers.values()].forEach(destroyBuffer);
     this.buffers.clear();
+    this.norm.free();
+    if (this.tuning !== this.context.tuning) {
+      this.tuning.free();
+    }
+  }
+
+  private drop(): void {
+    this.settle(NO_FORWARD);
+    for (const key of [...this.plans.keys()]) {
+      this.evict(key);
+    }
+    for (const tables of [this.tables, this.inferenceTables]) {
+      [...tables.values()].forEach((buffer) => this.retire(buffer));
+      tables.clear();
+    }
+    this.bound.clear();
+  }
+
+  /**
+   * Destroys a buffer that is needed no more. Commands that the page has yet to submit may hold it: then it is
+   * destroyed with what `forget` destroys.
+   */
+  private retire(buffer: GPUBuffer): void {
+    if (this.outside) {
+      this.retired.push(buffer);
+    } else {
+      destroyBuffer(buffer);
+    }
   }
 
   private own(role: string): GPUBuffer {
-    const buffer = this.buffers.get(role);
-    if (buffer === undefined) {
-      throw new BcNormError("order", `the layer has no ${role}: it was destroyed`);
-    }
-    return buffer;
+    return this.buffers.get(role) ?? this.missing(role);
   }
 
   private pass(x: Tensor, residual: boolean, inPlace: boolean): Pass {
+    check("x", x, TENSOR);
     const inference = !this.gradEnabled;
-    return { x, training: this.mode, residual, inPlace, inference, norm: this.stats };
+    return { x, training: this.mode, residual, inPlace, inference, norm: JSON.stringify(this.stats) };
   }
 
   private saved(): Call {
+    if (this.awaiting > 1) {
+      throw new BcNormError(
+        "order",
+        `backward after ${this.awaiting} forwards, any of which may be meant: give each use a layer of its own, disable ` +
+          "gradients for a forward that needs none (setGradEnabled(false)), or call discard() after it",
+      );
+    }
     if (this.last === undefined) {
-      throw new BcNormError("order", "backward without forward: call forward on this layer first");
-    }
-    const { pass } = this.last;
-    if (pass.inPlace) {
-      throw new BcNormError(
-        "order",
-        "backward after a forward in place: x, which backward reads, was overwritten",
-      );
-    }
-    if (pass.inference) {
-      throw new BcNormError(
-        "order",
-        "backward after a forward without gradients, which saves nothing for it: call setGradEnabled(true) " +
-          "and forward again",
-      );
+      throw new BcNormError("order", this.otherwise);
     }
     return this.last;
   }
@@ -475,12 +643,24 @@ export class Norm {
     }
     prepared = this.plan(direction, pass);
     this.plans.set(key, prepared);
-    const [oldest] = this.plans;
+    const [oldest] = this.plans.keys();
     if (this.plans.size > MAX_PLANS && oldest !== undefined) {
-      oldest[1].plan.free();
-      this.plans.delete(oldest[0]);
+      this.evict(oldest);
     }
     return prepared;
+  }
+
+  private evict(key: string): void {
+    const { plan, uniforms } = this.plans.get(key) ?? {};
+    plan?.free();
+    this.plans.delete(key);
+    if (uniforms !== undefined) {
+      const prefix = `${id(uniforms)} `;
+      for (const bound of [...this.bound.keys()].filter((known) => known.startsWith(prefix))) {
+        this.bound.delete(bound);
+      }
+      this.retire(uniforms);
+    }
   }
 
   private plan(direction: "forward" | "backward", pass: Pass): Prepared {
@@ -505,16 +685,17 @@ export class Norm {
       throw error;
     }
     const data: PlanData = JSON.parse(plan.describe());
-    const stride = Math.max(this.device.limits.minUniformBufferOffsetAlignment, 16 * 5);
-    const uniforms =
-      data.steps.length === 0
-        ? undefined
-        : bufferWith(this.device, "bcnorm params", plan.uniforms(stride), UNIFORM);
-    return { plan, data, uniforms, stride };
+    if (data.steps.length === 0) {
+      return { plan, data, uniforms: undefined, stride: 0 };
+    }
+    const bytes = plan.uniforms(ALIGNMENT);
+    const uniforms = bufferWith(this.device, "bcnorm params", bytes, UNIFORM);
+    return { plan, data, uniforms, stride: bytes.byteLength / data.steps.length };
   }
 
   /** A tensor like x, of zeros, in a buffer of its own. */
   private tensorLike(x: Tensor): Tensor {
+    checkBuffer(this.device, "x", x.buffer);
     // A size that is a mistake is not allocated.
     if (x.offset + x.byteLength > x.buffer.size) {
       throw new BcNormError(
@@ -526,27 +707,31 @@ export class Norm {
     return Tensor.zeros(this.device, x.dims, x);
   }
 
-  /** The tables that a plan needs. Where one must grow, nothing that is bound to the old one is kept. */
-  private makeTables(data: PlanData): void {
+  /** Makes the tables that a plan needs. Where one must grow, nothing that is bound to the old one is kept. */
+  private grow(data: PlanData, tables: Map<string, GPUBuffer>): void {
     for (const { role, bytes, kind } of data.needs) {
-      const known = this.tables.get(role);
+      const known = tables.get(role);
       if (kind === "caller" || (known !== undefined && known.size >= bytes)) {
         continue;
       }
-      const usage = STORAGE | COPY_SRC | COPY_DST;
-      const size = Math.max(4, bytes);
-      this.tables.set(role, this.device.createBuffer({ label: role, size, usage }));
+      tables.set(role, makeBuffer(this.device, role, bytes, STORAGE | COPY_SRC | COPY_DST));
       this.bound.clear();
+      if (known !== undefined) {
+        this.retire(known);
+      }
     }
   }
 
-  /** The dispatches of a plan with these tensors, and the layer's own buffers. */
-  private bind(prepared: Prepared, tensors: ReadonlyMap<string, Slot>): Dispatch[] {
+  /** The dispatches of a plan with these tensors and tables, and the layer's own buffers. */
+  private bind(prepared: Prepared, tensors: ReadonlyMap<string, Slot>, tables: Map<string, GPUBuffer>): Dispatch[] {
     const { plan, data, uniforms, stride } = prepared;
+    for (const [role, { buffer }] of tensors) {
+      checkBuffer(this.device, role, buffer);
+    }
     if (uniforms === undefined) {
       return [];
     }
-    this.makeTables(data);
+    this.grow(data, tables);
     const ids = [...tensors].map(([role, { buffer, offset }]) => `${role} ${id(buffer)} ${offset}`);
     const key = `${id(uniforms)} ${ids.join(" ")}`;
     const known = this.bound.get(key);
@@ -554,7 +739,7 @@ export class Norm {
       return known;
     }
     const slots = new Map(tensors);
-    for (const [role, buffer] of [...this.buffers, ...this.tables]) {
+    for (const [role, buffer] of [...this.buffers, ...tables]) {
       slots.set(role, { buffer, offset: 0 });
     }
     const all = [...slots];
@@ -571,7 +756,7 @@ export class Norm {
     const sizes = new Map(data.needs.map(({ role, bytes }) => [role, bytes]));
     const dispatches = data.steps.map((step, index): Dispatch => {
       const { pipeline, layout } = this.context.compiled(step, () => wgsl(plan, index));
-      const uniform = { buffer: uniforms, offset: index * stride, size: PARAMS };
+      const uniform = { buffer: uniforms, offset: index * stride, size: stride };
       const entries = step.bindings.map(({ binding, role, tensor }) => {
         const { buffer, offset } = slots.get(role) ?? this.missing(role);
         const [begin, size] = (tensor ? step.window : null) ?? [0, sizes.get(role) ?? 0];
@@ -600,8 +785,22 @@ export class Norm {
 /** The counter's role. */
 const COUNT = "bn.num_batches_tracked";
 
-/** Bytes of a kernel's uniform. */
-const PARAMS = 80;
+/** A multiple of every alignment of uniforms that a device may have. */
+const ALIGNMENT = 256;
+
+/** Whether backward may follow. */
+function goesBack({ inPlace, inference }: Pass): boolean {
+  return !inPlace && !inference;
+}
+
+/** Whether two tensors share memory. */
+function overlap(one: Tensor | undefined, other: Tensor): boolean {
+  return (
+    one?.buffer === other.buffer &&
+    one.offset < other.offset + other.byteLength &&
+    other.offset < one.offset + one.byteLength
+  );
+}
 
 function wgsl(plan: Plan, step: number): string {
   return plan.wgsl(step) ?? "";

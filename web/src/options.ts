@@ -1,3 +1,4 @@
+import { BOOLEAN, checkOptions, NUMBER, oneOf, TEXT, type Want } from "./check.js";
 import { BcNormError, guarded } from "./errors.js";
 import type { Module } from "./planner.js";
 import type { Norm as PlannedNorm } from "./planner/bcnorm_planner.js";
@@ -15,7 +16,10 @@ export type NormKind =
 /** What is applied to norm(x) + residual. */
 export type Activation = "none" | "relu" | "silu";
 
-/** A norm, in PyTorch's terms; the defaults are those of the `torch.nn` module of the name. */
+/**
+ * A norm, in PyTorch's terms; the defaults are those of the `torch.nn` module of the name. An option that a norm
+ * does not have is an error.
+ */
 export interface NormOptions {
   /** C. (Weight Standardization has none.) */
   numChannels?: number;
@@ -23,9 +27,15 @@ export interface NormOptions {
   numGroups?: number;
   /** Default 1e-5. With BCNorm, the group part's (the channel part's is 1e-5). */
   eps?: number;
-  /** Weight of a batch in the running statistics, default 0.1; null: the cumulative average. */
+  /**
+   * BatchNorm, InstanceNorm and BCNorm: weight of a batch in the running statistics, default 0.1; null: the cumulative
+   * average.
+   */
   momentum?: number | null;
-  /** Estimated channel statistics (the authors' EstBN, `BCNorm(estimate=True)`) with this moving speed, 0 to 1. */
+  /**
+   * EstBN and BCNorm: estimated channel statistics (the authors' EstBN, `BCNorm(estimate=True)`) with this moving
+   * speed, 0 to 1.
+   */
   movingSpeed?: number;
   weight?: boolean;
   bias?: boolean;
@@ -34,6 +44,7 @@ export interface NormOptions {
   bnBias?: boolean;
   /** BCNorm: `weight` and `bias` per channel, rather than per group as in the paper. */
   perChannelAffine?: boolean;
+  /** BatchNorm, InstanceNorm and BCNorm. */
   trackRunningStats?: boolean;
   activation?: Activation;
   /** Text of a tuning, as `bcnorm tune --save` writes it; default: what suits the device's adapter. */
@@ -49,27 +60,87 @@ const FLAGS = [
   "trackRunningStats",
 ] as const;
 
+const MOMENTUM: Want = ["a number or null", (value) => value === null || typeof value === "number"];
+
+const COMMON = { eps: NUMBER, activation: oneOf("none", "relu", "silu"), tuning: TEXT };
+const CHANNELS = { numChannels: NUMBER, weight: BOOLEAN, bias: BOOLEAN, ...COMMON };
+const GROUPS = { numGroups: NUMBER, ...CHANNELS };
+const RUNNING = { momentum: MOMENTUM, trackRunningStats: BOOLEAN };
+const ESTIMATE = { movingSpeed: NUMBER };
+const BN_AFFINE = { bnWeight: BOOLEAN, bnBias: BOOLEAN, perChannelAffine: BOOLEAN };
+
+/** What each norm has. */
+const OPTIONS: Readonly<Record<NormKind, Readonly<Record<string, Want>>>> = {
+  bc_norm: { ...GROUPS, ...BN_AFFINE, ...RUNNING, ...ESTIMATE },
+  batch_norm: { ...CHANNELS, ...RUNNING },
+  est_bn: { ...CHANNELS, ...ESTIMATE },
+  group_norm: GROUPS,
+  instance_norm: { ...CHANNELS, ...RUNNING },
+  layer_norm: CHANNELS,
+  weight_standardization: COMMON,
+};
+
+/** A new momentum, or the next moving speed. */
+export type StatsOptions =
+  | { readonly momentum: number | null; readonly movingSpeed?: never }
+  | { readonly movingSpeed: number; readonly momentum?: never };
+
+/** Statistics' settings as they are in options. @internal */
+export function statsOf(kind: NormKind, { momentum = 0.1, movingSpeed }: NormOptions): StatsOptions {
+  const speed = movingSpeed ?? (kind === "est_bn" ? 0 : undefined);
+  return speed === undefined ? { momentum } : { movingSpeed: speed };
+}
+
+/** Sets checked settings. @internal */
+export function applyStats(norm: PlannedNorm, stats: StatsOptions): void {
+  if (stats.movingSpeed !== undefined) {
+    norm.setMovingSpeed(stats.movingSpeed);
+  } else {
+    norm.setMomentum(stats.momentum);
+  }
+}
+
+function checkOne({ momentum, movingSpeed }: Partial<StatsOptions>): void {
+  if (momentum !== undefined && movingSpeed !== undefined) {
+    throw new BcNormError("norm", "momentum is of batch statistics, movingSpeed of estimates: give one of them");
+  }
+}
+
+/** Refuses settings of statistics that a norm does not have. @internal */
+export function checkStats(kind: NormKind, stats: StatsOptions): void {
+  const names = ["momentum", "movingSpeed"].filter((name) => name in OPTIONS[kind]);
+  if (names.length === 0) {
+    throw new BcNormError("norm", `a ${kind} keeps no statistics, so that there are none to set`);
+  }
+  const known = names.map((name) => [name, OPTIONS[kind][name] as Want] as const);
+  checkOptions(`setStats of a ${kind}`, stats, Object.fromEntries(known));
+  checkOne(stats);
+  if (stats.momentum === undefined && stats.movingSpeed === undefined) {
+    throw new BcNormError("norm", `setStats without a setting: give ${names.join(" or ")}`);
+  }
+}
+
 /** The planner's norm of such options. @internal */
 export function normOf(
   { Norm }: Pick<Module, "Norm">,
   kind: NormKind,
   options: NormOptions,
 ): PlannedNorm {
+  if (!Object.hasOwn(OPTIONS, kind)) {
+    const known = Object.keys(OPTIONS).join(", ");
+    throw new BcNormError("norm", `there is no norm ${JSON.stringify(kind)}; there are ${known}`);
+  }
+  checkOptions(`a ${kind}`, options, OPTIONS[kind]);
+  checkOne(options as Partial<StatsOptions>);
   const channels = kind === "weight_standardization" ? 1 : whole("numChannels", options.numChannels);
   const groups = options.numGroups === undefined ? undefined : whole("numGroups", options.numGroups);
-  if (options.momentum !== undefined && options.movingSpeed !== undefined) {
-    throw new BcNormError("norm", "momentum is of batch statistics, movingSpeed of estimates: give one of them");
-  }
   return guarded(() => {
     const norm = new Norm(kind, channels, groups);
     if (options.eps !== undefined) {
       norm.setEps(options.eps);
     }
-    if (options.momentum !== undefined) {
-      norm.setMomentum(options.momentum);
-    }
-    if (options.movingSpeed !== undefined) {
-      norm.setMovingSpeed(options.movingSpeed);
+    if (options.momentum !== undefined || options.movingSpeed !== undefined) {
+      applyStats(norm, statsOf(kind, options));
     }
     for (const name of FLAGS) {
       const value = options[name];

@@ -1,5 +1,5 @@
 import initModule, * as module from "./planner/bcnorm_planner.js";
-import { BcNormError } from "./errors.js";
+import { BcNormError, text } from "./errors.js";
 
 /** Where a WebAssembly module is: an URL, a Response, its bytes, or the compiled module. */
 export type WasmSource = URL | string | Response | BufferSource | WebAssembly.Module;
@@ -7,35 +7,66 @@ export type WasmSource = URL | string | Response | BufferSource | WebAssembly.Mo
 /** The planner's classes and functions. The module of the CPU executor has them, too. @internal */
 export type Module = typeof module;
 
-/** Loads a module once, however often it is asked to. @internal */
-export function once(load: typeof initModule): {
+async function compiled(wasm: WasmSource): Promise<WebAssembly.Module> {
+  const source = typeof wasm === "string" || wasm instanceof URL ? await fetch(wasm) : wasm;
+  if (source instanceof Response) {
+    if (!source.ok) {
+      throw new TypeError(`HTTP status ${source.status}`);
+    }
+    return WebAssembly.compile(await source.arrayBuffer());
+  }
+  return source instanceof WebAssembly.Module ? source : WebAssembly.compile(source as BufferSource);
+}
+
+/** Loads a module once, however often it is asked to; `what` it is, and where. @internal */
+export function once(
+  what: string,
+  address: URL,
+  load: typeof initModule,
+): {
   load: (wasm?: WasmSource) => Promise<void>;
   isLoaded: () => boolean;
 } {
-  let loading: Promise<unknown> | undefined;
+  let loading: Promise<void> | undefined;
   let loaded = false;
+  const start = async (wasm: WasmSource): Promise<void> => {
+    try {
+      const module = await compiled(wasm);
+      if (!WebAssembly.Module.exports(module).some(({ name }) => name === "norm_new")) {
+        throw new TypeError("the module is another one");
+      }
+      await load({ module_or_path: module });
+      loaded = true;
+    } catch (cause) {
+      // The next call may try again, with another address for instance.
+      loading = undefined;
+      const from = wasm instanceof Response ? wasm.url : String(wasm);
+      const name = address.pathname.split("/").at(-1);
+      throw new BcNormError(
+        "not-initialized",
+        `${what} could not be loaded from ${from}: ${text(cause)}: give the address of ${name}, its bytes, or the ` +
+          "compiled module",
+        { cause },
+      );
+    }
+  };
   return {
     isLoaded: () => loaded,
-    load: async (wasm) => {
-      loading ??= load(wasm === undefined ? undefined : { module_or_path: wasm });
-      try {
-        await loading;
-        loaded = true;
-      } catch (error) {
-        // The next call may try again, with another address for instance.
-        loading = undefined;
-        throw error;
-      }
-    },
+    load: (wasm) => (loading ??= start(wasm ?? address)),
   };
 }
 
-const loader = once(initModule);
+const loader = once(
+  "the planner",
+  new URL("./planner/bcnorm_planner_bg.wasm", import.meta.url),
+  initModule,
+);
 
 /**
  * Loads the planner (WebAssembly, some 240 kB), once; await it before anything else.
  *
  * @param wasm default: `planner/bcnorm_planner_bg.wasm` beside this module.
+ * @throws {BcNormError} `not-initialized`, where it cannot be loaded; a later call may try again.
  */
 export async function init(wasm?: WasmSource): Promise<void> {
   await loader.load(wasm);

@@ -1,4 +1,5 @@
-import { guarded } from "./errors.js";
+import { check, oneOf, SIZES } from "./check.js";
+import { BcNormError, guarded } from "./errors.js";
 import type { Module } from "./planner.js";
 import type { TensorShape } from "./planner/bcnorm_planner.js";
 
@@ -14,6 +15,22 @@ export interface TensorOptions {
   readonly layout?: Layout;
 }
 
+/** What {@link TensorOptions} must be. @internal */
+export const TENSOR_OPTIONS = { dtype: oneOf("f32", "f16", "bf16"), layout: oneOf("channels_first", "channels_last") };
+
+/** Refuses what is no shape. @internal */
+export function checkDims(dims: readonly number[]): void {
+  check("dims", dims, SIZES);
+  for (const size of dims) {
+    if (!Number.isInteger(size) || size < 0 || size > 0xffffffff) {
+      throw new BcNormError(
+        "tensor",
+        `a tensor of shape [${dims.join(", ")}]: ${size} is no size, which is a whole number up to 4294967295`,
+      );
+    }
+  }
+}
+
 /** A shape as the planner takes it. `filters`: those of a convolution, (O, *rest). @internal */
 export function shapeOf(
   { TensorShape }: Pick<Module, "TensorShape">,
@@ -21,6 +38,7 @@ export function shapeOf(
   options: TensorOptions,
   filters: boolean,
 ): TensorShape {
+  checkDims(dims);
   const dtype = options.dtype ?? "f32";
   const layout = options.layout ?? "channels_first";
   const sizes = Uint32Array.from(dims);

@@ -1,10 +1,24 @@
+import { BUFFER, check, checkOptions, DEVICE, FLOATS, NUMBER, type Want } from "./check.js";
 import { BcNormError } from "./errors.js";
-import { bufferWith, bytesOf, readBack } from "./gpu.js";
+import {
+  bufferWith,
+  bytesOf,
+  checkBuffer,
+  checkSize,
+  Context,
+  destroyBuffer,
+  makeBuffer,
+  ownerOf,
+  readBack,
+} from "./gpu.js";
 import { planner } from "./planner.js";
-import { shapeOf, type DType, type Layout, type TensorOptions } from "./shape.js";
+import { checkDims, shapeOf, TENSOR_OPTIONS, type DType, type Layout, type TensorOptions } from "./shape.js";
 import { COPY_DST, COPY_SRC, STORAGE } from "./usage.js";
 
-/** A contiguous tensor (N, C, *spatial) in a buffer of the page's. */
+/**
+ * A contiguous tensor (N, C, *spatial) in a buffer of a device. Its memory is held until {@link Tensor.destroy}: the
+ * browser's collector does not see how much it is.
+ */
 export class Tensor {
   readonly buffer: GPUBuffer;
   /** Where in the buffer it begins, in bytes: a multiple of 256. */
@@ -15,21 +29,20 @@ export class Tensor {
 
   /**
    * Views a buffer (usage STORAGE; COPY_SRC to be read). Whether it is large enough, aligned and of that usage
-   * is checked where it is used.
+   * is checked where it is used. Of which device a buffer of the page's is, WebGPU tells nobody: `forward`, `backward`
+   * and `read` throw where it is another one, `encodeForward` and `encodeBackward` leave it to the browser, which
+   * refuses the submission by an error of its own (`uncapturederror`).
+   *
+   * @throws {BcNormError} `argument`, `tensor`.
    */
   constructor(
     buffer: GPUBuffer,
     dims: readonly number[],
     options: TensorOptions & { offset?: number } = {},
   ) {
-    for (const size of dims) {
-      if (!Number.isInteger(size) || size < 0 || size > 0xffffffff) {
-        throw new BcNormError(
-          "tensor",
-          `a tensor of shape [${dims.join(", ")}]: ${size} is no size, which is a whole number up to 4294967295`,
-        );
-      }
-    }
+    check("buffer", buffer, BUFFER);
+    checkOptions("a tensor", options, { ...TENSOR_OPTIONS, offset: NUMBER });
+    checkDims(dims);
     const offset = options.offset ?? 0;
     if (!Number.isInteger(offset) || offset < 0) {
       throw new BcNormError("tensor", `the offset ${offset} is no number of bytes`);
@@ -41,14 +54,19 @@ export class Tensor {
     this.layout = options.layout ?? "channels_first";
   }
 
-  /** Uploads values, in the order in memory that the layout says, rounded to the type. */
+  /**
+   * Uploads values, in the order in memory that the layout says, rounded to the type.
+   *
+   * @throws {BcNormError} `argument`, `tensor`, `limit`, `device-lost`.
+   */
   static from(
     device: GPUDevice,
     dims: readonly number[],
     values: Float32Array,
     options: TensorOptions = {},
   ): Tensor {
-    const { elements } = sizes(dims, options);
+    check("values", values, FLOATS);
+    const { elements } = checked(device, dims, options);
     if (values.length !== elements) {
       throw new BcNormError(
         "tensor",
@@ -57,27 +75,22 @@ export class Tensor {
     }
     const dtype = options.dtype ?? "f32";
     const words = dtype === "f32" ? values : planner().pack(dtype, values);
-    const buffer = bufferWith(device, "tensor", bytesOf(words), STORAGE | COPY_SRC | COPY_DST);
-    return new Tensor(buffer, dims, options);
+    return new Tensor(bufferWith(device, "tensor", bytesOf(words), USAGE), dims, stored(options));
   }
 
-  /** A tensor of zeros. */
+  /**
+   * A tensor of zeros.
+   *
+   * @throws {BcNormError} `argument`, `tensor`, `limit`, `device-lost`.
+   */
   static zeros(device: GPUDevice, dims: readonly number[], options: TensorOptions = {}): Tensor {
-    const { bufferBytes } = sizes(dims, options);
-    const limit = device.limits.maxBufferSize;
-    if (bufferBytes > limit) {
-      throw new BcNormError(
-        "limit",
-        `a tensor of shape [${dims.join(", ")}] takes ${bufferBytes} bytes, over the limit ${limit} ` +
-          "(maxBufferSize of the device): request the device with the adapter's limits, or split the batch",
-      );
-    }
-    const buffer = device.createBuffer({
-      label: "tensor",
-      size: Math.max(4, bufferBytes),
-      usage: STORAGE | COPY_SRC | COPY_DST,
-    });
-    return new Tensor(buffer, dims, options);
+    const { bufferBytes } = checked(device, dims, options);
+    return new Tensor(makeBuffer(device, "tensor", bufferBytes, USAGE), dims, stored(options));
+  }
+
+  /** Its device; undefined for a buffer that this package did not make. */
+  get device(): GPUDevice | undefined {
+    return ownerOf(this.buffer);
   }
 
   /** Number of elements. */
@@ -90,8 +103,14 @@ export class Tensor {
     return sizes(this.dims, this).bufferBytes;
   }
 
-  /** Reads the values back as f32, in their order in memory: submits a copy and waits for it. */
+  /**
+   * Reads the values back as f32, in their order in memory: submits a copy and waits for it.
+   *
+   * @throws {BcNormError} `argument`, `buffer`, `limit`, `device-lost`.
+   */
   async read(device: GPUDevice): Promise<Float32Array> {
+    check("device", device, DEVICE);
+    checkBuffer(device, "the tensor", this.buffer);
     const { elements, bufferBytes } = sizes(this.dims, this);
     if (this.offset + bufferBytes > this.buffer.size) {
       throw new BcNormError(
@@ -111,10 +130,36 @@ export class Tensor {
     return planner().unpack(this.dtype, new Uint32Array(buffer as ArrayBuffer), elements);
   }
 
-  /** Destroys the buffer, whoever else uses it. */
+  /**
+   * Destroys the buffer, whoever else uses it. Submit before what was recorded with it; what was submitted runs to
+   * its end.
+   */
   destroy(): void {
-    this.buffer.destroy();
+    destroyBuffer(this.buffer);
   }
+}
+
+const USAGE = STORAGE | COPY_SRC | COPY_DST;
+
+/** What an argument must be to be a tensor. @internal */
+export const TENSOR: Want = ["a Tensor (Tensor.from uploads values)", (value) => value instanceof Tensor];
+
+/** How a tensor is stored, without where another one begins. */
+function stored({ dtype = "f32", layout = "channels_first" }: TensorOptions): TensorOptions {
+  return { dtype, layout };
+}
+
+/** Sizes of a tensor that is to be made on a device. */
+function checked(device: GPUDevice, dims: readonly number[], options: TensorOptions): ReturnType<typeof sizes> {
+  check("device", device, DEVICE);
+  // A tensor says how it is stored, too.
+  if (!(options instanceof Tensor)) {
+    checkOptions("a tensor", options, TENSOR_OPTIONS);
+  }
+  Context.of(device).check();
+  const found = sizes(dims, options);
+  checkSize(device, `a tensor of shape [${dims.join(", ")}]`, found.bufferBytes, "split the batch");
+  return found;
 }
 
 function sizes(

@@ -13,11 +13,11 @@ export const LIMITS = new planner.Limits(
 );
 
 const KINDS = [
-  ["bc_norm", { groups: true, estimate: true }],
-  ["batch_norm", { estimate: true }],
-  ["est_bn", {}],
+  ["bc_norm", { groups: true, estimate: true, momentum: true }],
+  ["batch_norm", { momentum: true }],
+  ["est_bn", { estimate: true }],
   ["group_norm", { groups: true }],
-  ["instance_norm", {}],
+  ["instance_norm", { momentum: true }],
   ["layer_norm", {}],
   ["weight_standardization", {}],
 ];
@@ -41,7 +41,7 @@ const SHAPES = [
 
 function norms() {
   const all = [];
-  for (const [kind, { groups, estimate }] of KINDS) {
+  for (const [kind, { groups, estimate, momentum }] of KINDS) {
     for (const affine of [true, false]) {
       const make = (change) => (channels) => {
         const norm = new planner.Norm(kind, channels, groups ? channels / 2 : undefined);
@@ -53,7 +53,9 @@ function norms() {
       };
       all.push([kind, make()]);
       all.push([kind, make((norm) => norm.setFlag("trackRunningStats", kind === "instance_norm"))]);
-      all.push([kind, make((norm) => norm.setMomentum(undefined))]);
+      if (momentum) {
+        all.push([kind, make((norm) => norm.setMomentum(undefined))]);
+      }
       if (estimate) {
         all.push([kind, make((norm) => norm.setMovingSpeed(0.5))]);
       }

@@ -3,6 +3,7 @@ import {
   BatchNorm,
   BcNorm,
   BcNormError,
+  GroupNorm,
   init,
   Norm,
   readSafetensors,
@@ -23,6 +24,14 @@ export async function program(own: GPUDevice, buffer: GPUBuffer): Promise<void> 
   await WeightStandardization.create(own, { eps: 1e-5 });
   // @ts-expect-error a batch norm has no groups
   await BatchNorm.create(own, { numChannels: 3, numGroups: 2 });
+  // @ts-expect-error its statistics are the batch's: with estimates it is EstBn
+  await BatchNorm.create(own, { numChannels: 3, movingSpeed: 0.5 });
+  // @ts-expect-error it has no statistics to keep
+  await GroupNorm.create(own, { numChannels: 3, momentum: 0.5 });
+  // @ts-expect-error filters have no channels of the norm's
+  await WeightStandardization.create(own, { numChannels: 3 });
+  // @ts-expect-error there is no such option
+  await BcNorm.create(own, { numChannels: 3, numGroup: 3 });
   // @ts-expect-error there is no such activation
   await BcNorm.create(own, { numChannels: 3, activation: "gelu" });
   // @ts-expect-error there is no such norm
@@ -39,6 +48,10 @@ export async function program(own: GPUDevice, buffer: GPUBuffer): Promise<void> 
   norm.encodeForward({ x });
   norm.setStats({ momentum: 0.2 });
   norm.setStats({ movingSpeed: 0.2 });
+  // @ts-expect-error one of them
+  norm.setStats({ momentum: 0.2, movingSpeed: 0.2 });
+  norm.discard();
+  const made: GPUDevice | undefined = gradX.device;
   // @ts-expect-error it is a getter
   norm.training = true;
 
@@ -56,7 +69,7 @@ export async function program(own: GPUDevice, buffer: GPUBuffer): Promise<void> 
   } catch (error) {
     if (error instanceof BcNormError) {
       const code: ErrorCode = error.code;
-      console.log(code, outputs, tensors);
+      console.log(code, outputs, tensors, made);
     }
   }
 }

@@ -52,7 +52,6 @@ export function parse(bytes: Uint8Array): Call | undefined {
     eps: Number(metadata["eps"]),
     weight: has("weight"),
     bias: has("bias"),
-    trackRunningStats: tracked,
     activation: (metadata["activation"] ?? "none") as "none" | "relu" | "silu",
   };
   if (both || kind === "group_norm") {
@@ -67,6 +66,7 @@ export function parse(bytes: Uint8Array): Call | undefined {
   if (estimate) {
     options.movingSpeed = movingSpeed;
   } else if (["batch_norm", "bc_norm", "instance_norm"].includes(kind)) {
+    options.trackRunningStats = tracked;
     const momentum = metadata["momentum"] ?? "";
     options.momentum = ["", "None", "none"].includes(momentum) ? null : Number(momentum);
   }

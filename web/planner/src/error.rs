@@ -24,6 +24,11 @@ impl Failure {
     pub fn new(code: &'static str, message: String) -> Self {
         Self { code, message }
     }
+
+    /// A name that there is not. (Those that there are, `web/src` knows.)
+    pub fn unknown(code: &'static str, what: &str, name: &str) -> Self {
+        Self::new(code, format!("there is no {what} \"{name}\""))
+    }
 }
 
 impl From<Error> for Failure {

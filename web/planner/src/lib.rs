@@ -21,10 +21,7 @@ use error::Failure;
 /// The role of a name.
 fn role(name: &str) -> Result<Role, Failure> {
     let found = Role::ALL.iter().find(|role| role.name() == name);
-    found.copied().ok_or_else(|| {
-        Failure::new(
-            "buffer",
-            format!("there is no buffer \"{name}\" in any plan"),
-        )
-    })
+    found
+        .copied()
+        .ok_or_else(|| Failure::unknown("buffer", "buffer", name))
 }

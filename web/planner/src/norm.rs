@@ -23,14 +23,7 @@ impl Norm {
         let kind = NormKind::ALL
             .iter()
             .find(|known| known.name() == kind)
-            .ok_or_else(|| {
-                let known: Vec<&str> = NormKind::ALL.iter().map(|known| known.name()).collect();
-                let message = format!(
-                    "there is no norm \"{kind}\"; there are {}",
-                    known.join(", ")
-                );
-                Failure::new("norm", message)
-            })?;
+            .ok_or_else(|| Failure::unknown("norm", "norm", kind))?;
         let desc = match kind {
             NormKind::BatchNorm => NormDesc::batch_norm(channels),
             NormKind::EstBn => NormDesc::est_bn(channels),
@@ -71,12 +64,7 @@ impl Norm {
             "bnBias" => &mut self.desc.bn_bias,
             "perChannelAffine" => &mut self.desc.per_channel_affine,
             "trackRunningStats" => &mut self.desc.track_running_stats,
-            _ => {
-                return Err(Failure::new(
-                    "norm",
-                    format!("a norm has no option \"{name}\""),
-                ));
-            }
+            _ => return Err(Failure::unknown("norm", "option", name)),
         };
         *flag = value;
         Ok(())
@@ -104,10 +92,7 @@ impl Norm {
             ])
         });
         let speed = state::moving_speed(&self.desc).map(|(name, value)| {
-            json::object([
-                ("name", json::string(name)),
-                ("value", f64::from(value).to_string()),
-            ])
+            json::object([("name", json::string(name)), ("value", value.to_string())])
         });
         json::object([
             ("entries", json::array(entries)),

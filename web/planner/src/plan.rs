@@ -6,7 +6,7 @@ use crate::norm::Norm;
 use crate::role;
 use crate::tensor::TensorShape;
 use crate::tuning::{Limits, Tuning};
-use bcnorm::kernels::{Access, wgsl};
+use bcnorm::kernels::{Access, browser_wgsl};
 use bcnorm::plan::{BoundBuffer, Step};
 use bcnorm::role::RoleKind;
 use bcnorm::{Activation, BackwardOptions, ForwardOptions, Fusion, Mode, Write};
@@ -33,11 +33,7 @@ impl Options {
             "none" => Activation::None,
             "relu" => Activation::Relu,
             "silu" => Activation::Silu,
-            _ => {
-                let message =
-                    format!("there is no activation \"{activation}\"; there are none, relu, silu");
-                return Err(Failure::new("norm", message));
-            }
+            _ => return Err(Failure::unknown("norm", "activation", activation)),
         };
         let mode = if training { Mode::Train } else { Mode::Eval };
         let fusion = Fusion {
@@ -126,14 +122,8 @@ impl Plan {
 
     /// The WGSL of a step's kernel.
     pub fn wgsl(&self, step: usize) -> Option<String> {
-        self.plan.steps().get(step).map(|step| {
-            // What browsers demand and naga rejects, so that it is not in the text.
-            let enable = match step.spec.subgroup_size {
-                1 => "",
-                _ => "enable subgroups;\n",
-            };
-            format!("{enable}{}", wgsl(&step.spec))
-        })
+        let step = self.plan.steps().get(step)?;
+        Some(browser_wgsl(&step.spec))
     }
 
     /// The uniforms of all steps, one every `stride` bytes.

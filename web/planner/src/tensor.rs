@@ -43,12 +43,7 @@ impl TensorShape {
             .with_layout(match layout {
                 "channels_first" => Layout::ChannelsFirst,
                 "channels_last" => Layout::ChannelsLast,
-                _ => {
-                    let message = format!(
-                        "there is no layout \"{layout}\"; there are channels_first, channels_last"
-                    );
-                    return Err(Failure::new("tensor", message));
-                }
+                _ => return Err(Failure::unknown("tensor", "layout", layout)),
             });
         Ok(TensorShape { desc })
     }
@@ -62,12 +57,7 @@ fn dtype(name: &str) -> Result<DType, Failure> {
     let all = [DType::F32, DType::F16, DType::BF16];
     all.into_iter()
         .find(|known| known.name() == name)
-        .ok_or_else(|| {
-            Failure::new(
-                "tensor",
-                format!("there is no type \"{name}\"; there are f32, f16, bf16"),
-            )
-        })
+        .ok_or_else(|| Failure::unknown("tensor", "type", name))
 }
 
 /// f32 values as the words of a tensor's buffer.

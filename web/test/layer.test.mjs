@@ -1,0 +1,598 @@
+// A layer's calls: wrong arguments, their order, tensors of other devices, what it holds of the GPU's memory.
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { after, before, test } from "node:test";
+import { missing, ROOT } from "./chromium.mjs";
+import { testPage } from "./page.mjs";
+
+const skip = missing ?? false;
+let opened, page;
+
+before(async () => {
+  if (skip) return;
+  opened = await testPage();
+  page = opened.page;
+  await page.evaluate(() => {
+    /** What is thrown: a typed error's code and message, or that it is another. */
+    window.thrown = async (run) => {
+      try {
+        await run();
+        return "nothing";
+      } catch (error) {
+        return error instanceof bcnorm.BcNormError ? `${error.code}: ${error.message}` : `untyped ${error}`;
+      }
+    };
+    /** Counts the buffers of a device that live, by their labels. */
+    window.counted = (device) => {
+      const live = new Map();
+      const create = device.createBuffer.bind(device);
+      device.createBuffer = (descriptor) => {
+        const buffer = create(descriptor);
+        live.set(buffer, descriptor.label);
+        const destroy = buffer.destroy.bind(buffer);
+        buffer.destroy = () => {
+          live.delete(buffer);
+          destroy();
+        };
+        return buffer;
+      };
+      return live;
+    };
+  });
+});
+
+after(() => opened?.close());
+
+test("arguments that are none are refused by name", { skip }, async () => {
+  const found = await page.evaluate(async () => {
+    const { BcNorm, BatchNorm, EstBn, GroupNorm, InstanceNorm, LayerNorm, Norm, Tensor, WeightStandardization } = bcnorm;
+    const options = { numChannels: 4, numGroups: 2 };
+    const norm = await BcNorm.create(device, options);
+    const x = Tensor.zeros(device, [2, 4, 3]);
+    const encoder = device.createCommandEncoder();
+    await norm.forward(x);
+    const f = new Float32Array(24);
+    const all = {
+      device: () => BcNorm.create(undefined, options),
+      "device of an adapter": () => BcNorm.create({}, options),
+      options: () => BcNorm.create(device),
+      "options null": () => BcNorm.create(device, null),
+      "options text": () => BcNorm.create(device, "4"),
+      numGroup: () => BcNorm.create(device, { numChannels: 4, numGroup: 2 }),
+      "numChannels text": () => BcNorm.create(device, { numChannels: "4" }),
+      "eps text": () => BcNorm.create(device, { ...options, eps: "1e-5" }),
+      "weight text": () => BcNorm.create(device, { ...options, weight: "false" }),
+      "groups of a batch norm": () => Norm.create(device, "batch_norm", options),
+      "speed of a batch norm": () => BatchNorm.create(device, { numChannels: 4, movingSpeed: 0.5 }),
+      "momentum of an EstBN": () => EstBn.create(device, { numChannels: 4, momentum: 0.5 }),
+      "momentum of a group norm": () => GroupNorm.create(device, { ...options, momentum: 0.5 }),
+      "momentum of a layer norm": () => LayerNorm.create(device, { numChannels: 4, momentum: 0.5 }),
+      "channels of filters": () => WeightStandardization.create(device, { numChannels: 4 }),
+      "kind of every object": () => Norm.create(device, "constructor", options),
+      "x floats": () => norm.forward(f),
+      "x none": () => norm.forward(),
+      "x null": () => norm.forward(null),
+      inplace: () => norm.forward(x, { inplace: true }),
+      "inPlace 1": () => norm.forward(x, { inPlace: 1 }),
+      "y floats": () => norm.forward(x, { y: f }),
+      "residual floats": () => norm.forward(x, { residual: f }),
+      "args none": () => norm.encodeForward(encoder),
+      "args empty": () => norm.encodeForward(encoder, {}),
+      "args of none such": () => norm.encodeForward(encoder, { x, out: x }),
+      "target none": () => norm.encodeForward(undefined, { x }),
+      "target a device": () => norm.encodeForward(device, { x }),
+      "prepare none": () => norm.prepare(),
+      "prepare a tensor": () => norm.prepare(x, { residual: x }),
+      "gradY none": () => norm.backward(),
+      "gradY floats": () => norm.backward(f),
+      "backward of none such": () => norm.backward(x, { dx: x }),
+      "encodeBackward empty": () => norm.encodeBackward(encoder, {}),
+      "encodeBackward target": () => norm.encodeBackward({}, { gradY: x }),
+      zeroGrad: () => norm.zeroGrad(device),
+      grad: () => norm.setGradEnabled("no"),
+      "stats none": () => norm.setStats(),
+      "stats empty": () => norm.setStats({}),
+      "stats both": () => norm.setStats({ momentum: 0.5, movingSpeed: 0.5 }),
+      "stats of none such": () => norm.setStats({ momentun: 0.5 }),
+      "stats text": () => norm.setStats({ momentum: "0.5" }),
+      "state none": () => norm.loadStateDict(),
+      "state arrays": () => norm.loadStateDict({ weight: [1, 1] }),
+      "state numbers": () => norm.loadStateDict({ "bn.num_batches_tracked": 3 }),
+      "bytes none": () => norm.loadSafetensors(),
+      "bytes a buffer": () => norm.loadSafetensors(new ArrayBuffer(16)),
+      "bytes, module": () => norm.loadSafetensors(new Uint8Array(16), { modul: "a" }),
+      "from none": () => Tensor.from(),
+      "from device": () => Tensor.from({}, [2, 4, 3], f),
+      "from array": () => Tensor.from(device, [2, 4, 3], [...f]),
+      "from size": () => Tensor.from(device, 24, f),
+      "from -1": () => Tensor.from(device, [2, -4, 3], f),
+      "from 1.5": () => Tensor.zeros(device, [2, 1.5, 3]),
+      "from type": () => Tensor.from(device, [2, 4, 3], f, { type: "f16" }),
+      "zeros, options": () => Tensor.zeros(device, [2, 4, 3], "f16"),
+      "tensor none": () => new Tensor(),
+      "tensor floats": () => new Tensor(f, [2, 4, 3]),
+      "tensor dims": () => new Tensor(x.buffer, "2"),
+      "tensor option": () => new Tensor(x.buffer, [2, 4, 3], { off: 256 }),
+      read: () => x.read(),
+      "adapter option": () => bcnorm.requestDevice({ limit: "adapter" }),
+      "adapter limits": () => bcnorm.requestDevice({ limits: "all" }),
+      "adapter preference": () => bcnorm.requestDevice({ powerPreference: "much" }),
+    };
+    const found = {};
+    for (const [what, run] of Object.entries(all)) {
+      found[what] = await thrown(run);
+    }
+    // Nothing of it has changed the layer: this backward is of the forward at the beginning.
+    await norm.backward(x);
+    await InstanceNorm.create(device, { numChannels: 4, momentum: 0.5, trackRunningStats: true, eps: undefined });
+    return found;
+  });
+  const codes = {
+    "kind of every object": "norm",
+    "stats empty": "norm",
+    "stats both": "norm",
+    "state none": "state-dict",
+    "state arrays": "state-dict",
+    "state numbers": "state-dict",
+    "from -1": "tensor",
+    "from 1.5": "tensor",
+  };
+  const wrong = Object.entries(found).filter(([what, error]) => !error.startsWith(`${codes[what] ?? "argument"}: `));
+  assert.deepEqual(wrong, []);
+  const says = (what, ...words) => words.forEach((word) => assert.ok(found[what].includes(word), `${what}: ${found[what]}`));
+  says("device", "device is undefined", "requestDevice()");
+  says("numGroup", '"numGroup"', "numGroups", "perChannelAffine");
+  says("groups of a batch norm", "batch_norm", '"numGroups"');
+  says("x floats", "x is of type Float32Array", "Tensor.from");
+  says("args empty", "x is undefined");
+  says("inplace", '"inplace"', "inPlace");
+  says("state arrays", "weight", "values");
+  says("stats both", "momentum", "movingSpeed");
+  opened.failed();
+});
+
+test("no message speaks Rust", { skip }, async () => {
+  const errors = readFileSync(`${ROOT}src/error.rs`, "utf8");
+  const made = readFileSync(`${ROOT}web/planner/src/error.rs`, "utf8");
+  const declared = [...errors.matchAll(/#\[error\(\s*"([^"]*)"[^\]]*\)\]\s*(\w+)/g)];
+  assert.ok(declared.length > 20, `${declared.length} errors`);
+  // Those that the planner makes, and what its plans say in them.
+  const own = declared.filter(([, , name]) => made.includes(`Error::${name}`) && !["Checkpoint", "Device", "NoAdapter"].includes(name));
+  const plans = ["geometry", "limits", "mod", "forward", "backward"].map((name) => readFileSync(`${ROOT}src/plan/${name}.rs`, "utf8")).join("");
+  const said = [...`${plans}${readFileSync(`${ROOT}src/desc.rs`, "utf8")}`.matchAll(/(?:limit_name|way_out|range): "([^"]*)"/g)];
+  assert.ok(own.length > 15 && said.length > 15, `${own.length}, ${said.length}`);
+  const { inJavaScript } = await import("../dist/errors.js");
+  const texts = [...own.map(([, text]) => text), ...said.map(([, text]) => text)];
+  const spoken = texts.map((text) => inJavaScript("norm", text.replace(/\{[^}]*\}/g, "")));
+  // Paths, methods by Rust's names, limits and options in snake case; a tuning's fields are called so here, too.
+  const rust = /::|\b(?:with|set|forward|backward)_\w+|\b(?:num|min)_\w+|\bmax_(?:buffer|compute|storage)_\w+|moving_speed|\bNone\b|wgpu/;
+  assert.deepEqual(spoken.filter((text) => rust.test(text)), []);
+});
+
+test("momentum and moving speed are the norm's own", { skip }, async () => {
+  const found = await page.evaluate(async () => {
+    const { BcNorm, BatchNorm, EstBn, GroupNorm, InstanceNorm, LayerNorm, WeightStandardization, Tensor } = bcnorm;
+    const channels = { numChannels: 2 };
+    const refused = {};
+    for (const [name, norm, stats] of [
+      ["group", await GroupNorm.create(device, channels), { momentum: 0.5 }],
+      ["layer", await LayerNorm.create(device, channels), { momentum: 0.5 }],
+      ["filters", await WeightStandardization.create(device, {}), { movingSpeed: 0.5 }],
+      ["instance", await InstanceNorm.create(device, channels), { momentum: 0.5 }],
+      ["instance, speed", await InstanceNorm.create(device, { ...channels, trackRunningStats: true }), { movingSpeed: 0.5 }],
+      ["est", await EstBn.create(device, channels), { momentum: 0.5 }],
+      ["batch", await BatchNorm.create(device, channels), { movingSpeed: 0.5 }],
+    ]) {
+      refused[name] = await thrown(() => norm.setStats(stats));
+    }
+    // What is refused leaves what create was given.
+    const x = Tensor.from(device, [1, 2, 2], Float32Array.of(0, 2, 4, 8));
+    const means = [];
+    for (const momentum of [0.5, null, undefined]) {
+      const norm = await BatchNorm.create(device, { ...channels, momentum });
+      refused[`momentum ${momentum}`] = await thrown(() => norm.setStats({ momentum: 2 }));
+      await norm.forward(x);
+      means.push([...(await norm.stateDict()).running_mean.values]);
+    }
+    const speed = await BcNorm.create(device, { ...channels, movingSpeed: 0.25 });
+    refused.speed = await thrown(() => speed.setStats({ movingSpeed: 2 }));
+    means.push([...(await speed.stateDict())["bn.estbn_moving_speed"].values]);
+    return { refused, means };
+  });
+  const { refused, means } = found;
+  assert.match(refused.group, /^norm: a group_norm keeps no statistics/);
+  assert.match(refused.layer, /^norm: a layer_norm keeps no statistics/);
+  assert.match(refused.filters, /^norm: a weight_standardization keeps no statistics/);
+  assert.match(refused.instance, /^norm: .*trackRunningStats/);
+  for (const name of ["instance, speed", "est", "batch"]) {
+    assert.match(refused[name], /^argument: .*no option/);
+  }
+  for (const name of ["momentum 0.5", "momentum null", "momentum undefined"]) {
+    assert.match(refused[name], /^norm: momentum = 2 is out of range/);
+  }
+  assert.match(refused.speed, /^norm: movingSpeed = 2 is out of range/);
+  const [half, average, usual, speeds] = means;
+  assert.deepEqual([half, average, speeds], [[0.5, 3], [1, 6], [0.25]]);
+  assert.ok(Math.abs(usual[0] - 0.1) < 1e-7 && Math.abs(usual[1] - 0.6) < 1e-6, `${usual}`);
+});
+
+test("a destroyed layer says so, whatever it is asked", { skip }, async () => {
+  const found = await page.evaluate(async () => {
+    const { GroupNorm, Norm, Tensor } = bcnorm;
+    const x = Tensor.zeros(device, [2, 4, 3]);
+    const calls = {
+      train: (norm) => norm.train(),
+      eval: (norm) => norm.eval(),
+      setGradEnabled: (norm) => norm.setGradEnabled(true),
+      setStats: (norm) => norm.setStats({ momentum: 0.5 }),
+      buffer: (norm) => norm.buffer("weight"),
+      prepare: (norm) => norm.prepare(x),
+      encodeForward: (norm) => norm.encodeForward(device.createCommandEncoder(), { x }),
+      encodeBackward: (norm) => norm.encodeBackward(device.createCommandEncoder(), { gradY: x }),
+      forward: (norm) => norm.forward(x),
+      backward: (norm) => norm.backward(x),
+      zeroGrad: (norm) => norm.zeroGrad(),
+      stateDict: (norm) => norm.stateDict(),
+      loadStateDict: (norm) => norm.loadStateDict({}),
+      saveSafetensors: (norm) => norm.saveSafetensors(),
+      loadSafetensors: (norm) => norm.loadSafetensors(new Uint8Array(16)),
+      discard: (norm) => norm.discard(),
+      forget: (norm) => norm.forget(),
+    };
+    const methods = Object.getOwnPropertyNames(Norm.prototype);
+    const said = [];
+    for (const affine of [true, false]) {
+      const norm = await GroupNorm.create(device, { numChannels: 4, weight: affine, bias: affine });
+      const waiting = norm.forward(x);
+      norm.destroy();
+      norm.destroy();
+      said.push(["forward meanwhile", await thrown(() => waiting)]);
+      for (const [name, call] of Object.entries(calls)) {
+        said.push([name, await thrown(() => call(norm))]);
+      }
+    }
+    const y = Tensor.zeros(device, [2, 4, 3]);
+    y.destroy();
+    const norm = await GroupNorm.create(device, { numChannels: 4 });
+    const tensors = [
+      await thrown(() => norm.forward(y)),
+      await thrown(() => norm.forward(x, { y })),
+      await thrown(() => norm.encodeForward(device.createCommandEncoder(), { x: y })),
+      await thrown(() => y.read(device)),
+    ];
+    // Destroyed by the page, which nothing here sees.
+    x.buffer.destroy();
+    tensors.push(await thrown(() => norm.forward(x)), await thrown(() => x.read(device)));
+    return { said, tensors, calls: Object.keys(calls), methods };
+  });
+  const wrong = found.said.filter(([, error]) => error !== "order: the layer was destroyed: create a new one");
+  assert.deepEqual(wrong, []);
+  // All that there are: the rest are getters, destroy, and what is private.
+  const source = readFileSync(`${ROOT}web/dist/norm.d.ts`, "utf8");
+  const declared = [...source.matchAll(/^ {4}(?!private|static|constructor|get )(\w+)\(/gm)].map(([, name]) => name);
+  assert.deepEqual(declared.filter((name) => name !== "destroy").sort(), found.calls.sort());
+  assert.ok(found.tensors.every((error) => error.startsWith("buffer: ")), found.tensors.join("; "));
+});
+
+test("backward goes back through the one forward before it, or says why not", { skip }, async () => {
+  const found = await page.evaluate(async () => {
+    const { BcNorm, Tensor } = bcnorm;
+    const norm = await BcNorm.create(device, { numChannels: 2 });
+    const values = (seed) => Float32Array.from({ length: 12 }, (_, i) => Math.sin(seed * (i + 1)));
+    const tensor = (seed) => Tensor.from(device, [2, 2, 3], values(seed));
+    const [a, b, g] = [1, 2, 3].map(tensor);
+    const read = async (result) => [...(await result.gradX.read(device))];
+    const gradient = async (x) => {
+      norm.discard();
+      await norm.forward(x);
+      return read(await norm.backward(g));
+    };
+    const [ofA, ofB] = [await gradient(a), await gradient(b)];
+    const said = {};
+    const grad = async () => String(await norm.buffer("grad_bias") && (await new Tensor(norm.buffer("grad_bias"), [1]).read(device)));
+    said.again = await thrown(() => norm.backward(g));
+    const before = await grad();
+    said.againEncoded = await thrown(() => norm.encodeBackward(device.createCommandEncoder(), { gradY: g }));
+    await norm.forward(a);
+    await norm.forward(b);
+    said.two = await thrown(() => norm.backward(g));
+    said.twoEncoded = await thrown(() => norm.encodeBackward(device.createCommandEncoder(), { gradY: g }));
+    const same = before === (await grad());
+    norm.discard();
+    said.discarded = await thrown(() => norm.backward(g));
+    // In the same way where a layer is used twice in an encoder.
+    const encoder = device.createCommandEncoder();
+    norm.encodeForward(encoder, { x: norm.encodeForward(encoder, { x: a }) });
+    said.twice = await thrown(() => norm.encodeBackward(encoder, { gradY: g }));
+    norm.discard();
+    // Forwards without gradients may come in between, of any shape, and leave what backward needs.
+    await norm.forward(a);
+    norm.setGradEnabled(false);
+    await norm.forward(b);
+    norm.eval();
+    await norm.forward(tensor(4), { inPlace: true });
+    await norm.forward(Tensor.zeros(device, [5, 2, 700]));
+    norm.train();
+    norm.setGradEnabled(true);
+    const between = await read(await norm.backward(g));
+    // Unless they write over what it reads.
+    await norm.forward(a);
+    norm.setGradEnabled(false);
+    await norm.forward(b, { y: a });
+    said.over = await thrown(() => norm.backward(g));
+    await norm.forward(b);
+    said.without = await thrown(() => norm.backward(g));
+    norm.setGradEnabled(true);
+    // A refused call changes nothing.
+    await norm.forward(b);
+    await thrown(() => norm.forward(a, { y: b.buffer }));
+    await thrown(() => norm.backward(Tensor.zeros(device, [2, 2, 4])));
+    const after = await read(await norm.backward(g));
+    return { ofA, ofB, said, same, between, after };
+  });
+  const { said } = found;
+  assert.match(said.again, /^order: backward again after one forward/);
+  assert.equal(said.againEncoded, said.again);
+  assert.match(said.two, /^order: backward after 2 forwards.*setGradEnabled\(false\).*discard\(\)/);
+  assert.deepEqual([said.twoEncoded, said.twice], [said.two, said.two]);
+  assert.match(said.discarded, /^order: backward without forward/);
+  assert.match(said.over, /^order: .*overwritten/);
+  assert.ok(found.same, "a refused backward adds to the gradients");
+  assert.match(said.without, /^order: /);
+  assert.notDeepEqual(found.ofA, found.ofB);
+  assert.deepEqual(found.between, found.ofA);
+  assert.deepEqual(found.after, found.ofB);
+  opened.failed();
+});
+
+test("a tensor of another device is refused", { skip }, async () => {
+  const found = await page.evaluate(async () => {
+    const { BcNorm, Tensor } = bcnorm;
+    const [one, other] = [await newDevice(), await newDevice()];
+    const create = (device) => BcNorm.create(device, { numChannels: 4 });
+    const [norm, stranger] = [await create(one), await create(other)];
+    const [x, foreign] = [one, other].map((device) => Tensor.zeros(device, [2, 4, 3]));
+    const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC;
+    const pages = new Tensor(other.createBuffer({ size: 96, usage }), [2, 4, 3]);
+    const own = new Tensor(one.createBuffer({ size: 96, usage }), [2, 4, 3]);
+    const encoder = () => one.createCommandEncoder();
+    const devices = [x.device === one, foreign.device === other, pages.device];
+    const said = {
+      forward: await thrown(() => norm.forward(foreign)),
+      y: await thrown(() => norm.forward(x, { y: foreign })),
+      residual: await thrown(() => norm.forward(x, { residual: foreign })),
+      encoded: await thrown(() => norm.encodeForward(encoder(), { x, y: foreign })),
+      read: await thrown(() => foreign.read(one)),
+      parameter: await thrown(() => new Tensor(stranger.buffer("bn.weight"), [4]).read(one)),
+      // Buffers of the page's, of which WebGPU alone knows the device.
+      pagesX: await thrown(() => norm.forward(pages)),
+      pagesY: await thrown(() => norm.forward(x, { y: pages })),
+      pagesRead: await thrown(() => pages.read(one)),
+    };
+    await norm.forward(x);
+    said.gradY = await thrown(() => norm.backward(foreign));
+    said.gradX = await thrown(() => norm.backward(x, { gradX: foreign }));
+    said.pagesGrad = await thrown(() => norm.backward(pages));
+    // After all of it, the layer works, with a buffer of the page's too.
+    const y = await norm.forward(own);
+    const values = [...(await y.read(one))];
+    await norm.backward(own, { gradX: x });
+    return { said, devices, values };
+  });
+  assert.deepEqual(found.devices, [true, true, undefined]);
+  const wrong = Object.entries(found.said).filter(([, error]) => !/^buffer: .*another device/.test(error));
+  assert.deepEqual(wrong, []);
+  assert.deepEqual(found.values, Array(24).fill(0));
+});
+
+test("buffers that there cannot be are errors", { skip }, async () => {
+  const found = await page.evaluate(async () => {
+    const { BatchNorm, Tensor } = bcnorm;
+    const own = await newDevice();
+    const limit = own.limits.maxBufferSize;
+    const floats = limit / 4 + 64;
+    const said = {
+      zeros: await thrown(() => Tensor.zeros(own, [1, 1, floats])),
+      from: await thrown(() => Tensor.from(own, [1, 1, floats], new Float32Array(floats))),
+      parameters: await thrown(() => BatchNorm.create(own, { numChannels: floats })),
+      most: await thrown(() => BatchNorm.create(own, { numChannels: 0xffffffff })),
+    };
+    const norm = await BatchNorm.create(own, { numChannels: 4 });
+    const x = Tensor.zeros(own, [2, 4, 64]);
+    await norm.prepare(x);
+    // As a device without memory: some buffers come out invalid, or not at all.
+    const create = own.createBuffer.bind(own);
+    const without = async (labels, run, make) => {
+      own.createBuffer = (descriptor) => (labels.test(descriptor.label) ? make(descriptor) : create(descriptor));
+      const error = await thrown(run);
+      own.createBuffer = create;
+      return error;
+    };
+    const invalid = (descriptor) => create({ ...descriptor, size: 2 * limit, mappedAtCreation: false });
+    const none = () => {
+      throw new RangeError("createBuffer failed, size is too large");
+    };
+    said.y = await without(/^tensor$/, () => norm.forward(x), invalid);
+    said.tables = await without(/^(?!tensor)/, () => norm.forward(x), (d) => (d.mappedAtCreation ? create(d) : invalid(d)));
+    said.staging = await without(/readback/, () => x.read(own), invalid);
+    said.layer = await without(/^weight$/, () => BatchNorm.create(own, { numChannels: 4 }), none);
+    said.upload = await without(/^tensor$/, () => Tensor.from(own, [1, 1, 4], new Float32Array(4)), none);
+    const memory = own.popErrorScope.bind(own);
+    let calls = 0;
+    // The second scope that is popped is that of memory.
+    own.popErrorScope = async () => ((await memory()), ++calls === 2 ? new GPUOutOfMemoryError("none left") : null);
+    said.told = await thrown(() => norm.forward(x));
+    own.popErrorScope = memory;
+    const y = await norm.forward(x);
+    return { said, values: [...(await y.read(own))].every((value) => value === 0) };
+  });
+  const { said } = found;
+  for (const name of ["zeros", "from", "parameters", "most"]) {
+    assert.match(said[name], /^limit: .*maxBufferSize|^limit: .*maxStorageBufferBindingSize/, name);
+  }
+  for (const name of ["y", "tables", "staging"]) {
+    assert.match(said[name], /^buffer: |^limit: /, name);
+  }
+  for (const name of ["layer", "upload", "told"]) {
+    assert.match(said[name], /^limit: .*no memory/, name);
+  }
+  assert.ok(found.values);
+});
+
+test("a device lost at any point is told, and nothing hangs", { skip, timeout: 120_000 }, async () => {
+  const found = await page.evaluate(async () => {
+    const { BcNorm, Tensor } = bcnorm;
+    const create = (device) => BcNorm.create(device, { numChannels: 4, numGroups: 2 });
+    const within = (promise) =>
+      Promise.race([promise, new Promise((resolve) => setTimeout(resolve, 10_000, "hangs"))]);
+    const calls = {
+      create: ({ lost }) => create(lost),
+      from: ({ lost }) => Tensor.from(lost, [2, 4, 3], new Float32Array(24)),
+      zeros: ({ lost }) => Tensor.zeros(lost, [2, 4, 3]),
+      read: ({ lost, x }) => x.read(lost),
+      prepare: ({ norm, x }) => norm.prepare(x),
+      forward: ({ norm, x }) => norm.forward(x),
+      encodeForward: ({ norm, lost, x }) => norm.encodeForward(lost.createCommandEncoder(), { x }),
+      backward: ({ norm, x }) => norm.backward(x),
+      zeroGrad: ({ norm }) => norm.zeroGrad(),
+      stateDict: ({ norm }) => norm.stateDict(),
+      saveSafetensors: ({ norm }) => norm.saveSafetensors(),
+      loadStateDict: ({ norm, state }) => norm.loadStateDict(state),
+    };
+    const found = {};
+    for (const [name, call] of Object.entries(calls)) {
+      for (const when of ["before", "as it begins", "in the middle"]) {
+        const lost = await newDevice();
+        const norm = await create(lost);
+        const x = Tensor.zeros(lost, [2, 4, 3]);
+        const state = await norm.stateDict();
+        if (name === "backward") {
+          await norm.forward(x);
+        }
+        if (when !== "in the middle") {
+          lost.destroy();
+        }
+        if (when === "before") {
+          await lost.lost;
+        }
+        const running = within(thrown(() => call({ lost, norm, x, state })));
+        if (when === "in the middle") {
+          // Once it waits for the first time.
+          await undefined;
+          lost.destroy();
+        }
+        found[`${name}, ${when}`] = (await running).split(":")[0];
+        await lost.lost;
+        norm.destroy();
+        x.destroy();
+      }
+    }
+    return found;
+  });
+  for (const [what, code] of Object.entries(found)) {
+    // A call that is done before the loss is told may succeed; after it, none does.
+    const allowed = what.endsWith("before") ? ["device-lost"] : ["device-lost", "nothing"];
+    assert.ok(allowed.includes(code), `${what}: ${code}`);
+  }
+  for (const name of ["read", "stateDict", "saveSafetensors"]) {
+    assert.equal(found[`${name}, as it begins`], "device-lost");
+    assert.equal(found[`${name}, in the middle`], "device-lost");
+  }
+});
+
+test("no buffer is left behind", { skip, timeout: 120_000 }, async () => {
+  const found = await page.evaluate(async () => {
+    const { BcNorm, Tensor } = bcnorm;
+    const own = await newDevice();
+    const live = counted(own);
+    const labels = () => [...live.values()].sort().join(" ");
+    const create = () => BcNorm.create(own, { numChannels: 4, numGroups: 2 });
+    const g = (size) => Tensor.zeros(own, [2, 4, size]);
+    const found = {};
+    // Layers come and go.
+    for (let i = 0; i < 30; i++) {
+      const norm = await create();
+      const x = g(3);
+      const y = await norm.forward(x);
+      const { gradX } = await norm.backward(y);
+      [x, y, gradX].forEach((tensor) => tensor.destroy());
+      norm.destroy();
+    }
+    found.layers = labels();
+    // Shapes come and go: plans are evicted, tables grow.
+    const norm = await create();
+    const empty = live.size;
+    const sizes = [];
+    for (let i = 1; i <= 40; i++) {
+      const x = g(60 * i);
+      const y = await norm.forward(x);
+      const { gradX } = await norm.backward(y);
+      await norm.stateDict();
+      [x, y, gradX].forEach((tensor) => tensor.destroy());
+      sizes.push(live.size - empty);
+    }
+    found.sizes = [sizes[8], sizes[20], sizes[39]];
+    norm.forget();
+    found.forgotten = live.size - empty;
+    // Into an encoder of the page's, what is not submitted yet stays whole.
+    const encoder = own.createCommandEncoder();
+    const tensors = [];
+    own.pushErrorScope("validation");
+    for (let i = 1; i <= 20; i++) {
+      const x = g(60 * i);
+      const y = norm.encodeForward(encoder, { x });
+      const { gradX } = norm.encodeBackward(encoder, { gradY: y });
+      tensors.push(x, y, gradX);
+    }
+    own.queue.submit([encoder.finish()]);
+    found.refused = (await own.popErrorScope())?.message;
+    tensors.forEach((tensor) => tensor.destroy());
+    norm.destroy();
+    found.end = labels();
+    return found;
+  });
+  assert.equal(found.layers, "");
+  const [some, more, most] = found.sizes;
+  assert.equal(more, some, `${found.sizes} buffers`);
+  assert.equal(most, some, `${found.sizes} buffers`);
+  assert.equal(found.forgotten, 0);
+  assert.equal(found.refused, undefined);
+  assert.equal(found.end, "");
+});
+
+test("the README's program runs, and leaves no buffer behind", { skip }, async () => {
+  const readme = readFileSync(`${ROOT}web/README.md`, "utf8");
+  const [, program] = /<script type="module">\n([^]*?)<\/script>/.exec(readme);
+  const left = await page.evaluate(async (text) => {
+    let live;
+    const { requestDevice } = bcnorm;
+    const made = {
+      ...bcnorm,
+      requestDevice: async () => {
+        const own = await requestDevice();
+        live = counted(own);
+        return own;
+      },
+    };
+    const body = text.replace(/import \{(.*)\} from "bcnorm";/, "const {$1} = bcnorm;");
+    await new (async () => {}).constructor("bcnorm", "console", body)(made, { log() {} });
+    return [...live.values()];
+  }, program);
+  assert.deepEqual(left, []);
+  opened.failed();
+});
+
+test("x at an offset, with a y of the layer's own", { skip }, async () => {
+  const values = await page.evaluate(async () => {
+    const { GroupNorm, Tensor } = bcnorm;
+    const buffer = Tensor.from(device, [68], Float32Array.from({ length: 68 }, (_, i) => i ** 2)).buffer;
+    const norm = await GroupNorm.create(device, { numChannels: 1, eps: 0 });
+    const y = await norm.forward(new Tensor(buffer, [1, 1, 4], { offset: 256 }));
+    const mean = [64, 65, 66, 67].reduce((sum, i) => sum + i ** 2 / 4, 0);
+    const deviation = Math.sqrt([64, 65, 66, 67].reduce((sum, i) => sum + (i ** 2 - mean) ** 2 / 4, 0));
+    return [[...(await y.read(device))], [64, 65, 66, 67].map((i) => (i ** 2 - mean) / deviation), y.offset];
+  });
+  const [got, expected, offset] = values;
+  assert.equal(offset, 0);
+  got.forEach((value, i) => assert.ok(Math.abs(value - expected[i]) < 1e-5, `${got}`));
+});
