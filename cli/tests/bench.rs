@@ -24,7 +24,7 @@ fn a_line_has_every_field() {
     let directions = ["forward", "backward", "eval"].iter().cycle();
     for (line, direction) in lines.iter().zip(directions) {
         assert_eq!(line["direction"], *direction);
-        for (field, value) in [("dtype", "f32"), ("layout", "nchw"), ("norm", "bcnorm")] {
+        for (field, value) in [("dtype", "f32"), ("layout", "nchw"), ("norm", "bc_norm")] {
             assert_eq!(line[field], value);
         }
         for field in ["adapter", "backend"] {
@@ -135,9 +135,7 @@ fn every_norm_is_measured() {
         let lines = brief(&["--norm", norm, "--shape", "2,6,5,5", "--shape", "3,8,6"]);
         assert_eq!(lines.len(), 6);
         for line in lines {
-            // The name that the first version had for its only norm.
-            let name = if norm == "bc_norm" { "bcnorm" } else { norm };
-            assert_eq!(line["norm"], name);
+            assert_eq!(line["norm"], norm);
             assert_eq!(line["composition_ms"].is_null(), norm != "bc_norm");
             assert!(line["cpu_ms"].is_null() && line["cpu_1_ms"].is_null());
             assert!(line["error"].as_f64() <= Some(5e-6), "{line}");
