@@ -28,9 +28,10 @@ fn in_our_words(cause: &(dyn Error + 'static)) -> String {
     };
     match library {
         Some(bcnorm::Error::OneValuePerChannel { dims, .. }) => format!(
-            "statistics need more than one value, and a tensor of shape {dims:?} has only one for \
-             each: give a larger batch, or known statistics (running ones: --eval or --direction \
-             eval; estimates: --stats estimate or --norm est_bn)"
+            "statistics need more than one value, and in a tensor of shape {dims:?} they are each of \
+             one: give a larger batch (instance_norm and weight_standardization: larger rows), or use \
+             known statistics (running ones: --eval or --direction eval; estimates: --stats estimate \
+             or --norm est_bn)"
         ),
         Some(bcnorm::Error::Checkpoint { file, problems }) => listed(file, problems),
         _ => cause.to_string(),

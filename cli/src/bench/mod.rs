@@ -134,12 +134,12 @@ struct Measured {
 /// Runs `bcnorm bench`.
 pub fn run(args: Args) -> Result<()> {
     let cases = cases(&args)?;
-    let machines = machines(&args)?;
     if let Some(folder) = &args.plot {
         // Before minutes are spent on measuring.
         std::fs::create_dir_all(folder).with_context(|| format!("--plot {}", folder.display()))?;
         store::check_writable(folder).with_context(|| format!("--plot {}", folder.display()))?;
     }
+    let machines = machines(&args)?;
     let (full, lean) = (args.what(false), args.what(true));
     let rounds = |what: &What| what.effort.rounds as usize * (1 + usize::from(what.steps));
     let what = |case: &Case| if case.part.is_some() { &lean } else { &full };
