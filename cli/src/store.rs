@@ -3,7 +3,7 @@
 use crate::npy;
 use crate::partial::Partial;
 use crate::text::printable;
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use bcnorm::layer::{StateValue, checkpoint};
 use bcnorm::{DType, host};
 use safetensors::tensor::TensorView;
@@ -45,7 +45,13 @@ pub fn read_tensor(path: &Path, name: Option<&str>, default: &str) -> Result<Ten
 }
 
 fn pick(bytes: &[u8], name: Option<&str>, default: &str) -> Result<Tensor> {
-    let file = SafeTensors::deserialize(bytes).context("not in safetensors format")?;
+    let file = SafeTensors::deserialize(bytes).map_err(|error| {
+        // Some of its messages quote names of the file.
+        anyhow!(
+            "not in safetensors format: {}",
+            error.to_string().escape_debug()
+        )
+    })?;
     let mut names = file.names();
     names.sort_unstable();
     let list = || {

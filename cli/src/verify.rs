@@ -180,7 +180,9 @@ fn load_all(paths: &[PathBuf]) -> (Vec<(PathBuf, Case)>, usize) {
     let mut unreadable = 0;
     let mut complain = |error: String| {
         unreadable += 1;
-        let _ = writeln!(std::io::stderr(), "error: {}", printable(&error));
+        // All of it is one line, whatever names the file has.
+        let error = printable(&error).replace('\n', "\\n");
+        let _ = writeln!(std::io::stderr(), "error: {error}");
     };
     for path in paths {
         let files = match path.is_dir() {

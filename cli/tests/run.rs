@@ -691,6 +691,23 @@ fn messages_are_plain_text_said_once() {
         b"\x08\0\0\0\0\0\0\0{\"a\": 1}",
     )
     .expect("written");
+    // A name in a message of the format's own reader.
+    let header = serde_json::json!({evil: {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}});
+    let mut bytes = (header.to_string().len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.to_string().as_bytes());
+    bytes.extend([0; 8]);
+    std::fs::write(setting.path("offset.safetensors"), bytes).expect("written");
+    let verified = fail(
+        1,
+        [
+            "verify".as_ref(),
+            setting.path("evil.safetensors").as_os_str(),
+        ],
+    );
+    assert!(
+        !verified.contains('\x1b') && verified.lines().count() == 2,
+        "{verified:?}"
+    );
     for more in [
         &["--params", "evil.safetensors"][..],
         &["--params", "module.safetensors"],
@@ -699,6 +716,8 @@ fn messages_are_plain_text_said_once() {
         &["--input", "two.safetensors", "--input-name", "\x1b[1m"],
         &["--params", "json.safetensors"],
         &["--input", "json.safetensors"],
+        &["--params", "offset.safetensors"],
+        &["--input", "offset.safetensors"],
     ] {
         let stderr = fail(1, setting.args(more));
         let text = stderr.strip_suffix('\n').expect("an end");

@@ -103,6 +103,8 @@ fn failed(path: Option<&Path>, problems: Vec<String>) -> Error {
 
 fn read(bytes: &[u8], module: &str) -> Result<StateDict, Vec<String>> {
     let file = SafeTensors::deserialize(bytes)
+        // Some of its messages quote names of the file.
+        .map_err(|error| error.to_string().escape_debug().to_string())
         .map_err(|error| vec![format!("not a safetensors file: {error}")])?;
     let prefix = module_prefix(module);
     let mut state = StateDict::new();

@@ -357,7 +357,8 @@ fn cases(args: &Args) -> Result<Vec<Case>> {
             .validate_for(&TensorDesc::new(&dims)?, Mode::Train);
         match (suite, refused) {
             (Some(_), Err(error)) => {
-                writeln!(std::io::stderr(), "note: {shape} is left out: {error}")?;
+                let why = describe_error(&error.into());
+                writeln!(std::io::stderr(), "note: {shape} is left out: {why}")?;
             }
             (None, refused) => {
                 refused?;
