@@ -245,7 +245,7 @@ def measure_shape(shape, dtype, args):
                 "groups": groups,
                 "dtype": dtype,
                 "layout": "nhwc" if args.layout == "last" else "nchw",
-                "norm": "bcnorm",
+                "norm": "bc_norm",
                 "direction": direction,
                 "ms": ms,
                 "bytes": moved,

@@ -2,12 +2,15 @@
 
 mod plan;
 
-use crate::request::{Dims, Direction, Norm, Request, parse_dims, parse_dtype, parse_layout};
+use crate::request::{
+    Dims, Direction, Request, any_norm, norm_parser, parse_dims, parse_dtype, parse_layout,
+};
 use crate::table::{Table, title};
+use crate::text::describe_error;
 use crate::{device, tuning};
 use anyhow::{Context as _, Result};
 use bcnorm::gpu::headless::{Gpu, adapters, describe};
-use bcnorm::{DType, Layout, Tuning, cpu};
+use bcnorm::{DType, Layout, NormKind, Tuning, cpu};
 use plan::Explained;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -22,15 +25,15 @@ Examples:
   WGPU_BACKEND=vulkan bcnorm info
   bcnorm info --json | jq '.adapters[] | select(.default).name'
   bcnorm info --plan 8,64,56,56                   which steps, how shared out, and why
-  bcnorm info --plan 8,64,56,56 --norm groupnorm --dtype f16 --layout last --direction backward
+  bcnorm info --plan 8,64,56,56 --norm group_norm --dtype f16 --layout last --direction backward
   bcnorm info --plan 8,64,56,56 --tuning tuning.txt     with what bcnorm tune --save wrote")]
 pub struct Args {
     /// Explain the plan for a shape instead: on each adapter and on the CPU executor
     #[arg(long, value_name = "N,C,H,W", value_parser = parse_dims)]
     plan: Option<Dims>,
     /// Which normalization
-    #[arg(long, value_enum, default_value = "bcnorm", requires = "plan")]
-    norm: Norm,
+    #[arg(long, value_name = "NAME", default_value = "bc_norm", value_parser = norm_parser(any_norm), requires = "plan")]
+    norm: NormKind,
     /// Groups [default: 32, or the largest divisor of C below]
     #[arg(long, value_name = "G", requires = "plan")]
     groups: Option<usize>,
@@ -60,7 +63,7 @@ struct Plans {
     groups: usize,
     dtype: &'static str,
     layout: &'static str,
-    direction: String,
+    direction: &'static str,
     plans: Vec<Explained>,
 }
 
@@ -159,11 +162,11 @@ fn explain(args: &Args, dims: &Dims, out: &mut impl Write) -> Result<()> {
             explained.with_context(|| on.clone())
         })
         .collect::<Result<Vec<Explained>>>()?;
-    let direction = format!("{:?}", args.direction).to_lowercase();
+    let direction = args.direction.name();
     if args.json {
         let plans = Plans {
             version: env!("CARGO_PKG_VERSION"),
-            norm: request.name,
+            norm: request.norm.kind.name(),
             shape: request.tensor.dims().to_vec(),
             groups: request.norm.num_groups,
             dtype: request.tensor.dtype().name(),
@@ -211,7 +214,7 @@ fn inspect(adapter: wgpu::Adapter) -> Adapter {
     let tuning = device::open(adapter).map(|Gpu { device, .. }| Tuning::for_device(&device));
     let (tuning, problem) = match tuning {
         Ok(tuning) => (Some(tuning), None),
-        Err(error) => (None, Some(format!("{error:#}"))),
+        Err(error) => (None, Some(describe_error(&error))),
     };
     Adapter {
         name: info.name.clone(),

@@ -7,11 +7,13 @@ mod demo;
 mod device;
 mod info;
 mod npy;
+mod partial;
 mod progress;
 mod request;
 mod run;
 mod store;
 mod table;
+mod text;
 mod tune;
 mod tuning;
 mod verify;
@@ -64,7 +66,10 @@ enum Command {
 const BROKEN_PIPE: u8 = 141;
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
+    let Cli { command } = Cli::parse();
+    #[cfg(target_os = "linux")]
+    quiet_mesa();
+    let result = match command {
         Command::Info(args) => info::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Verify(args) => verify::run(args),
@@ -79,8 +84,32 @@ fn main() -> ExitCode {
         return ExitCode::from(BROKEN_PIPE);
     }
     // Nothing is left to do if standard error is closed too.
-    let _ = writeln!(std::io::stderr(), "error: {error:#}");
+    let _ = writeln!(std::io::stderr(), "error: {}", text::describe_error(&error));
     ExitCode::FAILURE
+}
+
+/// Mesa writes to standard error where XDG_RUNTIME_DIR is not set, at each look for adapters. So the
+/// program starts again in its place with the variable set, to a folder that does not exist: no socket
+/// can be found there, which is all that it would serve for.
+#[cfg(target_os = "linux")]
+fn quiet_mesa() {
+    use std::os::unix::process::CommandExt as _;
+    const RUNTIME_DIR: &str = "XDG_RUNTIME_DIR";
+    let set = std::env::var_os(RUNTIME_DIR).is_some_and(|folder| !folder.is_empty());
+    let Ok(program) = std::env::current_exe() else {
+        return;
+    };
+    if !set {
+        let mut args = std::env::args_os();
+        let name = args.next().unwrap_or_else(|| program.clone().into());
+        let mut again = std::process::Command::new(program);
+        // It only returns where it failed: then there is noise.
+        let _ = again
+            .arg0(name)
+            .args(args)
+            .env(RUNTIME_DIR, "/nonexistent/bcnorm")
+            .exec();
+    }
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -1,12 +1,14 @@
 //! Reads NumPy's `.npy` files: one little-endian float tensor in C order.
 
 use anyhow::{Context as _, Result, bail, ensure};
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
 
 /// The eight first bytes, less the version.
 const MAGIC: &[u8] = b"\x93NUMPY";
 
-/// Shape and values of a file; f64 values are rounded to f32.
-pub fn parse(bytes: &[u8]) -> Result<(Vec<usize>, Vec<f32>)> {
+/// The tensor of a file, as a safetensors file would hold it.
+pub fn parse(bytes: &[u8]) -> Result<TensorView<'_>> {
     let Some(rest) = bytes.strip_prefix(MAGIC) else {
         bail!(
             "not in .npy format: it does not begin with \\x93NUMPY (text? save it with numpy.save)"
@@ -38,11 +40,12 @@ pub fn parse(bytes: &[u8]) -> Result<(Vec<usize>, Vec<f32>)> {
         !fortran_order,
         "it is in Fortran order: save numpy.ascontiguousarray(array)"
     );
-    let width = match descr.as_str() {
-        "<f4" => 4,
-        "<f8" => 8,
+    let (dtype, width) = match descr.as_str() {
+        "<f2" => (Dtype::F16, 2),
+        "<f4" => (Dtype::F32, 4),
+        "<f8" => (Dtype::F64, 8),
         _ => bail!(
-            "its dtype is {descr}, expected <f4 (float32) or <f8 (float64): save \
+            "its dtype is {descr:?}, expected <f2 (float16), <f4 (float32) or <f8 (float64): save \
              array.astype(numpy.float32)"
         ),
     };
@@ -55,17 +58,7 @@ pub fn parse(bytes: &[u8]) -> Result<(Vec<usize>, Vec<f32>)> {
         "it has {} bytes of data, expected {expected} for shape {dims:?} of {descr}",
         data.len()
     );
-    let values = if width == 4 {
-        let (chunks, _) = data.as_chunks();
-        chunks.iter().map(|&b| f32::from_le_bytes(b)).collect()
-    } else {
-        let (chunks, _) = data.as_chunks();
-        chunks
-            .iter()
-            .map(|&b| f64::from_le_bytes(b) as f32)
-            .collect()
-    };
-    Ok((dims, values))
+    Ok(TensorView::new(dtype, dims, data)?)
 }
 
 struct Header {
@@ -117,7 +110,7 @@ impl Header {
                     dims = Some(sizes.context("has a shape that is not of whole numbers")?);
                     after
                 }
-                _ => bail!("has an unknown key '{key}'"),
+                _ => bail!("has an unknown key {key:?}"),
             };
             let after = after.trim_start();
             rest = match after.strip_prefix(',') {
@@ -167,32 +160,34 @@ mod tests {
 
     const HEADER: &str = "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 2, 3), }      \n";
 
+    /// Type, shape and bytes.
+    fn read(bytes: &[u8]) -> (Dtype, Vec<usize>, Vec<u8>) {
+        let view = parse(bytes).unwrap();
+        (view.dtype(), view.shape().to_vec(), view.data().to_vec())
+    }
+
     #[test]
     fn what_numpy_writes_is_read() {
-        let values = [1.0, -2.5, 3.0, f32::MIN_POSITIVE, 0.0, 7.0];
+        let values = floats(&[1.0, -2.5, 3.0, f32::MIN_POSITIVE, 0.0, 7.0]);
         for version in 1..=3 {
-            let bytes = file(version, HEADER, &floats(&values));
-            let (dims, read) = parse(&bytes).unwrap();
-            assert_eq!(dims, [1, 2, 3]);
-            assert_eq!(read, values);
+            let found = read(&file(version, HEADER, &values));
+            assert_eq!(found, (Dtype::F32, vec![1, 2, 3], values.clone()));
         }
-        let doubles: Vec<u8> = [1.5f64, 0.1]
-            .into_iter()
-            .flat_map(f64::to_le_bytes)
-            .collect();
-        let header = "{'descr': '<f8', 'fortran_order': False, 'shape': (2,), }\n";
-        assert_eq!(
-            parse(&file(1, header, &doubles)).unwrap(),
-            (vec![2], vec![1.5, 0.1])
-        );
+        for (descr, dtype, width) in [("<f2", Dtype::F16, 2), ("<f8", Dtype::F64, 8)] {
+            let header = HEADER.replace("<f4", descr);
+            let data: Vec<u8> = (0..6 * width).collect();
+            let found = read(&file(1, &header, &data));
+            assert_eq!(found, (dtype, vec![1, 2, 3], data));
+        }
         // A tensor without dimensions has one value, one of size 0 has none.
-        let scalar = "{'descr': '<f4', 'fortran_order': False, 'shape': (), }\n";
+        let scalar = HEADER.replace("(1, 2, 3)", "()");
+        let found = read(&file(1, &scalar, &values[..4]));
+        assert_eq!(found, (Dtype::F32, vec![], values[..4].to_vec()));
+        let empty = HEADER.replace("(1, 2, 3)", "(0, 3)");
         assert_eq!(
-            parse(&file(1, scalar, &floats(&[4.0]))).unwrap(),
-            (vec![], vec![4.0])
+            read(&file(1, &empty, &[])),
+            (Dtype::F32, vec![0, 3], vec![])
         );
-        let empty = "{'descr': '<f4', 'fortran_order': False, 'shape': (0, 3), }\n";
-        assert_eq!(parse(&file(1, empty, &[])).unwrap(), (vec![0, 3], vec![]));
     }
 
     #[test]
@@ -203,7 +198,7 @@ mod tests {
             (b"1.0 2.0 3.0".to_vec(), "not in .npy format"),
             (Vec::new(), "not in .npy format"),
             (file(9, HEADER, &data), "version 9"),
-            (with("<f4", "<f2"), "<f2"),
+            (with("<f4", "<V2"), "<V2"),
             (with("<f4", ">f4"), ">f4"),
             (with("False", "True"), "Fortran"),
             (with("False", "Maybe"), "fortran_order"),

@@ -2,8 +2,10 @@
 
 use anyhow::{Result, bail, ensure};
 use bcnorm::{
-    BackwardOptions, DType, ForwardOptions, Layout, Mode, NormDesc, Plan, TensorDesc, Tuning,
+    BackwardOptions, DType, ForwardOptions, Layout, Mode, NormDesc, NormKind, Plan, TensorDesc,
+    Tuning,
 };
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use std::fmt;
 
 /// Sizes (N, C, *spatial).
@@ -37,17 +39,19 @@ pub fn parse_layout(text: &str) -> Result<Layout, String> {
     }
 }
 
-/// A norm of the family.
-#[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Norm {
-    Bcnorm,
-    Batchnorm,
-    Estbn,
-    Groupnorm,
-    Instancenorm,
-    Layernorm,
-    /// Weight Standardization: the shape is that of a convolution's filters, (O, I, kH, kW)
-    Ws,
+/// Reads the name of a norm, one of [`NormKind::ALL`] that a command takes.
+pub fn norm_parser(taken: fn(NormKind) -> bool) -> impl TypedValueParser<Value = NormKind> {
+    let kinds = NormKind::ALL.iter().copied().filter(|&kind| taken(kind));
+    let names = kinds.map(|kind| PossibleValue::new(kind.name()));
+    PossibleValuesParser::new(names).try_map(|text| {
+        let mut kinds = NormKind::ALL.iter().copied();
+        kinds.find(|kind| kind.name() == text).ok_or("unknown")
+    })
+}
+
+/// For commands that take all of the family.
+pub fn any_norm(_: NormKind) -> bool {
+    true
 }
 
 /// What a plan computes.
@@ -61,11 +65,63 @@ pub enum Direction {
     Eval,
 }
 
+impl Direction {
+    /// Every direction.
+    pub const ALL: [Direction; 3] = [Direction::Forward, Direction::Backward, Direction::Eval];
+
+    /// Its name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Direction::Forward => "forward",
+            Direction::Backward => "backward",
+            Direction::Eval => "eval",
+        }
+    }
+}
+
+/// A tensor of this shape: (N, C, *spatial); for Weight Standardization a convolution's filters.
+pub fn describe_tensor(kind: NormKind, dims: &[usize]) -> Result<TensorDesc, bcnorm::Error> {
+    match kind {
+        NormKind::WeightStandardization => TensorDesc::filters(dims),
+        _ => TensorDesc::new(dims),
+    }
+}
+
+/// Whether a norm asks for a number of groups.
+pub fn is_grouped(kind: NormKind) -> bool {
+    matches!(kind, NormKind::BcNorm | NormKind::GroupNorm)
+}
+
+/// A norm as its constructor makes it. Without a number of groups: 32, or the largest divisor of C
+/// below.
+pub fn describe_norm(kind: NormKind, channels: usize, groups: Option<usize>) -> Result<NormDesc> {
+    ensure!(
+        is_grouped(kind) || groups.is_none(),
+        "--groups is of bc_norm and group_norm: {} has none",
+        kind.name()
+    );
+    let groups = groups.unwrap_or_else(|| {
+        let mut divisors = (1..=channels.min(32)).rev();
+        let divisor = divisors.find(|&groups| channels.is_multiple_of(groups));
+        divisor.unwrap_or(1)
+    });
+    let norm = match kind {
+        NormKind::BcNorm => NormDesc::bc_norm(channels, groups),
+        NormKind::BatchNorm => NormDesc::batch_norm(channels),
+        NormKind::EstBn => NormDesc::est_bn(channels),
+        NormKind::GroupNorm => NormDesc::group_norm(groups, channels),
+        NormKind::InstanceNorm => NormDesc::instance_norm(channels),
+        NormKind::LayerNorm => NormDesc::layer_norm(channels),
+        NormKind::WeightStandardization => NormDesc::weight_standardization(),
+        other => bail!("{} is not known to this command", other.name()),
+    };
+    norm.validate()?;
+    Ok(norm)
+}
+
 /// A norm of a tensor.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// Its name.
-    pub name: &'static str,
     /// The norm.
     pub norm: NormDesc,
     /// The tensor.
@@ -73,45 +129,23 @@ pub struct Request {
 }
 
 impl Request {
-    /// Without a number of groups: 32, or the largest divisor of C below.
+    /// Without a number of groups: see [`describe_norm`].
     pub fn new(
-        norm: Norm,
+        kind: NormKind,
         dims: &Dims,
         groups: Option<usize>,
         dtype: DType,
         layout: Layout,
     ) -> Result<Self> {
         let dims = &dims.0;
-        let tensor = match norm {
-            Norm::Ws => TensorDesc::filters(dims)?,
-            _ => TensorDesc::new(dims)?,
-        };
-        let tensor = tensor.with_dtype(dtype).with_layout(layout);
-        let channels = tensor.num_channels() as usize;
-        let grouped = matches!(norm, Norm::Bcnorm | Norm::Groupnorm);
-        ensure!(
-            grouped || groups.is_none(),
-            "--groups is of bcnorm and groupnorm"
-        );
-        let groups = groups.unwrap_or_else(|| {
-            let divisors = (1..=channels.min(32)).rev();
-            let mut divisors = divisors.filter(|groups| channels.is_multiple_of(*groups));
-            divisors.next().unwrap_or(1)
-        });
-        let (name, norm) = match norm {
-            Norm::Bcnorm => ("bcnorm", NormDesc::bc_norm(channels, groups)),
-            Norm::Batchnorm => ("batchnorm", NormDesc::batch_norm(channels)),
-            Norm::Estbn => ("estbn", NormDesc::est_bn(channels)),
-            Norm::Groupnorm => ("groupnorm", NormDesc::group_norm(groups, channels)),
-            Norm::Instancenorm => ("instancenorm", NormDesc::instance_norm(channels)),
-            Norm::Layernorm => ("layernorm", NormDesc::layer_norm(channels)),
-            Norm::Ws => ("ws", NormDesc::weight_standardization()),
-        };
-        norm.validate()?;
+        let tensor = describe_tensor(kind, dims)?
+            .with_dtype(dtype)
+            .with_layout(layout);
+        let norm = describe_norm(kind, tensor.num_channels() as usize, groups)?;
         if tensor.elements() == 0 {
             bail!("a tensor of shape {dims:?} is empty: there is nothing to do");
         }
-        Ok(Self { name, norm, tensor })
+        Ok(Self { norm, tensor })
     }
 
     /// Its plan.
@@ -129,8 +163,8 @@ impl Request {
 impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let dims = self.tensor.dims();
-        write!(f, "{} of {dims:?}", self.name)?;
-        if matches!(self.name, "bcnorm" | "groupnorm") {
+        write!(f, "{} of {dims:?}", self.norm.kind.name())?;
+        if is_grouped(self.norm.kind) {
             write!(f, ", {} groups", self.norm.num_groups)?;
         }
         let (dtype, layout) = (self.tensor.dtype(), self.tensor.layout());
@@ -147,7 +181,8 @@ mod tests {
         let groups = |channels, given| {
             let dims = Dims(vec![2, channels, 5]);
             let first = Layout::ChannelsFirst;
-            Request::new(Norm::Bcnorm, &dims, given, DType::F32, first).map(|r| r.norm.num_groups)
+            Request::new(NormKind::BcNorm, &dims, given, DType::F32, first)
+                .map(|r| r.norm.num_groups)
         };
         for (channels, expected) in [(64, 32), (48, 24), (37, 1), (12, 12)] {
             assert_eq!(groups(channels, None).unwrap(), expected);
@@ -159,17 +194,19 @@ mod tests {
 
     #[test]
     fn the_family_is_planned() {
-        use clap::ValueEnum as _;
-        for &norm in Norm::value_variants() {
+        for &norm in NormKind::ALL {
             for layout in [Layout::ChannelsFirst, Layout::ChannelsLast] {
                 let dims = Dims(vec![4, 8, 3, 5]);
                 let request = Request::new(norm, &dims, None, DType::F16, layout);
                 let Ok(request) = request else {
                     // Filters have one order.
-                    assert_eq!((norm, layout), (Norm::Ws, Layout::ChannelsLast));
+                    assert_eq!(
+                        (norm, layout),
+                        (NormKind::WeightStandardization, Layout::ChannelsLast)
+                    );
                     continue;
                 };
-                for &direction in Direction::value_variants() {
+                for direction in Direction::ALL {
                     let plan = request.plan(direction, &Tuning::CPU).unwrap();
                     assert!(!plan.steps().is_empty(), "{request}");
                 }
@@ -177,9 +214,30 @@ mod tests {
         }
         let dims = Dims(vec![0, 8, 3]);
         let first = Layout::ChannelsFirst;
-        Request::new(Norm::Layernorm, &dims, None, DType::F32, first).unwrap_err();
+        Request::new(NormKind::LayerNorm, &dims, None, DType::F32, first).unwrap_err();
         let dims = Dims(vec![2, 8, 3]);
-        Request::new(Norm::Layernorm, &dims, Some(2), DType::F32, first).unwrap_err();
+        Request::new(NormKind::LayerNorm, &dims, Some(2), DType::F32, first).unwrap_err();
+    }
+
+    #[test]
+    fn norms_have_one_name_each() {
+        use clap::Parser;
+        #[derive(Parser)]
+        struct Line {
+            #[arg(value_parser = norm_parser(any_norm))]
+            norm: NormKind,
+        }
+        for &kind in NormKind::ALL {
+            let line = Line::try_parse_from(["bcnorm", kind.name()]).unwrap();
+            assert_eq!(line.norm, kind);
+        }
+        for wrong in ["", "bcnorm", "BC_NORM", "ws", "groupnorm"] {
+            let Err(error) = Line::try_parse_from(["bcnorm", wrong]) else {
+                panic!("{wrong} is taken for a norm");
+            };
+            let error = error.to_string();
+            assert!(error.contains("weight_standardization"), "{error}");
+        }
     }
 
     #[test]

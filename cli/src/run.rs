@@ -2,46 +2,86 @@
 
 use crate::case::{Problem, Run, run_on_cpu, run_on_gpu};
 use crate::device;
-use crate::store::{Contents, Destination, Params, Tensor, read_params, read_tensor};
-use anyhow::{Context as _, Result, ensure};
+use crate::request::{
+    any_norm, describe_norm, describe_tensor, is_grouped, norm_parser, parse_dtype, parse_layout,
+};
+use crate::store::{Contents, Destination, Tensor, read_tensor};
+use crate::text::{listed, printable};
+use anyhow::{Context as _, Result, bail, ensure};
 use bcnorm::gpu::Pipelines;
-use bcnorm::{ChannelStats, Mode, NormDesc, cpu};
+use bcnorm::layer::checkpoint;
+use bcnorm::layer::state::{self, StateDict, StateValue};
+use bcnorm::{
+    Activation, ChannelStats, DType, Fusion, Layout, Mode, NormDesc, NormKind, Role, cpu, host,
+};
+use bcnorm_cases::problem::is_tensor;
+use std::collections::BTreeSet;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Arguments of `bcnorm run`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
-The parameters are a PyTorch state dict of a BCNorm, saved with safetensors:
-  weight, bias                       F32 of shape (1, G, 1) or (G)
+The parameters are a PyTorch state dict, saved with safetensors: of a module of the norm, or of a model \
+that has it (--module). F16, BF16, F32 and F64 are read. Of a BCNorm it holds
+  weight, bias                       (1, G, 1) or (G); per channel (1, C, 1) or (C)
   bn.weight, bn.bias,
-  bn.running_mean, bn.running_var    F32 of shape (C)
+  bn.running_mean, bn.running_var    (C); pbn.* is read as well
   bn.num_batches_tracked             I64, one number
-  bn.estbn_moving_speed              F32, one number; for --stats estimate, may be absent
+  bn.estbn_moving_speed              one number; for --stats estimate, may be absent
+of the others weight, bias, running_mean, running_var, num_batches_tracked and estbn_moving_speed, as far \
+as they have them. Where neither weight nor bias is there, the norm has no affine, and where no running \
+statistics are, it tracks none, as PyTorch's modules with affine=False and track_running_stats=False.
 In PyTorch: safetensors.torch.save_file(norm.state_dict(), \"norm.safetensors\")
 
-The output holds y, bn.running_mean, bn.running_var, bn.num_batches_tracked, and with --grad also \
-grad_x, grad_bn.weight, grad_bn.bias, grad_weight, grad_bias.
+Tensors are (N, C, *spatial), channels first, in files; --layout says how they lie in the device's memory.
+The output holds y and the running statistics, and with --grad also grad_x and the gradients of the \
+residual and of all parameters. y, grad_x and grad_residual are of the type --dtype.
 
 Examples:
   bcnorm run --input x.npy --params norm.safetensors --groups 32 --eval --output y.safetensors
   bcnorm run --input x.safetensors --grad dy.safetensors --params norm.safetensors \\
       --groups 32 --train --output out.safetensors
+  bcnorm run --norm batch_norm --input x.npy --params resnet.safetensors --module layer1.0.bn1 \\
+      --activation relu --residual shortcut.npy --eval --output y.safetensors
   bcnorm run --input x.npy --params norm.safetensors --groups 8 --stats estimate \\
       --moving-speed 0.01 --adapter cpu --output out.safetensors")]
 pub struct Args {
-    /// The input (N, C, *spatial), F32: a .safetensors file (tensor "x", or the only one) or a .npy file
+    /// The input (N, C, *spatial): a .safetensors file (tensor "x", or the only one; F16, BF16, F32, F64)
+    /// or a .npy file
     #[arg(long, value_name = "FILE")]
     input: PathBuf,
     /// Name of the tensor in --input
     #[arg(long, value_name = "NAME")]
     input_name: Option<String>,
-    /// Parameters and running statistics, a .safetensors file with PyTorch's names
+    /// Which norm; the input of weight_standardization is a convolution's filters, (O, I, kH, kW)
+    #[arg(long, value_name = "NAME", default_value = "bc_norm", value_parser = norm_parser(any_norm))]
+    norm: NormKind,
+    /// Parameters and running statistics, a .safetensors file with PyTorch's names; may be absent with
+    /// instance_norm and weight_standardization
     #[arg(long, value_name = "FILE")]
-    params: PathBuf,
-    /// Number of groups, a divisor of the channels
-    #[arg(long, value_name = "G")]
-    groups: usize,
+    params: Option<PathBuf>,
+    /// The norm's module in --params, such as layer1.0.bn1 [default: the file is the norm's own]
+    #[arg(long, value_name = "PATH", requires = "params")]
+    module: Option<String>,
+    /// Number of groups of bc_norm and group_norm, a divisor of the channels
+    #[arg(long, value_name = "G", allow_negative_numbers = true)]
+    groups: Option<usize>,
+    /// How tensors are stored: f32, f16 or bf16. Arithmetic is f32 whatever it is
+    #[arg(long, default_value = "f32", value_parser = parse_dtype)]
+    dtype: DType,
+    /// Order in the device's memory: first (N, C, H, W) or last (N, H, W, C)
+    #[arg(long, default_value = "first", value_parser = parse_layout)]
+    layout: Layout,
+    /// Applied last: y = activation(norm(x) + residual)
+    #[arg(long, value_enum, default_value = "none")]
+    activation: Fused,
+    /// Added before the activation, of the input's shape (tensor "residual", or the only one)
+    #[arg(long, value_name = "FILE")]
+    residual: Option<PathBuf>,
+    /// Name of the tensor in --residual
+    #[arg(long, value_name = "NAME", requires = "residual")]
+    residual_name: Option<String>,
     /// Gradient of the loss with respect to y (tensor "grad_y", or the only one): runs backward too
     #[arg(long, value_name = "FILE")]
     grad: Option<PathBuf>,
@@ -54,17 +94,17 @@ pub struct Args {
     /// Use the running statistics as they are
     #[arg(long)]
     eval: bool,
-    /// Channel statistics: those of the batch (BatchNorm2d) or running estimates (EstBN).
+    /// Channel statistics of bc_norm: those of the batch (BatchNorm2d) or running estimates (EstBN).
     /// Without it: estimate where the parameters hold bn.estbn_moving_speed, batch elsewhere
     #[arg(long, value_enum)]
     stats: Option<Stats>,
-    /// eps of the group part (the channel part's is 1e-5)
+    /// eps; with bc_norm that of the group part (the channel part's is 1e-5)
     #[arg(long, default_value_t = 1e-5, allow_negative_numbers = true)]
     eps: f32,
     /// Weight of the batch in the running statistics, 0 to 1, or "none" for a cumulative average [default: 0.1]
     #[arg(long, value_name = "M|none", value_parser = parse_momentum, allow_negative_numbers = true)]
     momentum: Option<Momentum>,
-    /// estbn_moving_speed, 0 to 1 [default: bn.estbn_moving_speed of the parameters, or 0]
+    /// estbn_moving_speed, 0 to 1 [default: that of the parameters, or 0]
     #[arg(
         long,
         value_name = "S",
@@ -90,6 +130,14 @@ enum Stats {
     Estimate,
 }
 
+/// What is applied after the norm.
+#[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+enum Fused {
+    None,
+    Relu,
+    Silu,
+}
+
 /// A momentum, or none.
 #[derive(Debug, Clone, Copy)]
 struct Momentum(Option<f32>);
@@ -112,126 +160,373 @@ pub fn run(args: Args) -> Result<()> {
         "{}: the output is written as .safetensors, give it a name that ends so",
         args.output.display()
     );
-    let destination = Destination::new(&args.output, args.force)?;
+    let inputs = [
+        ("--input", Some(&args.input)),
+        ("--params", args.params.as_ref()),
+        ("--grad", args.grad.as_ref()),
+        ("--residual", args.residual.as_ref()),
+    ];
+    let inputs = inputs.map(|(option, path)| Some((option, path?.as_path())));
+    let inputs: Vec<(&str, &Path)> = inputs.into_iter().flatten().collect();
+    let destination = Destination::new(&args.output, args.force, &inputs)?;
+
     let input = read_tensor(&args.input, args.input_name.as_deref(), "x")?;
-    let channels = *input.dims.get(1).with_context(|| {
-        format!(
-            "{}: a tensor of shape {:?} has no channel dimension, expected (N, C, *spatial)",
-            args.input.display(),
-            input.dims
-        )
-    })?;
+    let tensor = describe_tensor(args.norm, &input.dims);
+    let tensor = tensor.with_context(|| args.input.display().to_string())?;
+    ensure!(
+        !is_grouped(args.norm) || args.groups.is_some(),
+        "{} needs a number of groups: --groups G",
+        args.norm.name()
+    );
     // A mistake here would show as misshapen parameters.
-    NormDesc::bc_norm(channels, args.groups).validate()?;
-    let params = read_params(&args.params, channels, args.groups)?;
-    let grad = match &args.grad {
-        None => None,
-        Some(path) => {
-            let grad = read_tensor(path, args.grad_name.as_deref(), "grad_y")?;
-            ensure!(
-                grad.dims == input.dims,
-                "{}: grad_y has shape {:?}, expected that of the input, {:?}",
-                path.display(),
-                grad.dims,
-                input.dims
-            );
-            Some(grad)
-        }
+    let channels = tensor.num_channels() as usize;
+    let plain = describe_norm(args.norm, channels, args.groups)?.with_eps(args.eps);
+    let mut state = read_state(&args)?;
+    let norm = as_stored(&args, plain, &mut state)?;
+    let fit = match state::fit(&norm, &state) {
+        Ok(fit) => fit,
+        Err(bcnorm::Error::StateDict { problems }) => bail!(misfit(&args, &norm, &state, problems)),
+        Err(error) => return Err(error.into()),
     };
-    let stats = channel_stats(&args, &params)?;
-    let mode = if args.eval { Mode::Eval } else { Mode::Train };
-    let (weight_dims, bias_dims) = (params.weight.dims.clone(), params.bias.dims.clone());
-    let case = make_case(&args, input, params, grad, stats, mode);
+    warn(&args, &fit)?;
+
+    let shape = input.dims.clone();
+    check_range(&args.input, args.dtype, &input)?;
+    let same_shape = |path: &Option<PathBuf>, name: &Option<String>, default| {
+        let Some(path) = path else {
+            return Ok(None);
+        };
+        let tensor = read_tensor(path, name.as_deref(), default)?;
+        ensure!(
+            tensor.dims == shape,
+            "{}: {default} has shape {:?}, expected that of the input, {shape:?}",
+            path.display(),
+            tensor.dims,
+        );
+        check_range(path, args.dtype, &tensor)?;
+        Ok(Some(tensor.values))
+    };
+    let grad_y = same_shape(&args.grad, &args.grad_name, "grad_y")?;
+    let residual = same_shape(&args.residual, &args.residual_name, "residual")?;
+
+    let count = fit.batch_count.unwrap_or(0);
+    let mut case = Problem {
+        mode: if args.eval { Mode::Eval } else { Mode::Train },
+        layout: args.layout,
+        fusion: Fusion {
+            activation: match args.activation {
+                Fused::None => Activation::None,
+                Fused::Relu => Activation::Relu,
+                Fused::Silu => Activation::Silu,
+            },
+            residual: residual.is_some(),
+        },
+        backward: grad_y.is_some(),
+        grad_y: grad_y.unwrap_or_default(),
+        residual: residual.unwrap_or_default(),
+        // Kernels count to there. One less, so that it shows whether they counted.
+        num_batches_tracked: u32::try_from(count).unwrap_or(u32::MAX).min(u32::MAX - 1),
+        ..Problem::new(fit.norm, tensor.dims(), input.values)
+    };
+    for (role, values) in &fit.values {
+        let place = match role {
+            Role::Weight => &mut case.weight,
+            Role::Bias => &mut case.bias,
+            Role::BnWeight => &mut case.bn_weight,
+            Role::BnBias => &mut case.bn_bias,
+            Role::RunningMean => &mut case.running_mean,
+            Role::RunningVar => &mut case.running_var,
+            other => bail!("{other} is not known to this command"),
+        };
+        *place = values.to_vec();
+    }
+    let case = case.with_dtype(args.dtype);
     case.check()?;
 
     let (outputs, adapter) = execute(&case, args.adapter.as_deref())?;
-    let mut contents = pack(&case, &outputs, &weight_dims, &bias_dims);
+    let counted = outputs.num_batches_tracked - case.num_batches_tracked;
+    let count = count.saturating_add(counted.into());
+    let mut contents = pack(&case, &outputs, &shape, &state, count);
+    let mode = if args.eval { "eval" } else { "train" };
+    let stats = stats_name(&case.norm);
     contents.remark("adapter", &adapter);
     contents.remark("bcnorm", env!("CARGO_PKG_VERSION"));
-    contents.remark("mode", if args.eval { "eval" } else { "train" });
-    contents.remark("stats", stats_name(stats));
+    contents.remark("norm", case.norm.kind.name());
+    contents.remark("mode", mode);
+    if let Some(stats) = stats {
+        contents.remark("stats", stats);
+    }
     destination.write(&contents.serialize()?)?;
 
     writeln!(
         std::io::stdout(),
-        "{}: shape {:?}, {} groups, {} statistics, {}, on {adapter}",
-        args.output.display(),
-        case.dims,
-        case.norm.num_groups,
-        stats_name(stats),
-        if args.eval { "eval" } else { "train" },
+        "{destination}: {} of shape {shape:?}{}, {mode}, on {adapter}",
+        case.norm.kind.name(),
+        particulars(&case.norm),
     )?;
     Ok(())
 }
 
-fn channel_stats(args: &Args, params: &Params) -> Result<ChannelStats> {
-    // Each option says which kind is meant, as the parameters do.
-    let speed_given = args.moving_speed.is_some() || params.moving_speed.is_some();
+/// The state dict, by the library's rules.
+fn read_state(args: &Args) -> Result<StateDict> {
+    let Some(params) = &args.params else {
+        ensure!(
+            matches!(
+                args.norm,
+                NormKind::InstanceNorm | NormKind::WeightStandardization
+            ),
+            "{} has parameters: give --params FILE, a state dict in a .safetensors file (an empty one \
+             where affine and track_running_stats are False)",
+            args.norm.name()
+        );
+        return Ok(StateDict::new());
+    };
+    let module = args.module.as_deref().unwrap_or_default();
+    Ok(checkpoint::load_module(params, module)?)
+}
+
+/// The norm that has the entries of a state dict, as PyTorch's arguments `affine` and
+/// `track_running_stats` decide them: all of a kind are there, or none. What is there in part is missed
+/// when the dict is fitted.
+///
+/// The speed of the options, or 0, is put into a dict that lacks it.
+fn as_stored(args: &Args, norm: NormDesc, state: &mut StateDict) -> Result<NormDesc> {
+    let kind = norm.kind;
+    let has = |names: &[&str]| names.iter().any(|&name| state.contains_key(name));
+    let running = ["running_mean", "running_var", "num_batches_tracked"];
+    let affine = has(&["weight", "bias"]);
+    if kind == NormKind::WeightStandardization {
+        no_statistics(args)?;
+        return Ok(norm);
+    }
+    // PyTorch's LayerNorm alone can be without a bias.
+    let bias = affine && (kind != NormKind::LayerNorm || has(&["bias"]));
+    let norm = norm.with_affine(affine, bias);
+    match kind {
+        NormKind::BcNorm => {
+            let theirs = state.keys().any(|name| name.starts_with("pbn."));
+            let prefix = if theirs { "pbn." } else { "bn." };
+            let inner = |names: &[&str]| {
+                let mut names = names.iter().map(|name| format!("{prefix}{name}"));
+                names.any(|name| state.contains_key(&name))
+            };
+            let bn_affine = inner(&["weight", "bias"]);
+            let per_channel = ["weight", "bias"].iter().any(|&name| {
+                let len = match state.get(name) {
+                    Some(StateValue::F32 { values, .. }) => values.len(),
+                    _ => 0,
+                };
+                len == norm.num_channels && len != norm.num_groups
+            });
+            let norm = norm
+                .with_bn_affine(bn_affine, bn_affine)
+                .with_track_running_stats(inner(&running))
+                .with_per_channel_affine(per_channel);
+            with_statistics(args, norm, state, &format!("{prefix}estbn_moving_speed"))
+        }
+        NormKind::EstBn => with_statistics(args, norm, state, "estbn_moving_speed"),
+        NormKind::BatchNorm | NormKind::InstanceNorm => {
+            ensure!(
+                args.stats != Some(Stats::Estimate) && args.moving_speed.is_none(),
+                "{} has no estimates: those are of bc_norm and est_bn",
+                kind.name()
+            );
+            let Momentum(momentum) = args.momentum.unwrap_or(Momentum(Some(0.1)));
+            Ok(norm
+                .with_track_running_stats(has(&running))
+                .with_momentum(momentum))
+        }
+        _ => {
+            no_statistics(args)?;
+            Ok(norm)
+        }
+    }
+}
+
+fn no_statistics(args: &Args) -> Result<()> {
+    for (option, given) in [
+        ("--stats", args.stats.is_some()),
+        ("--momentum", args.momentum.is_some()),
+        ("--moving-speed", args.moving_speed.is_some()),
+    ] {
+        ensure!(
+            !given,
+            "{option} is of norms with running statistics: {} has none",
+            args.norm.name()
+        );
+    }
+    Ok(())
+}
+
+/// The norm with the statistics that options and parameters ask for, each of which says which kind is
+/// meant; `entry` is the speed's name in the dict.
+fn with_statistics(
+    args: &Args,
+    norm: NormDesc,
+    state: &mut StateDict,
+    entry: &str,
+) -> Result<NormDesc> {
+    let stored = state.contains_key(entry);
+    let speed_given = args.moving_speed.is_some() || stored;
     let stats = match args.stats {
+        _ if norm.kind == NormKind::EstBn => Stats::Estimate,
         Some(stats) => stats,
         None if speed_given && args.momentum.is_none() => Stats::Estimate,
         None => Stats::Batch,
     };
-    match stats {
-        Stats::Batch => {
-            ensure!(
-                params.moving_speed.is_none(),
-                "{}: bn.estbn_moving_speed belongs to EstBN: use --stats estimate, or parameters \
-                 without it",
-                args.params.display()
-            );
-            ensure!(
-                args.moving_speed.is_none(),
-                "--moving-speed belongs to --stats estimate"
-            );
-            let Momentum(momentum) = args.momentum.unwrap_or(Momentum(Some(0.1)));
-            Ok(ChannelStats::Batch { momentum })
-        }
-        Stats::Estimate => {
-            ensure!(
-                args.momentum.is_none(),
-                "--momentum belongs to --stats batch"
-            );
-            let moving_speed = args.moving_speed.or(params.moving_speed).unwrap_or(0.0);
-            Ok(ChannelStats::Estimate { moving_speed })
-        }
+    if stats == Stats::Batch {
+        ensure!(
+            !stored,
+            "the parameters' {entry} belongs to EstBN: use --stats estimate, or parameters without it"
+        );
+        ensure!(
+            args.moving_speed.is_none(),
+            "--moving-speed belongs to --stats estimate"
+        );
+        let Momentum(momentum) = args.momentum.unwrap_or(Momentum(Some(0.1)));
+        return Ok(norm.with_momentum(momentum));
     }
+    ensure!(
+        args.momentum.is_none() && args.stats != Some(Stats::Batch),
+        "--momentum and --stats batch belong to batch statistics, and these are estimates"
+    );
+    if args.moving_speed.is_some() || !stored {
+        let speed = args.moving_speed.unwrap_or(0.0);
+        let value = StateValue::F32 {
+            dims: vec![1],
+            values: vec![speed],
+        };
+        state.insert(entry.to_owned(), value);
+    }
+    // The dict's takes its place.
+    Ok(norm.with_moving_speed(0.0))
 }
 
-fn stats_name(stats: ChannelStats) -> &'static str {
-    match stats {
-        ChannelStats::Estimate { .. } => "estimate",
-        _ => "batch",
+/// Everything that keeps a state dict from fitting, and the modules that may have been meant.
+fn misfit(args: &Args, norm: &NormDesc, state: &StateDict, mut problems: Vec<String>) -> String {
+    /// Enough to see how they are called.
+    const SHOWN: usize = 20;
+    let parents = state.keys().filter_map(|name| name.rsplit_once('.'));
+    let modules: BTreeSet<&str> = parents
+        .map(|(module, _)| module)
+        .filter(|module| !matches!(*module, "bn" | "pbn"))
+        .collect();
+    if args.module.is_none() && !modules.is_empty() {
+        let shown: Vec<String> = modules
+            .iter()
+            .take(SHOWN)
+            .map(|module| module.escape_debug().to_string())
+            .collect();
+        let more = if modules.len() > SHOWN { ", ..." } else { "" };
+        problems.push(format!(
+            "(if the file is a model's, choose a --module: {}{more})",
+            shown.join(", ")
+        ));
     }
-}
-
-fn make_case(
-    args: &Args,
-    input: Tensor,
-    params: Params,
-    grad: Option<Tensor>,
-    stats: ChannelStats,
-    mode: Mode,
-) -> Problem {
-    let channels = params.bn_weight.len();
-    let norm = NormDesc::bc_norm(channels, args.groups)
-        .with_eps(args.eps)
-        .with_stats(stats);
-    let problem = Problem::new(norm, &input.dims, input.values).with_mode(mode);
-    let problem = match grad {
-        Some(grad) => problem.with_grad_y(grad.values),
-        None => problem,
+    let file = args.params.as_deref().unwrap_or(Path::new("--params"));
+    let groups = match is_grouped(norm.kind) {
+        true => format!(" in {} groups", norm.num_groups),
+        false => String::new(),
     };
-    Problem {
-        bn_weight: params.bn_weight,
-        bn_bias: params.bn_bias,
-        weight: params.weight.values,
-        bias: params.bias.values,
-        running_mean: params.running_mean,
-        running_var: params.running_var,
-        num_batches_tracked: params.num_batches_tracked,
-        ..problem
+    let what = format!(
+        "{}: the parameters do not fit {} of {} channels{groups}",
+        file.display(),
+        norm.kind.name(),
+        norm.num_channels
+    );
+    listed(&what, &problems)
+}
+
+/// Says what is computed all the same, though it hardly can be meant.
+fn warn(args: &Args, fit: &state::Fit) -> Result<()> {
+    let variance = fit
+        .values
+        .iter()
+        .find(|(role, _)| *role == Role::RunningVar);
+    let Some((_, values)) = variance else {
+        return Ok(());
+    };
+    if let Some(channel) = values.iter().position(|&value| value < 0.0) {
+        let file = args.params.as_deref().unwrap_or(Path::new("--params"));
+        let text = format!(
+            "{}: the running variance of channel {channel} is {}: no variance is negative, and where \
+             one with eps still is, running statistics make NaN of the channel",
+            file.display(),
+            values[channel]
+        );
+        writeln!(std::io::stderr(), "warning: {}", printable(&text))?;
     }
+    Ok(())
+}
+
+/// Refuses finite values that a 16-bit type makes infinite.
+fn check_range(path: &Path, dtype: DType, tensor: &Tensor) -> Result<()> {
+    if dtype == DType::F32 {
+        return Ok(());
+    }
+    let values = &tensor.values;
+    let stored = host::unpack(dtype, &host::pack(dtype, values), values.len());
+    let mut pairs = values.iter().zip(&stored);
+    if let Some(index) = pairs.position(|(value, stored)| value.is_finite() && stored.is_infinite())
+    {
+        let mut rest = index;
+        let mut place: Vec<usize> = Vec::new();
+        for &size in tensor.dims.iter().rev() {
+            place.insert(0, rest % size);
+            rest /= size;
+        }
+        bail!(
+            "{}: it has {:e} at {place:?}, beyond the largest {}: choose another --dtype",
+            path.display(),
+            values[index],
+            dtype.name()
+        );
+    }
+    Ok(())
+}
+
+/// Where the channel statistics come from; none where there are none.
+fn stats_name(norm: &NormDesc) -> Option<&'static str> {
+    match (norm.kind, norm.stats) {
+        (NormKind::BatchNorm | NormKind::EstBn | NormKind::BcNorm, stats) => Some(match stats {
+            ChannelStats::Estimate { .. } => "estimate",
+            _ => "batch",
+        }),
+        _ => None,
+    }
+}
+
+/// What of a norm was read from its parameters, for people.
+fn particulars(norm: &NormDesc) -> String {
+    let mut text = String::new();
+    if is_grouped(norm.kind) {
+        text += &format!(", {} groups", norm.num_groups);
+    }
+    if let Some(stats) = stats_name(norm) {
+        text += &format!(", {stats} statistics");
+    }
+    let affine = norm.kind != NormKind::WeightStandardization;
+    let tracks = stats_name(norm).is_some() || norm.kind == NormKind::InstanceNorm;
+    for (there, what) in [
+        (norm.weight || !affine, ", without weight"),
+        (norm.bias || !affine, ", without bias"),
+        (
+            norm.bn_weight || norm.kind != NormKind::BcNorm,
+            ", without bn.weight and bn.bias",
+        ),
+        (
+            norm.has_running_stats() || !tracks,
+            ", without running statistics",
+        ),
+    ] {
+        if !there {
+            text += what;
+        }
+    }
+    if norm.kind == NormKind::BcNorm && norm.per_channel_affine {
+        text += ", affine per channel";
+    }
+    text
 }
 
 /// Runs the case, and says where.
@@ -245,21 +540,29 @@ fn execute(case: &Problem, adapter: Option<&str>) -> Result<(Run, String)> {
     Ok((outputs, gpu.describe()))
 }
 
-fn pack(case: &Problem, run: &Run, weight_dims: &[usize], bias_dims: &[usize]) -> Contents {
-    let channels = [case.num_channels()];
+/// The output: state under the names of the norm's state dict, gradients in the shapes of what they
+/// belong to.
+fn pack(case: &Problem, run: &Run, shape: &[usize], state: &StateDict, count: i64) -> Contents {
+    let channels = [case.norm.num_channels];
     let mut contents = Contents::default();
-    contents.integer("bn.num_batches_tracked", i64::from(run.num_batches_tracked));
+    if let Some(name) = state::batch_count(&case.norm) {
+        contents.integer(name, count);
+    }
     for (&name, values) in &run.outputs {
-        let (name, dims) = match name {
-            // State keeps the names of the parameters' file.
-            "bn.running_mean_after" => ("bn.running_mean", &channels[..]),
-            "bn.running_var_after" => ("bn.running_var", &channels[..]),
-            "y" | "grad_x" => (name, &case.dims[..]),
-            "grad_weight" => (name, weight_dims),
-            "grad_bias" => (name, bias_dims),
-            _ => (name, &channels[..]),
+        let parameter = name.strip_prefix("grad_").and_then(|name| state.get(name));
+        let dims = match parameter {
+            _ if is_tensor(name) => shape,
+            Some(StateValue::F32 { dims, .. }) => dims,
+            _ => &channels,
         };
-        contents.floats(name, dims, values);
+        let dtype = if is_tensor(name) {
+            case.dtype
+        } else {
+            DType::F32
+        };
+        // State keeps the names of the parameters' file.
+        let name = name.strip_suffix("_after").unwrap_or(name);
+        contents.floats(name, dtype, dims, values);
     }
     contents
 }

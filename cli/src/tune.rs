@@ -1,12 +1,13 @@
 //! `bcnorm tune`: a measured search for a faster tuning of an adapter.
 
-use crate::request::{Dims, Norm, Request, parse_dims, parse_dtype, parse_layout};
+use crate::request::{Dims, Request, any_norm, norm_parser, parse_dims, parse_dtype, parse_layout};
+use crate::store::Destination;
 use crate::table::{Table, title};
 use crate::{device, progress};
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
 use bcnorm::gpu::autotune::{Effort, Tuned, Verdict, autotune};
 use bcnorm::gpu::headless::Gpu;
-use bcnorm::{DType, Layout, Tuning};
+use bcnorm::{DType, Layout, NormKind, Tuning};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -28,8 +29,8 @@ pub struct Args {
     #[arg(long = "shape", value_name = "N,C,H,W", value_parser = parse_dims)]
     shapes: Vec<Dims>,
     /// Which normalization
-    #[arg(long, value_enum, default_value = "bcnorm")]
-    norm: Norm,
+    #[arg(long, value_name = "NAME", default_value = "bc_norm", value_parser = norm_parser(any_norm))]
+    norm: NormKind,
     /// Groups [default: 32, or the largest divisor of C below]
     #[arg(long, value_name = "G")]
     groups: Option<usize>,
@@ -61,13 +62,10 @@ pub struct Args {
 
 /// Runs `bcnorm tune`.
 pub fn run(args: Args) -> Result<()> {
-    if let (Some(file), false) = (&args.save, args.force) {
-        ensure!(
-            !file.exists(),
-            "{} exists: give another name, or --force",
-            file.display()
-        );
-    }
+    let save = args.save.as_deref();
+    let save = save
+        .map(|file| Destination::new(file, args.force, &[]))
+        .transpose()?;
     let defaults = [vec![8, 64, 56, 56], vec![16, 512, 7, 7]].map(Dims);
     let shapes = match args.shapes.as_slice() {
         [] => &defaults[..],
@@ -88,10 +86,9 @@ pub fn run(args: Args) -> Result<()> {
     }
     let tuned = search(&args, &gpu, &requests)?;
     report(&tuned, &requests, &gpu, &mut out)?;
-    if let Some(file) = &args.save {
-        std::fs::write(file, text(&tuned, &requests, &gpu))
-            .with_context(|| file.display().to_string())?;
-        writeln!(out, "written to {}", file.display())?;
+    if let Some(file) = save {
+        file.write(text(&tuned, &requests, &gpu).as_bytes())?;
+        writeln!(out, "written to {file}")?;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use crate::case::{Problem, Run, run_on_cpu, run_on_gpu};
 use crate::table::{Table, scientific, title, verdict};
+use crate::text::{describe_error, printable};
 use crate::{device, progress};
 use anyhow::{Result, ensure};
 use bcnorm::gpu::Pipelines;
@@ -179,6 +180,8 @@ fn load_all(paths: &[PathBuf]) -> (Vec<(PathBuf, Case)>, usize) {
     let mut unreadable = 0;
     let mut complain = |error: String| {
         unreadable += 1;
+        // All of it is one line, whatever names the file has.
+        let error = printable(&error).replace('\n', "\\n");
         let _ = writeln!(std::io::stderr(), "error: {error}");
     };
     for path in paths {
@@ -326,7 +329,7 @@ fn judged<'a>(
 ) -> Line<'a> {
     let (findings, problem) = match &run {
         Ok(run) => (case.findings(run), surplus(case, run)),
-        Err(error) => (Vec::new(), Some(format!("{error:#}"))),
+        Err(error) => (Vec::new(), Some(describe_error(error))),
     };
     let (norm, dtype) = case.norm();
     let mut line = Line {
@@ -387,7 +390,7 @@ fn surplus(case: &Case, run: &Run) -> Option<String> {
 fn add_row(table: &mut Table, line: &Line) {
     let file = Path::new(&line.file);
     let file = file.file_stem().unwrap_or(file.as_os_str());
-    let mut row = vec![file.to_string_lossy().into_owned(), line.layout.to_owned()];
+    let mut row = vec![printable(&file.to_string_lossy()), line.layout.to_owned()];
     match &line.worst {
         Some((name, finding)) => {
             let (error, bar) = match &finding.rounded {
@@ -415,7 +418,7 @@ fn summary(
     writeln!(text, "{}", title(&target.describe()))?;
     table.write(&mut text)?;
     for problem in problems {
-        writeln!(text, "  {problem}")?;
+        writeln!(text, "  {}", printable(problem))?;
     }
     writeln!(text, "  {passed} of {total} pass\n")?;
     Ok(text)

@@ -2,6 +2,7 @@
 
 mod common;
 
+use bcnorm::NormKind;
 use common::{fail, json_lines, succeed};
 
 #[test]
@@ -24,7 +25,7 @@ fn a_line_has_every_field() {
     let directions = ["forward", "backward", "eval"].iter().cycle();
     for (line, direction) in lines.iter().zip(directions) {
         assert_eq!(line["direction"], *direction);
-        for (field, value) in [("dtype", "f32"), ("layout", "nchw"), ("norm", "bcnorm")] {
+        for (field, value) in [("dtype", "f32"), ("layout", "nchw"), ("norm", "bc_norm")] {
             assert_eq!(line[field], value);
         }
         for field in ["adapter", "backend"] {
@@ -135,9 +136,7 @@ fn every_norm_is_measured() {
         let lines = brief(&["--norm", norm, "--shape", "2,6,5,5", "--shape", "3,8,6"]);
         assert_eq!(lines.len(), 6);
         for line in lines {
-            // The name that the first version had for its only norm.
-            let name = if norm == "bc_norm" { "bcnorm" } else { norm };
-            assert_eq!(line["norm"], name);
+            assert_eq!(line["norm"], norm);
             assert_eq!(line["composition_ms"].is_null(), norm != "bc_norm");
             assert!(line["cpu_ms"].is_null() && line["cpu_1_ms"].is_null());
             assert!(line["error"].as_f64() <= Some(5e-6), "{line}");
@@ -199,7 +198,11 @@ fn suites_are_measured_and_drawn() {
 #[test]
 fn wrong_requests_are_explained() {
     for (status, args, reason) in [
-        (1, &["--shape", "2,6,5", "--groups", "4"][..], "4 groups"),
+        (
+            1,
+            &["--shape", "2,6,5", "--groups", "4"][..],
+            "num_groups = 4",
+        ),
         (1, &["--shape", "0,6,5"], "empty"),
         (1, &["--shape", "7"], "rank 1"),
         (1, &["--shape", "99999,99999,99999"], "elements"),
@@ -216,7 +219,7 @@ fn wrong_requests_are_explained() {
         (
             1,
             &["--norm", "instance_norm", "--shape", "2,6,1"],
-            "more than 1 value",
+            "more than one value",
         ),
         // No folder can be made below a file.
         (1, &["--plot", "/dev/null/charts"], "--plot"),
@@ -229,6 +232,64 @@ fn wrong_requests_are_explained() {
             stderr.contains(reason),
             "{args:?}: \"{stderr}\" lacks \"{reason}\""
         );
+    }
+}
+
+/// What cannot be written is known before anything is measured, and before an adapter is looked for.
+#[test]
+fn outputs_are_checked_before_the_work() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
+    let (missing, there) = (at("no/t.txt"), at("t.txt"));
+    let file = folder.path().to_str().expect("UTF-8");
+    std::fs::write(&there, "precious").expect("written");
+    let mut wrong = vec![
+        (vec!["tune", "--save", &missing], "no folder"),
+        (vec!["tune", "--save", &there], "--force"),
+        (vec!["tune", "--force", "--save", file], "it is a folder"),
+    ];
+    // Not even the machine's owner can make a file there.
+    if cfg!(target_os = "linux") {
+        wrong.extend([
+            (vec!["tune", "--save", "/proc/t.txt"], "/proc"),
+            (vec!["bench", "--plot", "/proc"], "no file can be made"),
+            (vec!["demo", "--output", "/proc/demo"], "/proc/demo"),
+            (vec!["demo", "--output", "/proc"], "no file can be made"),
+        ]);
+    }
+    for (mut args, reason) in wrong {
+        args.extend(["--adapter", "no such"]);
+        let stderr = fail(1, &args);
+        assert!(stderr.contains(reason), "{args:?}: {stderr}");
+    }
+    assert_eq!(std::fs::read(&there).expect("there"), b"precious");
+    assert_eq!(
+        std::fs::read_dir(folder.path()).expect("a folder").count(),
+        1
+    );
+}
+
+/// One spelling of each norm, whatever the command; where there is no desktop, nobody complains of it.
+#[test]
+fn norms_have_one_name_each() {
+    for norm in NormKind::ALL {
+        let args = ["info", "--plan", "4,6,5,5", "--norm", norm.name(), "--json"];
+        let output = common::bcnorm(args);
+        assert!(output.status.success());
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+        let plans: serde_json::Value = serde_json::from_slice(&output.stdout).expect("an object");
+        assert_eq!(plans["norm"], norm.name());
+    }
+    for command in ["run", "info", "tune", "bench"] {
+        let help = succeed([command, "--help"]);
+        for kind in NormKind::ALL {
+            let measured = command != "bench" || *kind != NormKind::WeightStandardization;
+            assert_eq!(help.contains(kind.name()), measured, "{command}: {help}");
+        }
+        for old in ["bcnorm", "batchnorm", "groupnorm", "ws"] {
+            let stderr = fail(2, [command, "--norm", old]);
+            assert!(stderr.contains("group_norm"), "{stderr}");
+        }
     }
 }
 
@@ -258,7 +319,7 @@ fn one_adapter_is_the_default() {
 
 #[test]
 fn help_teaches() {
-    for command in ["info", "demo", "verify", "run", "bench"] {
+    for command in ["info", "demo", "verify", "run", "bench", "tune"] {
         let text = succeed([command, "--help"]);
         assert!(text.contains("Usage: bcnorm"), "{text}");
         assert!(command == "demo" || text.contains("Examples:"), "{text}");

@@ -2,8 +2,14 @@
 
 mod common;
 
+use bcnorm::layer::{StateDict, checkpoint, state};
+use bcnorm::{Activation, ChannelStats, DType, NormKind};
+use bcnorm_cases::compare::judge;
+use bcnorm_cases::golden;
+use bcnorm_cases::problem::{Problem, input_name, is_tensor};
 use common::{File, bcnorm, fail, golden_file, succeed};
 use safetensors::Dtype;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -230,6 +236,516 @@ fn npy_files_are_read() {
     assert!(stderr.contains("<i4"), "{stderr}");
 }
 
+/// The bytes of values in a type.
+fn stored(dtype: Dtype, values: &[f32]) -> Vec<u8> {
+    match dtype {
+        Dtype::F64 => {
+            let wide = values.iter().map(|&value| f64::from(value));
+            wide.flat_map(f64::to_le_bytes).collect()
+        }
+        Dtype::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        _ => {
+            let dtype = match dtype {
+                Dtype::F16 => DType::F16,
+                _ => DType::BF16,
+            };
+            let words = bcnorm::host::pack(dtype, values).into_iter();
+            let mut bytes: Vec<u8> = words.flat_map(u32::to_le_bytes).collect();
+            bytes.truncate(2 * values.len());
+            bytes
+        }
+    }
+}
+
+const TYPES: [Dtype; 4] = [Dtype::F16, Dtype::BF16, Dtype::F32, Dtype::F64];
+
+/// Small integers are numbers of all types: whatever a file's type, the output is the same.
+#[test]
+fn floats_of_any_width_are_read() {
+    let setting = Setting::new("small.batch.train");
+    let rounded = |file: &File, dtype: Dtype| {
+        let mut file = file.clone();
+        for (was, _, bytes) in file.tensors.values_mut() {
+            if *was == Dtype::F32 {
+                let (chunks, _) = bytes.as_chunks();
+                let values = chunks
+                    .iter()
+                    .map(|&b| (8.0 * f32::from_le_bytes(b)).round());
+                *bytes = stored(dtype, &values.collect::<Vec<f32>>());
+                *was = dtype;
+            }
+        }
+        file
+    };
+    let mut outputs = Vec::new();
+    for dtype in TYPES {
+        let x = rounded(&setting.golden.only("x"), dtype);
+        let grad_y = rounded(&setting.golden.only("grad_y"), dtype);
+        x.write(&setting.path("x.safetensors"));
+        grad_y.write(&setting.path("dy.safetensors"));
+        rounded(&setting.params(), dtype).write(&setting.path("params.safetensors"));
+        let more = ["--adapter", "cpu", "--grad", "dy.safetensors", "--force"];
+        succeed(setting.args(&more));
+        outputs.push(File::read(&setting.path("out.safetensors")).tensors);
+        if let Some(descr) = match dtype {
+            Dtype::F16 => Some("<f2"),
+            Dtype::F32 => Some("<f4"),
+            Dtype::F64 => Some("<f8"),
+            _ => None,
+        } {
+            for (name, file) in [("x", &x), ("grad_y", &grad_y)] {
+                let (_, dims, bytes) = &file.tensors[name];
+                write_npy(&setting.path(&format!("{name}.npy")), descr, dims, bytes);
+            }
+            let more = [
+                "--adapter",
+                "cpu",
+                "--force",
+                "--input",
+                "x.npy",
+                "--grad",
+                "grad_y.npy",
+            ];
+            succeed(setting.args(&more));
+            outputs.push(File::read(&setting.path("out.safetensors")).tensors);
+        }
+    }
+    assert_eq!(outputs.len(), 7);
+    assert!(outputs.iter().all(|output| *output == outputs[0]));
+}
+
+/// What a number cannot be without becoming infinite is refused, with its place.
+#[test]
+fn values_out_of_range_are_refused() {
+    let setting = Setting::new("small.batch.train");
+    let x = setting.golden.floats("x");
+    let (_, dims, _) = setting.golden.tensors["x"].clone();
+    let mut wide: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
+    // Infinities and NaN are values like others; the second that is too large is not named.
+    (wide[3], wide[4]) = (f64::INFINITY, f64::NAN);
+    wide[1] = 1e-300;
+    let index = |n: usize, c: usize| (n * dims[1] + c) * dims[2] * dims[3] + 9;
+    (wide[index(1, 6)], wide[index(2, 0)]) = (-1e300, 1e300);
+    let bytes: Vec<u8> = wide.iter().flat_map(|x| x.to_le_bytes()).collect();
+    write_npy(&setting.path("wide.npy"), "<f8", &dims, &bytes);
+    let mut file = File::default();
+    file.tensors
+        .insert("x".into(), (Dtype::F64, dims.clone(), bytes));
+    file.write(&setting.path("wide.safetensors"));
+    let mut params = setting.params();
+    let var: Vec<u8> = [1.0f64, 1.0, 1e39, 1.0, 1.0, 1.0, 1.0, 1.0]
+        .iter()
+        .flat_map(|x| x.to_le_bytes())
+        .collect();
+    params
+        .tensors
+        .insert("bn.running_var".into(), (Dtype::F64, vec![8], var));
+    params.write(&setting.path("params64.safetensors"));
+    let mut x = x;
+    x[index(1, 6)] = 65520.0;
+    let mut large = setting.golden.only("x");
+    large
+        .tensors
+        .insert("x".into(), (Dtype::F32, dims, stored(Dtype::F32, &x)));
+    large.write(&setting.path("large.safetensors"));
+    let place = "[1, 6, 1, 2]";
+    for (more, reasons) in [
+        (&["--input", "wide.npy"][..], &["-1e300", place][..]),
+        (
+            &["--input", "wide.safetensors"],
+            &["\"x\"", "-1e300", place],
+        ),
+        (&["--grad", "wide.npy"], &["wide.npy", "-1e300", place]),
+        (&["--residual", "wide.npy"], &["wide.npy", "-1e300", place]),
+        (
+            &["--params", "params64.safetensors"],
+            &["bn.running_var has 1e39 at [2]"],
+        ),
+        (
+            &["--input", "large.safetensors", "--dtype", "f16"],
+            &["6.552e4", place, "--dtype"],
+        ),
+    ] {
+        let mut args = vec!["--adapter", "cpu"];
+        args.extend(more);
+        let stderr = fail(1, setting.args(&args));
+        for reason in reasons {
+            assert!(stderr.contains(reason), "\"{stderr}\" lacks \"{reason}\"");
+        }
+    }
+    succeed(setting.args(&[
+        "--adapter",
+        "cpu",
+        "--input",
+        "large.safetensors",
+        "--dtype",
+        "bf16",
+    ]));
+}
+
+/// Every norm, type and fusion, from files as PyTorch makes them.
+#[test]
+fn the_family_is_run() {
+    let mut kinds = BTreeSet::new();
+    let layouts = ["first", "last"].iter().cycle();
+    for (path, layout) in golden::paths().iter().zip(layouts) {
+        let case = golden::load(path).expect("a golden file");
+        let (norm, name) = (&case.norm, &case.name);
+        let setting = Setting {
+            folder: tempfile::tempdir().expect("a folder"),
+            golden: File::read(path),
+        };
+        let problem = Problem::from_golden(&case);
+        let at = |name: &str| setting.path(&format!("{name}.safetensors"));
+        let filters = norm.kind == NormKind::WeightStandardization;
+        let tensor_type = match case.dtype {
+            DType::F16 => Dtype::F16,
+            DType::BF16 => Dtype::BF16,
+            _ => Dtype::F32,
+        };
+        for tensor in ["x", "grad_y", "residual"] {
+            if let Some(values) = case.tensors.get(tensor) {
+                let mut dims = case.dims.clone();
+                if filters {
+                    dims.remove(1);
+                }
+                let entry = (tensor_type, dims, stored(tensor_type, values));
+                let tensors = BTreeMap::from([(tensor.to_owned(), entry)]);
+                let file = File {
+                    tensors,
+                    ..File::default()
+                };
+                file.write(&at(tensor));
+            }
+        }
+        // In a model, beside a module that is none of ours.
+        let mut model = File::default();
+        let mut put = |name: &str, dtype, dims, bytes| {
+            let name = format!("layer1.0.bn1.{name}");
+            model.tensors.insert(name, (dtype, dims, bytes));
+        };
+        let mut entries = state::entries(norm);
+        for entry in &entries {
+            let tensor = input_name(norm, entry.role).expect("a name");
+            let bytes = stored(Dtype::F32, &case.tensors[tensor]);
+            put(entry.name, Dtype::F32, entry.dims.clone(), bytes);
+        }
+        entries.retain(|entry| entry.gradient.is_some());
+        if let Some(count) = state::batch_count(norm) {
+            let bytes = i64::from(case.num_batches_tracked).to_le_bytes().to_vec();
+            put(count, Dtype::I64, vec![], bytes);
+        }
+        if let Some((speed, value)) = state::moving_speed(norm) {
+            put(speed, Dtype::F32, vec![1], stored(Dtype::F32, &[value]));
+        }
+        let no_entries = model.tensors.is_empty();
+        let mask = (Dtype::BOOL, vec![1], vec![1]);
+        model.tensors.insert("layer1.0.bn10.mask".into(), mask);
+        model.write(&at("model"));
+        // With the parameters there is always an affine of both, or none.
+        let half = norm.weight && !norm.bias && norm.kind != NormKind::LayerNorm
+            || norm.bn_weight != norm.bn_bias && norm.kind == NormKind::BcNorm
+            || norm.bias && !norm.weight;
+
+        let mut args: Vec<OsString> = Vec::new();
+        let mut option = |name: &str, value: &dyn AsRef<std::ffi::OsStr>| {
+            args.extend([name.into(), value.as_ref().to_owned()]);
+        };
+        option("--norm", &norm.kind.name());
+        option("--input", &at("x"));
+        option("--grad", &at("grad_y"));
+        let optional = [NormKind::InstanceNorm, NormKind::WeightStandardization];
+        if !no_entries {
+            option("--params", &at("model"));
+            option("--module", &"layer1.0.bn1");
+        } else if !optional.contains(&norm.kind) {
+            checkpoint::save(&StateDict::new(), at("empty")).expect("written");
+            option("--params", &at("empty"));
+        }
+        if matches!(norm.kind, NormKind::BcNorm | NormKind::GroupNorm) {
+            option("--groups", &norm.num_groups.to_string());
+        }
+        option("--eps", &norm.eps.to_string());
+        option("--dtype", &case.dtype.name());
+        option("--layout", layout);
+        if case.fusion.residual {
+            option("--residual", &at("residual"));
+        }
+        let activation = match case.fusion.activation {
+            Activation::Relu => "relu",
+            Activation::Silu => "silu",
+            _ => "none",
+        };
+        option("--activation", &activation);
+        if let (true, ChannelStats::Batch { momentum }) = (norm.has_running_stats(), norm.stats) {
+            let momentum = momentum.map_or("none".to_owned(), |m| m.to_string());
+            option("--momentum", &momentum);
+        }
+        option("--adapter", &"cpu");
+        option("--output", &at("out"));
+        args.insert(0, "run".into());
+        args.push(if case.training { "--train" } else { "--eval" }.into());
+        if half {
+            assert!(fail(1, args).contains("missing key"), "{name}");
+            continue;
+        }
+        succeed(args);
+        kinds.insert(norm.kind.name());
+        let out = File::read(&at("out"));
+        let count = state::batch_count(norm);
+        assert_eq!(
+            out.tensors.len(),
+            case.expected.len() + count.iter().len(),
+            "{name}"
+        );
+        for (expected, values) in &case.expected {
+            let found = expected.strip_suffix("_after").unwrap_or(expected);
+            let (dtype, dims, bytes) = &out.tensors[found];
+            let is_tensor = is_tensor(found);
+            let (wanted, as_x) = match is_tensor {
+                true => (tensor_type, case.dtype),
+                false => (Dtype::F32, DType::F32),
+            };
+            assert_eq!(*dtype, wanted, "{name}: {found}");
+            let elements: usize = dims.iter().product();
+            let mut words = bytes.clone();
+            words.resize(bytes.len().next_multiple_of(4), 0);
+            let words: Vec<u32> = bytemuck::pod_collect_to_vec(&words);
+            let got = bcnorm::host::unpack(as_x, &words, elements);
+            let finding = judge(
+                case.dtype,
+                found,
+                &got,
+                values,
+                case.scale[expected],
+                case.bar(expected),
+            );
+            assert_eq!(finding.wrong, None, "{name}");
+            // A gradient has the shape of its parameter.
+            let parameter = entries
+                .iter()
+                .find(|entry| found.strip_prefix("grad_") == Some(entry.name));
+            if let Some(parameter) = parameter {
+                assert_eq!(*dims, parameter.dims, "{name}");
+            }
+        }
+        if let Some(count) = count {
+            let after = i64::from(problem.num_batches_tracked_after());
+            assert_eq!(out.tensors[count].2, after.to_le_bytes(), "{name}");
+        }
+    }
+    assert_eq!(kinds.len(), NormKind::ALL.len(), "{kinds:?}");
+}
+
+/// The library's rules: other names, shapes and counts, and what PyTorch's `affine=False` and
+/// `track_running_stats=False` leave out.
+#[test]
+fn state_dicts_are_read_as_the_library_does() {
+    let setting = Setting::new("small.batch.train");
+    let plain = setting.params();
+    succeed(setting.args(&["--adapter", "cpu"]));
+    let expected = File::read(&setting.path("out.safetensors")).floats("y");
+    let run = |params: &File, more: &[&str]| {
+        params.write(&setting.path("other.safetensors"));
+        let mut args = vec![
+            "--adapter",
+            "cpu",
+            "--params",
+            "other.safetensors",
+            "--force",
+        ];
+        args.extend(more);
+        let text = succeed(setting.args(&args));
+        (text, File::read(&setting.path("out.safetensors")))
+    };
+
+    let mut theirs = File::default();
+    for (name, tensor) in &plain.tensors {
+        let name = match name.strip_prefix("bn.") {
+            Some(inner) => format!("pbn.{inner}"),
+            None => name.clone(),
+        };
+        theirs.tensors.insert(name, tensor.clone());
+    }
+    assert_eq!(run(&theirs, &[]).1.floats("y"), expected);
+    // Estimates of the same names: the speed joins them.
+    let speed = ["--stats", "estimate", "--moving-speed", "0.5"];
+    let estimated = run(&plain, &speed).1.floats("y");
+    assert_eq!(run(&theirs, &speed).1.floats("y"), estimated);
+    assert_ne!(estimated, expected);
+
+    let mut shaped = plain.clone();
+    let groups = setting.groups();
+    shaped.tensors.get_mut("weight").expect("there").1 = vec![groups];
+    shaped.tensors.get_mut("bias").expect("there").1 = vec![groups, 1];
+    shaped.tensors.get_mut("bn.weight").expect("there").1 = vec![1, 8, 1, 1];
+    shaped
+        .tensors
+        .get_mut("bn.num_batches_tracked")
+        .expect("there")
+        .1 = vec![1];
+    assert_eq!(run(&shaped, &[]).1.floats("y"), expected);
+
+    let count = |count: i64| {
+        let mut params = plain.clone();
+        let entry = (Dtype::I64, vec![], count.to_le_bytes().to_vec());
+        params
+            .tensors
+            .insert("bn.num_batches_tracked".into(), entry);
+        run(&params, &[]).1.tensors["bn.num_batches_tracked"]
+            .2
+            .clone()
+    };
+    let limit = i64::from(u32::MAX);
+    for before in [0, limit - 1, limit, limit + 1, i64::MAX - 1] {
+        assert_eq!(count(before), (before + 1).to_le_bytes());
+    }
+
+    let without = |names: &[&str]| {
+        let mut params = plain.clone();
+        params
+            .tensors
+            .retain(|name, _| !names.contains(&name.as_str()));
+        params
+    };
+    let (text, _) = run(&without(&["weight", "bias"]), &[]);
+    assert!(text.contains("without weight, without bias"), "{text}");
+    let running = [
+        "bn.running_mean",
+        "bn.running_var",
+        "bn.num_batches_tracked",
+    ];
+    let (text, out) = run(&without(&running), &[]);
+    assert!(text.contains("without running statistics"), "{text}");
+    assert_eq!(out.tensors.keys().collect::<Vec<_>>(), ["y"]);
+    let mut wide = plain.clone();
+    for (name, value) in [("weight", 1.0), ("bias", 0.0)] {
+        let entry = (Dtype::F32, vec![1, 8, 1], stored(Dtype::F32, &[value; 8]));
+        wide.tensors.insert(name.into(), entry);
+    }
+    let (text, _) = run(&wide, &[]);
+    assert!(text.contains("affine per channel"), "{text}");
+
+    // A module that is not there; a model given as a module.
+    let mut model = File::default();
+    for (name, tensor) in &plain.tensors {
+        model
+            .tensors
+            .insert(format!("layer1.0.bn1.{name}"), tensor.clone());
+    }
+    assert_eq!(
+        run(&model, &["--module", "layer1.0.bn1"]).1.floats("y"),
+        expected
+    );
+    for module in [&["--module", "layer1.0.bn"][..], &[]] {
+        let mut args = vec!["--params", "other.safetensors", "--force"];
+        args.extend(module);
+        let stderr = fail(1, setting.args(&args));
+        assert!(stderr.contains("layer1.0.bn1, layer1.0.bn1.bn"), "{stderr}");
+    }
+}
+
+#[test]
+fn a_negative_variance_is_noticed() {
+    let setting = Setting::new("small.batch.eval");
+    let mut params = setting.params();
+    let entry = params.tensors.get_mut("bn.running_var").expect("there");
+    entry.2[12..16].copy_from_slice(&(-0.25f32).to_le_bytes());
+    params.write(&setting.path("odd.safetensors"));
+    let more = ["--params", "odd.safetensors", "--eval", "--adapter", "cpu"];
+    let output = bcnorm(setting.args(&more));
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{stderr}");
+    assert!(
+        stderr.starts_with("warning: ") && stderr.contains("channel 3 is -0.25"),
+        "{stderr}"
+    );
+    // And all else is quiet.
+    let output = bcnorm(setting.args(&["--eval", "--force"]));
+    assert!(output.status.success());
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
+/// No name of a file's moves the cursor or begins a line, and no cause is told twice.
+#[test]
+fn messages_are_plain_text_said_once() {
+    let setting = Setting::new("small.batch.train");
+    let x = setting.golden.tensors["x"].clone();
+    let evil = "a\x1b[31mRED\n\u{9b}2Jerror: b\u{202e}";
+    let mut file = setting.params();
+    file.tensors.insert(evil.to_owned(), x.clone());
+    file.write(&setting.path("evil.safetensors"));
+    let mut two = setting.golden.only("x");
+    two.tensors.insert(evil.to_owned(), x);
+    two.tensors.insert("b".to_owned(), two.tensors["x"].clone());
+    let x = two.tensors.remove("x").expect("there");
+    two.tensors.insert("c".to_owned(), x);
+    two.write(&setting.path("two.safetensors"));
+    let mut module = File::default();
+    for (name, tensor) in setting.params().tensors {
+        module.tensors.insert(format!("{evil}.{name}"), tensor);
+    }
+    module.write(&setting.path("module.safetensors"));
+    std::fs::write(
+        setting.path("json.safetensors"),
+        b"\x08\0\0\0\0\0\0\0{\"a\": 1}",
+    )
+    .expect("written");
+    // A name in a message of the format's own reader.
+    let header = serde_json::json!({evil: {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}});
+    let mut bytes = (header.to_string().len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.to_string().as_bytes());
+    bytes.extend([0; 8]);
+    std::fs::write(setting.path("offset.safetensors"), bytes).expect("written");
+    let verified = fail(
+        1,
+        [
+            "verify".as_ref(),
+            setting.path("evil.safetensors").as_os_str(),
+        ],
+    );
+    assert!(
+        !verified.contains('\x1b') && verified.lines().count() == 2,
+        "{verified:?}"
+    );
+    for more in [
+        &["--params", "evil.safetensors"][..],
+        &["--params", "module.safetensors"],
+        &["--params", "module.safetensors", "--module", "b"],
+        &["--input", "two.safetensors"],
+        &["--input", "two.safetensors", "--input-name", "\x1b[1m"],
+        &["--params", "json.safetensors"],
+        &["--input", "json.safetensors"],
+        &["--params", "offset.safetensors"],
+        &["--input", "offset.safetensors"],
+    ] {
+        let stderr = fail(1, setting.args(more));
+        let text = stderr.strip_suffix('\n').expect("an end");
+        let control = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+        assert!(!text.contains(control), "{text:?}");
+        assert!(!text.contains("\n\\u{9b}"), "{text:?}");
+        assert!(!text.contains("\n2J"), "{text:?}");
+        assert!(text.matches("at line 1 column").count() <= 1, "{text}");
+    }
+}
+
+#[test]
+fn inputs_are_not_overwritten() {
+    let setting = Setting::new("small.batch.train");
+    let files = ["x.safetensors", "dy.safetensors", "params.safetensors"];
+    let before = files.map(|name| std::fs::read(setting.path(name)).expect("there"));
+    for (output, option) in files.into_iter().zip(["--input", "--grad", "--params"]) {
+        for force in [&["--force"][..], &[]] {
+            let mut more = vec!["--output", output, "--grad", "dy.safetensors"];
+            more.extend(force);
+            let stderr = fail(1, setting.args(&more));
+            assert!(stderr.contains(&format!("is {option}")), "{stderr}");
+        }
+    }
+    let after = files.map(|name| std::fs::read(setting.path(name)).expect("there"));
+    assert!(before == after);
+}
+
 fn write_npy(path: &Path, descr: &str, dims: &[usize], data: &[u8]) {
     let sizes: Vec<String> = dims.iter().map(usize::to_string).collect();
     let header = format!(
@@ -262,12 +778,12 @@ fn an_existing_file_stays_without_force() {
 fn wrong_requests_are_explained_and_write_nothing() {
     let setting = Setting::new("small.batch.train");
     std::fs::write(setting.path("garbage.safetensors"), "hello").expect("written");
-    let mut half = setting.golden.only("x");
-    let (dtype, dims, bytes) = half.tensors.get_mut("x").expect("x");
-    *dtype = Dtype::F16;
-    dims[0] *= 2;
-    assert_eq!(bytes.len(), 2 * dims.iter().product::<usize>());
-    half.write(&setting.path("half.safetensors"));
+    let mut bits = setting.golden.only("x");
+    let (dtype, dims, bytes) = bits.tensors.get_mut("x").expect("x");
+    *dtype = Dtype::BOOL;
+    dims[0] *= 4;
+    assert_eq!(bytes.len(), dims.iter().product::<usize>());
+    bits.write(&setting.path("bits.safetensors"));
     let mut two = setting.golden.only("grad_y");
     two.tensors.extend(setting.golden.only("weight").tensors);
     two.write(&setting.path("two.safetensors"));
@@ -276,12 +792,18 @@ fn wrong_requests_are_explained_and_write_nothing() {
     params
         .tensors
         .insert("conv.weight".into(), (Dtype::F32, vec![1], vec![0; 4]));
-    params.tensors.get_mut("weight").expect("there").1 = vec![setting.groups(), 1];
+    params
+        .tensors
+        .insert("weight".into(), (Dtype::F32, vec![3], vec![0; 12]));
     params.write(&setting.path("odd.safetensors"));
     setting
         .golden
         .only("weight")
         .write(&setting.path("flat.safetensors"));
+    let mut one = setting.golden.only("x");
+    let x = one.tensors.get_mut("x").expect("x");
+    *x = (Dtype::F32, vec![1, 8], vec![0; 32]);
+    one.write(&setting.path("one.safetensors"));
     let before = setting.files();
     for (status, more, reasons) in [
         (1, &["--groups", "3"][..], &["3", "8", "divisor"][..]),
@@ -297,7 +819,7 @@ fn wrong_requests_are_explained_and_write_nothing() {
             &["--input", "garbage.safetensors"],
             &["not in safetensors format"],
         ),
-        (1, &["--input", "half.safetensors"], &["F16", "F32"]),
+        (1, &["--input", "bits.safetensors"], &["BOOL", "F32"]),
         (1, &["--input", "two.safetensors"], &["grad_y, weight"]),
         (1, &["--input-name", "z"], &["no tensor \"z\"", "x"]),
         (
@@ -309,15 +831,16 @@ fn wrong_requests_are_explained_and_write_nothing() {
             1,
             &["--params", "odd.safetensors"],
             &[
-                "bn.bias is missing",
-                "conv.weight",
-                "weight is F32 of shape [4, 1]",
+                "bc_norm of 8 channels in 4 groups",
+                "\n  missing key \"bn.bias\"",
+                "\n  unexpected key \"conv.weight\"",
+                "\n  size mismatch for weight: shape [3]",
             ],
         ),
         (
             1,
             &["--params", "garbage.safetensors"],
-            &["not in safetensors format"],
+            &["not a safetensors file"],
         ),
         (1, &["--grad", "flat.safetensors"], &["[4]", "[3, 8, 5, 7]"]),
         (1, &["--adapter", "no such"], &["no such", "there are"]),
@@ -335,9 +858,20 @@ fn wrong_requests_are_explained_and_write_nothing() {
             &["--moving-speed"],
         ),
         (2, &["--train", "--eval"], &["--train"]),
+        (2, &["--norm", "bcnorm"], &["bc_norm", "layer_norm"]),
+        (1, &["--norm", "layer_norm"], &["--groups", "layer_norm"]),
+        (
+            1,
+            &["--input", "one.safetensors"],
+            &["[1, 8]", "larger batch", "--eval", "--stats estimate"],
+        ),
         (1, &["--output", "out.npy"], &[".safetensors"]),
     ] {
         let stderr = fail(status, setting.args(more));
+        assert!(
+            !stderr.contains("::") && !stderr.contains("eval()"),
+            "{stderr}"
+        );
         for reason in reasons {
             assert!(
                 stderr.contains(reason),

@@ -3,16 +3,18 @@
 use super::state::{StateDict, StateValue, module_prefix};
 use crate::error::Error;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Reads a state dict from the bytes of a safetensors file. Floats of any width are read into f32; of
-/// integers, single i64 values (`num_batches_tracked`).
+/// Reads a state dict from the bytes of a safetensors file. F16, BF16, F32 and F64 are read into f32,
+/// rounded to the nearest; of integers, single i64 values (`num_batches_tracked`).
 ///
 /// # Errors
-/// [`Error::Checkpoint`] with every entry that is neither, or with what is wrong with the bytes.
+/// [`Error::Checkpoint`] with every entry that is neither or has a value beyond f32's range, or with
+/// what is wrong with the bytes.
 pub fn from_bytes(bytes: &[u8]) -> Result<StateDict, Error> {
     module_from_bytes(bytes, "")
 }
@@ -20,9 +22,17 @@ pub fn from_bytes(bytes: &[u8]) -> Result<StateDict, Error> {
 /// Reads the entries of one module from the bytes of a model's file: see [`load_module`].
 ///
 /// # Errors
-/// As [`from_bytes`].
+/// As [`from_bytes`]; where there is no such module, with those that there are.
 pub fn module_from_bytes(bytes: &[u8], module: &str) -> Result<StateDict, Error> {
     read(bytes, module).map_err(|problems| failed(None, problems))
+}
+
+/// Reads one tensor of a file that is open already, by the rules of [`from_bytes`].
+///
+/// # Errors
+/// [`Error::Checkpoint`] if the tensor is of another type, or has a value beyond f32's range.
+pub fn from_view(view: &TensorView) -> Result<StateValue, Error> {
+    value(view).map_err(|problem| failed(None, vec![format!("the tensor {problem}")]))
 }
 
 /// The bytes of a safetensors file with a state dict.
@@ -45,7 +55,7 @@ pub fn load(path: impl AsRef<Path>) -> Result<StateDict, Error> {
 /// module, as [`take_module`](super::take_module) gives them. The others may be of any type.
 ///
 /// # Errors
-/// As [`load`].
+/// As [`load`]; where the file has no such module, with those that it has.
 pub fn load_module(path: impl AsRef<Path>, module: &str) -> Result<StateDict, Error> {
     let path = path.as_ref();
     let bytes = fs::read(path).map_err(|error| failed(Some(path), vec![error.to_string()]))?;
@@ -93,6 +103,8 @@ fn failed(path: Option<&Path>, problems: Vec<String>) -> Error {
 
 fn read(bytes: &[u8], module: &str) -> Result<StateDict, Vec<String>> {
     let file = SafeTensors::deserialize(bytes)
+        // Some of its messages quote names of the file.
+        .map_err(|error| error.to_string().escape_debug().to_string())
         .map_err(|error| vec![format!("not a safetensors file: {error}")])?;
     let prefix = module_prefix(module);
     let mut state = StateDict::new();
@@ -105,8 +117,11 @@ fn read(bytes: &[u8], module: &str) -> Result<StateDict, Vec<String>> {
             Ok(value) => {
                 state.insert(inner.to_owned(), value);
             }
-            Err(problem) => problems.push(format!("{name} {problem}")),
+            Err(problem) => problems.push(format!("{} {problem}", name.escape_debug())),
         }
+    }
+    if state.is_empty() && problems.is_empty() && !prefix.is_empty() {
+        return Err(vec![no_module(module, &file)]);
     }
     // The file's own order is by type.
     problems.sort();
@@ -117,13 +132,42 @@ fn read(bytes: &[u8], module: &str) -> Result<StateDict, Vec<String>> {
     }
 }
 
+/// Says that a file lacks a module, and which modules it has.
+fn no_module(module: &str, file: &SafeTensors) -> String {
+    /// A model may have thousands.
+    const SHOWN: usize = 200;
+    let names = file.names();
+    let modules: BTreeSet<&str> = names
+        .iter()
+        .filter_map(|name| Some(name.rsplit_once('.')?.0))
+        .collect();
+    if modules.is_empty() {
+        return format!(
+            "there is no module {module:?}: the file holds no modules, read it without one"
+        );
+    }
+    let shown: Vec<String> = modules
+        .iter()
+        .take(SHOWN)
+        .map(|module| module.escape_debug().to_string())
+        .collect();
+    let more = match modules.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!(
+        "there is no module {module:?}; there are: {}{more}",
+        shown.join(", ")
+    )
+}
+
 fn value(view: &TensorView) -> Result<StateValue, String> {
     let data = view.data();
     let values = match view.dtype() {
         Dtype::F16 => floats(data, |bytes| half::f16::from_le_bytes(bytes).to_f32()),
         Dtype::BF16 => floats(data, |bytes| half::bf16::from_le_bytes(bytes).to_f32()),
         Dtype::F32 => floats(data, f32::from_le_bytes),
-        Dtype::F64 => floats(data, |bytes| f64::from_le_bytes(bytes) as f32),
+        Dtype::F64 => narrow(view.shape(), data)?,
         Dtype::I64 => {
             let value = <[u8; 8]>::try_from(data).map_err(|_| {
                 let shape = view.shape();
@@ -144,9 +188,40 @@ fn value(view: &TensorView) -> Result<StateValue, String> {
 }
 
 /// Values of N bytes each, which need not be aligned in the file.
-fn floats<const N: usize>(data: &[u8], value: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+fn floats<const N: usize, T>(data: &[u8], value: impl Fn([u8; N]) -> T) -> Vec<T> {
     let bytes = data.as_chunks::<N>().0;
     bytes.iter().map(|&bytes| value(bytes)).collect()
+}
+
+/// f64 values, rounded to f32. A finite value that would become infinite is an error.
+fn narrow(dims: &[usize], data: &[u8]) -> Result<Vec<f32>, String> {
+    let wide = floats(data, f64::from_le_bytes);
+    let values: Vec<f32> = wide.iter().map(|&value| value as f32).collect();
+    let mut pairs = wide.iter().zip(&values);
+    match pairs.position(|(wide, value)| wide.is_finite() && value.is_infinite()) {
+        None => Ok(values),
+        Some(index) => Err(format!(
+            "has {:e} at {:?}, beyond the largest f32, {:e}: scale the values, or clip them",
+            wide[index],
+            position(dims, index),
+            f32::MAX
+        )),
+    }
+}
+
+/// The indices of the element that is at `index` in row-major order.
+fn position(dims: &[usize], mut index: usize) -> Vec<usize> {
+    let mut position: Vec<usize> = dims
+        .iter()
+        .rev()
+        .map(|&size| {
+            let within = index % size;
+            index /= size;
+            within
+        })
+        .collect();
+    position.reverse();
+    position
 }
 
 fn write(state: &StateDict) -> Result<Vec<u8>, Vec<String>> {
@@ -164,9 +239,18 @@ fn write(state: &StateDict) -> Result<Vec<u8>, Vec<String>> {
     let mut views = Vec::new();
     let mut problems = Vec::new();
     for (name, dtype, dims, bytes) in &entries {
-        match TensorView::new(*dtype, dims.clone(), bytes) {
-            Ok(view) => views.push((name, view)),
-            Err(error) => problems.push(format!("{name}: {error}")),
+        // The crate multiplies the sizes unchecked.
+        let bits = dims
+            .iter()
+            .try_fold(64usize, |bits, &size| bits.checked_mul(size));
+        match bits.map(|_| TensorView::new(*dtype, dims.clone(), bytes)) {
+            Some(Ok(view)) => views.push((name, view)),
+            Some(Err(error)) => problems.push(format!("{}: {error}", name.escape_debug())),
+            None => problems.push(format!(
+                "{}: shape {dims:?} has more elements than can be counted, and {} bytes of values",
+                name.escape_debug(),
+                bytes.len()
+            )),
         }
     }
     if !problems.is_empty() {

@@ -208,7 +208,8 @@ pub fn fit<'a>(norm: &NormDesc, state: &'a StateDict) -> Result<Fit<'a>, Error> 
         fit.batch_count = dict.count(name);
     }
     if let Some((name, _)) = moving_speed(norm) {
-        let hint = " (it is EstBN's: without it, ChannelStats::Batch)";
+        let hint =
+            " (a norm with running estimates has it; with the batch's statistics there is none)";
         if let Some(&[moving_speed]) = dict.f32s(name, &[1], hint) {
             fit.norm.stats = ChannelStats::Estimate { moving_speed };
             if let Err(error) = fit.norm.validate() {
@@ -222,7 +223,7 @@ pub fn fit<'a>(norm: &NormDesc, state: &'a StateDict) -> Result<Fit<'a>, Error> 
         ..
     } = dict;
     let extra = state.keys().filter(|name| !known.contains(name));
-    problems.extend(extra.map(|name| format!("unexpected key \"{name}\"")));
+    problems.extend(extra.map(|name| format!("unexpected key {name:?}")));
     if problems.is_empty() {
         Ok(fit)
     } else {
@@ -278,7 +279,7 @@ impl<'a> Dict<'a> {
     }
 
     fn count(&mut self, name: &str) -> Option<i64> {
-        let hint = " (PyTorch before 0.4.1 saved none: insert StateValue::I64(0))";
+        let hint = " (PyTorch before 0.4.1 saved none: add one, an i64 of value 0)";
         let (name, value) = self.get(name, hint)?;
         let found = match value {
             StateValue::I64(count @ 0..) => return Some(*count),

@@ -224,8 +224,8 @@ fn every_problem_is_listed_at_once() {
         [
             "estbn_moving_speed = -1 is out of range: it must be from 0 to 1",
             "missing key \"bias\"",
-            "missing key \"num_batches_tracked\" (PyTorch before 0.4.1 saved none: insert \
-             StateValue::I64(0))",
+            "missing key \"num_batches_tracked\" (PyTorch before 0.4.1 saved none: add one, an i64 \
+             of value 0)",
             "running_var is i64, expected f32",
             "size mismatch for running_mean: shape [6] and 5 values, expected [6]",
             "size mismatch for weight: shape [5] and 5 values, expected [6]",
@@ -557,13 +557,54 @@ mod files {
             problems(checkpoint::load_module(&path, "bn1"), &path).len(),
             1
         );
-        let none = checkpoint::load_module(&path, "bn");
-        assert_eq!(none, Ok(StateDict::new()));
+        // A module that is not there, though names begin so.
+        for name in ["bn", "bn1.weight", "no\x1bne"] {
+            assert_eq!(
+                problems(checkpoint::load_module(&path, name), &path),
+                [format!("there is no module {name:?}; there are: bn1")]
+            );
+        }
         let error = checkpoint::load(&path).unwrap_err().to_string();
         assert!(
             error.contains("model.safetensors: bn1.mask is BOOL"),
             "{error}"
         );
+    }
+
+    /// Finite values stay finite: what f32 cannot hold is refused, and rounded is what it can.
+    #[test]
+    fn values_beyond_f32() {
+        let limit = f64::from(f32::MAX);
+        // Half a unit above the largest f32 is where infinity begins.
+        let rounded = limit + 2f64.powi(102);
+        let fine = [limit, -limit, rounded, f64::INFINITY, f64::NAN, 1e-300];
+        let read = |values: &[f64]| {
+            let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+            let view = TensorView::new(Dtype::F64, vec![2, 3], &bytes).unwrap();
+            assert_eq!(
+                checkpoint::from_view(&view).is_ok(),
+                checkpoint::from_bytes(&safetensors::serialize([("w", &view)], None).unwrap())
+                    .is_ok()
+            );
+            let bytes = safetensors::serialize([("w\n", view)], None).unwrap();
+            checkpoint::from_bytes(&bytes)
+        };
+        let expected = fine.map(|value| value as f32);
+        let expected = StateDict::from([("w\n".into(), f32s(&[2, 3], &expected))]);
+        assert_same(&read(&fine).unwrap(), &expected);
+        for (wide, place) in [(1e300, 4), (-3.5e38, 0), (limit + 2f64.powi(103), 5)] {
+            let mut values = fine;
+            values[place] = wide;
+            values[5] = wide;
+            let found = problems(read(&values), in_memory());
+            assert_eq!(found.len(), 1, "{found:?}");
+            let says = format!(
+                "w\\n has {wide:e} at [{}, {}], beyond the largest f32, 3.4028235e38",
+                place / 3,
+                place % 3
+            );
+            assert!(found[0].starts_with(&says), "{found:?}");
+        }
     }
 
     #[test]
@@ -623,6 +664,17 @@ mod files {
         }
         assert_eq!(checkpoint::load(&path).unwrap(), good);
         assert_eq!(folder.names(), ["model.safetensors", "taken"]);
+
+        // Shapes whose sizes have no product, or no number of bits.
+        for dims in [
+            vec![1 << 62, 4],
+            vec![usize::MAX, 2, 0],
+            vec![1 << (usize::BITS - 5)],
+        ] {
+            let wide = StateDict::from([("weight".into(), f32s(&dims, &[]))]);
+            let found = problems(checkpoint::to_bytes(&wide), in_memory());
+            assert!(found[0].starts_with("weight: shape ["), "{found:?}");
+        }
 
         // Cut short anywhere, or not such a file at all.
         let bytes = checkpoint::to_bytes(&good).unwrap();

@@ -10,10 +10,11 @@ use super::subject::{BoundSubject, Reference, Subject};
 use super::timing::{self, Candidate, Effort};
 use super::{Case, Direction};
 use crate::device;
+use crate::text::describe_error;
 use anyhow::{Context as _, Result};
 use bcnorm::gpu::Pipelines;
 use bcnorm::gpu::headless::Gpu;
-use bcnorm::{Layout, NormKind, Role};
+use bcnorm::{Layout, Role};
 use indicatif::ProgressBar;
 use std::cell::{Cell, OnceCell};
 use std::io::Write as _;
@@ -158,17 +159,13 @@ pub fn measure(
                     adapter: info.name.clone(),
                     backend: format!("{:?}", info.backend),
                     shape: shape.dims.clone(),
-                    groups: shape.groups(),
+                    groups: shape.norm.num_groups,
                     dtype: shape.dtype.name(),
                     layout: match shape.layout {
                         Layout::ChannelsLast => "nhwc",
                         _ => "nchw",
                     },
-                    norm: match shape.norm().kind {
-                        // Its name since there was nothing else to measure.
-                        NormKind::BcNorm => "bcnorm",
-                        kind => kind.name(),
-                    },
+                    norm: shape.norm.kind.name(),
                     direction: direction.name(),
                     clock: clock.name(),
                     ms,
@@ -207,7 +204,12 @@ fn compositions(
         if let Err(error) = composition.check(gpu, training, eval) {
             note(
                 bar,
-                &format!("{} on {}: {error:#}", reference.shape(), gpu.describe()),
+                &format!(
+                    "{} on {}: {}",
+                    reference.shape(),
+                    gpu.describe(),
+                    describe_error(&error)
+                ),
             );
             return Ok(Vec::new());
         }

@@ -19,14 +19,16 @@ mod subject;
 mod suite;
 mod timing;
 
-use crate::{device, progress, tuning};
+use crate::request::{Dims, Direction, norm_parser, parse_dims, parse_dtype, parse_layout};
+use crate::text::describe_error;
+use crate::{device, progress, store, tuning};
 use anyhow::{Context as _, Result, ensure};
 use bcnorm::gpu::Pipelines;
 use bcnorm::gpu::headless::Gpu;
 use bcnorm::{DType, Layout, Mode, NormKind, TensorDesc, Tuning, cpu};
 use measure::{Machine, What};
 use report::{Measurement, write_json, write_table};
-use shape::{Dims, Shape, parse_dims};
+use shape::Shape;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -67,8 +69,8 @@ pub struct Args {
     /// Seed of the random shapes of the suite cliffs
     #[arg(long, value_name = "N", default_value_t = 4)]
     seed: u64,
-    /// Which norm: bc_norm, batch_norm, est_bn, group_norm, instance_norm or layer_norm
-    #[arg(long, value_name = "NAME", default_value = "bc_norm", value_parser = parse_norm)]
+    /// Which norm
+    #[arg(long, value_name = "NAME", default_value = "bc_norm", value_parser = norm_parser(is_of_activations))]
     norm: NormKind,
     /// Groups of bc_norm and group_norm [default: 32, or the largest divisor of C below]
     #[arg(long, value_name = "G")]
@@ -109,52 +111,9 @@ pub struct Args {
     json: bool,
 }
 
-fn parse_dtype(text: &str) -> Result<DType, String> {
-    [DType::F32, DType::F16, DType::BF16]
-        .into_iter()
-        .find(|dtype| dtype.name() == text)
-        .ok_or_else(|| "expected f32, f16 or bf16".to_owned())
-}
-
-fn parse_norm(text: &str) -> Result<NormKind, String> {
-    let known = NormKind::ALL.iter().copied();
-    // The filters of a convolution are no activations.
-    let mut known = known.filter(|&kind| kind != NormKind::WeightStandardization);
-    known.find(|kind| kind.name() == text).ok_or_else(|| {
-        "expected bc_norm, batch_norm, est_bn, group_norm, instance_norm or layer_norm".to_owned()
-    })
-}
-
-fn parse_layout(text: &str) -> Result<Layout, String> {
-    match text {
-        "first" | "nchw" => Ok(Layout::ChannelsFirst),
-        "last" | "nhwc" => Ok(Layout::ChannelsLast),
-        _ => Err("expected first (or nchw), last (or nhwc)".to_owned()),
-    }
-}
-
-/// What is measured.
-#[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
-    /// Training forward.
-    Forward,
-    /// All gradients.
-    Backward,
-    /// Forward with running statistics.
-    Eval,
-}
-
-impl Direction {
-    const ALL: [Direction; 3] = [Direction::Forward, Direction::Backward, Direction::Eval];
-
-    /// Its name in reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Direction::Forward => "forward",
-            Direction::Backward => "backward",
-            Direction::Eval => "eval",
-        }
-    }
+/// The filters of a convolution are no activations.
+fn is_of_activations(kind: NormKind) -> bool {
+    kind != NormKind::WeightStandardization
 }
 
 /// A shape to measure, and where it comes from.
@@ -175,11 +134,12 @@ struct Measured {
 /// Runs `bcnorm bench`.
 pub fn run(args: Args) -> Result<()> {
     let cases = cases(&args)?;
-    let machines = machines(&args)?;
     if let Some(folder) = &args.plot {
         // Before minutes are spent on measuring.
         std::fs::create_dir_all(folder).with_context(|| format!("--plot {}", folder.display()))?;
+        store::check_writable(folder).with_context(|| format!("--plot {}", folder.display()))?;
     }
+    let machines = machines(&args)?;
     let (full, lean) = (args.what(false), args.what(true));
     let rounds = |what: &What| what.effort.rounds as usize * (1 + usize::from(what.steps));
     let what = |case: &Case| if case.part.is_some() { &lean } else { &full };
@@ -192,7 +152,8 @@ pub fn run(args: Args) -> Result<()> {
         let before = bar.position();
         let mut complain = |gpu: &Gpu, error: anyhow::Error| {
             failed += 1;
-            let text = format!("error: {shape} on {}: {error:#}", gpu.describe());
+            let why = describe_error(&error);
+            let text = format!("error: {shape} on {}: {why}", gpu.describe());
             bar.suspend(|| writeln!(std::io::stderr(), "{text}"))
         };
         let mut fitting = Vec::new();
@@ -388,16 +349,16 @@ fn cases(args: &Args) -> Result<Vec<Case>> {
     });
     let mut cases = Vec::new();
     for (suite, part, dims) in wanted {
-        let shape = Shape::new(&dims, args.groups)?
-            .with_storage(args.dtype, args.layout)
-            .with_norm(args.norm);
+        let shape =
+            Shape::new(args.norm, &dims, args.groups)?.with_storage(args.dtype, args.layout);
         // A suite is for all norms, and has shapes that some of them refuse.
         let refused = shape
-            .norm()
+            .norm
             .validate_for(&TensorDesc::new(&dims)?, Mode::Train);
         match (suite, refused) {
             (Some(_), Err(error)) => {
-                writeln!(std::io::stderr(), "note: {shape} is left out: {error}")?;
+                let why = describe_error(&error.into());
+                writeln!(std::io::stderr(), "note: {shape} is left out: {why}")?;
             }
             (None, refused) => {
                 refused?;

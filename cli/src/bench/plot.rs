@@ -2,11 +2,11 @@
 
 use super::cliffs::{self, Part};
 use super::report::{Measurement, size};
+use crate::store::Destination;
 use anyhow::{Context as _, Result, anyhow};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -63,7 +63,8 @@ pub fn draw(folder: &Path, measured: &[&Measurement], taken: &[PathBuf]) -> Resu
         });
         let path = names.into_iter().find(|path| !taken.contains(path));
         let path = path.context("no name for a chart")?;
-        write(&path, &chart(measured)?).with_context(|| path.display().to_string())?;
+        let text = chart(measured)?;
+        Destination::new(&path, true, &[])?.write(text.as_bytes())?;
         written.push(path);
     }
     Ok(written)
@@ -76,22 +77,6 @@ fn slug(name: &str) -> String {
     let name = name.split('(').next().unwrap_or_default().trim();
     let kept = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
     name.to_lowercase().chars().map(kept).collect()
-}
-
-/// A whole file or none.
-fn write(path: &Path, text: &str) -> Result<()> {
-    let folder = path.parent().context("no folder")?;
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(text.as_bytes())?;
-    // A temporary file is its owner's alone; a chart is anyone's to read.
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        let all = std::fs::Permissions::from_mode(0o644);
-        file.as_file().set_permissions(all)?;
-    }
-    file.persist(path)?;
-    Ok(())
 }
 
 /// Where a value lies along an axis.

@@ -118,7 +118,7 @@ pub fn write_table(
         "{}",
         title(&format!(
             "{shape}, {} groups, {} {}, {}, on {adapter}",
-            shape.groups(),
+            shape.norm.num_groups,
             shape.dtype.name(),
             shape.layout.name(),
             size(shape.bytes())

@@ -1,19 +1,19 @@
 //! Shapes to measure, and data of those shapes.
 
 use crate::case::Problem;
-use anyhow::{Result, bail, ensure};
+use crate::request::describe_norm;
+use anyhow::{Result, ensure};
 use bcnorm::{DType, Layout, NormDesc, NormKind, TensorDesc};
 use std::fmt;
 
 /// A shape (N, C, *spatial) and its groups.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Shape {
     /// (N, C, *spatial).
     pub dims: Vec<usize>,
-    /// G of the norms that ask for it.
-    groups: usize,
-    /// Which norm.
-    kind: NormKind,
+    /// The norm that is measured. The speed of est_bn is 0, as at the start of a training: what
+    /// normalizes stays as it is, and so do the results of repeated calls, which are compared.
+    pub norm: NormDesc,
     /// How the tensors are stored.
     pub dtype: DType,
     /// Their order in memory.
@@ -23,23 +23,9 @@ pub struct Shape {
 /// 256 MiB of f32.
 const MAX_ELEMENTS: u64 = 1 << 26;
 
-/// Reads sizes such as `8,64,56,56` or `8x64x56x56`.
-pub fn parse_dims(text: &str) -> Result<Dims, String> {
-    let text = text.trim_matches(|c: char| "()[] ".contains(c));
-    text.split([',', 'x'])
-        .map(|size| size.trim().parse::<usize>())
-        .collect::<Result<Vec<usize>, _>>()
-        .map(Dims)
-        .map_err(|_| "expected sizes N,C,H,W, such as 8,64,56,56".to_owned())
-}
-
-/// Sizes (N, C, *spatial) from the command line.
-#[derive(Debug, Clone)]
-pub struct Dims(pub Vec<usize>);
-
 impl Shape {
-    /// A shape with a number of groups; 32 without one, or the largest divisor of C below.
-    pub fn new(dims: &[usize], groups: Option<usize>) -> Result<Self> {
+    /// A shape with a norm. Without a number of groups: 32, or the largest divisor of C below.
+    pub fn new(kind: NormKind, dims: &[usize], groups: Option<usize>) -> Result<Self> {
         let tensor = TensorDesc::new(dims)?;
         ensure!(
             tensor.elements() > 0,
@@ -51,21 +37,9 @@ impl Shape {
              timed, takes some 100 bytes for each: {MAX_ELEMENTS} at most",
             tensor.elements()
         );
-        let channels = dims[1];
-        let groups = match groups {
-            Some(groups) if groups == 0 || !channels.is_multiple_of(groups) => {
-                bail!("{groups} groups do not divide the {channels} channels of {dims:?}")
-            }
-            Some(groups) => groups,
-            None => (1..=32.min(channels))
-                .rev()
-                .find(|groups| channels.is_multiple_of(*groups))
-                .unwrap_or(1),
-        };
         Ok(Self {
             dims: dims.to_vec(),
-            groups,
-            kind: NormKind::BcNorm,
+            norm: describe_norm(kind, dims[1], groups)?,
             dtype: DType::F32,
             layout: Layout::ChannelsFirst,
         })
@@ -80,11 +54,6 @@ impl Shape {
         }
     }
 
-    /// Sets the norm.
-    pub fn with_norm(self, kind: NormKind) -> Self {
-        Self { kind, ..self }
-    }
-
     /// Bytes of one tensor.
     pub fn bytes(&self) -> u64 {
         self.dims.iter().product::<usize>() as u64 * self.dtype.bytes()
@@ -92,29 +61,9 @@ impl Shape {
 
     /// A problem of this shape without data.
     pub fn empty(&self) -> Problem {
-        Problem::new(self.norm(), &self.dims, Vec::new())
+        Problem::new(self.norm, &self.dims, Vec::new())
             .with_dtype(self.dtype)
             .with_layout(self.layout)
-    }
-
-    /// The norm that is measured.
-    pub fn norm(&self) -> NormDesc {
-        let channels = self.dims[1];
-        match self.kind {
-            NormKind::BatchNorm => NormDesc::batch_norm(channels),
-            // Its speed is 0, as at the start of a training: what normalizes stays as it is, and so do the
-            // results of repeated calls, which are compared.
-            NormKind::EstBn => NormDesc::est_bn(channels),
-            NormKind::GroupNorm => NormDesc::group_norm(self.groups, channels),
-            NormKind::InstanceNorm => NormDesc::instance_norm(channels),
-            NormKind::LayerNorm => NormDesc::layer_norm(channels),
-            _ => NormDesc::bc_norm(channels, self.groups),
-        }
-    }
-
-    /// Its groups.
-    pub fn groups(&self) -> usize {
-        self.norm().num_groups
     }
 
     /// A training case of this shape: normal data, each channel with a mean and a deviation of its
@@ -139,7 +88,7 @@ impl Shape {
         let running_var = vary(channels, 2.0, 0.3);
         let grad_y = vary(elements, 0.1, 1.0);
         // The problem knows which parameters and statistics the norm has: those become random.
-        let mut problem = Problem::new(self.norm(), &self.dims, x).with_grad_y(grad_y);
+        let mut problem = Problem::new(self.norm, &self.dims, x).with_grad_y(grad_y);
         for (values, mean, std) in [
             (&mut problem.bn_weight, 1.0, 0.2),
             (&mut problem.bn_bias, 0.0, 0.3),
@@ -197,34 +146,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn groups_divide() {
-        assert_eq!(Shape::new(&[1, 64, 4], None).unwrap().groups(), 32);
-        assert_eq!(Shape::new(&[1, 48, 4], None).unwrap().groups(), 24);
-        assert_eq!(Shape::new(&[1, 37, 4], None).unwrap().groups(), 1);
-        assert_eq!(Shape::new(&[1, 12, 4], None).unwrap().groups(), 12);
-        for (dims, groups) in [
+    fn what_cannot_be_measured_is_refused() {
+        let groups = |dims: &[usize], groups| Shape::new(NormKind::BcNorm, dims, groups);
+        assert_eq!(groups(&[1, 48, 4], None).unwrap().norm.num_groups, 24);
+        for (dims, given) in [
             (&[1, 12, 4][..], 5),
             (&[1, 12, 4], 0),
             (&[0, 12], 1),
             (&[1], 1),
         ] {
-            Shape::new(dims, Some(groups)).unwrap_err();
-        }
-    }
-
-    #[test]
-    fn shapes_are_read() {
-        assert_eq!(parse_dims("8,64,56,56").unwrap().0, [8, 64, 56, 56]);
-        assert_eq!(parse_dims("(8, 64, 56)").unwrap().0, [8, 64, 56]);
-        assert_eq!(parse_dims("8x64").unwrap().0, [8, 64]);
-        for wrong in ["", "8,,4", "a", "8,-4"] {
-            parse_dims(wrong).unwrap_err();
+            groups(dims, Some(given)).unwrap_err();
         }
     }
 
     #[test]
     fn data_is_what_it_says() {
-        let case = Shape::new(&[3, 6, 50, 7], None).unwrap().case();
+        let case = Shape::new(NormKind::BcNorm, &[3, 6, 50, 7], None)
+            .unwrap()
+            .case();
         case.check().unwrap();
         assert!(case.running_var.iter().all(|var| *var > 0.5));
         let mut random = Random(1);

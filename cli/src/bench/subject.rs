@@ -335,10 +335,11 @@ pub fn on_cpu(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bcnorm::NormKind;
 
     #[test]
     fn a_wrong_result_is_not_timed() {
-        let shape = Shape::new(&[2, 6, 5, 5], None).unwrap();
+        let shape = Shape::new(NormKind::BcNorm, &[2, 6, 5, 5], None).unwrap();
         let reference = Reference::new(&shape, &Direction::ALL).unwrap();
         let executor = cpu::Executor::new();
         let part = &reference.training;

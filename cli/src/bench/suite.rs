@@ -129,14 +129,14 @@ const SMALL: [&[usize]; 10] = [
 mod tests {
     use super::super::shape::Shape;
     use super::*;
-    use bcnorm::Mode;
+    use bcnorm::{Mode, NormKind};
     use clap::ValueEnum as _;
 
     #[test]
     fn every_shape_can_be_measured() {
         for suite in Suite::value_variants() {
             for (_, dims) in suite.shapes(1) {
-                let problem = Shape::new(&dims, None).unwrap().empty();
+                let problem = Shape::new(NormKind::BcNorm, &dims, None).unwrap().empty();
                 let tensor = bcnorm::TensorDesc::new(&dims).unwrap();
                 problem.norm.validate_for(&tensor, Mode::Train).unwrap();
             }

@@ -74,7 +74,7 @@ pub struct Args {
 /// Runs it.
 pub fn run(args: Args) -> Result<()> {
     NormDesc::bc_norm(CHANNELS, args.groups).validate()?;
-    let folder = Folder::new(&args.output, args.force)?;
+    let folder = Folder::new(&args.output, args.force, &args.photos)?;
     let originals = match args.photos.as_slice() {
         [] => photos::bundled()?,
         paths => paths

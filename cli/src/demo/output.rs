@@ -1,6 +1,6 @@
 //! The folder that the demo writes into.
 
-use crate::store::Destination;
+use crate::store::{Destination, check_writable};
 use anyhow::{Context as _, Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,8 +30,8 @@ pub struct Folder {
 
 impl Folder {
     /// A folder that need not exist. Files of an earlier demo may be replaced; other files of the
-    /// same names only with `force`.
-    pub fn new(path: &Path, force: bool) -> Result<Self> {
+    /// same names only with `force`, and the photographs never.
+    pub fn new(path: &Path, force: bool, photos: &[PathBuf]) -> Result<Self> {
         let shown = path.display();
         ensure!(
             path.is_dir() || path.symlink_metadata().is_err(),
@@ -47,6 +47,19 @@ impl Folder {
                  --output, or replace it with --force"
             );
         }
+        let inputs: Vec<(&str, &Path)> = photos
+            .iter()
+            .map(|photo| ("a photograph of the batch", photo.as_path()))
+            .collect();
+        for file in FILES.map(|file| path.join(file)) {
+            if file.symlink_metadata().is_ok() {
+                Destination::new(&file, true, &inputs)?;
+            }
+        }
+        // What is there of the folder and those around it.
+        let there = path.ancestors().find(|folder| folder.exists());
+        check_writable(there.unwrap_or(Path::new(".")))
+            .with_context(|| format!("cannot write into {shown}"))?;
         Ok(Self {
             path: path.to_owned(),
         })
@@ -57,7 +70,7 @@ impl Folder {
         let shown = self.path.display();
         fs::create_dir_all(&self.path)
             .with_context(|| format!("cannot make the folder {shown}"))?;
-        Destination::new(&self.path.join(file), true)?.write(bytes)
+        Destination::new(&self.path.join(file), true, &[])?.write(bytes)
     }
 
     /// Where it is.
@@ -83,37 +96,48 @@ mod tests {
     fn only_files_of_an_earlier_demo_are_replaced() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("a/b");
-        let folder = Folder::new(&path, false).unwrap();
+        let folder = Folder::new(&path, false, &[]).unwrap();
         assert!(!path.exists(), "made before there is anything to write");
         folder.write("input.png", b"one").unwrap();
         assert_eq!(fs::read(path.join("input.png")).unwrap(), b"one");
 
-        let error = Folder::new(&path, false).unwrap_err().to_string();
+        let error = Folder::new(&path, false, &[]).unwrap_err().to_string();
         assert!(
             error.contains("input.png") && error.contains("--force"),
             "{error}"
         );
-        Folder::new(&path, true).unwrap();
+        Folder::new(&path, true, &[]).unwrap();
 
         folder
             .write(SUMMARY, br#"{"made_by": "somebody"}"#)
             .unwrap();
-        Folder::new(&path, false).unwrap_err();
+        Folder::new(&path, false, &[]).unwrap_err();
         folder
             .write(SUMMARY, br#"{"made_by": "bcnorm demo"}"#)
             .unwrap();
-        let folder = Folder::new(&path, false).unwrap();
+        let folder = Folder::new(&path, false, &[]).unwrap();
         folder.write("input.png", b"two").unwrap();
         assert_eq!(fs::read(path.join("input.png")).unwrap(), b"two");
         assert_eq!(fs::read_dir(&path).unwrap().count(), 2);
     }
 
     #[test]
+    fn a_photograph_is_not_replaced() {
+        let parent = tempfile::tempdir().unwrap();
+        let photo = parent.path().join("input.png");
+        fs::write(&photo, "theirs").unwrap();
+        let photos = [photo.clone()];
+        let error = Folder::new(parent.path(), true, &photos).unwrap_err();
+        assert!(error.to_string().contains("a photograph"), "{error}");
+        Folder::new(parent.path(), true, &[]).unwrap();
+    }
+
+    #[test]
     fn other_files_do_not_matter() {
         let parent = tempfile::tempdir().unwrap();
         fs::write(parent.path().join("photo.jpg"), "theirs").unwrap();
-        Folder::new(parent.path(), false).unwrap();
-        let error = Folder::new(&parent.path().join("photo.jpg"), true).unwrap_err();
+        Folder::new(parent.path(), false, &[]).unwrap();
+        let error = Folder::new(&parent.path().join("photo.jpg"), true, &[]).unwrap_err();
         assert!(error.to_string().contains("no folder"), "{error}");
     }
 }

@@ -1,5 +1,6 @@
 //! Photographs: the bundled ones, or a user's, all brought to one size.
 
+use crate::text::printable;
 use anyhow::{Context as _, Result, ensure};
 use image::imageops::FilterType;
 use image::{DynamicImage, ImageDecoder, ImageReader};
@@ -61,7 +62,7 @@ pub fn open(path: &Path) -> Result<Original> {
     ensure!(!path.is_dir(), "{shown} is a folder: name a JPEG or PNG");
     let reader = ImageReader::open(path).with_context(|| format!("cannot read {shown}"))?;
     let name = path.file_stem().unwrap_or(path.as_os_str());
-    decode(name.to_string_lossy().into_owned(), reader)
+    decode(printable(&name.to_string_lossy()), reader)
         .with_context(|| format!("cannot use {shown}"))
 }
 

@@ -206,13 +206,13 @@ fn bytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::{Dims, Norm};
-    use bcnorm::{DType, Layout};
+    use crate::request::Dims;
+    use bcnorm::{DType, Layout, NormKind};
 
     fn explained(dims: &[usize], direction: Direction, tuning: &Tuning) -> Explained {
         let dims = Dims(dims.to_vec());
         let (dtype, layout) = (DType::F32, Layout::ChannelsFirst);
-        let request = Request::new(Norm::Bcnorm, &dims, None, dtype, layout).unwrap();
+        let request = Request::new(NormKind::BcNorm, &dims, None, dtype, layout).unwrap();
         Explained::new("here", &request, direction, tuning).unwrap()
     }
 

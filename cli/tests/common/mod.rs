@@ -10,11 +10,10 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// The command, with a clean environment as far as it matters.
+/// The command, as on a machine without a desktop.
 pub fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bcnorm"));
-    // Where it is not set, GL and Wayland complain on standard error.
-    command.env("XDG_RUNTIME_DIR", std::env::temp_dir());
+    command.env_remove("XDG_RUNTIME_DIR");
     command
 }
 
