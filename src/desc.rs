@@ -347,12 +347,12 @@ pub struct NormDesc {
     /// Whether there are running statistics. Without them the input's own are used in eval too.
     pub track_running_stats: bool,
     /// What was asked of `stats` and cannot be.
-    refused: Option<Refused>,
+    pub(crate) refused: Option<Refused>,
 }
 
 /// Why channel statistics cannot be had.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Refused {
+pub(crate) struct Refused {
     given: &'static str,
     way_out: &'static str,
 }
@@ -379,10 +379,9 @@ impl NormKind {
             (NormKind::InstanceNorm, ChannelStats::Estimate { .. }) => {
                 "its running statistics have a momentum"
             }
-            (
-                NormKind::GroupNorm | NormKind::LayerNorm | NormKind::WeightStandardization,
-                _,
-            ) => "it has no running statistics",
+            (NormKind::GroupNorm | NormKind::LayerNorm | NormKind::WeightStandardization, _) => {
+                "it has no running statistics"
+            }
             _ => return None,
         };
         let given = stats.given();
@@ -718,9 +717,10 @@ impl NormDesc {
             (NormKind::WeightStandardization, _) => {
                 ("filter", "a filter needs two weights for a variance")
             }
-            (NormKind::GroupNorm, _) => {
-                ("channel", "use a larger batch, larger groups, or more spatial elements")
-            }
+            (NormKind::GroupNorm, _) => (
+                "channel",
+                "use a larger batch, larger groups, or more spatial elements",
+            ),
             (NormKind::InstanceNorm, true) => (
                 "channel when training",
                 "use eval(), or more spatial elements: each sample is normalized by itself",

@@ -63,9 +63,7 @@ pub enum Error {
         range: &'static str,
     },
     /// Statistics of a single value.
-    #[error(
-        "expected more than 1 value per {what}, got a tensor of shape {dims:?}: {way_out}"
-    )]
+    #[error("expected more than 1 value per {what}, got a tensor of shape {dims:?}: {way_out}")]
     OneValuePerChannel {
         /// Shape of the tensor.
         dims: Vec<usize>,
@@ -150,9 +148,7 @@ pub enum Error {
         alignment: u64,
     },
     /// A buffer lacks a usage flag.
-    #[error(
-        "{what} lacks BufferUsages::{missing}: create the buffer with that flag (it has {usage})"
-    )]
+    #[error("{what} lacks BufferUsages::{missing}: create it with that flag (it has {usage})")]
     Usage {
         /// Which buffer.
         what: String,

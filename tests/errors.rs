@@ -773,7 +773,7 @@ fn read_only_sharing_is_no_mistake() {
             f32::NAN,
         );
     }
-    let arena = transfer::upload(&device, "arena", &arena);
+    let arena = transfer::upload(&device, "arena", &arena).unwrap();
     for (role, offset) in offsets {
         f.buffers.insert(role, (arena.clone(), offset));
     }
@@ -857,7 +857,7 @@ fn layers(provoked: &mut Provoked) {
         &["[1, 4, 1]"],
     );
     let view = |offset, dims: &[usize]| {
-        Tensor::from_buffer(x.buffer(), offset, TensorDesc::new(dims).unwrap())
+        Tensor::from_buffer(device, x.buffer(), offset, TensorDesc::new(dims).unwrap())
     };
     refused(
         &mut layer,
@@ -877,7 +877,7 @@ fn layers(provoked: &mut Provoked) {
         usage: wgpu::BufferUsages::COPY_DST,
         mapped_at_creation: false,
     });
-    let unfit = Tensor::from_buffer(&unfit, 0, x.desc().clone());
+    let unfit = Tensor::from_buffer(device, &unfit, 0, x.desc().clone());
     refused(&mut layer, &unfit, "Usage", &["the buffer of x", "STORAGE"]);
 
     // Outputs that do not fit.

@@ -245,9 +245,7 @@ impl Bench<'_> {
                 };
                 let buffer = match role {
                     Role::X | Role::GradY => upload(tensor.dtype(), values(tensor.elements())),
-                    _ if role.is_tensor() => {
-                        transfer::zeroed(self.device, role.name(), need.bytes)
-                    }
+                    _ if role.is_tensor() => transfer::zeroed(self.device, role.name(), need.bytes),
                     _ => upload(DType::F32, vec![1.0; (need.bytes / 4) as usize]),
                 }?;
                 buffers.insert(role, buffer);

@@ -91,11 +91,14 @@ impl Prepared {
                 let resource = bindings.resource(&self.plan, role, step.window)?;
                 entries.push(wgpu::BindGroupEntry { binding, resource });
             }
-            let group = self.owner.device().create_bind_group(&wgpu::BindGroupDescriptor {
-                label: Some(step.spec.kernel.name()),
-                layout: &kernel.layout,
-                entries: &entries,
-            });
+            let group = self
+                .owner
+                .device()
+                .create_bind_group(&wgpu::BindGroupDescriptor {
+                    label: Some(step.spec.kernel.name()),
+                    layout: &kernel.layout,
+                    entries: &entries,
+                });
             dispatches.push(Dispatch {
                 kernel: kernel.clone(),
                 group,

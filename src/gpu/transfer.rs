@@ -154,7 +154,11 @@ pub async fn read<T: bytemuck::Pod>(
     let copied = (skipped as u64 + bytes).next_multiple_of(4);
     // A mark is copied behind the values, where the largest buffer has room for it. A queue that refuses the
     // copies leaves zeros, which say nothing.
-    let mark_bytes = if copied < device.limits().max_buffer_size { 4 } else { 0 };
+    let mark_bytes = if copied < device.limits().max_buffer_size {
+        4
+    } else {
+        0
+    };
     let staging_usage = wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::MAP_READ;
     let label = "bcnorm readback";
     let staging = create(device, label, copied + mark_bytes, staging_usage, None)?;

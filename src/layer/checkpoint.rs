@@ -156,10 +156,14 @@ fn write(state: &StateDict) -> Result<Vec<u8>, Vec<String>> {
         let (dtype, dims, bytes) = match value {
             StateValue::F32 { dims, values } => {
                 // The format's own check multiplies sizes without a look at overflow.
-                let len = dims.iter().try_fold(1usize, |len, &size| len.checked_mul(size));
+                let len = dims
+                    .iter()
+                    .try_fold(1usize, |len, &size| len.checked_mul(size));
                 if len != Some(values.len()) {
                     let len = values.len();
-                    problems.push(format!("{name}: {len} values do not fill the shape {dims:?}"));
+                    problems.push(format!(
+                        "{name}: {len} values do not fill the shape {dims:?}"
+                    ));
                     continue;
                 }
                 let bytes = values.iter().flat_map(|value| value.to_le_bytes());

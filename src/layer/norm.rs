@@ -680,7 +680,10 @@ fn missing(
     let bytes = (norm.num_channels as u64).saturating_mul(4);
     if bytes > largest && !state::entries(norm).is_empty() {
         return Err(Error::Limit {
-            what: format!("the size of a parameter of {} channels in bytes", norm.num_channels),
+            what: format!(
+                "the size of a parameter of {} channels in bytes",
+                norm.num_channels
+            ),
             value: bytes,
             limit: largest,
             limit_name: "max_storage_buffer_binding_size of the device",

@@ -158,10 +158,9 @@ pub fn batch_count(norm: &NormDesc) -> Option<&'static str> {
 /// The name and value of `estbn_moving_speed`, if the norm has one.
 pub fn moving_speed(norm: &NormDesc) -> Option<(&'static str, f32)> {
     match (norm.kind, norm.stats) {
-        (
-            NormKind::BatchNorm | NormKind::EstBn | NormKind::BcNorm,
-            ChannelStats::Estimate { moving_speed },
-        ) => Some((entry_name(norm, "bn.estbn_moving_speed"), moving_speed)),
+        (NormKind::EstBn | NormKind::BcNorm, ChannelStats::Estimate { moving_speed }) => {
+            Some((entry_name(norm, "bn.estbn_moving_speed"), moving_speed))
+        }
         _ => None,
     }
 }
