@@ -153,6 +153,8 @@ fn layer(criterion: &mut Criterion, gpu: &Gpu, pipelines: &Pipelines) {
             layer
                 .backward_into(encoder, grad_y, grad_x)
                 .expect("tensors fit");
+        } else {
+            layer.discard();
         }
     };
     for (name, backward) in [("forward", false), ("forward and backward", true)] {

@@ -1145,6 +1145,131 @@ fn the_same_tensors_again() {
     }
 }
 
+/// A backward goes back through the one forward before it, or it is an error that records nothing.
+#[test]
+fn which_forward() {
+    let watched = Watched::new();
+    let gpu = &watched.gpu;
+    let pipelines = Pipelines::new(&gpu.device);
+    let dims = [3, 6, 7];
+    let made = |seed| Problem::random(&dims, 3, seed);
+    let upload = |values: &[f32]| Tensor::from_slice(&gpu.device, &dims, values).unwrap();
+    let [a, b, grad_y] = [
+        upload(&made(1).x),
+        upload(&made(2).x),
+        upload(&made(3).grad_y),
+    ];
+    let layer = || Norm::new(&pipelines, NormDesc::bc_norm(6, 3)).unwrap();
+    let gradient = |layer: &Norm| {
+        let buffer = layer.buffer(Role::GradBnWeight).unwrap();
+        let read = transfer::read::<f32>(&gpu.device, &gpu.queue, buffer, 0, 6);
+        block_on(read).unwrap()
+    };
+    // What a forward and a backward of its own give for each.
+    let alone = |x: &Tensor| {
+        let mut layer = layer();
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        layer.forward(&mut encoder, x).unwrap();
+        let grad_x = layer.backward(&mut encoder, &grad_y).unwrap();
+        gpu.queue.submit([encoder.finish()]);
+        (read(gpu, &grad_x), gradient(&layer))
+    };
+    let (of_a, of_b) = (alone(&a), alone(&b));
+    assert_ne!(of_a, of_b);
+
+    // Two forwards: which is meant?
+    let mut layer_of_two = layer();
+    let layer = &mut layer_of_two;
+    let mut encoder = gpu.device.create_command_encoder(&Default::default());
+    layer.forward(&mut encoder, &a).unwrap();
+    layer.forward(&mut encoder, &b).unwrap();
+    let ambiguous = Error::BackwardAmbiguous { forwards: 2 };
+    let spare = upload(&made(4).x);
+    let refused = layer.backward(&mut encoder, &grad_y).map(|_| ());
+    assert_eq!(refused, Err(ambiguous.clone()));
+    let refused = layer.backward_into(&mut encoder, &grad_y, &spare);
+    assert_eq!(refused, Err(ambiguous.clone()));
+    let refused = layer.backward_residual(&mut encoder, &grad_y).map(|_| ());
+    assert_eq!(refused, Err(ambiguous));
+    // The way out: what is there is given up, and the next forward is the only one.
+    layer.discard();
+    let refused = layer.backward(&mut encoder, &grad_y).map(|_| ());
+    assert_eq!(refused, Err(Error::BackwardWithoutForward));
+    layer.forward(&mut encoder, &a).unwrap();
+    let grad_x = layer.backward(&mut encoder, &grad_y).unwrap();
+    // Again: its gradients are in the buffers already.
+    let refused = layer.backward(&mut encoder, &grad_y).map(|_| ());
+    assert_eq!(refused, Err(Error::BackwardTwice));
+    gpu.queue.submit([encoder.finish()]);
+    assert_eq!((read(gpu, &grad_x), gradient(layer)), of_a);
+
+    // The same with calls that are known, in both orders of a double buffer.
+    let [y, grad_x] = [upload(&made(5).x), upload(&made(6).x)];
+    for _ in 0..2 {
+        for (x, expected) in [(&a, &of_a), (&b, &of_b)] {
+            let mut encoder = gpu.device.create_command_encoder(&Default::default());
+            layer.zero_grad(&mut encoder);
+            layer.forward_into(&mut encoder, x, &y).unwrap();
+            layer.backward_into(&mut encoder, &grad_y, &grad_x).unwrap();
+            let refused = layer.backward_into(&mut encoder, &grad_y, &grad_x);
+            assert_eq!(refused, Err(Error::BackwardTwice));
+            gpu.queue.submit([encoder.finish()]);
+            assert_eq!(
+                (&read(gpu, &grad_x), &gradient(layer)),
+                (&expected.0, &expected.1)
+            );
+        }
+    }
+    layer.forward_into(&mut encoder_of(gpu), &a, &y).unwrap();
+    layer.forward_into(&mut encoder_of(gpu), &a, &y).unwrap();
+    let refused = layer.backward_into(&mut encoder_of(gpu), &grad_y, &grad_x);
+    assert_eq!(refused, Err(Error::BackwardAmbiguous { forwards: 2 }));
+    layer.discard();
+
+    // A validation in between, without gradients, is no forward that backward may mean, and leaves what the
+    // one before saved as it is: with new tensors, with known ones, in place.
+    for round in 0..3 {
+        let other = upload(&made(7).x);
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        layer.zero_grad(&mut encoder);
+        layer.forward(&mut encoder, &a).unwrap();
+        layer.eval();
+        layer.set_grad_enabled(false);
+        match round {
+            0 => drop(layer.forward(&mut encoder, &b).unwrap()),
+            1 => layer.forward_into(&mut encoder, &b, &y).unwrap(),
+            _ => layer.forward_in_place(&mut encoder, &other).unwrap(),
+        }
+        layer.set_grad_enabled(true);
+        layer.train();
+        let grad_x = layer.backward(&mut encoder, &grad_y).unwrap();
+        gpu.queue.submit([encoder.finish()]);
+        assert_eq!((read(gpu, &grad_x), gradient(layer)), of_a, "round {round}");
+    }
+    // Unless it wrote over what backward reads.
+    for into in [true, false] {
+        let (x, other) = (upload(&made(1).x), &b);
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        layer.forward(&mut encoder, &x).unwrap();
+        layer.eval();
+        layer.set_grad_enabled(false);
+        match into {
+            true => layer.forward_into(&mut encoder, other, &x).unwrap(),
+            false => layer.forward_in_place(&mut encoder, &x).unwrap(),
+        }
+        layer.set_grad_enabled(true);
+        layer.train();
+        let refused = layer.backward(&mut encoder, &grad_y).map(|_| ());
+        assert_eq!(refused, Err(Error::BackwardAfterInPlace));
+        gpu.queue.submit([encoder.finish()]);
+    }
+    watched.assert_no_errors();
+}
+
+fn encoder_of(gpu: &Gpu) -> wgpu::CommandEncoder {
+    gpu.device.create_command_encoder(&Default::default())
+}
+
 /// Parts of one buffer are tensors of their own: an offset tells them apart.
 #[test]
 fn the_same_buffer_is_not_the_same_tensor() {

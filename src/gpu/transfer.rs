@@ -121,7 +121,8 @@ pub(crate) fn check_size(device: &wgpu::Device, label: &str, bytes: u64) -> Resu
 /// # Errors
 /// [`Error::Length`] where the buffer is too short, [`Error::Usage`] where it lacks COPY_SRC,
 /// [`Error::WrongDevice`] where the queue did not run the copy, as another device's does not, and
-/// [`Error::Device`] where the device is lost or objects (natively).
+/// [`Error::Device`] where the device is lost or objects (natively). Where a driver loses the device during
+/// the wait itself, wgpu 30 panics.
 pub async fn read<T: bytemuck::Pod>(
     device: &wgpu::Device,
     queue: &wgpu::Queue,
