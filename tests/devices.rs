@@ -6,7 +6,7 @@ mod common;
 
 use bcnorm::gpu::autotune::{Effort, autotune};
 use bcnorm::gpu::headless::{self, Gpu};
-use bcnorm::gpu::{Bindings, Pipelines, transfer};
+use bcnorm::gpu::{Bindings, Pipelines, Tables, transfer};
 use bcnorm::layer::{StateDict, StateValue};
 use bcnorm::{
     ChannelStats, DType, Error, ForwardOptions, Mode, Norm, NormDesc, Plan, Role, Tensor,
@@ -157,6 +157,15 @@ fn handles_of_one_device() {
     assert_eq!(adapters.len(), block_on(headless::adapters()).len());
 }
 
+/// All of a forward, without a word of whose x and y are.
+fn bindings(norm: &Norm, tables: &Tables, x: &Tensor, y: &Tensor) -> Bindings {
+    let own = Role::ALL.iter();
+    let own = own.filter_map(|role| Some((*role, norm.buffer(*role)?)));
+    let bindings = Bindings::new().with_tables(tables);
+    let bindings = own.fold(bindings, |all, (role, buffer)| all.with(role, buffer));
+    bindings.with(Role::X, x.buffer()).with(Role::Y, y.buffer())
+}
+
 /// Buffers that only wgpu knows: where they are bound, it tells. A queue: what it did not copy is not read.
 #[test]
 fn what_only_wgpu_knows() {
@@ -170,14 +179,7 @@ fn what_only_wgpu_knows() {
         tensor(&b.gpu, 5.0),
         tensor(&a.gpu, 1.0),
     );
-    let bindings = |x: &Tensor| {
-        let own = Role::ALL
-            .iter()
-            .filter_map(|role| Some((*role, norm.buffer(*role)?)));
-        let bindings = Bindings::new().with_tables(&tables);
-        let bindings = own.fold(bindings, |all, (role, buffer)| all.with(role, buffer));
-        bindings.with(Role::X, x.buffer()).with(Role::Y, y.buffer())
-    };
+    let bindings = |x: &Tensor| bindings(&norm, &tables, x, &y);
     prepared.bind(&bindings(&x)).unwrap();
     let error = prepared.bind(&bindings(&bx)).unwrap_err();
     assert!(matches!(error, Error::Device(_)), "{error}");
@@ -220,6 +222,7 @@ fn a_lost_device() {
         norm.backward_into(&mut e, &grad_y, &grad_x).unwrap();
         queue.submit([e.finish()]);
         let state = block_on(norm.state_dict(queue)).unwrap();
+        let bindings = bindings(&norm, &tables, &x, &y);
 
         // Between a forward and its backward, in one encoder.
         let mut e = encoder(&gpu);
@@ -245,13 +248,7 @@ fn a_lost_device() {
         lost(&name, block_on(norm.state_dict(queue)));
         lost(&name, block_on(y.read(device, queue)));
         lost(&name, prepared.create_tables(None));
-        lost(
-            &name,
-            prepared.create_tables(Some(&tables)).and_then(|tables| {
-                let bindings = Bindings::new().with_tables(&tables);
-                prepared.bind(&bindings.with(Role::X, x.buffer()))
-            }),
-        );
+        lost(&name, prepared.bind(&bindings));
         lost(&name, pipelines.prepare(plan(&pipelines)));
 
         // Made after.

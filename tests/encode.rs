@@ -625,7 +625,8 @@ fn the_library_only_records() {
     found.retain(|(file, _)| {
         !["transfer.rs", "headless.rs", "autotune.rs"].contains(&file.as_str())
     });
-    assert!(found.is_empty(), "{found:?}");
+    // Around what is made: what a device objects to is an error then, whatever its handler does.
+    assert_eq!(found, [("device.rs".to_owned(), "push_error_scope")]);
 }
 
 /// Plans are data: equal for equal requests, independent of any device; one made for a device runs

@@ -99,7 +99,7 @@ fn descriptors(provoked: &mut Provoked) {
     );
     provoked.expect(TensorDesc::new(&[3]), "Rank", &["rank 1", "rank 2 or more"]);
 
-    let says = ["kernel indexes at most 4294967296", "split the batch"];
+    let says = ["kernel indexes at most 4294967296", "split the"];
     let max = usize::MAX;
     let large: [&[usize]; 6] = [
         &[1, 1, (1 << 32) + 1],
@@ -1228,12 +1228,14 @@ fn fused_layers(provoked: &mut Provoked) {
     for (other, name) in [(&half, "f16"), (&last, "channels_last")] {
         let result = layer.forward_residual(&mut encoder, &x, other);
         provoked.expect(result, "Storage", &["residual", name, "f32"]);
+        layer.discard();
         layer.forward(&mut encoder, &x).unwrap();
         let result = layer.backward(&mut encoder, other);
         provoked.expect(result, "Storage", &["grad_y", name, "f32"]);
     }
     let result = layer.backward_residual(&mut encoder, &x);
     provoked.expect(result, "ResidualGradient", &["residual"]);
+    layer.discard();
     let y = tensor(&desc);
     layer
         .forward_residual_into(&mut encoder, &x, &x.clone(), &y)

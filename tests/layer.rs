@@ -273,10 +273,11 @@ fn zero_grad_is_recorded_in_order() {
     let mut once = None;
     for backwards_before_zero in [0, 1, 3] {
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        twin.layer.forward(&mut encoder, &x).unwrap();
         for _ in 0..backwards_before_zero {
+            twin.layer.forward(&mut encoder, &x).unwrap();
             twin.layer.backward(&mut encoder, &grad_y).unwrap();
         }
+        twin.layer.forward(&mut encoder, &x).unwrap();
         twin.layer.zero_grad(&mut encoder);
         twin.layer.backward(&mut encoder, &grad_y).unwrap();
         gpu.queue.submit([encoder.finish()]);
@@ -397,7 +398,8 @@ fn backward_after_a_change() {
     }
 }
 
-/// A second backward through the same forward gives the same gradient, and adds to the parameters'.
+/// A second backward through the same forward is refused and adds nothing; after a forward of its own it gives
+/// the same gradient, and adds to the parameters'.
 #[test]
 fn backward_twice() {
     let gpu = adapters::first();
@@ -413,6 +415,12 @@ fn backward_twice() {
     let once = twin.gradient(Role::GradWeight);
     // In another submission, later.
     let mut encoder = gpu.device.create_command_encoder(&Default::default());
+    let refused = twin.layer.backward(&mut encoder, &grad_y).map(|_| ());
+    assert_eq!(refused, Err(Error::BackwardTwice));
+    gpu.queue.submit([encoder.finish()]);
+    assert_same_bits("once", &twin.gradient(Role::GradWeight), &once);
+    let mut encoder = gpu.device.create_command_encoder(&Default::default());
+    twin.layer.forward(&mut encoder, &x).unwrap();
     let second = twin.layer.backward(&mut encoder, &grad_y).unwrap();
     gpu.queue.submit([encoder.finish()]);
     assert_same_bits("again", &read(&gpu, &second), &read(&gpu, &first));
@@ -892,10 +900,12 @@ fn tensors_that_are_not_as_x() {
         layer.forward_residual(&mut encoder, &x, &x).unwrap();
         let result = layer.backward_residual(&mut encoder, &other);
         refused("grad_y", result.map(|_| ()));
+        layer.discard();
         layer.forward(&mut encoder, &x).unwrap();
         let result = layer.backward(&mut encoder, &other);
         refused("grad_y", result.map(|_| ()));
         refused("grad_x", layer.backward_into(&mut encoder, &x, &other));
+        layer.discard();
     }
     // A view that is longer than its buffer is refused before y of that size is made.
     let huge = TensorDesc::new(&[1 << 14, 6, 1 << 12]).unwrap();

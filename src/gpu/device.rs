@@ -151,7 +151,7 @@ pub(super) fn lost(what: impl fmt::Display) -> Error {
 
 /// What an error scope heard: natively it answers at once.
 fn now<T>(answer: impl Future<Output = Option<T>>) -> Option<T> {
-    match pin!(answer).poll(&mut Context::from_waker(Waker::noop())) {
+    match Future::poll(pin!(answer), &mut Context::from_waker(Waker::noop())) {
         Poll::Ready(heard) => heard,
         Poll::Pending => None,
     }

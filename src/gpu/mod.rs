@@ -2,7 +2,8 @@
 //!
 //! [`Pipelines`] compiles and caches kernels, [`Pipelines::prepare`] makes a plan ready,
 //! [`Prepared::encode`] records it into the caller's encoder (or
-//! [`Prepared::encode_in_pass`] into the caller's pass). Nothing here submits, polls, maps, makes a
+//! [`Prepared::encode_in_pass`] into the caller's pass). What is made is made within error scopes, so that what
+//! the device objects to is an [`Error`] (natively). Nothing here submits, polls, maps, makes a
 //! device or replaces an error handler; [`headless`], [`transfer`] and [`autotune`] hold helpers that do,
 //! for those who want them.
 //!
