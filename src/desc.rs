@@ -508,11 +508,8 @@ impl NormDesc {
     /// [`with_moving_speed`](Self::with_moving_speed) the norm is refused: it has one or the other.
     #[must_use]
     pub const fn with_momentum(self, momentum: Option<f32>) -> Self {
-        let mut norm = self.with_stats(ChannelStats::Batch { momentum });
-        if norm.refused.is_none() && matches!(self.stats, ChannelStats::Estimate { .. }) {
-            norm.refused = Some(BOTH);
-        }
-        norm
+        let both = matches!(self.stats, ChannelStats::Estimate { .. });
+        self.with_one(ChannelStats::Batch { momentum }, both)
     }
 
     /// Sets estimated statistics with this moving speed. After a
@@ -520,14 +517,21 @@ impl NormDesc {
     /// the other.
     #[must_use]
     pub const fn with_moving_speed(self, moving_speed: f32) -> Self {
-        let mut norm = self.with_stats(ChannelStats::Estimate { moving_speed });
-        let default = match self.stats {
-            ChannelStats::Batch { momentum } => matches!(momentum, Some(MOMENTUM)),
-            ChannelStats::Estimate { .. } => true,
+        let both = match self.stats {
+            ChannelStats::Batch { momentum } => !matches!(momentum, Some(MOMENTUM)),
+            ChannelStats::Estimate { .. } => false,
         };
-        if norm.refused.is_none() && !default {
-            norm.refused = Some(BOTH);
-        }
+        self.with_one(ChannelStats::Estimate { moving_speed }, both)
+    }
+
+    /// Sets one of momentum and moving speed; what was refused before stays so.
+    const fn with_one(self, stats: ChannelStats, both: bool) -> Self {
+        let mut norm = self.with_stats(stats);
+        norm.refused = match (self.refused, norm.refused) {
+            (Some(before), _) => Some(before),
+            (None, None) if both => Some(BOTH),
+            (None, now) => now,
+        };
         norm
     }
 

@@ -178,7 +178,7 @@ fn descriptors(provoked: &mut Provoked) {
             &shape,
             "eval()",
             "larger batch",
-            "ChannelStats::Estimate",
+            "estimated statistics",
         ];
         let norm = NormDesc::bc_norm(192, 32);
         provoked.expect(both(norm, &tensor), "OneValuePerChannel", &says);
@@ -301,6 +301,9 @@ fn parameters(provoked: &mut Provoked) {
         norm.with_momentum(Some(0.3)).with_moving_speed(0.5),
         norm.with_momentum(None).with_moving_speed(0.5),
         norm.with_moving_speed(0.5).with_momentum(Some(0.1)),
+        norm.with_moving_speed(0.5)
+            .with_momentum(Some(0.1))
+            .with_moving_speed(0.5),
     ] {
         provoked.expect(both.validate(), "Stats", &says);
         // with_stats means it.
