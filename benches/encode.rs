@@ -140,8 +140,8 @@ fn layer(criterion: &mut Criterion, gpu: &Gpu, pipelines: &Pipelines) {
     let desc = TensorDesc::new(&DIMS).expect("a shape");
     // Six sets of tensors: more than the layer keeps, so that taken in turn each is new to it.
     let tensor = || {
-        let buffer = transfer::zeroed(&gpu.device, Role::X.name(), desc.buffer_bytes());
-        Tensor::from_buffer(&buffer, 0, desc.clone())
+        let buffer = transfer::zeroed(&gpu.device, Role::X.name(), desc.buffer_bytes()).unwrap();
+        Tensor::from_buffer(&gpu.device, &buffer, 0, desc.clone())
     };
     let sets: Vec<[Tensor; 4]> = (0..6).map(|_| [(); 4].map(|()| tensor())).collect();
     let norm = NormDesc::bc_norm(DIMS[1], 32);
@@ -153,6 +153,8 @@ fn layer(criterion: &mut Criterion, gpu: &Gpu, pipelines: &Pipelines) {
             layer
                 .backward_into(encoder, grad_y, grad_x)
                 .expect("tensors fit");
+        } else {
+            layer.discard();
         }
     };
     for (name, backward) in [("forward", false), ("forward and backward", true)] {

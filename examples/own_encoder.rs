@@ -28,7 +28,7 @@ async fn run() -> Result<(), Error> {
         );
     }
     let forward = pipelines.prepare(plan)?;
-    let tables = forward.create_tables(None);
+    let tables = forward.create_tables(None)?;
 
     // The parameters lie in one buffer, each at a multiple of the device's offset alignment.
     let alignment = u64::from(device.limits().min_storage_buffer_offset_alignment);
@@ -38,22 +38,22 @@ async fn run() -> Result<(), Error> {
         (Role::Weight, vec![1.0; 3]),
         (Role::Bias, vec![0.5; 3]),
     ];
-    let parameters = transfer::zeros(device, "parameters", slots.len() as u64 * alignment / 4);
+    let parameters = transfer::zeros(device, "parameters", slots.len() as u64 * alignment / 4)?;
     let x: Vec<f32> = (0..600).map(|i| (i as f32 * 0.7).cos()).collect();
-    let x = transfer::upload(device, "x", &x);
-    let y = transfer::zeros(device, "y", 600);
+    let x = transfer::upload(device, "x", &x)?;
+    let y = transfer::zeros(device, "y", 600)?;
     let mut bindings = Bindings::new()
         .with_tables(&tables)
         .with(Role::X, &x)
         .with(Role::Y, &y)
-        .with(Role::RunningMean, &transfer::zeros(device, "mean", 6))
+        .with(Role::RunningMean, &transfer::zeros(device, "mean", 6)?)
         .with(
             Role::RunningVar,
-            &transfer::upload(device, "var", &[1.0; 6]),
+            &transfer::upload(device, "var", &[1.0; 6])?,
         )
         .with(
             Role::NumBatchesTracked,
-            &transfer::zeros(device, "count", 1),
+            &transfer::zeros(device, "count", 1)?,
         );
     for (slot, (role, values)) in (0..).zip(&slots) {
         let offset = slot * alignment;

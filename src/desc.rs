@@ -5,6 +5,15 @@ use crate::error::Error;
 /// The channel part's eps: PyTorch's default, as in the paper's code.
 pub const CHANNEL_EPS: f32 = 1e-5;
 
+/// PyTorch's default momentum.
+const MOMENTUM: f32 = 0.1;
+
+/// A momentum and a moving speed.
+const BOTH: Refused = Refused {
+    given: "momentum and estbn_moving_speed at once",
+    way_out: "set the momentum of batch statistics, or the moving speed of estimates (with_stats replaces either)",
+};
+
 /// Most elements of one tensor: kernels compute element indices modulo 2^32, in windows.
 pub const MAX_ELEMENTS: u64 = 1 << 32;
 
@@ -243,7 +252,7 @@ pub enum ChannelStats {
 impl Default for ChannelStats {
     fn default() -> Self {
         ChannelStats::Batch {
-            momentum: Some(0.1),
+            momentum: Some(MOMENTUM),
         }
     }
 }
@@ -308,7 +317,8 @@ impl NormKind {
 /// the channel part's output.
 ///
 /// Make one with the constructor of its name; the fields hold what `torch.nn`'s arguments of these names
-/// hold, and those that a norm has no use for are ignored.
+/// hold. A momentum or moving speed that the norm has no use for, or one after the other, is an error
+/// ([`validate`](Self::validate)); other fields that it has no use for are ignored.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct NormDesc {
@@ -336,6 +346,47 @@ pub struct NormDesc {
     pub per_channel_affine: bool,
     /// Whether there are running statistics. Without them the input's own are used in eval too.
     pub track_running_stats: bool,
+    /// What was asked of `stats` and cannot be.
+    pub(crate) refused: Option<Refused>,
+}
+
+/// Why channel statistics cannot be had.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Refused {
+    given: &'static str,
+    way_out: &'static str,
+}
+
+impl ChannelStats {
+    const fn given(self) -> &'static str {
+        match self {
+            ChannelStats::Batch { .. } => "momentum",
+            ChannelStats::Estimate { .. } => "estbn_moving_speed",
+        }
+    }
+}
+
+impl NormKind {
+    /// Why it cannot have such channel statistics, if it cannot.
+    const fn refuses(self, stats: ChannelStats) -> Option<Refused> {
+        let way_out = match (self, stats) {
+            (NormKind::BatchNorm, ChannelStats::Estimate { .. }) => {
+                "a batch norm with estimates is est_bn"
+            }
+            (NormKind::EstBn, ChannelStats::Batch { .. }) => {
+                "its estimates move by estbn_moving_speed, and with batch statistics it is batch_norm"
+            }
+            (NormKind::InstanceNorm, ChannelStats::Estimate { .. }) => {
+                "its running statistics have a momentum"
+            }
+            (NormKind::GroupNorm | NormKind::LayerNorm | NormKind::WeightStandardization, _) => {
+                "it has no running statistics"
+            }
+            _ => return None,
+        };
+        let given = stats.given();
+        Some(Refused { given, way_out })
+    }
 }
 
 /// What the channel part does.
@@ -366,7 +417,7 @@ impl NormDesc {
             num_groups,
             eps: 1e-5,
             stats: ChannelStats::Batch {
-                momentum: Some(0.1),
+                momentum: Some(MOMENTUM),
             },
             weight: true,
             bias: true,
@@ -374,6 +425,7 @@ impl NormDesc {
             bn_bias: true,
             per_channel_affine: true,
             track_running_stats: true,
+            refused: None,
         }
     }
 
@@ -441,23 +493,46 @@ impl NormDesc {
         self
     }
 
-    /// Sets where the channel statistics come from.
+    /// Sets where the channel statistics come from, in place of what was set before. A norm that has no such
+    /// statistics is refused ([`validate`](Self::validate)).
     #[must_use]
     pub const fn with_stats(mut self, stats: ChannelStats) -> Self {
-        self.stats = stats;
+        self.refused = self.kind.refuses(stats);
+        if self.refused.is_none() {
+            self.stats = stats;
+        }
         self
     }
 
-    /// Sets batch statistics with this momentum (`None`: the cumulative average).
+    /// Sets batch statistics with this momentum (`None`: the cumulative average). After
+    /// [`with_moving_speed`](Self::with_moving_speed) the norm is refused: it has one or the other.
     #[must_use]
     pub const fn with_momentum(self, momentum: Option<f32>) -> Self {
-        self.with_stats(ChannelStats::Batch { momentum })
+        let both = matches!(self.stats, ChannelStats::Estimate { .. });
+        self.with_one(ChannelStats::Batch { momentum }, both)
     }
 
-    /// Sets estimated statistics with this moving speed.
+    /// Sets estimated statistics with this moving speed. After a
+    /// [`with_momentum`](Self::with_momentum) of another than the default the norm is refused: it has one or
+    /// the other.
     #[must_use]
     pub const fn with_moving_speed(self, moving_speed: f32) -> Self {
-        self.with_stats(ChannelStats::Estimate { moving_speed })
+        let both = match self.stats {
+            ChannelStats::Batch { momentum } => !matches!(momentum, Some(MOMENTUM)),
+            ChannelStats::Estimate { .. } => false,
+        };
+        self.with_one(ChannelStats::Estimate { moving_speed }, both)
+    }
+
+    /// Sets one of momentum and moving speed; what was refused before stays so.
+    const fn with_one(self, stats: ChannelStats, both: bool) -> Self {
+        let mut norm = self.with_stats(stats);
+        norm.refused = match (self.refused, norm.refused) {
+            (Some(before), _) => Some(before),
+            (None, None) if both => Some(BOTH),
+            (None, now) => now,
+        };
+        norm
     }
 
     /// Sets whether there are `weight` and `bias`.
@@ -541,7 +616,7 @@ impl NormDesc {
     /// Checks the norm by itself.
     ///
     /// # Errors
-    /// [`Error::NoChannels`], [`Error::Groups`], [`Error::Parameter`].
+    /// [`Error::NoChannels`], [`Error::Groups`], [`Error::Parameter`], [`Error::Stats`].
     pub fn validate(&self) -> Result<(), Error> {
         let &Self {
             num_channels,
@@ -565,6 +640,21 @@ impl NormDesc {
                 name: "eps",
                 value: eps,
                 range: "finite and not negative",
+            });
+        }
+        // What no constructor and no call of with_stats sets is someone's choice.
+        let untouched = match self.kind {
+            NormKind::GroupNorm | NormKind::LayerNorm | NormKind::WeightStandardization => {
+                stats == ChannelStats::default()
+            }
+            _ => false,
+        };
+        let refused = self.kind.refuses(stats).filter(|_| !untouched);
+        if let Some(Refused { given, way_out }) = self.refused.or(refused) {
+            return Err(Error::Stats {
+                norm: self.kind.name(),
+                given,
+                way_out,
             });
         }
         let (name, value) = match stats {
@@ -614,11 +704,44 @@ impl NormDesc {
             _ => self.channel_part(mode) == ChannelPart::Batch && samples * row == 1,
         };
         if one_value {
+            let (what, way_out) = self.one_value(mode);
             return Err(Error::OneValuePerChannel {
                 dims: tensor.dims().to_vec(),
+                what,
+                way_out,
             });
         }
         Ok(())
+    }
+
+    /// What has a single value in [`validate_for`](Self::validate_for), and what helps.
+    fn one_value(&self, mode: Mode) -> (&'static str, &'static str) {
+        let eval_helps = mode == Mode::Train && self.track_running_stats;
+        match (self.kind, eval_helps) {
+            (NormKind::WeightStandardization, _) => {
+                ("filter", "a filter needs two weights for a variance")
+            }
+            (NormKind::GroupNorm, _) => (
+                "channel",
+                "use a larger batch, larger groups, or more spatial elements",
+            ),
+            (NormKind::InstanceNorm, true) => (
+                "channel when training",
+                "use eval(), or more spatial elements: each sample is normalized by itself",
+            ),
+            (NormKind::InstanceNorm, false) => (
+                "channel",
+                "use more spatial elements: each sample is normalized by itself",
+            ),
+            (_, true) => (
+                "channel when training",
+                "use eval(), a larger batch, or estimated statistics (estbn_moving_speed)",
+            ),
+            (_, false) => (
+                "channel",
+                "use a larger batch, running statistics (track_running_stats) in eval(), or estimated statistics (estbn_moving_speed)",
+            ),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! One error type for the whole library: each message names the value, the limit and the way out.
 
-use crate::desc::{DType, Layout};
+use crate::desc::{DType, Layout, MAX_ELEMENTS};
 use crate::role::Role;
 
 /// Everything that can be wrong with a request, found before any work is recorded.
@@ -17,7 +17,7 @@ pub enum Error {
     },
     /// The tensor has more elements than a kernel can index.
     #[error(
-        "a tensor of shape {dims:?} has {elements} elements; a kernel indexes at most {limit}: split the batch"
+        "a tensor of shape {dims:?} has {elements} elements; a kernel indexes at most {limit}: {}", split(.dims, *.limit)
     )]
     TooManyElements {
         /// Shape given.
@@ -62,13 +62,25 @@ pub enum Error {
         /// The legal range, in words.
         range: &'static str,
     },
-    /// Batch statistics of a single value per channel.
-    #[error(
-        "expected more than 1 value per channel when training, got a tensor of shape {dims:?}: use eval(), a larger batch, or ChannelStats::Estimate"
-    )]
+    /// Statistics of a single value.
+    #[error("expected more than 1 value per {what}, got a tensor of shape {dims:?}: {way_out}")]
     OneValuePerChannel {
         /// Shape of the tensor.
         dims: Vec<usize>,
+        /// What the statistics are of: `channel`, or what the norm has in its place.
+        what: &'static str,
+        /// What to do.
+        way_out: &'static str,
+    },
+    /// A norm was given a momentum or moving speed that it has no use for, or both.
+    #[error("{norm} takes no {given}: {way_out}")]
+    Stats {
+        /// Which norm.
+        norm: &'static str,
+        /// What it was given.
+        given: &'static str,
+        /// What to do.
+        way_out: &'static str,
     },
     /// The input of a call has another shape than the one it belongs to.
     #[error("{what} has shape {found:?}, expected {expected:?}")]
@@ -136,12 +148,10 @@ pub enum Error {
         alignment: u64,
     },
     /// A buffer lacks a usage flag.
-    #[error(
-        "the buffer of {role} lacks BufferUsages::{missing}: create it with that flag (it has {usage})"
-    )]
+    #[error("{what} lacks BufferUsages::{missing}: create it with that flag (it has {usage})")]
     Usage {
         /// Which buffer.
-        role: Role,
+        what: String,
         /// Flag that is missing.
         missing: &'static str,
         /// Flags that the buffer has.
@@ -175,6 +185,14 @@ pub enum Error {
         /// What to do.
         way_out: &'static str,
     },
+    /// What is used together belongs to several devices.
+    #[error(
+        "{what} belongs to another device: make all that is used together with one wgpu::Device and its queue"
+    )]
+    WrongDevice {
+        /// What is another device's.
+        what: String,
+    },
     /// A forward in place that backward would need the input of.
     #[error(
         "forward in place overwrites x, which the backward of a training forward reads: write to a tensor of its own, or use eval()"
@@ -183,9 +201,23 @@ pub enum Error {
     /// Backward was asked without the forward pass it belongs to.
     #[error("backward without forward: call forward on this layer first, with the same x")]
     BackwardWithoutForward,
-    /// Backward was asked of a forward that overwrote its input.
+    /// Backward was asked after several forwards.
     #[error(
-        "backward after forward_in_place: x, which backward reads, was overwritten; call forward instead"
+        "backward after {forwards} forwards, any of which may be meant: give each use a layer of its own, \
+        disable gradients for a forward that needs none (set_grad_enabled(false)), or call discard() after it"
+    )]
+    BackwardAmbiguous {
+        /// Forwards with gradients since the last backward.
+        forwards: usize,
+    },
+    /// Backward was asked twice of one forward.
+    #[error(
+        "backward again after one forward, whose gradients the parameters have already: call forward again first"
+    )]
+    BackwardTwice,
+    /// Backward was asked of a forward whose input was overwritten by a forward.
+    #[error(
+        "backward after forward_in_place, or after a forward into x: x, which backward reads, was overwritten; call forward instead"
     )]
     BackwardAfterInPlace,
     /// Backward was asked of a forward that saved nothing for it.
@@ -206,13 +238,13 @@ pub enum Error {
         activation: bool,
     },
     /// A state dict does not fit; every mismatch is listed.
-    #[error("the state dict does not fit: {}", .problems.join("; "))]
+    #[error("the state dict does not fit: {}", plain(&.problems.join("; ")))]
     StateDict {
         /// One line per entry that is missing, extra or of the wrong size.
         problems: Vec<String>,
     },
     /// A safetensors file cannot be read or written; every bad entry is listed.
-    #[error("{file}: {}", .problems.join("; "))]
+    #[error("{}: {}", plain(.file), plain(&.problems.join("; ")))]
     Checkpoint {
         /// The file.
         file: String,
@@ -220,7 +252,7 @@ pub enum Error {
         problems: Vec<String>,
     },
     /// The text of a tuning cannot be read; everything wrong with it is listed.
-    #[error("the tuning cannot be read: {}", .problems.join("; "))]
+    #[error("the tuning cannot be read: {}", plain(&.problems.join("; ")))]
     Tuning {
         /// One line per setting that is unknown, twice there or of no value of its field.
         problems: Vec<String>,
@@ -231,6 +263,29 @@ pub enum Error {
     /// The adapter refused a device, or the device was lost.
     #[error("the GPU device failed: {0}")]
     Device(String),
+}
+
+/// What names and texts of a file may hold is shown, not obeyed: a terminal would take control characters, and
+/// those that turn the direction of writing, for commands.
+fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                plain.extend(c.escape_unicode());
+            }
+            c if c.is_control() => plain.extend(c.escape_default()),
+            c => plain.push(c),
+        }
+    }
+    plain
+}
+
+fn split(dims: &[usize], limit: u64) -> &'static str {
+    match dims.first() {
+        Some(2..) if limit == MAX_ELEMENTS => "split the batch",
+        _ => "split the sample, or use a smaller one",
+    }
 }
 
 fn list(roles: &[Role]) -> String {

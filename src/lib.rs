@@ -31,19 +31,19 @@
 //!
 //! // The caller's buffers; tables in between are the plan's.
 //! let prepared = pipelines.prepare(plan)?;
-//! let tables = prepared.create_tables(None);
+//! let tables = prepared.create_tables(None)?;
 //! let upload = |values: &[f32]| transfer::upload(&gpu.device, "mine", values);
-//! let (x, y) = (upload(&[2.5; 72]), upload(&[0.0; 72]));
+//! let (x, y) = (upload(&[2.5; 72])?, upload(&[0.0; 72])?);
 //! let bindings = Bindings::new()
 //!     .with_tables(&tables)
 //!     .with(Role::X, &x)
 //!     .with(Role::Y, &y)
-//!     .with(Role::BnWeight, &upload(&[1.0; 4]))
-//!     .with(Role::BnBias, &upload(&[0.0; 4]))
-//!     .with(Role::RunningMean, &upload(&[0.0; 4]))
-//!     .with(Role::RunningVar, &upload(&[1.0; 4]))
-//!     .with(Role::Weight, &upload(&[1.0; 2]))
-//!     .with(Role::Bias, &upload(&[7.0; 2]));
+//!     .with(Role::BnWeight, &upload(&[1.0; 4])?)
+//!     .with(Role::BnBias, &upload(&[0.0; 4])?)
+//!     .with(Role::RunningMean, &upload(&[0.0; 4])?)
+//!     .with(Role::RunningVar, &upload(&[1.0; 4])?)
+//!     .with(Role::Weight, &upload(&[1.0; 2])?)
+//!     .with(Role::Bias, &upload(&[7.0; 2])?);
 //!
 //! // The caller's encoder.
 //! let mut encoder = gpu.device.create_command_encoder(&Default::default());

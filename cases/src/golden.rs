@@ -501,9 +501,12 @@ impl<'a> Reader<'a> {
                 moving_speed: moving_speed? as f32,
             },
         };
+        let plain = match plain.kind {
+            NormKind::GroupNorm | NormKind::LayerNorm | NormKind::WeightStandardization => plain,
+            _ => plain.with_stats(channel_stats),
+        };
         let norm = plain
             .with_eps(eps?)
-            .with_stats(channel_stats)
             .with_affine(there("weight"), there("bias"))
             .with_bn_affine(!both || there("bn.weight"), !both || there("bn.bias"))
             .with_per_channel_affine(!both || per_channel?)

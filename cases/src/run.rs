@@ -202,7 +202,7 @@ impl<'a> Bench<'a> {
     pub fn new(gpu: &'a Gpu, problem: &Problem, plans: &[Plan]) -> Self {
         let upload = |role: Role, words: &[u32]| {
             let bytes = bytemuck::cast_slice(words);
-            transfer::buffer_with_bytes(&gpu.device, role.name(), bytes, STORAGE)
+            transfer::buffer_with_bytes(&gpu.device, role.name(), bytes, STORAGE).unwrap()
         };
         let mut buffers = BTreeMap::new();
         for (role, values) in problem.inputs() {

@@ -1,7 +1,7 @@
 //! A measured search for a better [`Tuning`], for those who ask for it: nothing in the library calls it.
 //! It submits, waits and reads back, like the other helpers.
 
-use super::{Bindings, Bound, Pipelines, transfer};
+use super::{Bindings, Bound, Pipelines, device, transfer};
 use crate::desc::{DType, Mode, NormDesc, TensorDesc};
 use crate::error::Error;
 use crate::kernels::Access;
@@ -121,7 +121,7 @@ pub async fn autotune(
     for (norm, tensor) in work.iter().filter(|(_, tensor)| tensor.elements() > 0) {
         bench.add(norm, tensor, &default)?;
     }
-    let first = bench.contender(&default).await?;
+    let first = bench.contender(&default)?;
     bench.expect_outputs(&first).await?;
 
     let mut tuned = Tuned {
@@ -129,7 +129,7 @@ pub async fn autotune(
         ratios: Vec::new(),
         trials: Vec::new(),
     };
-    let mut best = bench.contender(&default).await?;
+    let mut best = bench.contender(&default)?;
     let mut tried = vec![default];
     for _ in 0..effort.passes {
         let before = tuned.tuning;
@@ -235,17 +235,20 @@ impl Bench<'_> {
                 if need.access == Access::ReadWrite && written.iter().all(|(r, _)| *r != role) {
                     written.push((role, before));
                 }
-                buffers.entry(role).or_insert_with(|| {
-                    let mut values = |len: u64| (0..len).map(|_| draw(&mut random)).collect();
-                    let (dtype, values): (_, Vec<f32>) = match role {
-                        Role::X | Role::GradY => (tensor.dtype(), values(tensor.elements())),
-                        _ if role.is_tensor() => {
-                            return transfer::zeroed(self.device, role.name(), need.bytes);
-                        }
-                        _ => (DType::F32, vec![1.0; (need.bytes / 4) as usize]),
-                    };
+                if buffers.contains_key(&role) {
+                    continue;
+                }
+                transfer::check_size(self.device, role.name(), need.bytes)?;
+                let mut values = |len: u64| (0..len).map(|_| draw(&mut random)).collect();
+                let upload = |dtype, values: Vec<f32>| {
                     transfer::upload_as(self.device, role.name(), dtype, &values)
-                });
+                };
+                let buffer = match role {
+                    Role::X | Role::GradY => upload(tensor.dtype(), values(tensor.elements())),
+                    _ if role.is_tensor() => transfer::zeroed(self.device, role.name(), need.bytes),
+                    _ => upload(DType::F32, vec![1.0; (need.bytes / 4) as usize]),
+                }?;
+                buffers.insert(role, buffer);
             }
         }
         self.subjects.push(Subject {
@@ -258,23 +261,8 @@ impl Bench<'_> {
         Ok(())
     }
 
-    /// Plans, compiles and binds a tuning. What wgpu or the driver objects to is an error, not a panic.
-    async fn contender(&self, tuning: &Tuning) -> Result<Contender, Error> {
-        let scopes = [wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::Validation]
-            .map(|filter| self.device.push_error_scope(filter));
-        let made = self.make(tuning);
-        let mut objection = None;
-        // The innermost first.
-        for scope in scopes.into_iter().rev() {
-            objection = objection.or(scope.pop().await);
-        }
-        match objection {
-            Some(error) => Err(Error::Device(error.to_string())),
-            None => made,
-        }
-    }
-
-    fn make(&self, tuning: &Tuning) -> Result<Contender, Error> {
+    /// Plans, compiles and binds a tuning.
+    fn contender(&self, tuning: &Tuning) -> Result<Contender, Error> {
         let mut contender = Contender {
             plans: Vec::new(),
             bound: Vec::new(),
@@ -284,7 +272,7 @@ impl Bench<'_> {
             contender.plans.push([forward.clone(), backward.clone()]);
             let forward = self.pipelines.prepare(forward)?;
             let backward = self.pipelines.prepare(backward)?;
-            let tables = backward.create_tables(Some(&forward.create_tables(None)));
+            let tables = backward.create_tables(Some(&forward.create_tables(None)?))?;
             let bind = |bindings: Bindings, (&role, buffer)| bindings.with(role, buffer);
             let buffers = subject.buffers.iter();
             let bindings = buffers.fold(Bindings::new().with_tables(&tables), bind);
@@ -342,8 +330,10 @@ impl Bench<'_> {
         best: &Contender,
         candidate: &Tuning,
     ) -> Result<(Option<Verdict>, Option<Contender>), Error> {
-        let contender = match self.contender(candidate).await {
+        let contender = match self.contender(candidate) {
             Ok(contender) => contender,
+            // No candidate's fault.
+            Err(error) if device::is_lost(self.device) => return Err(error),
             Err(error) => return Ok((Some(Verdict::Refused(error.to_string())), None)),
         };
         if contender.plans == best.plans {
@@ -417,7 +407,12 @@ impl Bench<'_> {
         self.device
             .poll(wgpu::PollType::wait_indefinitely())
             .map_err(|error| Error::Device(error.to_string()))?;
-        Ok(start.elapsed().as_secs_f64())
+        let seconds = start.elapsed().as_secs_f64();
+        // It did nothing then.
+        if device::is_lost(self.device) {
+            return Err(device::lost("a measurement"));
+        }
+        Ok(seconds)
     }
 }
 

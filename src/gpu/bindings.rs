@@ -1,5 +1,7 @@
 //! Buffers by role, checked before anything is recorded.
 
+use super::device::Owner;
+use super::transfer;
 use crate::error::Error;
 use crate::plan::{BoundBuffer, Plan, Window};
 use crate::role::{Role, RoleKind};
@@ -10,6 +12,8 @@ use std::collections::BTreeMap;
 struct Slot {
     buffer: wgpu::Buffer,
     offset: u64,
+    /// Whose it is, where that is known.
+    owner: Option<Owner>,
 }
 
 /// Which buffer serves each [`Role`].
@@ -33,9 +37,24 @@ impl Bindings {
     /// Binds a buffer from a byte offset, a multiple of the device's
     /// `min_storage_buffer_offset_alignment` (256 by default).
     #[must_use]
-    pub fn with_offset(mut self, role: Role, buffer: &wgpu::Buffer, offset: u64) -> Self {
-        let buffer = buffer.clone();
-        self.slots.insert(role, Slot { buffer, offset });
+    pub fn with_offset(self, role: Role, buffer: &wgpu::Buffer, offset: u64) -> Self {
+        self.with_owner(role, buffer, offset, None)
+    }
+
+    /// Binds a buffer whose owner is known.
+    pub(crate) fn with_owner(
+        mut self,
+        role: Role,
+        buffer: &wgpu::Buffer,
+        offset: u64,
+        owner: Option<&Owner>,
+    ) -> Self {
+        let slot = Slot {
+            buffer: buffer.clone(),
+            offset,
+            owner: owner.cloned(),
+        };
+        self.slots.insert(role, slot);
         self
     }
 
@@ -43,13 +62,18 @@ impl Bindings {
     #[must_use]
     pub fn with_tables(mut self, tables: &Tables) -> Self {
         for (&role, buffer) in &tables.buffers {
-            self = self.with(role, buffer);
+            self = self.with_owner(role, buffer, 0, tables.owner.as_ref());
         }
         self
     }
 
-    /// Checks them against a plan.
-    pub(super) fn validate(&self, plan: &Plan, limits: &wgpu::Limits) -> Result<(), Error> {
+    /// Checks them against a plan of an owner's.
+    pub(super) fn validate(&self, plan: &Plan, owner: &Owner) -> Result<(), Error> {
+        for (role, slot) in &self.slots {
+            if let Some(of) = &slot.owner {
+                owner.check(of, role)?;
+            }
+        }
         let usages: Vec<_> = self.slots.values().map(|s| s.buffer.usage()).collect();
         let first_of = |slot: &Slot| self.slots.values().position(|s| s.buffer == slot.buffer);
         let buffers = self
@@ -64,7 +88,8 @@ impl Bindings {
                 storage: usage.contains(wgpu::BufferUsages::STORAGE),
                 usage,
             });
-        plan.check_buffers(&buffers.collect::<Vec<_>>(), &limits.into())
+        let limits = owner.device().limits();
+        plan.check_buffers(&buffers.collect::<Vec<_>>(), &(&limits).into())
     }
 
     /// The binding of a role, exactly as large as the plan needs; of a tensor only the window.
@@ -92,12 +117,18 @@ impl Bindings {
 /// The tables of a plan. Saved ones (rows, channels, groups) are what backward needs of forward.
 #[derive(Debug, Clone, Default)]
 pub struct Tables {
+    /// None where there are none.
+    owner: Option<Owner>,
     buffers: BTreeMap<Role, wgpu::Buffer>,
 }
 
 impl Tables {
-    pub(super) fn new(device: &wgpu::Device, plan: &Plan, shared: Option<&Tables>) -> Self {
+    pub(super) fn new(owner: &Owner, plan: &Plan, shared: Option<&Tables>) -> Result<Self, Error> {
         let mut tables = shared.cloned().unwrap_or_default();
+        if let Some(of) = &tables.owner {
+            owner.check(of, "the tables to share")?;
+        }
+        tables.owner = Some(owner.clone());
         for need in plan.needs() {
             if need.role.kind() == RoleKind::Caller {
                 continue;
@@ -106,17 +137,10 @@ impl Tables {
             if tables.buffers.get(&need.role).is_some_and(fits) {
                 continue;
             }
-            let buffer = device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some(need.role.name()),
-                size: need.bytes,
-                usage: wgpu::BufferUsages::STORAGE
-                    | wgpu::BufferUsages::COPY_SRC
-                    | wgpu::BufferUsages::COPY_DST,
-                mapped_at_creation: false,
-            });
+            let buffer = transfer::zeroed(owner.device(), need.role.name(), need.bytes)?;
             tables.buffers.insert(need.role, buffer);
         }
-        tables
+        Ok(tables)
     }
 
     /// The buffer of a table.

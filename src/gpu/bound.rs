@@ -2,6 +2,7 @@
 
 use super::Kernel;
 use super::bindings::{Bindings, Tables};
+use super::device::{self, Owner};
 use crate::error::Error;
 use crate::params::Params;
 use crate::plan::Plan;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 /// A plan made ready for a device: compiled kernels and uniforms.
 #[derive(Debug)]
 pub struct Prepared {
-    pub(super) device: wgpu::Device,
+    pub(super) owner: Owner,
     pub(super) plan: Plan,
     pub(super) kernels: Vec<Arc<Kernel>>,
     pub(super) uniforms: Option<wgpu::Buffer>,
@@ -26,8 +27,12 @@ impl Prepared {
 
     /// Allocates the tables of this plan that are not in `shared` already. Tables of a forward plan
     /// are what its backward plan reads: make the backward's with the forward's as `shared`.
-    pub fn create_tables(&self, shared: Option<&Tables>) -> Tables {
-        Tables::new(&self.device, &self.plan, shared)
+    ///
+    /// # Errors
+    /// [`Error::WrongDevice`] where `shared` is another device's; those of
+    /// [`transfer::zeroed`](super::transfer::zeroed).
+    pub fn create_tables(&self, shared: Option<&Tables>) -> Result<Tables, Error> {
+        Tables::new(&self.owner, &self.plan, shared)
     }
 
     /// Records the plan into a compute pass of its own.
@@ -61,9 +66,14 @@ impl Prepared {
     ///
     /// # Errors
     /// [`Error::Missing`], [`Error::BufferTooSmall`], [`Error::Misaligned`], [`Error::Usage`],
-    /// [`Error::Aliasing`]; nothing is recorded then.
+    /// [`Error::Aliasing`], [`Error::WrongDevice`] where tables are another device's, [`Error::Device`] where
+    /// this one is lost or refuses a buffer (natively); nothing is recorded then.
     pub fn bind(&self, bindings: &Bindings) -> Result<Bound, Error> {
-        bindings.validate(&self.plan, &self.device.limits())?;
+        bindings.validate(&self.plan, &self.owner)?;
+        device::guarded(self.owner.device(), "binding", || self.bound(bindings))
+    }
+
+    fn bound(&self, bindings: &Bindings) -> Result<Bound, Error> {
         let mut dispatches = Vec::with_capacity(self.kernels.len());
         for (index, (step, kernel)) in self.plan.steps().iter().zip(&self.kernels).enumerate() {
             let Some(uniforms) = &self.uniforms else {
@@ -81,11 +91,14 @@ impl Prepared {
                 let resource = bindings.resource(&self.plan, role, step.window)?;
                 entries.push(wgpu::BindGroupEntry { binding, resource });
             }
-            let group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
-                label: Some(step.spec.kernel.name()),
-                layout: &kernel.layout,
-                entries: &entries,
-            });
+            let group = self
+                .owner
+                .device()
+                .create_bind_group(&wgpu::BindGroupDescriptor {
+                    label: Some(step.spec.kernel.name()),
+                    layout: &kernel.layout,
+                    entries: &entries,
+                });
             dispatches.push(Dispatch {
                 kernel: kernel.clone(),
                 group,

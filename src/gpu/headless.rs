@@ -2,6 +2,8 @@
 
 use crate::error::Error;
 use crate::tuning::{AdapterClass, Tuning};
+#[cfg(not(target_arch = "wasm32"))]
+use std::sync::OnceLock;
 
 /// What a device is requested with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -96,11 +98,11 @@ pub fn describe(adapter: &wgpu::Adapter) -> String {
 
 /// Every adapter that can compute, the best first: discrete, integrated, others, software; Vulkan,
 /// Metal and DX12 before GL.
+///
+/// All are of one `wgpu::Instance`, the first call's, which looks at every backend that was compiled in or at
+/// those that `WGPU_BACKEND` names: wgpu tells devices of one instance apart, not those of several.
 pub async fn adapters() -> Vec<wgpu::Adapter> {
-    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
-    // Every backend that was compiled in, or those named by WGPU_BACKEND.
-    descriptor.backends = wgpu::Backends::from_env().unwrap_or(wgpu::Backends::all());
-    let instance = wgpu::Instance::new(descriptor);
+    let instance = instance();
     let mut adapters = enumerate(&instance).await;
     adapters.retain(|adapter| {
         let flags = adapter.get_downlevel_capabilities().flags;
@@ -108,6 +110,25 @@ pub async fn adapters() -> Vec<wgpu::Adapter> {
     });
     adapters.sort_by_key(|adapter| rank(&adapter.get_info()));
     adapters
+}
+
+fn new_instance() -> wgpu::Instance {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = wgpu::Backends::from_env().unwrap_or(wgpu::Backends::all());
+    wgpu::Instance::new(descriptor)
+}
+
+/// The one of this process.
+#[cfg(not(target_arch = "wasm32"))]
+fn instance() -> wgpu::Instance {
+    static INSTANCE: OnceLock<wgpu::Instance> = OnceLock::new();
+    INSTANCE.get_or_init(new_instance).clone()
+}
+
+/// A browser has one.
+#[cfg(target_arch = "wasm32")]
+fn instance() -> wgpu::Instance {
+    new_instance()
 }
 
 /// The lower the better.

@@ -2,13 +2,25 @@
 //!
 //! [`Pipelines`] compiles and caches kernels, [`Pipelines::prepare`] makes a plan ready,
 //! [`Prepared::encode`] records it into the caller's encoder (or
-//! [`Prepared::encode_in_pass`] into the caller's pass). Nothing here submits, polls, maps, makes a
+//! [`Prepared::encode_in_pass`] into the caller's pass). What is made is made within error scopes, so that what
+//! the device objects to is an [`Error`] (natively). Nothing here submits, polls, maps, makes a
 //! device or replaces an error handler; [`headless`], [`transfer`] and [`autotune`] hold helpers that do,
 //! for those who want them.
+//!
+//! # Several devices
+//!
+//! Everything belongs to one device. [`Pipelines`], [`Tables`] and [`Tensor`](crate::Tensor) know which, and a
+//! call that mixes them up is [`Error::WrongDevice`]. Of what wgpu hands out, buffers, encoders, passes and
+//! queues, only wgpu could know, by ids that are unique within one `wgpu::Instance`: in it, wgpu refuses those
+//! of another device (a buffer where it is bound: [`Error::Device`]; an encoder or queue through the device's
+//! error handler, which panics unless you set one). **Devices of several instances have equal ids**: there
+//! wgpu takes a foreign buffer for its own buffer of that id, or panics where it has none. So have one
+//! instance in a process; [`headless`] has one for all its devices.
 
 pub mod autotune;
 mod bindings;
 mod bound;
+pub(crate) mod device;
 pub mod headless;
 pub mod transfer;
 
@@ -20,6 +32,7 @@ use crate::kernels::{Access, Spec, browser_wgsl, wgsl};
 use crate::params::Params;
 use crate::plan::{Limits, Plan};
 use crate::tuning::Tuning;
+use device::Owner;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -34,7 +47,7 @@ struct Kernel {
 /// Cloning is cheap and shares the cache.
 #[derive(Debug, Clone)]
 pub struct Pipelines {
-    device: wgpu::Device,
+    owner: Owner,
     tuning: Tuning,
     cache: Arc<Mutex<HashMap<Spec, Arc<Kernel>>>>,
 }
@@ -48,7 +61,7 @@ impl Pipelines {
     /// An empty cache for a device, with a tuning of the caller's.
     pub fn with_tuning(device: &wgpu::Device, tuning: Tuning) -> Self {
         Self {
-            device: device.clone(),
+            owner: Owner::of(device),
             tuning,
             cache: Arc::default(),
         }
@@ -56,7 +69,12 @@ impl Pipelines {
 
     /// The device.
     pub fn device(&self) -> &wgpu::Device {
-        &self.device
+        self.owner.device()
+    }
+
+    /// Whose they are.
+    pub(crate) fn owner(&self) -> &Owner {
+        &self.owner
     }
 
     /// The tuning that plans for this device should be made with.
@@ -68,26 +86,30 @@ impl Pipelines {
     /// plan's uniforms. The result can be encoded any number of times.
     ///
     /// # Errors
-    /// [`Error::Limit`] where a buffer, a workgroup or a dispatch exceeds what the device granted.
+    /// [`Error::Limit`] where a buffer, a workgroup or a dispatch exceeds what the device granted;
+    /// [`Error::Device`] where it is lost, or it or its driver objects to a kernel (natively: a browser reports
+    /// that to the device's `uncapturederror` event).
     pub fn prepare(&self, plan: Plan) -> Result<Prepared, Error> {
-        plan.check_limits(&Limits::of(&self.device))?;
+        let device = self.device();
+        plan.check_limits(&Limits::of(device))?;
         let kernels = plan.steps().iter().map(|step| self.kernel(&step.spec));
-        let kernels = kernels.collect();
-        let alignment = self.device.limits().min_uniform_buffer_offset_alignment;
+        let kernels = kernels.collect::<Result<_, _>>()?;
+        let alignment = device.limits().min_uniform_buffer_offset_alignment;
         let alignment = u64::from(alignment).max(16);
         let stride = (size_of::<Params>() as u64).next_multiple_of(alignment);
         // Uniforms never change: a buffer mapped at creation, not queue.write_buffer, which would
         // reach back to everything in the next submission.
-        let uniforms = (!plan.steps().is_empty()).then(|| {
-            transfer::buffer_with_bytes(
-                &self.device,
+        let uniforms = match plan.steps() {
+            [] => None,
+            _ => Some(transfer::buffer_with_bytes(
+                device,
                 "bcnorm params",
                 &plan.uniforms(stride as usize),
                 wgpu::BufferUsages::UNIFORM,
-            )
-        });
+            )?),
+        };
         Ok(Prepared {
-            device: self.device.clone(),
+            owner: self.owner.clone(),
             plan,
             kernels,
             uniforms,
@@ -95,16 +117,20 @@ impl Pipelines {
         })
     }
 
-    fn kernel(&self, spec: &Spec) -> Arc<Kernel> {
+    fn kernel(&self, spec: &Spec) -> Result<Arc<Kernel>, Error> {
         // A panic elsewhere while the lock was held left the map whole: an entry is either there
         // or not.
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(kernel) = cache.get(spec) {
-            return kernel.clone();
+            return Ok(kernel.clone());
         }
-        let kernel = Arc::new(compile(&self.device, spec));
+        let kernel = Arc::new(device::guarded(
+            self.device(),
+            format_args!("the kernel {}", spec.kernel.name()),
+            || Ok(compile(self.device(), spec)),
+        )?);
         cache.insert(*spec, kernel.clone());
-        kernel
+        Ok(kernel)
     }
 }
 

@@ -3,10 +3,62 @@
 
 use super::norm::{Key, Pass};
 use super::tensor::Tensor;
+use crate::error::Error;
 use crate::gpu::{Bound, Tables};
 
-/// Calls kept per layer: training and evaluation, or buffers used in turn.
+/// Calls kept per layer, with and without a backward each: buffers used in turn.
 const MAX_CALLS: usize = 4;
+
+/// Which forward a backward goes back through: one that awaits it, and there may be only one. With two, which
+/// of them is meant is not known, and the tables of the first are overwritten.
+#[derive(Debug)]
+pub(super) struct Order {
+    /// Forwards that await a backward.
+    awaiting: usize,
+    /// What a backward is told where there are none.
+    otherwise: Error,
+}
+
+impl Default for Order {
+    fn default() -> Self {
+        Self {
+            awaiting: 0,
+            otherwise: Error::BackwardWithoutForward,
+        }
+    }
+}
+
+impl Order {
+    /// After a forward that backward may go back through.
+    pub fn went_forward(&mut self) {
+        self.awaiting += 1;
+    }
+
+    /// After a forward that no backward follows.
+    pub fn passed(&mut self, otherwise: Error) {
+        if self.awaiting == 0 {
+            self.otherwise = otherwise;
+        }
+    }
+
+    /// Nothing awaits a backward any more.
+    pub fn settle(&mut self, otherwise: Error) {
+        self.awaiting = 0;
+        self.otherwise = otherwise;
+    }
+
+    /// Whether the last forward is the only one that awaits a backward.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check(&self) -> Result<(), Error> {
+        match self.awaiting {
+            0 => Err(self.otherwise.clone()),
+            1 => Ok(()),
+            forwards => Err(Error::BackwardAmbiguous { forwards }),
+        }
+    }
+}
 
 /// Where a forward writes.
 #[derive(Debug, Clone, Copy)]

@@ -226,9 +226,21 @@ fn position(dims: &[usize], mut index: usize) -> Vec<usize> {
 
 fn write(state: &StateDict) -> Result<Vec<u8>, Vec<String>> {
     let mut entries = Vec::new();
+    let mut problems = Vec::new();
     for (name, value) in state {
         let (dtype, dims, bytes) = match value {
             StateValue::F32 { dims, values } => {
+                // The format's own check multiplies sizes without a look at overflow.
+                let len = dims
+                    .iter()
+                    .try_fold(1usize, |len, &size| len.checked_mul(size));
+                if len != Some(values.len()) {
+                    let len = values.len();
+                    problems.push(format!(
+                        "{name}: {len} values do not fill the shape {dims:?}"
+                    ));
+                    continue;
+                }
                 let bytes = values.iter().flat_map(|value| value.to_le_bytes());
                 (Dtype::F32, dims.clone(), bytes.collect::<Vec<u8>>())
             }
@@ -237,7 +249,6 @@ fn write(state: &StateDict) -> Result<Vec<u8>, Vec<String>> {
         entries.push((name, dtype, dims, bytes));
     }
     let mut views = Vec::new();
-    let mut problems = Vec::new();
     for (name, dtype, dims, bytes) in &entries {
         // The crate multiplies the sizes unchecked.
         let bits = dims

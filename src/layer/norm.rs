@@ -1,10 +1,11 @@
 //! The layer.
 
-use super::calls::{Backward, Call, Calls, Output};
+use super::calls::{Backward, Call, Calls, Order, Output};
 use super::state::{self, StateDict, StateValue};
 use super::tensor::Tensor;
 use crate::desc::{Activation, ChannelStats, Fusion, Mode, NormDesc, TensorDesc, Write};
 use crate::error::Error;
+use crate::gpu::device::{self, Owner};
 use crate::gpu::{Bindings, Pipelines, Prepared, Tables, transfer};
 use crate::plan::{BackwardOptions, ForwardOptions, Plan};
 use crate::role::Role;
@@ -42,13 +43,22 @@ enum Direction {
 /// of the parameters accumulate over calls of [`backward`](Self::backward), as in PyTorch;
 /// [`zero_grad`](Self::zero_grad) clears them.
 ///
+/// Each backward goes back through the one forward before it. A second backward, or a backward after two
+/// forwards (a layer used twice in a network, microbatches in flight), is an error: give each use a layer of
+/// its own, and say [`discard`](Self::discard) after a forward that no backward follows. Forwards without
+/// gradients ([`set_grad_enabled`](Self::set_grad_enabled)) may come in between.
+///
+/// Everything belongs to the device of the [`Pipelines`]: a tensor of another one is
+/// [`Error::WrongDevice`]. An encoder or queue of another one cannot be told by the library:
+/// [what happens then](crate::gpu#several-devices).
+///
 /// y, and every gradient of a tensor, has x's type and layout. Parameters, running statistics and
 /// their gradients are f32.
 ///
 /// A training loop that gives the same tensors again, to [`forward_into`](Self::forward_into) and
 /// [`backward_into`](Self::backward_into) (or their twins with a residual, or in place), records what it
 /// recorded before: nothing is checked, allocated or bound anew. For that the layer keeps what it bound in
-/// its last four such forwards and their backwards, and so keeps their tensors alive, as it keeps the x of
+/// its last four such forwards and their backwards (and four forwards without gradients), and so keeps their tensors alive, as it keeps the x of
 /// the last forward alive for backward; [`forget`](Self::forget) lets go of all of it.
 ///
 /// ```
@@ -102,7 +112,11 @@ pub struct Norm {
     grad_enabled: bool,
     buffers: BTreeMap<Role, wgpu::Buffer>,
     plans: Vec<(Pass, Direction, Arc<Prepared>)>,
+    /// Forwards that backward may go back through.
     calls: Calls,
+    /// Those that it may not, whose tables are their own: in between they spoil nothing.
+    inferences: Calls,
+    order: Order,
 }
 
 /// Plans kept per layer: both directions, training and evaluation, of a few shapes.
@@ -113,21 +127,22 @@ impl Norm {
     /// 1; in training mode, without an activation.
     ///
     /// # Errors
-    /// Those of [`NormDesc::validate`].
+    /// Those of [`NormDesc::validate`]; [`Error::Limit`] where a parameter is larger than the device's
+    /// largest binding; [`Error::Device`] where it has no memory for them or is lost.
     pub fn new(pipelines: &Pipelines, norm: NormDesc) -> Result<Self, Error> {
         norm.validate()?;
-        let mut layer = Self {
+        Ok(Self {
             pipelines: pipelines.clone(),
             norm,
             activation: Activation::None,
             mode: Mode::Train,
             grad_enabled: true,
-            buffers: BTreeMap::new(),
+            buffers: missing(pipelines.device(), &norm, &BTreeMap::new())?,
             plans: Vec::new(),
             calls: Calls::default(),
-        };
-        layer.allocate();
-        Ok(layer)
+            inferences: Calls::default(),
+            order: Order::default(),
+        })
     }
 
     /// Sets what is applied to the output.
@@ -135,27 +150,6 @@ impl Norm {
     pub fn with_activation(mut self, activation: Activation) -> Self {
         self.activation = activation;
         self
-    }
-
-    /// Makes the buffers that the norm has and the layer lacks, with PyTorch's initial values.
-    fn allocate(&mut self) {
-        let device = self.pipelines.device();
-        for entry in state::entries(&self.norm) {
-            let len: usize = entry.dims.iter().product();
-            self.buffers
-                .entry(entry.role)
-                .or_insert_with(|| transfer::upload(device, entry.name, &vec![entry.initial; len]));
-            if let Some(gradient) = entry.gradient {
-                self.buffers
-                    .entry(gradient)
-                    .or_insert_with(|| transfer::zeros(device, gradient.name(), len as u64));
-            }
-        }
-        if let Some(name) = state::batch_count(&self.norm) {
-            self.buffers
-                .entry(Role::NumBatchesTracked)
-                .or_insert_with(|| transfer::zeros(device, name, 1));
-        }
     }
 
     /// The norm.
@@ -194,13 +188,15 @@ impl Norm {
     /// `estbn_moving_speed` of a training loop.
     ///
     /// # Errors
-    /// [`Error::Parameter`]; the layer is unchanged then.
+    /// [`Error::Parameter`]; [`Error::Stats`] where the norm has no such statistics; [`Error::Device`]. The
+    /// layer is unchanged then.
     pub fn set_stats(&mut self, stats: ChannelStats) -> Result<(), Error> {
         let norm = self.norm.with_stats(stats);
         norm.validate()?;
-        self.norm = norm;
         // Estimates are running statistics, which the layer may have gone without.
-        self.allocate();
+        let made = missing(self.pipelines.device(), &norm, &self.buffers)?;
+        self.buffers.extend(made);
+        self.norm = norm;
         Ok(())
     }
 
@@ -313,8 +309,14 @@ impl Norm {
             in_place: matches!(output, Output::InPlace),
             inference: !self.grad_enabled,
         };
-        if let Some(known) = self.calls.again(&key, x, residual, output) {
+        let with_backward = self.grad_enabled && !key.in_place;
+        let calls = match with_backward {
+            true => &mut self.calls,
+            false => &mut self.inferences,
+        };
+        if let Some(known) = calls.again(&key, x, residual, output) {
             known.encode(encoder);
+            self.went_forward(with_backward, x, output);
             return Ok(());
         }
         let y = output.tensor();
@@ -331,31 +333,56 @@ impl Norm {
         let forward = self.prepared(&pass, Direction::Forward)?;
         // The tables of the forward before serve again: the layer goes back through its last
         // forward only.
-        let tables = forward.create_tables(self.calls.last().map(|last| &last.tables));
-        let bindings = self
-            .bindings(&tables)
-            .with_offset(Role::X, x.buffer(), x.offset());
+        let calls = match with_backward {
+            true => &self.calls,
+            false => &self.inferences,
+        };
+        let tables = forward.create_tables(calls.last().map(|last| &last.tables))?;
+        let bindings = x.bind(self.bindings(&tables), Role::X);
         let bindings = bind(bindings, Role::Y, y);
         let bindings = bind(bindings, Role::Residual, residual);
         let bound = forward.bind(&bindings)?;
         bound.encode(encoder);
-        self.calls.push(Call {
+        let call = Call {
             pass,
             x: x.clone(),
             residual: residual.cloned(),
             tables,
             forward: output.kept().map(|y| (y.cloned(), bound)),
             backward: None,
-        });
+        };
+        match with_backward {
+            true => self.calls.push(call),
+            false => self.inferences.push(call),
+        }
+        self.went_forward(with_backward, x, output);
         Ok(())
+    }
+
+    /// What a forward that was recorded means for backward.
+    fn went_forward(&mut self, with_backward: bool, x: &Tensor, output: Output<'_>) {
+        if with_backward {
+            self.order.went_forward();
+            return;
+        }
+        let written = output.tensor().unwrap_or(x);
+        let read = self.calls.last().into_iter();
+        let mut read = read.flat_map(|call| [Some(&call.x), call.residual.as_ref()]);
+        let overwritten = read.any(|tensor| tensor.is_some_and(|read| read.overlaps(written)));
+        match output {
+            _ if overwritten => self.order.settle(Error::BackwardAfterInPlace),
+            Output::InPlace => self.order.passed(Error::BackwardAfterInPlace),
+            _ => self.order.passed(Error::BackwardWithoutGrad),
+        }
     }
 
     /// Records the gradients for the x of the last forward: returns that of x, adds those of the
     /// parameters to their buffers ([`buffer`](Self::buffer) with [`Role::GradWeight`] and so on).
     ///
     /// # Errors
-    /// [`Error::BackwardWithoutForward`]; [`Error::BackwardAfterInPlace`]; [`Error::BackwardWithoutGrad`]; [`Error::ResidualGradient`]
-    /// where that forward had a residual, whose gradient is
+    /// [`Error::BackwardAmbiguous`] after two forwards since the last backward, [`Error::BackwardTwice`]
+    /// after none; [`Error::BackwardWithoutForward`]; [`Error::BackwardAfterInPlace`];
+    /// [`Error::BackwardWithoutGrad`]; [`Error::ResidualGradient`] where that forward had a residual, whose gradient is
     /// [`backward_residual`](Self::backward_residual)'s to return; [`Error::Shape`] or
     /// [`Error::Storage`] where `grad_y` is not as y; and those of [`Plan::backward`],
     /// [`Pipelines::prepare`] and [`Prepared::bind`]. Nothing is recorded then.
@@ -430,14 +457,9 @@ impl Norm {
 
     /// The last forward, which backward can go back through.
     fn saved(&self, residual: bool) -> Result<&Call, Error> {
+        self.order.check()?;
         let saved = self.calls.last().ok_or(Error::BackwardWithoutForward)?;
         let key = &saved.pass.key;
-        if key.in_place {
-            return Err(Error::BackwardAfterInPlace);
-        }
-        if key.inference {
-            return Err(Error::BackwardWithoutGrad);
-        }
         if key.fusion.residual != residual {
             return Err(Error::ResidualGradient {
                 forward: key.fusion.residual,
@@ -459,6 +481,7 @@ impl Norm {
         let saved = self.calls.last().ok_or(Error::BackwardWithoutForward)?;
         if let Some(known) = saved.backward_again(grad_y, grad_x, grad_residual) {
             known.encode(encoder);
+            self.order.settle(Error::BackwardTwice);
             return Ok(());
         }
         grad_y.check_like(Role::GradY, &saved.x)?;
@@ -472,12 +495,10 @@ impl Norm {
         pass.key.fusion.residual = grad_residual.is_some();
         let backward = self.prepared(&pass, Direction::Backward)?;
         let saved = self.calls.last().ok_or(Error::BackwardWithoutForward)?;
-        let tables = backward.create_tables(Some(&saved.tables));
-        let bindings = self
-            .bindings(&tables)
-            .with_offset(Role::X, saved.x.buffer(), saved.x.offset())
-            .with_offset(Role::GradY, grad_y.buffer(), grad_y.offset())
-            .with_offset(Role::GradX, grad_x.buffer(), grad_x.offset());
+        let tables = backward.create_tables(Some(&saved.tables))?;
+        let bindings = saved.x.bind(self.bindings(&tables), Role::X);
+        let bindings = grad_y.bind(bindings, Role::GradY);
+        let bindings = grad_x.bind(bindings, Role::GradX);
         let bindings = bind(bindings, Role::Residual, saved.residual.as_ref());
         let bindings = bind(bindings, Role::GradResidual, grad_residual);
         let bound = backward.bind(&bindings)?;
@@ -489,13 +510,23 @@ impl Norm {
             bound,
         });
         self.calls.went_back(tables, known);
+        self.order.settle(Error::BackwardTwice);
         Ok(())
+    }
+
+    /// Says that no backward follows the forwards so far, such as an evaluation with gradients enabled or a
+    /// step that is given up: the next forward is the only one again. What they added to running statistics
+    /// stays.
+    pub fn discard(&mut self) {
+        self.order.settle(Error::BackwardWithoutForward);
     }
 
     /// Lets go of what the layer keeps of its calls: the last forward, which backward can then not go back
     /// through, the tensors and tables of recent ones, and the plans. Parameters and state stay.
     pub fn forget(&mut self) {
         self.calls = Calls::default();
+        self.inferences = Calls::default();
+        self.order = Order::default();
         self.plans.clear();
     }
 
@@ -541,35 +572,47 @@ impl Norm {
     /// Loads parameters and running state, strictly: every entry must be there, no other, each of
     /// the right shape, give or take sizes of 1 (BCNorm's `weight` and `bias` may be (G), or
     /// (1, G, 1) as in the authors' code). `pbn.*` is read as `bn.*`: the authors' ImageNet
-    /// checkpoints call BCNorm's inner norm so. It takes effect with the next submission.
+    /// checkpoints call BCNorm's inner norm so. It takes effect with the next submission. Values are
+    /// taken as they are, as in PyTorch; [`state::fit`] says which of them make no sense
+    /// ([`Fit::warnings`](state::Fit::warnings)).
     ///
     /// # Errors
-    /// [`Error::StateDict`] with every mismatch; nothing is loaded then.
+    /// [`Error::StateDict`] with every mismatch; nothing is loaded then. [`Error::Device`] where the device
+    /// is lost or objects (natively).
     pub fn load_state_dict(&mut self, queue: &wgpu::Queue, state: &StateDict) -> Result<(), Error> {
         let fit = state::fit(&self.norm, state)?;
-        for (role, values) in fit.values {
-            queue.write_buffer(&self.buffers[&role], 0, bytemuck::cast_slice(values));
-        }
-        if let Some(count) = fit.batch_count {
-            // The kernels' count stops there as well.
-            let count = u32::try_from(count).unwrap_or(u32::MAX);
-            let buffer = &self.buffers[&Role::NumBatchesTracked];
-            queue.write_buffer(buffer, 0, &count.to_le_bytes());
-        }
+        device::guarded(self.pipelines.device(), "loading a state dict", || {
+            for (role, values) in fit.values {
+                queue.write_buffer(&self.buffers[&role], 0, bytemuck::cast_slice(values));
+            }
+            if let Some(count) = fit.batch_count {
+                // The kernels' count stops there as well.
+                let count = u32::try_from(count).unwrap_or(u32::MAX);
+                let buffer = &self.buffers[&Role::NumBatchesTracked];
+                queue.write_buffer(buffer, 0, &count.to_le_bytes());
+            }
+            Ok(())
+        })?;
         self.norm = fit.norm;
         Ok(())
     }
 
     /// The layer's own buffers and a plan's tables.
     fn bindings(&self, tables: &Tables) -> Bindings {
-        let bind = |bindings: Bindings, (&role, buffer)| bindings.with(role, buffer);
+        let owner = Some(self.owner());
+        let bind =
+            |bindings: Bindings, (&role, buffer)| bindings.with_owner(role, buffer, 0, owner);
         self.buffers
             .iter()
             .fold(Bindings::new().with_tables(tables), bind)
     }
 
     fn like(&self, tensor: &Tensor, role: Role, new: Role) -> Result<Tensor, Error> {
-        tensor.like(self.pipelines.device(), role, new)
+        tensor.like(self.owner(), role, new)
+    }
+
+    fn owner(&self) -> &Owner {
+        self.pipelines.owner()
     }
 
     /// The plan of a pass, made once: the most recent ones are kept.
@@ -626,10 +669,51 @@ impl Pass {
     }
 }
 
+/// The buffers that a norm has and that are not there yet, with PyTorch's initial values.
+fn missing(
+    device: &wgpu::Device,
+    norm: &NormDesc,
+    there: &BTreeMap<Role, wgpu::Buffer>,
+) -> Result<BTreeMap<Role, wgpu::Buffer>, Error> {
+    // Before anything is allocated here or there. A binding has all of a parameter.
+    let largest = device.limits().max_storage_buffer_binding_size;
+    let bytes = (norm.num_channels as u64).saturating_mul(4);
+    if bytes > largest && !state::entries(norm).is_empty() {
+        return Err(Error::Limit {
+            what: format!(
+                "the size of a parameter of {} channels in bytes",
+                norm.num_channels
+            ),
+            value: bytes,
+            limit: largest,
+            limit_name: "max_storage_buffer_binding_size of the device",
+            way_out: "request the device with the adapter's limits, or use fewer channels",
+        });
+    }
+    let mut made = BTreeMap::new();
+    for entry in state::entries(norm) {
+        let len: usize = entry.dims.iter().product();
+        if !there.contains_key(&entry.role) {
+            let values = vec![entry.initial; len];
+            made.insert(entry.role, transfer::upload(device, entry.name, &values)?);
+        }
+        if let Some(gradient) = entry.gradient.filter(|role| !there.contains_key(role)) {
+            let zeros = transfer::zeros(device, gradient.name(), len as u64)?;
+            made.insert(gradient, zeros);
+        }
+    }
+    let count = state::batch_count(norm);
+    if let Some(name) = count.filter(|_| !there.contains_key(&Role::NumBatchesTracked)) {
+        let zeros = transfer::zeros(device, name, 1)?;
+        made.insert(Role::NumBatchesTracked, zeros);
+    }
+    Ok(made)
+}
+
 /// Binds a tensor, if there is one.
 fn bind(bindings: Bindings, role: Role, tensor: Option<&Tensor>) -> Bindings {
     match tensor {
-        Some(tensor) => bindings.with_offset(role, tensor.buffer(), tensor.offset()),
+        Some(tensor) => tensor.bind(bindings, role),
         None => bindings,
     }
 }

@@ -158,10 +158,9 @@ pub fn batch_count(norm: &NormDesc) -> Option<&'static str> {
 /// The name and value of `estbn_moving_speed`, if the norm has one.
 pub fn moving_speed(norm: &NormDesc) -> Option<(&'static str, f32)> {
     match (norm.kind, norm.stats) {
-        (
-            NormKind::BatchNorm | NormKind::EstBn | NormKind::BcNorm,
-            ChannelStats::Estimate { moving_speed },
-        ) => Some((entry_name(norm, "bn.estbn_moving_speed"), moving_speed)),
+        (NormKind::EstBn | NormKind::BcNorm, ChannelStats::Estimate { moving_speed }) => {
+            Some((entry_name(norm, "bn.estbn_moving_speed"), moving_speed))
+        }
         _ => None,
     }
 }
@@ -176,6 +175,9 @@ pub struct Fit<'a> {
     pub batch_count: Option<i64>,
     /// The norm with the dict's moving speed.
     pub norm: NormDesc,
+    /// What fits, but cannot be meant, in words: variances below 0 or NaN, which make NaN of whole channels
+    /// in eval. PyTorch loads them without a word, and so does a layer.
+    pub warnings: Vec<String>,
 }
 
 /// Fits a state dict to a norm, strictly: every entry must be there, no other, each of the right shape, give
@@ -199,9 +201,23 @@ pub fn fit<'a>(norm: &NormDesc, state: &'a StateDict) -> Result<Fit<'a>, Error> 
         values: Vec::new(),
         batch_count: None,
         norm: *norm,
+        warnings: Vec::new(),
     };
     for entry in entries(norm) {
         let values = dict.f32s(entry.name, &entry.dims, "");
+        if entry.role == Role::RunningVar {
+            let bad = |value: &&f32| value.is_nan() || **value < 0.0;
+            let values = values.unwrap_or_default();
+            if let Some(first) = values.iter().find(bad) {
+                fit.warnings.push(format!(
+                    "{}: {} of {} variances are below 0 or NaN (the first: {first}), and so the output of their \
+                    channels in eval may be NaN: is the file damaged?",
+                    entry.name,
+                    values.iter().filter(bad).count(),
+                    values.len(),
+                ));
+            }
+        }
         fit.values.extend(values.map(|values| (entry.role, values)));
     }
     if let Some(name) = batch_count(norm) {

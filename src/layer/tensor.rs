@@ -2,15 +2,17 @@
 
 use crate::desc::TensorDesc;
 use crate::error::Error;
-use crate::gpu::transfer;
+use crate::gpu::device::Owner;
+use crate::gpu::{Bindings, transfer};
 use crate::role::Role;
 
-/// A tensor on the GPU: a buffer, an offset, and what lies there. Cloning shares the buffer.
+/// A tensor on the GPU: a buffer, an offset, what lies there, and whose it is. Cloning shares the buffer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tensor {
     buffer: wgpu::Buffer,
     offset: u64,
     desc: TensorDesc,
+    owner: Owner,
 }
 
 impl Tensor {
@@ -18,7 +20,9 @@ impl Tensor {
     /// rounded to its type.
     ///
     /// # Errors
-    /// [`Error::Length`] where `values` is not as long as the shape asks.
+    /// [`Error::Length`] where `values` is not as long as the shape asks; those of
+    /// [`transfer::buffer_with_bytes`]: [`Error::Limit`] beyond the device's largest buffer,
+    /// [`Error::Device`].
     pub fn new(device: &wgpu::Device, desc: &TensorDesc, values: &[f32]) -> Result<Tensor, Error> {
         if values.len() as u64 != desc.elements() {
             return Err(Error::Length {
@@ -27,15 +31,14 @@ impl Tensor {
                 expected: desc.elements() as usize,
             });
         }
-        let buffer = transfer::upload_as(device, "tensor", desc.dtype(), values);
-        Ok(Tensor::from_buffer(&buffer, 0, desc.clone()))
+        let buffer = transfer::upload_as(device, "tensor", desc.dtype(), values)?;
+        Ok(Tensor::from_buffer(device, &buffer, 0, desc.clone()))
     }
 
     /// Uploads an f32 tensor with channels first: (N, C, *spatial) row by row.
     ///
     /// # Errors
-    /// [`Error::Rank`], [`Error::TooManyElements`], and [`Error::Length`] where `values` is not as
-    /// long as the shape asks.
+    /// [`Error::Rank`], [`Error::TooManyElements`], and those of [`new`](Self::new).
     pub fn from_slice(
         device: &wgpu::Device,
         dims: &[usize],
@@ -44,13 +47,20 @@ impl Tensor {
         Tensor::new(device, &TensorDesc::new(dims)?, values)
     }
 
-    /// Views a caller's buffer from a byte offset. Whether it is large enough, aligned, and has the
-    /// flag STORAGE is checked where it is used.
-    pub fn from_buffer(buffer: &wgpu::Buffer, offset: u64, desc: TensorDesc) -> Tensor {
+    /// Views a caller's buffer of this device from a byte offset. Whether it is large enough, aligned, and has
+    /// the flag STORAGE is checked where it is used. That it is the device's cannot be checked: see
+    /// [`gpu`](crate::gpu#several-devices).
+    pub fn from_buffer(
+        device: &wgpu::Device,
+        buffer: &wgpu::Buffer,
+        offset: u64,
+        desc: TensorDesc,
+    ) -> Tensor {
         Tensor {
             buffer: buffer.clone(),
             offset,
             desc,
+            owner: Owner::of(device),
         }
     }
 
@@ -58,13 +68,9 @@ impl Tensor {
     ///
     /// # Errors
     /// [`Error::BufferTooSmall`] where this tensor's own buffer cannot hold it: a size that is a
-    /// mistake is not allocated.
-    pub(super) fn like(
-        &self,
-        device: &wgpu::Device,
-        role: Role,
-        new: Role,
-    ) -> Result<Tensor, Error> {
+    /// mistake is not allocated. [`Error::WrongDevice`] where it is not the owner's, whose the new one is.
+    pub(super) fn like(&self, owner: &Owner, role: Role, new: Role) -> Result<Tensor, Error> {
+        owner.check(&self.owner, role)?;
         let needed = self.desc.buffer_bytes();
         let size = self.buffer.size();
         if self.offset.checked_add(needed).is_none_or(|end| end > size) {
@@ -75,8 +81,26 @@ impl Tensor {
                 size,
             });
         }
-        let buffer = transfer::zeroed(device, new.name(), needed);
-        Ok(Tensor::from_buffer(&buffer, 0, self.desc.clone()))
+        Ok(Tensor {
+            buffer: transfer::zeroed(owner.device(), new.name(), needed)?,
+            offset: 0,
+            desc: self.desc.clone(),
+            owner: owner.clone(),
+        })
+    }
+
+    /// Binds it as a role.
+    pub(super) fn bind(&self, bindings: Bindings, role: Role) -> Bindings {
+        bindings.with_owner(role, &self.buffer, self.offset, Some(&self.owner))
+    }
+
+    /// Whether both have bytes in common.
+    pub(super) fn overlaps(&self, other: &Tensor) -> bool {
+        let end = |tensor: &Tensor| tensor.offset.saturating_add(tensor.desc.buffer_bytes());
+        self.owner == other.owner
+            && self.buffer == other.buffer
+            && self.offset < end(other)
+            && other.offset < end(self)
     }
 
     /// The shape, type and layout.
@@ -102,12 +126,13 @@ impl Tensor {
     /// Reads the values back as f32, in their order in memory: see [`transfer::read`].
     ///
     /// # Errors
-    /// Those of [`transfer::read`].
+    /// [`Error::WrongDevice`] where it is not this device's, and those of [`transfer::read`].
     pub async fn read(
         &self,
         device: &wgpu::Device,
         queue: &wgpu::Queue,
     ) -> Result<Vec<f32>, Error> {
+        Owner::of(device).check(&self.owner, "the tensor to read")?;
         let len = self.desc.elements() as usize;
         let dtype = self.desc.dtype();
         transfer::read_as(device, queue, &self.buffer, self.offset, len, dtype).await

@@ -68,7 +68,7 @@ fn check_one(need: &Need, buffer: &BoundBuffer<'_>, limits: &Limits) -> Result<(
     }
     if !buffer.storage {
         return Err(Error::Usage {
-            role,
+            what: format!("the buffer of {role}"),
             missing: "STORAGE",
             usage: format!("{:?}", buffer.usage),
         });

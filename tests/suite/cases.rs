@@ -632,7 +632,7 @@ fn empty_on_gpu(target: &Target, problem: &Problem, plans: &[Plan]) -> Empty {
     let (gpu, pipelines) = target.device.as_ref().unwrap();
     let mut bench = Bench::new(gpu, problem, plans);
     for (role, len) in GRADIENTS {
-        let buffer = transfer::upload(&gpu.device, role.name(), &vec![BEFORE; len]);
+        let buffer = transfer::upload(&gpu.device, role.name(), &vec![BEFORE; len]).unwrap();
         bench.buffers.insert(role, buffer);
     }
     bench.run(pipelines);

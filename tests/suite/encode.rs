@@ -201,7 +201,7 @@ fn offsets_into_shared_buffers() {
             for roles in [&read_only[..], &written] {
                 let (places, end) = place(roles);
                 let guards = vec![GUARD; end as usize / 4];
-                let buffer = transfer::upload(&gpu.device, "shared", &guards);
+                let buffer = transfer::upload(&gpu.device, "shared", &guards).unwrap();
                 for (&role, &begin) in &places {
                     let own = &bench.buffers[&role];
                     encoder.copy_buffer_to_buffer(own, 0, &buffer, begin, bytes(role));
@@ -276,7 +276,7 @@ fn gradients_replaced_or_added() {
                         let mut bench = Bench::new(gpu, &problem, &plans);
                         for (role, value) in roles {
                             let values = vec![value; bench.buffers[&role].size() as usize / 4];
-                            let buffer = transfer::upload(&gpu.device, "before", &values);
+                            let buffer = transfer::upload(&gpu.device, "before", &values).unwrap();
                             bench.buffers.insert(role, buffer);
                         }
                         bench.run(pipelines);
@@ -325,9 +325,9 @@ fn one_plan_many_times() {
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
         let mut ys = Vec::new();
         for problem in &problems {
-            let x = transfer::upload(&gpu.device, "x", &problem.x);
+            let x = transfer::upload(&gpu.device, "x", &problem.x).unwrap();
             let y = vec![f32::from_bits(POISON); problem.x.len()];
-            let y = transfer::upload(&gpu.device, "y", &y);
+            let y = transfer::upload(&gpu.device, "y", &y).unwrap();
             let bindings = first.bindings().with(Role::X, &x).with(Role::Y, &y);
             // The tables are the same each time: each recording is done with them before the next.
             forward.encode(&mut encoder, &bindings).unwrap();
@@ -440,8 +440,8 @@ fn tables_are_shared() {
     let pipelines = Pipelines::new(&gpu.device);
     let problem = Problem::random(&[300, 4, 11], 2, 1);
     let [forward, backward] = prepare(&pipelines, &problem, BackwardOptions::default());
-    let saved = forward.create_tables(None);
-    let tables = backward.create_tables(Some(&saved));
+    let saved = forward.create_tables(None).unwrap();
+    let tables = backward.create_tables(Some(&saved)).unwrap();
     for role in [Role::Rows, Role::Channels, Role::Groups] {
         assert!(saved.get(role).is_some());
         assert_eq!(saved.get(role), tables.get(role), "{role}");
@@ -455,12 +455,12 @@ fn tables_are_shared() {
     // A smaller plan finds all it needs; a larger one keeps nothing that is too small for it.
     let smaller = Problem::random(&[299, 4, 11], 2, 1);
     let [smaller, _] = prepare(&pipelines, &smaller, BackwardOptions::default());
-    for (role, buffer) in smaller.create_tables(Some(&saved)).iter() {
+    for (role, buffer) in smaller.create_tables(Some(&saved)).unwrap().iter() {
         assert_eq!(Some(buffer), saved.get(role), "{role}");
     }
     let larger = Problem::random(&[301, 4, 11], 2, 1);
     let [larger, _] = prepare(&pipelines, &larger, BackwardOptions::default());
-    let larger_tables = larger.create_tables(Some(&saved));
+    let larger_tables = larger.create_tables(Some(&saved)).unwrap();
     assert_ne!(larger_tables.get(Role::Rows), saved.get(Role::Rows));
     assert_eq!(larger_tables.get(Role::Channels), saved.get(Role::Channels));
 
@@ -625,7 +625,8 @@ fn the_library_only_records() {
     found.retain(|(file, _)| {
         !["transfer.rs", "headless.rs", "autotune.rs"].contains(&file.as_str())
     });
-    assert!(found.is_empty(), "{found:?}");
+    // Around what is made: what a device objects to is an error then, whatever its handler does.
+    assert_eq!(found, [("device.rs".to_owned(), "push_error_scope")]);
 }
 
 /// Plans are data: equal for equal requests, independent of any device; one made for a device runs
@@ -708,7 +709,7 @@ fn the_last_binding_counts() {
     let problem = Problem::random(&[3, 4, 9], 2, 1);
     let [forward, _] = prepare(&pipelines, &problem, BackwardOptions::default());
     let bench = Bench::new(gpu, &problem, &[forward.plan().clone()]);
-    let other = transfer::upload(&gpu.device, "other", &vec![f32::NAN; problem.x.len()]);
+    let other = transfer::upload(&gpu.device, "other", &vec![f32::NAN; problem.x.len()]).unwrap();
     let x = &bench.buffers[&Role::X];
     let bindings: Bindings = bench.bindings().with(Role::X, &other).with(Role::X, x);
     let mut encoder = gpu.device.create_command_encoder(&Default::default());

@@ -99,7 +99,7 @@ fn descriptors(provoked: &mut Provoked) {
     );
     provoked.expect(TensorDesc::new(&[3]), "Rank", &["rank 1", "rank 2 or more"]);
 
-    let says = ["kernel indexes at most 4294967296", "split the batch"];
+    let says = ["kernel indexes at most 4294967296", "split the"];
     let max = usize::MAX;
     let large: [&[usize]; 6] = [
         &[1, 1, (1 << 32) + 1],
@@ -178,7 +178,7 @@ fn descriptors(provoked: &mut Provoked) {
             &shape,
             "eval()",
             "larger batch",
-            "ChannelStats::Estimate",
+            "estimated statistics",
         ];
         let norm = NormDesc::bc_norm(192, 32);
         provoked.expect(both(norm, &tensor), "OneValuePerChannel", &says);
@@ -264,6 +264,167 @@ fn parameters(provoked: &mut Provoked) {
     for value in [0.0, tiny, 0.5, 1.0] {
         assert_eq!(norm.with_stats(batch(value)).validate(), Ok(()));
         assert_eq!(norm.with_stats(estimate(value)).validate(), Ok(()));
+    }
+
+    // Statistics that a norm has not.
+    let [batch_norm, est_bn] = [NormDesc::batch_norm(8), NormDesc::est_bn(8)];
+    let says = ["est_bn takes no momentum", "moving_speed", "batch_norm"];
+    provoked.expect(est_bn.with_momentum(Some(0.1)).validate(), "Stats", &says);
+    let says = ["batch_norm takes no estbn_moving_speed", "est_bn"];
+    let speed = batch_norm.with_moving_speed(0.1);
+    provoked.expect(speed.validate(), "Stats", &says);
+    let instance = NormDesc::instance_norm(8).with_moving_speed(0.1);
+    provoked.expect(instance.validate(), "Stats", &["have a momentum"]);
+    let none = "it has no running statistics";
+    for norm in [
+        NormDesc::group_norm(2, 8),
+        NormDesc::layer_norm(8),
+        NormDesc::weight_standardization(),
+    ] {
+        let name = norm.kind.name();
+        for (norm, given) in [
+            (norm.with_momentum(Some(0.1)), "momentum"),
+            (norm.with_momentum(None), "momentum"),
+            (norm.with_moving_speed(0.5), "estbn_moving_speed"),
+        ] {
+            let says = [&*format!("{name} takes no {given}"), none];
+            provoked.expect(norm.validate(), "Stats", &says);
+        }
+        let mut by_field = norm;
+        by_field.stats = estimate(0.5);
+        provoked.expect(by_field.validate(), "Stats", &[none]);
+        assert_eq!(norm.validate(), Ok(()));
+    }
+    // One written over the other.
+    let says = ["momentum and estbn_moving_speed at once", "with_stats"];
+    for both in [
+        norm.with_momentum(Some(0.3)).with_moving_speed(0.5),
+        norm.with_momentum(None).with_moving_speed(0.5),
+        norm.with_moving_speed(0.5).with_momentum(Some(0.1)),
+        norm.with_moving_speed(0.5)
+            .with_momentum(Some(0.1))
+            .with_moving_speed(0.5),
+    ] {
+        provoked.expect(both.validate(), "Stats", &says);
+        // with_stats means it.
+        assert_eq!(both.with_stats(estimate(0.5)).validate(), Ok(()));
+    }
+    for norm in [
+        norm.with_momentum(Some(0.3)).with_momentum(None),
+        norm.with_moving_speed(0.3).with_moving_speed(0.5),
+        batch_norm.with_momentum(None),
+        est_bn.with_moving_speed(0.5),
+        NormDesc::instance_norm(8).with_momentum(Some(0.5)),
+    ] {
+        assert_eq!(norm.validate(), Ok(()), "{norm:?}");
+    }
+}
+
+/// The advice on a single value fits the norm and its mode.
+#[test]
+fn one_value_and_what_helps() {
+    let untracked = |norm: NormDesc| norm.with_track_running_stats(false);
+    let tracked = NormDesc::instance_norm(4).with_track_running_stats(true);
+    let batch = NormDesc::batch_norm(4);
+    for (norm, mode, says, not) in [
+        (
+            batch,
+            Mode::Train,
+            &["per channel when training", "eval()", "larger batch"][..],
+            "",
+        ),
+        (
+            untracked(batch),
+            Mode::Train,
+            &["larger batch", "track_running_stats"],
+            "training",
+        ),
+        (
+            untracked(batch),
+            Mode::Eval,
+            &["larger batch", "track_running_stats"],
+            "training",
+        ),
+        (
+            untracked(NormDesc::bc_norm(4, 2)),
+            Mode::Eval,
+            &["larger batch"],
+            "use eval()",
+        ),
+        (
+            tracked,
+            Mode::Train,
+            &["eval()", "spatial elements"],
+            "batch",
+        ),
+        (
+            untracked(tracked),
+            Mode::Eval,
+            &["spatial elements"],
+            "eval()",
+        ),
+        (
+            NormDesc::group_norm(4, 4),
+            Mode::Eval,
+            &["larger groups"],
+            "eval()",
+        ),
+    ] {
+        let tensor = TensorDesc::new(&[1, 4, 1]).unwrap();
+        let error = norm.validate_for(&tensor, mode).unwrap_err().to_string();
+        for part in says
+            .iter()
+            .chain(&["expected more than 1 value", "[1, 4, 1]"])
+        {
+            assert!(error.contains(part), "{norm:?} {mode:?}: {error}");
+        }
+        assert!(not.is_empty() || !error.contains(not), "{error}");
+        assert!(!error.contains("ChannelStats"), "{error}");
+    }
+    let filters = TensorDesc::filters(&[3, 1, 1]).unwrap();
+    let norm = NormDesc::weight_standardization();
+    let error = norm.validate_for(&filters, Mode::Eval).unwrap_err();
+    assert!(
+        error.to_string().contains("filter needs two weights"),
+        "{error}"
+    );
+}
+
+/// A batch of one sample cannot be split, and a row is no matter of the batch.
+#[test]
+fn too_many_elements_and_what_helps() {
+    let error = |dims: &[usize]| TensorDesc::new(dims).unwrap_err().to_string();
+    for (dims, splits) in [
+        (&[1 << 17, 1 << 16][..], true),
+        (&[1, 1 << 17, 1 << 16], false),
+        (&[2, 1, (1 << 31) + 1], true),
+        (&[1, 1, (1 << 31) + 1], false),
+    ] {
+        let error = error(dims);
+        assert_eq!(error.contains("split the batch"), splits, "{error}");
+        assert_eq!(error.contains("split the sample"), !splits, "{error}");
+    }
+}
+
+/// What a file or a dict holds is shown, and gives a terminal no commands.
+#[test]
+fn names_give_no_commands() {
+    let evil = "w\u{1b}[31m\u{7}\r\n\u{202e}\u{9b}x";
+    let value = StateValue::I64(1);
+    let state = StateDict::from([(evil.to_owned(), value)]);
+    let error = bcnorm::layer::state::fit(&NormDesc::layer_norm(2), &state).unwrap_err();
+    let tuning = format!("class={evil}").parse::<Tuning>().unwrap_err();
+    let other = Error::Checkpoint {
+        file: evil.into(),
+        problems: vec![evil.into()],
+    };
+    for error in [error, tuning, other] {
+        let shown = error.to_string();
+        assert!(
+            !shown.contains(|c: char| c.is_control() || c == '\u{202e}'),
+            "{shown:?}"
+        );
+        assert!(shown.contains("w\\u{1b}[31m\\u{7}"), "{shown:?}");
     }
 }
 
@@ -773,7 +934,7 @@ fn read_only_sharing_is_no_mistake() {
             f32::NAN,
         );
     }
-    let arena = transfer::upload(&device, "arena", &arena);
+    let arena = transfer::upload(&device, "arena", &arena).unwrap();
     for (role, offset) in offsets {
         f.buffers.insert(role, (arena.clone(), offset));
     }
@@ -857,7 +1018,7 @@ fn layers(provoked: &mut Provoked) {
         &["[1, 4, 1]"],
     );
     let view = |offset, dims: &[usize]| {
-        Tensor::from_buffer(x.buffer(), offset, TensorDesc::new(dims).unwrap())
+        Tensor::from_buffer(device, x.buffer(), offset, TensorDesc::new(dims).unwrap())
     };
     refused(
         &mut layer,
@@ -877,7 +1038,7 @@ fn layers(provoked: &mut Provoked) {
         usage: wgpu::BufferUsages::COPY_DST,
         mapped_at_creation: false,
     });
-    let unfit = Tensor::from_buffer(&unfit, 0, x.desc().clone());
+    let unfit = Tensor::from_buffer(device, &unfit, 0, x.desc().clone());
     refused(&mut layer, &unfit, "Usage", &["the buffer of x", "STORAGE"]);
 
     // Outputs that do not fit.
@@ -910,6 +1071,28 @@ fn layers(provoked: &mut Provoked) {
 
     let grad_x = layer.backward(&mut encoder, &grad_y).unwrap();
     queue.submit([encoder.finish()]);
+    let mut after = device.create_command_encoder(&Default::default());
+    let says = ["backward again", "call forward again first"];
+    let result = layer.backward(&mut after, &grad_y);
+    provoked.expect(result, "BackwardTwice", &says);
+    let mut two = Norm::new(&pipelines, NormDesc::bc_norm(4, 2)).unwrap();
+    for _ in 0..3 {
+        two.forward(&mut after, &x).unwrap();
+    }
+    let says = [
+        "3 forwards",
+        "a layer of its own",
+        "set_grad_enabled(false)",
+        "discard()",
+    ];
+    let result = two.backward(&mut after, &grad_y);
+    provoked.expect(result, "BackwardAmbiguous", &says);
+    let elsewhere = Watched::new();
+    let foreign = Tensor::from_slice(&elsewhere.gpu.device, &[2, 4, 64], &problem.x).unwrap();
+    let says = ["x belongs to another device", "one wgpu::Device"];
+    provoked.expect(two.forward(&mut after, &foreign), "WrongDevice", &says);
+    elsewhere.assert_no_errors();
+
     let read = |tensor: &Tensor| block_on(tensor.read(device, queue)).unwrap();
     for (name, got) in [("y", read(&y)), ("grad_x", read(&grad_x))] {
         let (values, scale) = &expected[name];
@@ -1048,12 +1231,14 @@ fn fused_layers(provoked: &mut Provoked) {
     for (other, name) in [(&half, "f16"), (&last, "channels_last")] {
         let result = layer.forward_residual(&mut encoder, &x, other);
         provoked.expect(result, "Storage", &["residual", name, "f32"]);
+        layer.discard();
         layer.forward(&mut encoder, &x).unwrap();
         let result = layer.backward(&mut encoder, other);
         provoked.expect(result, "Storage", &["grad_y", name, "f32"]);
     }
     let result = layer.backward_residual(&mut encoder, &x);
     provoked.expect(result, "ResidualGradient", &["residual"]);
+    layer.discard();
     let y = tensor(&desc);
     layer
         .forward_residual_into(&mut encoder, &x, &x.clone(), &y)

@@ -342,7 +342,7 @@ fn missing_rows_are_named() {
         tuning,
     );
     let prepared: Prepared = pipelines.prepare(plan.unwrap()).unwrap();
-    let x = transfer::upload(&gpu.device, "x", &problem.x);
+    let x = transfer::upload(&gpu.device, "x", &problem.x).unwrap();
     let mut encoder = gpu.device.create_command_encoder(&Default::default());
     let error = prepared
         .encode(&mut encoder, &Bindings::new().with(Role::X, &x))

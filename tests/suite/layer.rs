@@ -273,10 +273,11 @@ fn zero_grad_is_recorded_in_order() {
     let mut once = None;
     for backwards_before_zero in [0, 1, 3] {
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        twin.layer.forward(&mut encoder, &x).unwrap();
         for _ in 0..backwards_before_zero {
+            twin.layer.forward(&mut encoder, &x).unwrap();
             twin.layer.backward(&mut encoder, &grad_y).unwrap();
         }
+        twin.layer.forward(&mut encoder, &x).unwrap();
         twin.layer.zero_grad(&mut encoder);
         twin.layer.backward(&mut encoder, &grad_y).unwrap();
         gpu.queue.submit([encoder.finish()]);
@@ -397,7 +398,8 @@ fn backward_after_a_change() {
     }
 }
 
-/// A second backward through the same forward gives the same gradient, and adds to the parameters'.
+/// A second backward through the same forward is refused and adds nothing; after a forward of its own it gives
+/// the same gradient, and adds to the parameters'.
 #[test]
 fn backward_twice() {
     let gpu = adapters::first();
@@ -413,6 +415,12 @@ fn backward_twice() {
     let once = twin.gradient(Role::GradWeight);
     // In another submission, later.
     let mut encoder = gpu.device.create_command_encoder(&Default::default());
+    let refused = twin.layer.backward(&mut encoder, &grad_y).map(|_| ());
+    assert_eq!(refused, Err(Error::BackwardTwice));
+    gpu.queue.submit([encoder.finish()]);
+    assert_same_bits("once", &twin.gradient(Role::GradWeight), &once);
+    let mut encoder = gpu.device.create_command_encoder(&Default::default());
+    twin.layer.forward(&mut encoder, &x).unwrap();
     let second = twin.layer.backward(&mut encoder, &grad_y).unwrap();
     gpu.queue.submit([encoder.finish()]);
     assert_same_bits("again", &read(&gpu, &second), &read(&gpu, &first));
@@ -433,16 +441,21 @@ fn into_tensors_of_the_caller() {
     let mut arena = twin.next.x.clone();
     arena.resize(begin, f32::NAN);
     arena.extend(&twin.next.grad_y);
-    let arena = transfer::upload(&gpu.device, "arena", &arena);
+    let arena = transfer::upload(&gpu.device, "arena", &arena).unwrap();
     let view = |buffer, values: usize| {
-        Tensor::from_buffer(buffer, 4 * values as u64, TensorDesc::new(&dims).unwrap())
+        Tensor::from_buffer(
+            &gpu.device,
+            buffer,
+            4 * values as u64,
+            TensorDesc::new(&dims).unwrap(),
+        )
     };
     let (x, grad_y) = (view(&arena, 0), view(&arena, begin));
     assert_eq!(
         (grad_y.offset(), grad_y.buffer()),
         (4 * begin as u64, &arena)
     );
-    let outputs = transfer::upload(&gpu.device, "outputs", &vec![f32::NAN; 3 * begin]);
+    let outputs = transfer::upload(&gpu.device, "outputs", &vec![f32::NAN; 3 * begin]).unwrap();
     let (y, grad_x) = (view(&outputs, begin), view(&outputs, 2 * begin));
     let mut encoder = gpu.device.create_command_encoder(&Default::default());
     twin.layer.forward_into(&mut encoder, &x, &y).unwrap();
@@ -625,8 +638,9 @@ fn tensor(gpu: &Gpu, problem: &Problem, values: &[f32]) -> Tensor {
         "tensor",
         bytemuck::cast_slice(&words),
         wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC,
-    );
-    Tensor::from_buffer(&buffer, 0, desc)
+    )
+    .unwrap();
+    Tensor::from_buffer(&gpu.device, &buffer, 0, desc)
 }
 
 /// One call of a layer, forward and backward in one submission: what the plans of the same call leave
@@ -886,14 +900,16 @@ fn tensors_that_are_not_as_x() {
         layer.forward_residual(&mut encoder, &x, &x).unwrap();
         let result = layer.backward_residual(&mut encoder, &other);
         refused("grad_y", result.map(|_| ()));
+        layer.discard();
         layer.forward(&mut encoder, &x).unwrap();
         let result = layer.backward(&mut encoder, &other);
         refused("grad_y", result.map(|_| ()));
         refused("grad_x", layer.backward_into(&mut encoder, &x, &other));
+        layer.discard();
     }
     // A view that is longer than its buffer is refused before y of that size is made.
     let huge = TensorDesc::new(&[1 << 14, 6, 1 << 12]).unwrap();
-    let huge = Tensor::from_buffer(x.buffer(), 0, huge);
+    let huge = Tensor::from_buffer(&gpu.device, x.buffer(), 0, huge);
     let refused = layer.forward(&mut encoder, &huge).unwrap_err();
     assert!(
         matches!(refused, Error::BufferTooSmall { role: Role::X, .. }),
@@ -976,12 +992,13 @@ fn views_of_16_bit_buffers() {
         let problem = problem.with_layout(layout).with_dtype(dtype);
         let [x, grad_y] = [&problem.x, &problem.grad_y].map(|values| tensor(gpu, &problem, values));
         let mut layer = Norm::new(&pipelines, NormDesc::bc_norm(3, 3)).unwrap();
-        let arena = transfer::upload_as(&gpu.device, "arena", dtype, &[7.0; 1024]);
-        let view = |slot: u64| Tensor::from_buffer(&arena, 256 * slot, x.desc().clone());
+        let arena = transfer::upload_as(&gpu.device, "arena", dtype, &[7.0; 1024]).unwrap();
+        let view =
+            |slot: u64| Tensor::from_buffer(&gpu.device, &arena, 256 * slot, x.desc().clone());
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
         let y = layer.forward(&mut encoder, &x).unwrap();
-        layer.forward_into(&mut encoder, &x, &view(1)).unwrap();
         let grad_x = layer.backward(&mut encoder, &grad_y).unwrap();
+        layer.forward_into(&mut encoder, &x, &view(1)).unwrap();
         layer
             .backward_into(&mut encoder, &grad_y, &view(3))
             .unwrap();
@@ -1093,7 +1110,10 @@ fn the_same_tensors_again() {
             again.forward_into(&mut encoder, x, y).unwrap();
             let expected_y = fresh.forward(&mut encoder, &upload(&drawn.x)).unwrap();
             let mut expected_grad_x = None;
-            for _ in 0..random.below(3) {
+            if random.below(3) == 0 {
+                again.discard();
+                fresh.discard();
+            } else {
                 again.backward_into(&mut encoder, grad_y, grad_x).unwrap();
                 let grad_y = upload(&drawn.grad_y);
                 expected_grad_x = Some(fresh.backward(&mut encoder, &grad_y).unwrap());
@@ -1135,6 +1155,131 @@ fn the_same_tensors_again() {
     }
 }
 
+/// A backward goes back through the one forward before it, or it is an error that records nothing.
+#[test]
+fn which_forward() {
+    let watched = Watched::new();
+    let gpu = &watched.gpu;
+    let pipelines = Pipelines::new(&gpu.device);
+    let dims = [3, 6, 7];
+    let made = |seed| Problem::random(&dims, 3, seed);
+    let upload = |values: &[f32]| Tensor::from_slice(&gpu.device, &dims, values).unwrap();
+    let [a, b, grad_y] = [
+        upload(&made(1).x),
+        upload(&made(2).x),
+        upload(&made(3).grad_y),
+    ];
+    let layer = || Norm::new(&pipelines, NormDesc::bc_norm(6, 3)).unwrap();
+    let gradient = |layer: &Norm| {
+        let buffer = layer.buffer(Role::GradBnWeight).unwrap();
+        let read = transfer::read::<f32>(&gpu.device, &gpu.queue, buffer, 0, 6);
+        block_on(read).unwrap()
+    };
+    // What a forward and a backward of its own give for each.
+    let alone = |x: &Tensor| {
+        let mut layer = layer();
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        layer.forward(&mut encoder, x).unwrap();
+        let grad_x = layer.backward(&mut encoder, &grad_y).unwrap();
+        gpu.queue.submit([encoder.finish()]);
+        (read(gpu, &grad_x), gradient(&layer))
+    };
+    let (of_a, of_b) = (alone(&a), alone(&b));
+    assert_ne!(of_a, of_b);
+
+    // Two forwards: which is meant?
+    let mut layer_of_two = layer();
+    let layer = &mut layer_of_two;
+    let mut encoder = gpu.device.create_command_encoder(&Default::default());
+    layer.forward(&mut encoder, &a).unwrap();
+    layer.forward(&mut encoder, &b).unwrap();
+    let ambiguous = Error::BackwardAmbiguous { forwards: 2 };
+    let spare = upload(&made(4).x);
+    let refused = layer.backward(&mut encoder, &grad_y).map(|_| ());
+    assert_eq!(refused, Err(ambiguous.clone()));
+    let refused = layer.backward_into(&mut encoder, &grad_y, &spare);
+    assert_eq!(refused, Err(ambiguous.clone()));
+    let refused = layer.backward_residual(&mut encoder, &grad_y).map(|_| ());
+    assert_eq!(refused, Err(ambiguous));
+    // The way out: what is there is given up, and the next forward is the only one.
+    layer.discard();
+    let refused = layer.backward(&mut encoder, &grad_y).map(|_| ());
+    assert_eq!(refused, Err(Error::BackwardWithoutForward));
+    layer.forward(&mut encoder, &a).unwrap();
+    let grad_x = layer.backward(&mut encoder, &grad_y).unwrap();
+    // Again: its gradients are in the buffers already.
+    let refused = layer.backward(&mut encoder, &grad_y).map(|_| ());
+    assert_eq!(refused, Err(Error::BackwardTwice));
+    gpu.queue.submit([encoder.finish()]);
+    assert_eq!((read(gpu, &grad_x), gradient(layer)), of_a);
+
+    // The same with calls that are known, in both orders of a double buffer.
+    let [y, grad_x] = [upload(&made(5).x), upload(&made(6).x)];
+    for _ in 0..2 {
+        for (x, expected) in [(&a, &of_a), (&b, &of_b)] {
+            let mut encoder = gpu.device.create_command_encoder(&Default::default());
+            layer.zero_grad(&mut encoder);
+            layer.forward_into(&mut encoder, x, &y).unwrap();
+            layer.backward_into(&mut encoder, &grad_y, &grad_x).unwrap();
+            let refused = layer.backward_into(&mut encoder, &grad_y, &grad_x);
+            assert_eq!(refused, Err(Error::BackwardTwice));
+            gpu.queue.submit([encoder.finish()]);
+            assert_eq!(
+                (&read(gpu, &grad_x), &gradient(layer)),
+                (&expected.0, &expected.1)
+            );
+        }
+    }
+    layer.forward_into(&mut encoder_of(gpu), &a, &y).unwrap();
+    layer.forward_into(&mut encoder_of(gpu), &a, &y).unwrap();
+    let refused = layer.backward_into(&mut encoder_of(gpu), &grad_y, &grad_x);
+    assert_eq!(refused, Err(Error::BackwardAmbiguous { forwards: 2 }));
+    layer.discard();
+
+    // A validation in between, without gradients, is no forward that backward may mean, and leaves what the
+    // one before saved as it is: with new tensors, with known ones, in place.
+    for round in 0..3 {
+        let other = upload(&made(7).x);
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        layer.zero_grad(&mut encoder);
+        layer.forward(&mut encoder, &a).unwrap();
+        layer.eval();
+        layer.set_grad_enabled(false);
+        match round {
+            0 => drop(layer.forward(&mut encoder, &b).unwrap()),
+            1 => layer.forward_into(&mut encoder, &b, &y).unwrap(),
+            _ => layer.forward_in_place(&mut encoder, &other).unwrap(),
+        }
+        layer.set_grad_enabled(true);
+        layer.train();
+        let grad_x = layer.backward(&mut encoder, &grad_y).unwrap();
+        gpu.queue.submit([encoder.finish()]);
+        assert_eq!((read(gpu, &grad_x), gradient(layer)), of_a, "round {round}");
+    }
+    // Unless it wrote over what backward reads.
+    for into in [true, false] {
+        let (x, other) = (upload(&made(1).x), &b);
+        let mut encoder = gpu.device.create_command_encoder(&Default::default());
+        layer.forward(&mut encoder, &x).unwrap();
+        layer.eval();
+        layer.set_grad_enabled(false);
+        match into {
+            true => layer.forward_into(&mut encoder, other, &x).unwrap(),
+            false => layer.forward_in_place(&mut encoder, &x).unwrap(),
+        }
+        layer.set_grad_enabled(true);
+        layer.train();
+        let refused = layer.backward(&mut encoder, &grad_y).map(|_| ());
+        assert_eq!(refused, Err(Error::BackwardAfterInPlace));
+        gpu.queue.submit([encoder.finish()]);
+    }
+    watched.assert_no_errors();
+}
+
+fn encoder_of(gpu: &Gpu) -> wgpu::CommandEncoder {
+    gpu.device.create_command_encoder(&Default::default())
+}
+
 /// Parts of one buffer are tensors of their own: an offset tells them apart.
 #[test]
 fn the_same_buffer_is_not_the_same_tensor() {
@@ -1144,10 +1289,10 @@ fn the_same_buffer_is_not_the_same_tensor() {
     let desc = TensorDesc::new(&dims).unwrap();
     let values = |seed| Problem::random(&dims, 3, seed).x;
     let both: Vec<f32> = [values(1), values(2)].concat();
-    let buffer = transfer::upload(&gpu.device, "both", &both);
+    let buffer = transfer::upload(&gpu.device, "both", &both).unwrap();
     let bytes = desc.buffer_bytes();
     assert!(bytes.is_multiple_of(256));
-    let part = |offset| Tensor::from_buffer(&buffer, offset, desc.clone());
+    let part = |offset| Tensor::from_buffer(&gpu.device, &buffer, offset, desc.clone());
     let y = Tensor::new(&gpu.device, &desc, &values(3)).unwrap();
     let mut layer = Norm::new(&Pipelines::new(&gpu.device), NormDesc::bc_norm(6, 3)).unwrap();
     let mut outputs = Vec::new();
@@ -1188,6 +1333,9 @@ fn a_tensor_for_the_gradient_of_the_residual() {
             Err(Error::ResidualTensor { activation: has })
         );
         into(&mut layer, &mut encoder, &grad_y, &grad_x, right).unwrap();
+        layer
+            .forward_residual_into(&mut encoder, &x, &residual, &y)
+            .unwrap();
         let (expected, _) = layer.backward_residual(&mut encoder, &grad_y).unwrap();
         gpu.queue.submit([encoder.finish()]);
         assert_same_bits("grad_x", &read(&gpu, &grad_x), &read(&gpu, &expected));

@@ -5,6 +5,7 @@ mod accuracy;
 mod cases;
 mod common;
 mod determinism;
+mod devices;
 mod elements;
 mod encode;
 mod errors;

@@ -596,6 +596,8 @@ fn family_norm(name: &str) -> (NormDesc, Mode, Activation, [bool; 2]) {
     };
     let norm = match (name, norm.stats) {
         ("batch_norm.untracked" | "bc_norm.untracked", _) => norm.with_track_running_stats(false),
+        ("group_norm" | "layer_norm" | "layer_norm.flat", _) => norm,
+        ("weight_standardization" | "weight_standardization.fused", _) => norm,
         (_, ChannelStats::Batch { .. }) => norm.with_momentum(Some(0.25)),
         _ => norm,
     };

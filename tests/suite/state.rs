@@ -5,6 +5,7 @@ use crate::common;
 
 use bcnorm::gpu::Pipelines;
 use bcnorm::gpu::headless::Gpu;
+use bcnorm::layer::state::fit;
 use bcnorm::layer::{StateDict, StateValue, put_module, take_module};
 use bcnorm::{ChannelStats, Error, Norm, NormDesc};
 use common::adapters;
@@ -118,6 +119,36 @@ fn random(entries: &[Entry], seed: u64) -> StateDict {
         }
     }
     state
+}
+
+/// Variances that no training gives are loaded as PyTorch loads them, and named.
+#[test]
+fn values_that_make_no_sense() {
+    let norm = NormDesc::batch_norm(4);
+    let mut state = StateDict::from([
+        ("weight".to_owned(), f32s(&[4], &[-1.0; 4])),
+        ("bias".to_owned(), f32s(&[4], &[-1.0; 4])),
+        ("running_mean".to_owned(), f32s(&[4], &[-1.0; 4])),
+        (
+            "running_var".to_owned(),
+            f32s(&[4], &[0.0, 1.0, f32::INFINITY, 1e-30]),
+        ),
+        ("num_batches_tracked".to_owned(), StateValue::I64(1)),
+    ]);
+    assert_eq!(fit(&norm, &state).unwrap().warnings, [""; 0]);
+    for (values, says) in [
+        ([1.0, -0.5, 2.0, -3.0], ["2 of 4", "the first: -0.5"]),
+        ([1.0, 1.0, 1.0, f32::NAN], ["1 of 4", "the first: NaN"]),
+    ] {
+        state.insert("running_var".to_owned(), f32s(&[4], &values));
+        let fit = fit(&norm, &state).unwrap();
+        let [warning] = &fit.warnings[..] else {
+            panic!("{:?}", fit.warnings);
+        };
+        for part in says.iter().chain(&["running_var", "below 0 or NaN"]) {
+            assert!(warning.contains(part), "{warning}");
+        }
+    }
 }
 
 struct Rig {
@@ -398,6 +429,29 @@ mod files {
     impl Drop for Folder {
         fn drop(&mut self) {
             let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    /// A shape must be filled, whatever its product is modulo 2^64; names of a file give a terminal no
+    /// commands.
+    #[test]
+    fn shapes_that_nothing_fills() {
+        for (dims, len) in [
+            (vec![1 << 62, 4], 0),
+            (vec![usize::MAX, 2], 1),
+            (vec![0], 1),
+            (vec![], 0),
+            (vec![2, 3], 5),
+        ] {
+            let state = StateDict::from([("a\u{1b}[2J".to_owned(), f32s(&dims, &vec![1.0; len]))]);
+            let error = checkpoint::to_bytes(&state).unwrap_err();
+            assert!(matches!(error, Error::Checkpoint { .. }), "{error}");
+            let says = format!("a\\u{{1b}}[2J: {len} values do not fill the shape {dims:?}");
+            assert!(error.to_string().contains(&says), "{error}");
+            let error = fit(&NormDesc::layer_norm(2), &state)
+                .unwrap_err()
+                .to_string();
+            assert!(!error.contains('\u{1b}'), "{error:?}");
         }
     }
 

@@ -285,7 +285,7 @@ impl Builder<'_> {
             "composition",
             bytemuck::cast_slice(&words),
             wgpu::BufferUsages::UNIFORM,
-        );
+        )?;
         let fixed: &[u32] = if folds { &[7, 8] } else { &[] };
         let bound = tables.iter().filter(|(number, _)| {
             op.tables.contains(number) || fixed.contains(number) || *number == 8
@@ -315,7 +315,7 @@ impl Builder<'_> {
             &self.gpu.device,
             "composition parts",
             2 * view.rows() * split.parts,
-        );
+        )?;
         let to = [tables, &[(8, &parts)]].concat();
         self.op(ops[0], view, split, tensors, &to)?;
         let from = [tables, &[(7, &parts)], results].concat();
@@ -376,26 +376,27 @@ impl Composition {
         };
         let made = |label| zeros(device, label, padded);
         let table = |label, entries: u64| zeros(device, label, 2 * entries);
-        let x = uploaded("composition x", &problem.x);
-        let dy = uploaded("composition dy", &problem.grad_y);
-        let [z, z_hat, scratch, y, dx] = ["z", "z_hat", "scratch", "y", "dx"].map(made);
-        let bn_weight = upload(device, "bn.weight", &problem.bn_weight);
-        let bn_bias = upload(device, "bn.bias", &problem.bn_bias);
-        let weight = upload(device, "weight", &problem.weight);
-        let bias = upload(device, "bias", &problem.bias);
+        let x = uploaded("composition x", &problem.x)?;
+        let dy = uploaded("composition dy", &problem.grad_y)?;
+        let (z, z_hat, scratch) = (made("z")?, made("z_hat")?, made("scratch")?);
+        let (y, dx) = (made("y")?, made("dx")?);
+        let bn_weight = upload(device, "bn.weight", &problem.bn_weight)?;
+        let bn_bias = upload(device, "bn.bias", &problem.bn_bias)?;
+        let weight = upload(device, "weight", &problem.weight)?;
+        let bias = upload(device, "bias", &problem.bias)?;
         let running = problem.running_mean.iter().zip(&problem.running_var);
         let eps = desc::CHANNEL_EPS;
         let running = running.flat_map(|(&mean, &var)| [mean, (var + eps).sqrt().recip()]);
-        let running = upload(device, "running", &running.collect::<Vec<f32>>());
-        let batch = table("batch statistics", channels);
-        let group = table("group statistics", samples * groups);
-        let channel_means = table("channel means", channels);
-        let group_means = table("group means", samples * groups);
-        let unused = table("unused", samples * groups);
+        let running = upload(device, "running", &running.collect::<Vec<f32>>())?;
+        let batch = table("batch statistics", channels)?;
+        let group = table("group statistics", samples * groups)?;
+        let channel_means = table("channel means", channels)?;
+        let group_means = table("group means", samples * groups)?;
+        let unused = table("unused", samples * groups)?;
         let gradients = [
-            table("channel gradients", channels),
-            table("bias gradient", groups),
-            table("weight gradient", groups),
+            table("channel gradients", channels)?,
+            table("bias gradient", groups)?,
+            table("weight gradient", groups)?,
         ];
         let mut builder = Builder {
             gpu,

@@ -38,8 +38,8 @@ impl Copies {
             buffer_with_bytes(device, label, bytemuck::cast_slice(words), usage)
         };
         let poison = vec![POISON; padded.len()];
-        let source = upload("copy source", &padded);
-        let destination = upload("copy destination", &poison);
+        let source = upload("copy source", &padded)?;
+        let destination = upload("copy destination", &poison)?;
         let mut variants = Vec::new();
         for size in kernels.runnable(sizes) {
             let text = format!("const WORKGROUP_SIZE: u32 = {size}u;\n{TEXT}");

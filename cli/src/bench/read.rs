@@ -39,7 +39,8 @@ impl Reads {
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC;
         let mut padded = stored.to_vec();
         padded.resize(stored.len().next_multiple_of(4), 0);
-        let source = buffer_with_bytes(device, "read source", bytemuck::cast_slice(&padded), usage);
+        let source =
+            buffer_with_bytes(device, "read source", bytemuck::cast_slice(&padded), usage)?;
         let (name, sizes) = variants(class);
         let mut variants = Vec::new();
         for &(size, words) in sizes {
@@ -52,7 +53,8 @@ impl Reads {
             let count = padded.len().div_ceil(span);
             let workgroups = count.div_ceil(if alone { size as usize } else { 1 });
             let poison = vec![POISON; count];
-            let sums = buffer_with_bytes(device, "read sums", bytemuck::cast_slice(&poison), usage);
+            let sums =
+                buffer_with_bytes(device, "read sums", bytemuck::cast_slice(&poison), usage)?;
             let text = format!(
                 "const WORKGROUP_SIZE: u32 = {size}u;\nconst WORDS: u32 = {words}u;\n{TEXT}"
             );

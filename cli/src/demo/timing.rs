@@ -163,12 +163,14 @@ struct Buffers {
 
 impl Buffers {
     fn new(case: &Problem, gpu: &Gpu, forward: &Prepared, backward: &Prepared) -> Result<Self> {
-        let tables = backward.create_tables(Some(&forward.create_tables(None)));
+        let tables = backward.create_tables(Some(&forward.create_tables(None)?))?;
         let mut buffers = BTreeMap::new();
         for plan in [forward.plan(), backward.plan()] {
             for need in plan.needs_of(RoleKind::Caller) {
-                let make = || zeros(&gpu.device, need.role.name(), need.bytes / 4);
-                buffers.entry(need.role).or_insert_with(make);
+                if !buffers.contains_key(&need.role) {
+                    let buffer = zeros(&gpu.device, need.role.name(), need.bytes / 4)?;
+                    buffers.insert(need.role, buffer);
+                }
             }
         }
         let bindings = Bindings::new().with_tables(&tables);

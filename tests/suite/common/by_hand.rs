@@ -52,7 +52,8 @@ fn dispatch(
         "params",
         bytemuck::bytes_of(&step.params),
         wgpu::BufferUsages::UNIFORM,
-    );
+    )
+    .unwrap();
     let storage = |access| wgpu::BufferBindingType::Storage {
         read_only: access == Access::Read,
     };

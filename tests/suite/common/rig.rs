@@ -209,7 +209,8 @@ impl<'a> Rig<'a> {
             "params",
             bytemuck::bytes_of(&step.params),
             BufferUsages::UNIFORM,
-        );
+        )
+        .unwrap();
         let range = |binding, buffer, offset| wgpu::BindGroupEntry {
             binding,
             resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
@@ -392,6 +393,6 @@ struct Tape {
 impl Tape {
     fn upload(&self, gpu: &Gpu) -> wgpu::Buffer {
         let bytes = bytemuck::cast_slice(&self.words);
-        transfer::buffer_with_bytes(&gpu.device, "contents", bytes, BufferUsages::COPY_SRC)
+        transfer::buffer_with_bytes(&gpu.device, "contents", bytes, BufferUsages::COPY_SRC).unwrap()
     }
 }

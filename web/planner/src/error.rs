@@ -43,11 +43,13 @@ impl From<Error> for Failure {
             | Error::Groups { .. }
             | Error::ChannelMismatch { .. }
             | Error::Parameter { .. }
+            | Error::Stats { .. }
             | Error::OneValuePerChannel { .. } => "norm",
             Error::Missing { .. }
             | Error::BufferTooSmall { .. }
             | Error::Misaligned { .. }
             | Error::Usage { .. }
+            | Error::WrongDevice { .. }
             | Error::Aliasing { .. } => "buffer",
             Error::Limit { .. } => "limit",
             Error::StateDict { .. } | Error::Checkpoint { .. } => "state-dict",
