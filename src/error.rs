@@ -17,15 +17,19 @@ pub enum Error {
     },
     /// The tensor has more elements than a kernel can index.
     #[error(
-        "a tensor of shape {dims:?} has {elements} elements; a kernel indexes at most {limit}: split the batch"
+        "a tensor of shape {dims:?} has {elements} {what}; a kernel indexes at most {limit}: {way_out}"
     )]
     TooManyElements {
         /// Shape given.
         dims: Vec<usize>,
-        /// Its number of elements (saturating).
+        /// What are too many: elements, those of one row, samples or channels.
+        what: &'static str,
+        /// How many it has (saturating).
         elements: u128,
-        /// Largest number of elements.
+        /// Largest number of them.
         limit: u64,
+        /// What to do.
+        way_out: &'static str,
     },
     /// `num_channels` is zero.
     #[error("num_channels is 0: a normalization needs at least one channel")]
@@ -62,13 +66,15 @@ pub enum Error {
         /// The legal range, in words.
         range: &'static str,
     },
-    /// Batch statistics of a single value per channel.
-    #[error(
-        "expected more than 1 value per channel when training, got a tensor of shape {dims:?}: use eval(), a larger batch, or ChannelStats::Estimate"
-    )]
+    /// Statistics of a single value.
+    #[error("expected more than 1 value per {of}, got a tensor of shape {dims:?}: {way_out}")]
     OneValuePerChannel {
         /// Shape of the tensor.
         dims: Vec<usize>,
+        /// What the statistics are of, and when they are the input's own.
+        of: &'static str,
+        /// What to do.
+        way_out: String,
     },
     /// The input of a call has another shape than the one it belongs to.
     #[error("{what} has shape {found:?}, expected {expected:?}")]
@@ -161,7 +167,7 @@ pub enum Error {
         /// How they conflict.
         conflict: &'static str,
     },
-    /// A device or tuning limit is exceeded.
+    /// A device or tuning limit is exceeded: `value` is more than `limit`.
     #[error("{what} is {value}, over the limit {limit} ({limit_name}): {way_out}")]
     Limit {
         /// What is too large.
@@ -219,11 +225,20 @@ pub enum Error {
         /// One line per entry, or what failed as a whole.
         problems: Vec<String>,
     },
-    /// The text of a tuning cannot be read; everything wrong with it is listed.
-    #[error("the tuning cannot be read: {}", .problems.join("; "))]
+    /// The text of a tuning cannot be read, or no plan can be made with its values; everything wrong with it is
+    /// listed.
+    #[error("the tuning cannot be used: {}", .problems.join("; "))]
     Tuning {
         /// One line per setting that is unknown, twice there or of no value of its field.
         problems: Vec<String>,
+    },
+    /// A step was to run that the plan does not have.
+    #[error(
+        "the step {kernel} is not one of this plan's: run steps of the plan's own (Plan::steps)"
+    )]
+    ForeignStep {
+        /// The step's kernel.
+        kernel: &'static str,
     },
     /// No GPU adapter was found.
     #[error("no GPU adapter found ({0}): install a Vulkan driver (on Debian: mesa-vulkan-drivers)")]

@@ -78,11 +78,12 @@ impl Pipelines {
         let stride = (size_of::<Params>() as u64).next_multiple_of(alignment);
         // Uniforms never change: a buffer mapped at creation, not queue.write_buffer, which would
         // reach back to everything in the next submission.
+        let bytes = plan.uniforms(stride as usize)?;
         let uniforms = (!plan.steps().is_empty()).then(|| {
             transfer::buffer_with_bytes(
                 &self.device,
                 "bcnorm params",
-                &plan.uniforms(stride as usize),
+                &bytes,
                 wgpu::BufferUsages::UNIFORM,
             )
         });
