@@ -117,8 +117,8 @@ impl TensorDesc {
         let most = u128::from(MAX_ELEMENTS);
         if elements > most {
             let way_out = match sample > most {
-                true => "use fewer channels or smaller spatial sizes",
-                false => "split the batch",
+                true => smaller([false, *channels > 1, row_len > 1]),
+                false => smaller([true, false, false]),
             };
             return too_many("elements", elements, MAX_ELEMENTS, way_out);
         }
@@ -219,6 +219,11 @@ impl TensorDesc {
         self.rows() * u64::from(self.row_len)
     }
 
+    /// What makes a tensor smaller: advice for where it is too large.
+    pub(crate) fn smaller(&self) -> &'static str {
+        smaller([self.num_samples, self.num_channels, self.row_len].map(|size| size > 1))
+    }
+
     /// Size in bytes.
     pub fn bytes(&self) -> u64 {
         self.elements() * self.dtype.bytes()
@@ -228,6 +233,19 @@ impl TensorDesc {
     /// of 16-bit elements is followed by one element of padding, which y and the gradients get as 0.
     pub fn buffer_bytes(&self) -> u64 {
         self.bytes().next_multiple_of(4)
+    }
+}
+
+/// Advice to make smaller those that may be of batch, channels and space.
+fn smaller(which: [bool; 3]) -> &'static str {
+    match which {
+        [true, true, true] => "split the batch, use fewer channels or smaller spatial sizes",
+        [true, true, false] => "split the batch or use fewer channels",
+        [true, false, true] => "split the batch or use smaller spatial sizes",
+        [false, true, true] => "use fewer channels or smaller spatial sizes",
+        [false, true, false] => "use fewer channels",
+        [false, false, true] => "use smaller spatial sizes",
+        [_, false, false] => "split the batch",
     }
 }
 

@@ -748,10 +748,7 @@ pub(super) fn workgroups(
         x * y * each,
         1 << 32,
         "u32 index",
-        match tensor.num_samples() {
-            1 => "use fewer channels or smaller spatial sizes",
-            _ => "split the batch",
-        },
+        tensor.smaller(),
     )?;
     // Neither is more than `most`.
     Ok([x as u32, y as u32])
