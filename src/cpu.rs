@@ -65,6 +65,23 @@ impl Buffers {
     pub fn take(&mut self, role: Role) -> Option<Vec<f32>> {
         self.words.remove(&role).map(bytemuck::allocation::cast_vec)
     }
+
+    /// Whether a buffer, if it is there, is as long as a plan needs it.
+    fn check_length(&self, need: &Need) -> Result<(), Error> {
+        match self.words.get(&need.role) {
+            Some(found) if found.len() != words(need) => Err(Error::Length {
+                what: need.role.to_string(),
+                found: found.len(),
+                expected: words(need),
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Words of a buffer.
+fn words(need: &Need) -> usize {
+    usize::try_from(need.bytes / 4).unwrap_or(usize::MAX)
 }
 
 /// Runs plans on the CPU.
@@ -124,13 +141,12 @@ impl Executor {
         self.check(plan, buffers)?;
         let end = steps.end.min(plan.steps().len());
         for step in plan.steps().get(steps.start..end).unwrap_or_default() {
-            self.run_step(plan, step, buffers)?;
+            self.run_checked(plan, step, buffers);
         }
         Ok(())
     }
 
     fn check(&self, plan: &Plan, buffers: &mut Buffers) -> Result<(), Error> {
-        let words = |need: &Need| usize::try_from(need.bytes / 4).unwrap_or(usize::MAX);
         let missing: Vec<Role> = plan
             .needs()
             .iter()
@@ -142,13 +158,19 @@ impl Executor {
         }
         for need in plan.needs() {
             let resized = need.role.kind() != RoleKind::Caller && !is_given(need);
-            if let (false, Some(found)) = (resized, buffers.words.get(&need.role))
-                && found.len() != words(need)
-            {
-                return Err(Error::Length {
-                    what: need.role.to_string(),
-                    found: found.len(),
-                    expected: words(need),
+            if !resized {
+                buffers.check_length(need)?;
+            }
+        }
+        // On a machine of 32 bits memory ends before plans do.
+        for need in plan.needs() {
+            if need.bytes > isize::MAX as u64 {
+                return Err(Error::Limit {
+                    what: format!("the size of {} in bytes", need.role),
+                    value: need.bytes,
+                    limit: isize::MAX as u64,
+                    limit_name: "memory of this machine",
+                    way_out: "use a smaller tensor",
                 });
             }
         }
@@ -159,17 +181,34 @@ impl Executor {
         Ok(())
     }
 
-    /// Runs one step of a plan on buffers that have the sizes the plan needs: stages are
+    /// Runs one of a plan's steps on buffers that have the sizes the plan needs: stages are
     /// addressable, as on the GPU.
     ///
     /// # Errors
-    /// [`Error::Missing`].
+    /// [`Error::ForeignStep`] for a step that is not of the plan; [`Error::Missing`] and [`Error::Length`] for
+    /// the buffers that it binds. Nothing has run then.
     pub fn run_step(&self, plan: &Plan, step: &Step, buffers: &mut Buffers) -> Result<(), Error> {
+        if !plan.steps().contains(step) {
+            return Err(Error::ForeignStep {
+                kernel: step.spec.kernel.name(),
+            });
+        }
         let mut missing = step.bindings.clone();
         missing.retain(|role| !buffers.words.contains_key(role));
         if !missing.is_empty() {
             return Err(Error::Missing { roles: missing });
         }
+        for need in plan.needs() {
+            if step.bindings.contains(&need.role) {
+                buffers.check_length(need)?;
+            }
+        }
+        self.run_checked(plan, step, buffers);
+        Ok(())
+    }
+
+    /// Runs one of the plan's steps on buffers that are there and as long as the plan says.
+    fn run_checked(&self, plan: &Plan, step: &Step, buffers: &mut Buffers) {
         // Written buffers leave the map while the step runs, so that it can read the others.
         let mut written: Vec<(Role, Vec<u32>)> = Vec::new();
         for (&role, (_, binding)) in step.bindings.iter().zip(step.spec.bindings()) {
@@ -206,7 +245,6 @@ impl Executor {
             }
         }
         buffers.words.extend(written);
-        Ok(())
     }
 
     /// The mirror of the step's kernel; `reads` and `writes` are its bindings of each access, in

@@ -106,43 +106,53 @@ impl TensorDesc {
         };
         // A zero makes the tensor empty whatever the other sizes are; without one, no partial
         // product exceeds the whole.
-        let elements = if dims.contains(&0) {
-            0
-        } else {
-            dims.iter()
-                .fold(1u128, |product, &size| product.saturating_mul(size as u128))
-        };
-        let row_len = if spatial.contains(&0) {
-            0
-        } else {
-            spatial
+        let product = |sizes: &[usize]| match sizes.contains(&0) {
+            true => 0,
+            false => sizes
                 .iter()
-                .fold(1u128, |product, &size| product.saturating_mul(size as u128))
+                .fold(1u128, |product, &size| product.saturating_mul(size as u128)),
         };
-        let too_many = Error::TooManyElements {
-            dims: dims.to_vec(),
-            elements,
-            limit: MAX_ELEMENTS,
+        let (elements, sample, row_len) = (product(dims), product(&dims[1..]), product(spatial));
+        let too_many = |what, elements, limit, way_out| {
+            let dims = dims.to_vec();
+            Err(Error::TooManyElements {
+                dims,
+                what,
+                elements,
+                limit,
+                way_out,
+            })
         };
-        if elements > u128::from(MAX_ELEMENTS) {
-            return Err(too_many);
+        let most = u128::from(MAX_ELEMENTS);
+        if elements > most {
+            let way_out = match sample > most {
+                true => smaller([false, *channels > 1, row_len > 1]),
+                false => smaller([true, false, false]),
+            };
+            return too_many("elements", elements, MAX_ELEMENTS, way_out);
         }
         if elements > 0 && row_len > u128::from(MAX_ROW) {
-            return Err(Error::TooManyElements {
-                dims: dims.to_vec(),
-                elements: row_len,
-                limit: MAX_ROW,
-            });
+            let what = "elements for each sample and channel";
+            return too_many(what, row_len, MAX_ROW, "use smaller spatial sizes");
         }
-        // The sizes of an empty tensor may be anything; no kernel runs over them.
-        let fits = |size: u128| match u32::try_from(size) {
-            Err(_) if elements == 0 => Ok(u32::MAX),
-            size => size.map_err(|_| too_many.clone()),
+        // Backward writes gradients for the channels of an empty tensor too; its other sizes may be anything, since
+        // no kernel runs over them.
+        let Ok(num_channels) = u32::try_from(*channels) else {
+            let (count, most) = (*channels as u128, u64::from(u32::MAX));
+            return too_many("channels", count, most, "use fewer channels");
+        };
+        let num_samples = match u32::try_from(*samples) {
+            Err(_) if elements > 0 => {
+                let (count, most) = (*samples as u128, u64::from(u32::MAX));
+                return too_many("samples", count, most, "split the batch");
+            }
+            samples => samples.unwrap_or(u32::MAX),
         };
         Ok(Self {
-            num_samples: fits(*samples as u128)?,
-            num_channels: fits(*channels as u128)?,
-            row_len: fits(row_len)?,
+            num_samples,
+            num_channels,
+            // At most MAX_ROW, unless the tensor is empty.
+            row_len: u32::try_from(row_len).unwrap_or(u32::MAX),
             dims: dims.to_vec(),
             dtype: DType::F32,
             layout: Layout::ChannelsFirst,
@@ -218,6 +228,11 @@ impl TensorDesc {
         self.rows() * u64::from(self.row_len)
     }
 
+    /// What makes a tensor smaller: advice for where it is too large.
+    pub(crate) fn smaller(&self) -> &'static str {
+        smaller([self.num_samples, self.num_channels, self.row_len].map(|size| size > 1))
+    }
+
     /// Size in bytes.
     pub fn bytes(&self) -> u64 {
         self.elements() * self.dtype.bytes()
@@ -227,6 +242,19 @@ impl TensorDesc {
     /// of 16-bit elements is followed by one element of padding, which y and the gradients get as 0.
     pub fn buffer_bytes(&self) -> u64 {
         self.bytes().next_multiple_of(4)
+    }
+}
+
+/// Advice to make smaller those that may be of batch, channels and space.
+fn smaller(which: [bool; 3]) -> &'static str {
+    match which {
+        [true, true, true] => "split the batch, use fewer channels or smaller spatial sizes",
+        [true, true, false] => "split the batch or use fewer channels",
+        [true, false, true] => "split the batch or use smaller spatial sizes",
+        [false, true, true] => "use fewer channels or smaller spatial sizes",
+        [false, true, false] => "use fewer channels",
+        [false, false, true] => "use smaller spatial sizes",
+        [_, false, false] => "split the batch",
     }
 }
 
@@ -692,56 +720,46 @@ impl NormDesc {
         }
         let samples = u64::from(tensor.num_samples());
         let row = u64::from(tensor.row_len());
-        let one_value = match self.kind {
-            _ if tensor.elements() == 0 => false,
-            NormKind::InstanceNorm | NormKind::WeightStandardization => {
-                self.has_group_part(mode) && row == 1
-            }
-            NormKind::GroupNorm => {
-                samples * (self.num_channels / self.num_groups) as u64 * row == 1
-            }
-            NormKind::LayerNorm => false,
-            _ => self.channel_part(mode) == ChannelPart::Batch && samples * row == 1,
+        let group = (self.num_channels / self.num_groups) as u64;
+        let whose = |training, eval| match mode {
+            Mode::Train => training,
+            Mode::Eval => eval,
         };
-        if one_value {
-            let (what, way_out) = self.one_value(mode);
-            return Err(Error::OneValuePerChannel {
-                dims: tensor.dims().to_vec(),
-                what,
-                way_out,
-            });
-        }
-        Ok(())
-    }
-
-    /// What has a single value in [`validate_for`](Self::validate_for), and what helps.
-    fn one_value(&self, mode: Mode) -> (&'static str, &'static str) {
-        let eval_helps = mode == Mode::Train && self.track_running_stats;
-        match (self.kind, eval_helps) {
-            (NormKind::WeightStandardization, _) => {
-                ("filter", "a filter needs two weights for a variance")
+        // Values behind the statistics, and what they are of.
+        let (values, of) = match self.kind {
+            _ if tensor.elements() == 0 => return Ok(()),
+            NormKind::InstanceNorm if self.has_group_part(mode) => {
+                let eval = "sample and channel without running statistics";
+                (row, whose("sample and channel when training", eval))
             }
-            (NormKind::GroupNorm, _) => (
-                "channel",
-                "use a larger batch, larger groups, or more spatial elements",
-            ),
-            (NormKind::InstanceNorm, true) => (
-                "channel when training",
-                "use eval(), or more spatial elements: each sample is normalized by itself",
-            ),
-            (NormKind::InstanceNorm, false) => (
-                "channel",
-                "use more spatial elements: each sample is normalized by itself",
-            ),
-            (_, true) => (
-                "channel when training",
-                "use eval(), a larger batch, or estimated statistics (estbn_moving_speed)",
-            ),
-            (_, false) => (
-                "channel",
-                "use a larger batch, running statistics (track_running_stats) in eval(), or estimated statistics (estbn_moving_speed)",
-            ),
+            NormKind::WeightStandardization => (row, "filter"),
+            NormKind::GroupNorm => (samples * group * row, "group"),
+            NormKind::LayerNorm => return Ok(()),
+            _ if self.channel_part(mode) == ChannelPart::Batch => {
+                let eval = "channel without running statistics";
+                (samples * row, whose("channel when training", eval))
+            }
+            _ => return Ok(()),
+        };
+        if values > 1 {
+            return Ok(());
         }
+        // Running statistics are what eval uses instead, where there are any.
+        let eval = match (mode, self.has_running_stats()) {
+            (Mode::Train, true) => "use eval(), or ",
+            _ => "use ",
+        };
+        let larger = match self.kind {
+            NormKind::InstanceNorm => "larger spatial sizes",
+            NormKind::WeightStandardization => "larger filters",
+            NormKind::GroupNorm => "a larger batch, larger spatial sizes or fewer groups",
+            _ => "a larger batch, larger spatial sizes or estimated statistics (EstBN's)",
+        };
+        Err(Error::OneValuePerChannel {
+            dims: tensor.dims().to_vec(),
+            of,
+            way_out: format!("{eval}{larger}"),
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! One error type for the whole library: each message names the value, the limit and the way out.
 
-use crate::desc::{DType, Layout, MAX_ELEMENTS};
+use crate::desc::{DType, Layout};
 use crate::role::Role;
 
 /// Everything that can be wrong with a request, found before any work is recorded.
@@ -17,15 +17,19 @@ pub enum Error {
     },
     /// The tensor has more elements than a kernel can index.
     #[error(
-        "a tensor of shape {dims:?} has {elements} elements; a kernel indexes at most {limit}: {}", split(.dims, *.limit)
+        "a tensor of shape {dims:?} has {elements} {what}; a kernel indexes at most {limit}: {way_out}"
     )]
     TooManyElements {
         /// Shape given.
         dims: Vec<usize>,
-        /// Its number of elements (saturating).
+        /// What are too many: elements, those of one row, samples or channels.
+        what: &'static str,
+        /// How many it has (saturating).
         elements: u128,
-        /// Largest number of elements.
+        /// Largest number of them.
         limit: u64,
+        /// What to do.
+        way_out: &'static str,
     },
     /// `num_channels` is zero.
     #[error("num_channels is 0: a normalization needs at least one channel")]
@@ -63,14 +67,14 @@ pub enum Error {
         range: &'static str,
     },
     /// Statistics of a single value.
-    #[error("expected more than 1 value per {what}, got a tensor of shape {dims:?}: {way_out}")]
+    #[error("expected more than 1 value per {of}, got a tensor of shape {dims:?}: {way_out}")]
     OneValuePerChannel {
         /// Shape of the tensor.
         dims: Vec<usize>,
-        /// What the statistics are of: `channel`, or what the norm has in its place.
-        what: &'static str,
+        /// What the statistics are of, and when they are the input's own.
+        of: &'static str,
         /// What to do.
-        way_out: &'static str,
+        way_out: String,
     },
     /// A norm was given a momentum or moving speed that it has no use for, or both.
     #[error("{norm} takes no {given}: {way_out}")]
@@ -171,7 +175,7 @@ pub enum Error {
         /// How they conflict.
         conflict: &'static str,
     },
-    /// A device or tuning limit is exceeded.
+    /// A device or tuning limit is exceeded: `value` is more than `limit`.
     #[error("{what} is {value}, over the limit {limit} ({limit_name}): {way_out}")]
     Limit {
         /// What is too large.
@@ -251,11 +255,20 @@ pub enum Error {
         /// One line per entry, or what failed as a whole.
         problems: Vec<String>,
     },
-    /// The text of a tuning cannot be read; everything wrong with it is listed.
-    #[error("the tuning cannot be read: {}", plain(&.problems.join("; ")))]
+    /// The text of a tuning cannot be read, or no plan can be made with its values; everything wrong with it is
+    /// listed.
+    #[error("the tuning cannot be used: {}", plain(&.problems.join("; ")))]
     Tuning {
         /// One line per setting that is unknown, twice there or of no value of its field.
         problems: Vec<String>,
+    },
+    /// A step was to run that the plan does not have.
+    #[error(
+        "the step {kernel} is not one of this plan's: run steps of the plan's own (Plan::steps)"
+    )]
+    ForeignStep {
+        /// The step's kernel.
+        kernel: &'static str,
     },
     /// No GPU adapter was found.
     #[error("no GPU adapter found ({0}): install a Vulkan driver (on Debian: mesa-vulkan-drivers)")]
@@ -279,13 +292,6 @@ fn plain(text: &str) -> String {
         }
     }
     plain
-}
-
-fn split(dims: &[usize], limit: u64) -> &'static str {
-    match dims.first() {
-        Some(2..) if limit == MAX_ELEMENTS => "split the batch",
-        _ => "split the sample, or use a smaller one",
-    }
 }
 
 fn list(roles: &[Role]) -> String {

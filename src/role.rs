@@ -227,6 +227,19 @@ impl Role {
             Role::X | Role::Y | Role::GradY | Role::GradX | Role::Residual | Role::GradResidual
         )
     }
+
+    /// Whether it is a tensor, or a table with entries for samples, or for segments of the batch.
+    pub(crate) fn has_samples(self) -> bool {
+        match self {
+            Role::ChannelMoments
+            | Role::ChannelShards
+            | Role::Channels
+            | Role::GradientSums
+            | Role::GradientShards
+            | Role::ChannelGradients => false,
+            role => role.is_tensor() || role.kind() != RoleKind::Caller,
+        }
+    }
 }
 
 impl fmt::Display for Role {

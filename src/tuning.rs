@@ -33,7 +33,7 @@ pub struct Tuning {
     pub map_lanes: u32,
     /// Words (4 elements) that a lane should have before the row gets another lane.
     pub words_per_lane: u32,
-    /// Most words of a lane, 200,000 at most: rows are split into more parts beyond. It bounds the
+    /// Most words of a lane, 195,000 at most: rows are split into more parts beyond. It bounds the
     /// loops (llvmpipe ends an invocation after 65,535 iterations, silently) and the growth of
     /// rounding.
     pub max_words_per_lane: u32,

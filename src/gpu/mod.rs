@@ -99,12 +99,13 @@ impl Pipelines {
         let stride = (size_of::<Params>() as u64).next_multiple_of(alignment);
         // Uniforms never change: a buffer mapped at creation, not queue.write_buffer, which would
         // reach back to everything in the next submission.
+        let bytes = plan.uniforms(stride as usize)?;
         let uniforms = match plan.steps() {
             [] => None,
             _ => Some(transfer::buffer_with_bytes(
                 device,
                 "bcnorm params",
-                &plan.uniforms(stride as usize),
+                &bytes,
                 wgpu::BufferUsages::UNIFORM,
             )?),
         };

@@ -2,7 +2,7 @@
 
 use super::elements::{self, Elements};
 use super::geometry::{fold_lanes, segments};
-use super::{BackwardOptions, Builder, Slot};
+use super::{BackwardOptions, Builder, Slot, within};
 use crate::desc::{Activation, ChannelPart, Write};
 use crate::error::Error;
 use crate::kernels::KernelId;
@@ -113,15 +113,16 @@ pub(super) fn columns(b: &mut Builder, part: ChannelPart, flows: bool) -> Result
     };
     let columns = u64::from(b.params.channel_columns) + affine;
     let terms = samples * columns;
-    if terms > u64::from(u32::MAX) {
-        return Err(Error::Limit {
-            what: "the number of gradient terms, N * (C + G),".into(),
-            value: terms,
-            limit: u64::from(u32::MAX),
-            limit_name: "u32 index",
-            way_out: "split the batch, or use fewer groups",
-        });
-    }
+    within(
+        || "the number of gradient terms, N * (C + the values of weight),".into(),
+        terms,
+        u64::from(u32::MAX),
+        "u32 index",
+        match samples {
+            1 => "use fewer channels or groups",
+            _ => "split the batch",
+        },
+    )?;
     b.params.columns = columns as u32;
     Ok(())
 }

@@ -107,13 +107,14 @@ impl Elements {
             false => (groups, u64::from(self.view.map.parts)),
         };
         let tables = [
-            groups * size_of::<GroupGradient>() as u64,
-            columns * moments * size_of::<Moments>() as u64,
-            columns * terms * size_of::<GradientPair>() as u64,
+            (groups, size_of::<GroupGradient>()),
+            (columns * moments, size_of::<Moments>()),
+            (columns * terms, size_of::<GradientPair>()),
         ];
-        tables
-            .iter()
-            .all(|&bytes| bytes <= b.tuning.max_binding_bytes)
+        tables.iter().all(|&(entries, bytes)| {
+            // Kernels number entries in u32.
+            entries <= u64::from(u32::MAX) && entries * bytes as u64 <= b.tuning.max_binding_bytes
+        })
     }
 
     /// For the backward of a forward that took this way without being asked for inference.

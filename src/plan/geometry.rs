@@ -8,7 +8,7 @@ use crate::kernels::{KernelId, Spec};
 use crate::params::{
     CUMULATIVE, ESTIMATE, NO_CHANNEL_PART, PER_CHANNEL, Params, TRAINING, UNBIASED,
 };
-use crate::plan::{RowSource, Window};
+use crate::plan::{RowSource, Window, within};
 use crate::tuning::Tuning;
 
 /// llvmpipe ends an invocation after about this many loop iterations, without an error; no kernel
@@ -21,6 +21,16 @@ const MAX_COLUMN_WORDS: u32 = 16;
 /// Invocations that should share a position before they take more than a word each: those that a processor
 /// runs at once.
 pub(super) const SIDE_BY_SIDE: u32 = 8;
+
+/// Most invocations of a workgroup, whatever the tuning says: no device has as many.
+const MAX_WORKGROUP_SIZE: u32 = 1 << 16;
+
+/// Most invocations that a fold makes share a column where the tuning's are too few: what WebGPU grants a workgroup.
+const MOST_FOLD_LANES: u32 = 256;
+
+/// Most windows of a tensor: each is a dispatch with a bind group of its own, so that a binding limit far below any
+/// device's would make plans that take minutes and gigabytes. The largest tensor takes 128 with WebGPU's default.
+const MAX_WINDOWS: usize = 4096;
 
 /// The largest subgroups that WebGPU knows of.
 const MAX_SUBGROUP_SIZE: u32 = 128;
@@ -59,15 +69,14 @@ impl Split {
     fn with_part(self, row_words: u32, words_per_part: u32, rows: u64) -> Result<Self, Error> {
         let parts = row_words.div_ceil(words_per_part);
         let items = rows * u64::from(parts);
-        if items > u64::from(u32::MAX) {
-            return Err(Error::Limit {
-                what: format!("rows times parts ({rows} * {parts})"),
-                value: items,
-                limit: u64::from(u32::MAX),
-                limit_name: "u32 index",
-                way_out: "split the batch",
-            });
-        }
+        within(
+            || format!("rows times parts ({rows} * {parts})"),
+            items,
+            u64::from(u32::MAX),
+            "u32 index",
+            // There are no more rows than a u32 counts: it is the parts that are too many.
+            "tune for fewer parts (a larger max_words_per_lane, a smaller min_invocations)",
+        )?;
         Ok(Self {
             parts,
             words_per_part,
@@ -122,15 +131,21 @@ impl Geometry {
             true => (norm.num_channels / norm.num_groups) as u64 * u64::from(geometry.row_len),
             false => 0,
         };
-        if positions.max(group) > u64::from(u32::MAX) {
-            return Err(Error::Limit {
-                what: "the number of values behind one mean".into(),
-                value: positions.max(group),
-                limit: u64::from(u32::MAX),
-                limit_name: "u32 count",
-                way_out: "split the batch, or use more groups",
-            });
-        }
+        // More than one sample, or the row would be too long: the batch can be split.
+        within(
+            || "the number of a channel's values, N * L,".into(),
+            positions,
+            u64::from(u32::MAX),
+            "u32 count",
+            "split the batch",
+        )?;
+        within(
+            || "the number of a group's values, C / G * L,".into(),
+            group,
+            u64::from(u32::MAX),
+            "u32 count",
+            "use more groups, fewer channels or smaller spatial sizes",
+        )?;
         let samples_matter = norm.has_group_part(mode) || rows == RowSource::Given;
         let last = geometry.channels_last || geometry.channels == 1;
         if last && !samples_matter && positions <= MAX_ROW {
@@ -142,15 +157,14 @@ impl Geometry {
         if !geometry.channels_last && !samples_matter {
             geometry.take_short_rows(tuning);
         }
-        if geometry.rows() > u64::from(u32::MAX) {
-            return Err(Error::Limit {
-                what: "the number of rows, N * C,".into(),
-                value: geometry.rows(),
-                limit: u64::from(u32::MAX),
-                limit_name: "u32 index",
-                way_out: "split the batch",
-            });
-        }
+        // More than one sample: there are no more channels than a u32 counts.
+        within(
+            || "the number of rows, N * C,".into(),
+            geometry.rows(),
+            u64::from(u32::MAX),
+            "u32 index",
+            "split the batch",
+        )?;
         if geometry.channels_last {
             geometry.reduce = geometry.columns(tuning.reduce_lanes, true, tuning)?;
             geometry.map = geometry.columns(tuning.map_lanes, false, tuning)?;
@@ -247,7 +261,10 @@ impl Geometry {
     ) -> Result<Split, Error> {
         let channels = self.channels;
         let words = channels.div_ceil(width);
-        let tile = tuning.column_tile.min(words.next_power_of_two());
+        let tile = match words < tuning.column_tile {
+            true => words.next_power_of_two(),
+            false => tuning.column_tile,
+        };
         let lanes = (workgroup_size / tile).max(1).min(max_lanes);
         // Down to a power of two that divides the workgroup.
         let lanes = 1 << (lanes.ilog2().min(workgroup_size.trailing_zeros()));
@@ -446,10 +463,36 @@ impl Geometry {
                     .next_multiple_of(4),
             }),
         };
+        // Where a single item does not fit: what it takes, in bytes that windows may have.
+        let item_fits = |grains: u64| {
+            within(
+                || "what one work item reads of a tensor, in bytes and multiples of 256,".into(),
+                (grains * grain_bytes).next_multiple_of(WINDOW_ALIGNMENT),
+                limit,
+                "max_storage_buffer_binding_size (tuning.max_binding_bytes)",
+                "request the device with the adapter's limits, or tune for smaller parts (max_words_per_lane)",
+            )
+        };
+        let another_fits = |windows: &[_]| match windows.len() < MAX_WINDOWS {
+            true => Ok(()),
+            false => within(
+                || {
+                    format!(
+                        "the least number of windows that the tensor is bound in, {limit} bytes each,"
+                    )
+                },
+                total.div_ceil(most).max(MAX_WINDOWS as u64 + 1),
+                MAX_WINDOWS as u64,
+                "dispatches of a kernel",
+                "raise tuning.max_binding_bytes (max_storage_buffer_binding_size of the device)",
+            ),
+        };
         let mut windows = Vec::new();
         if self.channels_last && !split.aligned {
+            item_fits(1)?;
             let mut begin = 0;
-            while begin < total && most > 0 {
+            while begin < total {
+                another_fits(&windows)?;
                 let end = (begin + most).min(total);
                 let items = u64::from(self.strided_items(end - begin, tuning));
                 windows.push(window(0, items, begin, end));
@@ -461,10 +504,8 @@ impl Geometry {
             while first < all {
                 let begin = self.grains_of(split, first, first).0 / align * align;
                 let fits = |last: u64| self.grains_of(split, first, last).1 <= begin + most;
-                if !fits(first) {
-                    windows.clear();
-                    break;
-                }
+                item_fits(self.grains_of(split, first, first).1 - begin)?;
+                another_fits(&windows)?;
                 // The last item that fits: grains grow with items.
                 let (mut good, mut bad) = (first, all);
                 while bad - good > 1 {
@@ -490,18 +531,6 @@ impl Geometry {
                 first = good + 1;
             }
         }
-        if windows.is_empty() {
-            return Err(Error::Limit {
-                what: "the part of a row that one work item reads, in bytes".into(),
-                value: {
-                    let (begin, end) = self.grains_of(split, 0, 0);
-                    (end - begin) * grain_bytes
-                },
-                limit,
-                limit_name: "max_storage_buffer_binding_size (tuning.max_binding_bytes)",
-                way_out: "request the device with the adapter's limits, or tune for smaller parts (max_words_per_lane)",
-            });
-        }
         Ok(windows)
     }
 }
@@ -517,62 +546,76 @@ pub(super) struct WindowItems {
     pub window: Option<Window>,
 }
 
+/// Every value that no plan can be made with.
 fn check(tuning: &Tuning) -> Result<(), Error> {
-    let column_lanes = (tuning.column_tile, tuning.column_workgroup_size);
-    if !column_lanes.0.is_power_of_two() || column_lanes.1 == 0 {
-        return Err(Error::Limit {
-            what: "tuning.column_tile, with workgroups of tuning.column_workgroup_size,".into(),
-            value: u64::from(column_lanes.0),
-            limit: u64::from(column_lanes.1),
-            limit_name: "workgroup size",
-            way_out: "use a power of two, and workgroups of at least 1",
-        });
-    }
-    if !(1..=MAX_COLUMN_WORDS).contains(&tuning.column_words) {
-        return Err(Error::Limit {
-            what: "tuning.column_words".into(),
-            value: u64::from(tuning.column_words),
-            limit: u64::from(MAX_COLUMN_WORDS),
-            limit_name: "words of an invocation",
-            way_out: "use 1 to the limit",
-        });
-    }
-    let lanes = [
-        ("reduce_lanes", tuning.reduce_lanes, tuning.workgroup_size),
-        ("map_lanes", tuning.map_lanes, tuning.workgroup_size),
-        ("fold_lanes", tuning.fold_lanes, tuning.fold_workgroup_size),
-    ];
-    for (name, lanes, workgroup_size) in lanes {
-        if !lanes.is_power_of_two() || workgroup_size == 0 || workgroup_size % lanes != 0 {
-            return Err(Error::Limit {
-                what: format!("tuning.{name}"),
-                value: u64::from(lanes),
-                limit: u64::from(workgroup_size),
-                limit_name: "workgroup size",
-                way_out: "use a power of two that divides the workgroup size",
-            });
+    let mut problems = Vec::new();
+    let mut expect = |name, value: u32, right: bool, expected: &dyn Fn() -> String| {
+        if !right {
+            problems.push(format!("{name} is {value}: it must be {}", expected()));
         }
+    };
+    for (name, value, most) in [
+        ("workgroup_size", tuning.workgroup_size, MAX_WORKGROUP_SIZE),
+        (
+            "fold_workgroup_size",
+            tuning.fold_workgroup_size,
+            MAX_WORKGROUP_SIZE,
+        ),
+        (
+            "column_workgroup_size",
+            tuning.column_workgroup_size,
+            MAX_WORKGROUP_SIZE,
+        ),
+        ("column_words", tuning.column_words, MAX_COLUMN_WORDS),
+        // Of chunks of 4 words, with room for what is left over.
+        (
+            "max_words_per_lane",
+            tuning.max_words_per_lane,
+            MAX_ITERATIONS * 3,
+        ),
+    ] {
+        let expected = || format!("from 1 to {most}");
+        expect(name, value, (1..=most).contains(&value), &expected);
     }
-    if !tuning.subgroup_size.is_power_of_two() || tuning.subgroup_size > MAX_SUBGROUP_SIZE {
-        return Err(Error::Limit {
-            what: "tuning.subgroup_size".into(),
-            value: u64::from(tuning.subgroup_size),
-            limit: u64::from(MAX_SUBGROUP_SIZE),
-            limit_name: "subgroup size",
-            way_out: "use a power of two, the device's smallest subgroup at most, or 1 for workgroup memory alone",
-        });
+    for (name, lanes, workgroup, size) in [
+        (
+            "reduce_lanes",
+            tuning.reduce_lanes,
+            "workgroup_size",
+            tuning.workgroup_size,
+        ),
+        (
+            "map_lanes",
+            tuning.map_lanes,
+            "workgroup_size",
+            tuning.workgroup_size,
+        ),
+        (
+            "fold_lanes",
+            tuning.fold_lanes,
+            "fold_workgroup_size",
+            tuning.fold_workgroup_size,
+        ),
+    ] {
+        let expected = || format!("a power of two that divides {workgroup}, which is {size}");
+        let right = lanes.is_power_of_two() && size.is_multiple_of(lanes);
+        expect(name, lanes, right, &expected);
     }
-    let most = MAX_ITERATIONS * 3;
-    if tuning.max_words_per_lane == 0 || tuning.max_words_per_lane > most {
-        return Err(Error::Limit {
-            what: "tuning.max_words_per_lane".into(),
-            value: u64::from(tuning.max_words_per_lane),
-            limit: u64::from(most),
-            limit_name: "loop iterations of an invocation",
-            way_out: "use 1 to the limit",
-        });
+    let tile = tuning.column_tile;
+    expect("column_tile", tile, tile.is_power_of_two(), &|| {
+        "a power of two".into()
+    });
+    let subgroup = tuning.subgroup_size;
+    let right = subgroup.is_power_of_two() && subgroup <= MAX_SUBGROUP_SIZE;
+    expect("subgroup_size", subgroup, right, &|| {
+        format!(
+            "a power of two up to {MAX_SUBGROUP_SIZE}, the device's smallest subgroup at most, or 1 for none"
+        )
+    });
+    match problems.is_empty() {
+        true => Ok(()),
+        false => Err(Error::Tuning { problems }),
     }
-    Ok(())
 }
 
 /// Lanes and parts for rows of `row_words` words.
@@ -629,19 +672,38 @@ pub(super) fn fold_lanes(
     if iterations <= u64::from(MAX_ITERATIONS) {
         return Ok(lanes);
     }
-    // The tuning's lanes are too few: as many as it takes, up to the workgroup that WebGPU grants.
-    let needed = (u64::from(entries) * u64::from(loops))
-        .div_ceil(u64::from(MAX_ITERATIONS) - u64::from(loops));
-    match u32::try_from(needed).map(u32::checked_next_power_of_two) {
-        Ok(Some(lanes)) if lanes <= 256 => Ok(lanes),
-        _ => Err(Error::Limit {
-            what: format!("entries of one {} item", kernel.name()),
-            value: u64::from(entries),
-            limit: u64::from(256 * (MAX_ITERATIONS / loops)),
-            limit_name: "256 invocations of 65,000 loop iterations",
-            way_out: "use more groups, or tune max_words_per_lane and samples_per_segment",
-        }),
-    }
+    // The tuning's lanes are too few: as many as it takes. A lane may have an entry more than its share.
+    let most = u64::from(MAX_ITERATIONS - loops);
+    within(
+        || {
+            format!(
+                "the number of entries that one item of {} folds",
+                kernel.name()
+            )
+        },
+        u64::from(entries),
+        u64::from(MOST_FOLD_LANES) * most / u64::from(loops),
+        "what 256 invocations of 65,000 loop iterations fold",
+        match kernel {
+            KernelId::GroupFold | KernelId::GroupFoldBackward => {
+                "use more groups or fewer channels"
+            }
+            KernelId::RunningFold => "split the batch",
+            KernelId::SampleFold | KernelId::SampleFoldBackward => {
+                "tune with a smaller samples_per_segment"
+            }
+            KernelId::ChannelFold | KernelId::ChannelFoldBackward => {
+                "tune with a smaller samples_per_segment, or gather fewer shards at a time"
+            }
+            _ => {
+                "tune for fewer parts of rows (a larger max_words_per_lane, a smaller min_invocations), or for \
+                 fewer short rows (a smaller short_row, short_word_row, short_held_row and short_batch_row)"
+            }
+        },
+    )?;
+    let lanes = (u64::from(entries) * u64::from(loops)).div_ceil(most);
+    // At most MOST_FOLD_LANES, a power of two.
+    Ok((lanes as u32).next_power_of_two())
 }
 
 /// Segments that a column of `entries` is folded in, and entries of each; one segment where a
@@ -657,23 +719,39 @@ pub(super) fn segments(entries: u32, tuning: &Tuning) -> (u32, u32) {
 }
 
 /// Workgroups for `items`, folded into two dimensions beyond the limit of one.
-pub(super) fn workgroups(spec: &Spec, items: u32, tuning: &Tuning) -> Result<[u32; 2], Error> {
-    let per_workgroup = spec.workgroup_size / spec.lanes * spec.column_words;
-    let total = items.div_ceil(per_workgroup).max(1);
-    let most = tuning.max_workgroups.max(1);
+pub(super) fn workgroups(
+    spec: &Spec,
+    items: u32,
+    tensor: &TensorDesc,
+    tuning: &Tuning,
+) -> Result<[u32; 2], Error> {
+    let each = u64::from(spec.workgroup_size / spec.lanes) * u64::from(spec.column_words);
+    let total = u64::from(items).div_ceil(each).max(1);
+    let most = u64::from(tuning.max_workgroups.max(1));
+    within(
+        || format!("workgroups of {}", spec.kernel.name()),
+        total,
+        most * most,
+        "max_compute_workgroups_per_dimension, squared",
+        "tune for larger workgroups, or raise max_workgroups as far as the device grants",
+    )?;
     let y = total.div_ceil(most);
+    let x = total.div_ceil(y);
     // Kernels number the items of all workgroups, those behind the last item too, in u32.
-    let numbered = u64::from(total.div_ceil(y)) * u64::from(y) * u64::from(per_workgroup);
-    if y > most || numbered > 1 << 32 {
-        return Err(Error::Limit {
-            what: format!("workgroups of {}", spec.kernel.name()),
-            value: u64::from(total),
-            limit: u64::from(most) * u64::from(most),
-            limit_name: "max_compute_workgroups_per_dimension, squared",
-            way_out: "split the batch, or tune for larger workgroups",
-        });
-    }
-    Ok([total.div_ceil(y), y])
+    within(
+        || {
+            format!(
+                "the number of items in whole workgroups of {}",
+                spec.kernel.name()
+            )
+        },
+        x * y * each,
+        1 << 32,
+        "u32 index",
+        tensor.smaller(),
+    )?;
+    // Neither is more than `most`.
+    Ok([x as u32, y as u32])
 }
 
 /// The fields that all steps share.
@@ -898,16 +976,15 @@ mod tests {
     #[test]
     fn workgroups_fold_into_two_dimensions() {
         let spec = Spec::new(KernelId::RowAffine, 8, 1);
-        assert_eq!(
-            workgroups(&spec, 8 * 65_535, &Tuning::SOFTWARE),
-            Ok([65_535, 1])
-        );
-        let [x, y] = workgroups(&spec, 8 * 65_536, &Tuning::SOFTWARE).unwrap();
+        let tensor = TensorDesc::new(&[1, 1]).unwrap();
+        let workgroups = |items, tuning| workgroups(&spec, items, &tensor, tuning);
+        assert_eq!(workgroups(8 * 65_535, &Tuning::SOFTWARE), Ok([65_535, 1]));
+        let [x, y] = workgroups(8 * 65_536, &Tuning::SOFTWARE).unwrap();
         assert!(x <= 65_535 && y == 2 && x * y >= 65_536);
         let tiny = Tuning {
             max_workgroups: 3,
             ..Tuning::SOFTWARE
         };
-        assert!(workgroups(&spec, 80, &tiny).is_err());
+        assert!(workgroups(80, &tiny).is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! What a device grants, and what it may refuse of a plan.
 
-use super::Plan;
+use super::{Plan, within};
 use crate::error::Error;
 use crate::kernels::workgroup_memory;
 use crate::role::RoleKind;
@@ -82,49 +82,43 @@ impl From<&wgpu::Limits> for Limits {
 
 /// Everything of a plan that a device may refuse.
 pub(super) fn check(plan: &Plan, limits: &Limits) -> Result<(), Error> {
-    let check = |what: String, value: u64, limit: u64, limit_name, way_out| {
-        if value <= limit {
-            return Ok(());
-        }
-        Err(Error::Limit {
-            what,
-            value,
-            limit,
-            limit_name,
-            way_out,
-        })
-    };
     let binding = limits.max_storage_buffer_binding_size;
     for step in plan.steps() {
         let tensor = step.bindings.iter().find(|role| role.is_tensor());
         let Some(role) = tensor else { continue };
         let whole = plan.need(*role).map_or(0, |need| need.bytes);
-        check(
-            format!(
-                "the size in bytes of what {} binds of {role}",
-                step.spec.kernel.name()
-            ),
+        within(
+            || {
+                let name = step.spec.kernel.name();
+                format!("the size in bytes of what {name} binds of {role}")
+            },
             step.window.map_or(whole, |window| window.bytes),
             binding,
             "max_storage_buffer_binding_size of the device",
             "plan with Tuning::for_device of this device, which makes windows",
         )?;
     }
+    let batch = plan.tensor().num_samples() > 1;
     for need in plan.needs().iter().filter(|need| !need.role.is_tensor()) {
-        check(
-            format!("the size of {} in bytes", need.role),
+        // Of tables that grow with the batch.
+        let way_out = match batch && need.role.has_samples() {
+            true => "request the device with the adapter's limits, or split the batch",
+            false => "request the device with the adapter's limits, or use fewer channels",
+        };
+        within(
+            || format!("the size of {} in bytes", need.role),
             need.bytes,
             binding,
             "max_storage_buffer_binding_size of the device",
-            "request the device with the adapter's limits, or split the batch",
+            way_out,
         )?;
         if need.role.kind() != RoleKind::Caller {
-            check(
-                format!("the size of table {} in bytes", need.role),
+            within(
+                || format!("the size of table {} in bytes", need.role),
                 need.bytes,
                 limits.max_buffer_size,
                 "max_buffer_size of the device",
-                "request the device with the adapter's limits, or split the batch",
+                way_out,
             )?;
         }
     }
@@ -134,37 +128,37 @@ pub(super) fn check(plan: &Plan, limits: &Limits) -> Result<(), Error> {
         let most = limits
             .max_compute_invocations_per_workgroup
             .min(limits.max_compute_workgroup_size_x);
-        check(
-            format!("the workgroup of {name}"),
+        within(
+            || format!("the workgroup of {name}"),
             u64::from(size),
             u64::from(most),
             "max_compute_invocations_per_workgroup of the device",
             "plan with Tuning::for_device of this device",
         )?;
-        check(
-            format!("the subgroup size of {name}"),
+        within(
+            || format!("the subgroup size of {name}"),
             u64::from(step.spec.subgroup_size),
             u64::from(limits.subgroup_size),
             "subgroup_min_size of the device (1 without the feature)",
             "request the device with the feature subgroups, or tune with subgroup_size=1",
         )?;
         let [x, y] = step.workgroups;
-        check(
-            format!("the dispatch of {name}"),
+        within(
+            || format!("the dispatch of {name}"),
             u64::from(x.max(y)),
             u64::from(limits.max_compute_workgroups_per_dimension),
             "max_compute_workgroups_per_dimension of the device",
             "plan with Tuning::for_device of this device",
         )?;
-        check(
-            format!("the storage buffers of {name}"),
+        within(
+            || format!("the storage buffers of {name}"),
             step.bindings.len() as u64,
             u64::from(limits.max_storage_buffers_per_shader_stage),
             "max_storage_buffers_per_shader_stage of the device",
             "request a device with at least 8",
         )?;
-        check(
-            format!("the workgroup memory of {name} in bytes"),
+        within(
+            || format!("the workgroup memory of {name} in bytes"),
             u64::from(workgroup_memory(&step.spec)),
             u64::from(limits.max_compute_workgroup_storage_size),
             "max_compute_workgroup_storage_size of the device",

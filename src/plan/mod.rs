@@ -133,8 +133,9 @@ impl Plan {
     /// running statistics are updated. An empty batch makes an empty plan.
     ///
     /// # Errors
-    /// Those of [`NormDesc::validate_for`]; [`Error::InPlace`] in training; [`Error::Limit`] where the
-    /// tuning cannot bound a loop, a dispatch or a binding.
+    /// Those of [`NormDesc::validate_for`]; [`Error::InPlace`] in training; [`Error::Tuning`] for a
+    /// value of the tuning that no plan can be made with; [`Error::Limit`] where the tuning cannot bound a loop, a
+    /// dispatch, a binding or the number of steps (4,096 windows of a tensor).
     pub fn forward(
         norm: &NormDesc,
         tensor: &TensorDesc,
@@ -221,13 +222,24 @@ impl Plan {
     }
 
     /// The uniforms of all steps, one every `stride` bytes (no less than a [`Params`] has).
-    pub fn uniforms(&self, stride: usize) -> Vec<u8> {
+    ///
+    /// # Errors
+    /// [`Error::Limit`] where the stride is far more than any device's alignment of uniforms (256 at most by WebGPU's
+    /// default).
+    pub fn uniforms(&self, stride: usize) -> Result<Vec<u8>, Error> {
+        within(
+            || "the stride of a plan's uniforms, in bytes,".into(),
+            stride as u64,
+            MAX_STRIDE,
+            "largest alignment",
+            "use min_uniform_buffer_offset_alignment of the device",
+        )?;
         let stride = stride.max(size_of::<Params>());
         let mut bytes = vec![0u8; stride * self.steps.len()];
         for (slot, step) in bytes.chunks_exact_mut(stride).zip(&self.steps) {
             slot[..size_of::<Params>()].copy_from_slice(bytemuck::bytes_of(&step.params));
         }
-        bytes
+        Ok(bytes)
     }
 
     /// Checks the plan against what a device grants.
@@ -251,17 +263,25 @@ impl Plan {
     /// Bytes of tensor-sized data that the plan moves: 3 transfers forward, 5 backward (6 where dx
     /// is accumulated, and so read).
     pub fn tensor_bytes(&self) -> u64 {
-        self.steps.iter().map(|step| self.step_bytes(step)).sum()
+        let before = [None].into_iter().chain(self.steps.iter().map(Some));
+        let bytes = before.zip(&self.steps).map(|(before, step)| {
+            // A dispatch for a tensor's end comes right behind that for the others.
+            let counted = before.is_some_and(|before| counts_tail(before, step));
+            if counted { 0 } else { self.bound_bytes(step) }
+        });
+        bytes.sum()
     }
 
     /// Of them, those of one of its steps. A dispatch for a tensor's end is in the bytes of the one before.
     pub fn step_bytes(&self, step: &Step) -> u64 {
-        let before = |other: &Step| {
-            !other.spec.tail && other.spec.kernel == step.spec.kernel && other.window == step.window
-        };
-        if step.spec.tail && self.steps.iter().any(before) {
-            return 0;
+        match self.steps.iter().any(|before| counts_tail(before, step)) {
+            true => 0,
+            false => self.bound_bytes(step),
         }
+    }
+
+    /// What a step binds of tensors, each as often as it is read and written.
+    fn bound_bytes(&self, step: &Step) -> u64 {
         let bound = step.spec.bindings().zip(&step.bindings);
         let transfers = bound.filter(|(_, role)| role.is_tensor()).count();
         let in_place = step.bindings.contains(&Role::X)
@@ -274,8 +294,36 @@ impl Plan {
         let bytes = step
             .window
             .map_or(self.tensor.bytes(), |window| window.bytes);
-        (transfers + reread) as u64 * bytes
+        bytes.saturating_mul((transfers + reread) as u64)
     }
+}
+
+/// Whether `tail` is for a tensor's end and `step` for what is bound before it, whose bytes are those of both.
+fn counts_tail(step: &Step, tail: &Step) -> bool {
+    tail.spec.tail
+        && !step.spec.tail
+        && step.spec.kernel == tail.spec.kernel
+        && step.window == tail.window
+}
+
+/// An error where `value` is more than `limit`, and only there.
+fn within(
+    what: impl FnOnce() -> String,
+    value: u64,
+    limit: u64,
+    limit_name: &'static str,
+    way_out: &'static str,
+) -> Result<(), Error> {
+    if value <= limit {
+        return Ok(());
+    }
+    Err(Error::Limit {
+        what: what(),
+        value,
+        limit,
+        limit_name,
+        way_out,
+    })
 }
 
 /// The norm against the tensor. With several devices the others may hold the values that this one
@@ -298,6 +346,9 @@ fn validate(
 
 /// Invocations that share a work item at a tensor's end, at least.
 const TAIL_LANES: u32 = 8;
+
+/// Most bytes between uniforms: WebGPU's default alignment of them is 256.
+const MAX_STRIDE: u64 = 4096;
 
 /// Rows of a group that a lane of a fold holds in registers.
 const HELD_ROWS: u32 = 4;
@@ -510,7 +561,7 @@ impl<'a> Builder<'a> {
             self.need(role, bytes, declared.access);
             bindings.push(role);
         }
-        let workgroups = geometry::workgroups(&spec, params.items, self.tuning)?;
+        let workgroups = geometry::workgroups(&spec, params.items, self.tensor, self.tuning)?;
         self.steps.push(Step {
             spec,
             params,
@@ -540,15 +591,13 @@ impl<'a> Builder<'a> {
     /// What comes next reads tables of other devices, (shards, C).
     fn exchange_here(&mut self, shards: u32) -> Result<(), Error> {
         let entries = u64::from(shards) * u64::from(self.params.num_channels);
-        if entries > u64::from(u32::MAX) {
-            return Err(Error::Limit {
-                what: "the number of entries of all devices, shards * C,".into(),
-                value: entries,
-                limit: u64::from(u32::MAX),
-                limit_name: "u32 index",
-                way_out: "gather fewer shards at a time",
-            });
-        }
+        within(
+            || "the number of entries of all devices, shards * C,".into(),
+            entries,
+            u64::from(u32::MAX),
+            "u32 index",
+            "gather fewer shards at a time",
+        )?;
         self.exchange = Some(self.steps.len());
         Ok(())
     }

@@ -99,34 +99,57 @@ fn descriptors(provoked: &mut Provoked) {
     );
     provoked.expect(TensorDesc::new(&[3]), "Rank", &["rank 1", "rank 2 or more"]);
 
-    let says = ["kernel indexes at most 4294967296", "split the"];
     let max = usize::MAX;
-    let large: [&[usize]; 6] = [
-        &[1, 1, (1 << 32) + 1],
-        &[1 << 16, (1 << 16) + 1],
-        &[max, max],
-        &[max, 1],
-        &[1, max, 2],
-        &[max; 40],
+    let indexes = "kernel indexes at most 4294967296";
+    let (split, channels, spatial) = (
+        "split the batch",
+        "use fewer channels",
+        "use smaller spatial sizes",
+    );
+    let both = "use fewer channels or smaller spatial sizes";
+    let large: [(&[usize], &str); 7] = [
+        (&[1, 1, (1 << 32) + 1], spatial),
+        (&[1, 3, 1 << 31], both),
+        (&[1 << 16, (1 << 16) + 1], split),
+        (&[max, max], channels),
+        (&[max, 1], split),
+        (&[1, max, 2], both),
+        (&[max; 40], both),
     ];
-    for dims in large {
+    for (dims, way_out) in large {
+        let says = [indexes, &format!("{dims:?}"), &format!(": {way_out}")];
         provoked.expect(TensorDesc::new(dims), "TooManyElements", &says);
-        let shape = format!("{dims:?}");
-        provoked.expect(TensorDesc::new(dims), "TooManyElements", &[&shape]);
     }
     provoked.expect(
         TensorDesc::new(&[1 << 16, 3, 1 << 16]),
         "TooManyElements",
-        &["12884901888 elements"],
+        &["12884901888 elements;", split],
     );
-    // A row has half as many at most.
-    for dims in [&[1, 1, (1 << 31) + 1][..], &[1, 1, 1 << 16, 1 << 16]] {
-        let says = ["kernel indexes at most 2147483648", &format!("{dims:?}")];
+    // A row has half as many at most, and neither samples nor channels may be more than a u32 counts.
+    let row =
+        "2147483649 elements for each sample and channel; a kernel indexes at most 2147483648";
+    for (dims, says, way_out) in [
+        (&[1, 1, (1 << 31) + 1][..], row, spatial),
+        (
+            &[1, 1, 1 << 16, 1 << 16],
+            "4294967296 elements for each sample",
+            spatial,
+        ),
+        (
+            &[1 << 32, 1],
+            "4294967296 samples; a kernel indexes at most 4294967295",
+            split,
+        ),
+        (
+            &[1, 1 << 32],
+            "4294967296 channels; a kernel indexes at most 4294967295",
+            channels,
+        ),
+        // Gradients of zero are written for each.
+        (&[0, 1 << 32], "4294967296 channels", channels),
+    ] {
+        let says = [says, &format!("{dims:?}"), &format!(": {way_out}")];
         provoked.expect(TensorDesc::new(dims), "TooManyElements", &says);
-    }
-    // Neither samples nor channels may be more than a u32 counts.
-    for dims in [[1 << 32, 1], [1, 1 << 32]] {
-        provoked.expect(TensorDesc::new(&dims), "TooManyElements", &[]);
     }
     assert!(TensorDesc::new(&[1 << 16, 1 << 16]).is_ok());
 
@@ -176,12 +199,62 @@ fn descriptors(provoked: &mut Provoked) {
         let says = [
             "expected more than 1 value per channel when training",
             &shape,
-            "eval()",
+            "use eval()",
             "larger batch",
             "estimated statistics",
         ];
         let norm = NormDesc::bc_norm(192, 32);
         provoked.expect(both(norm, &tensor), "OneValuePerChannel", &says);
+    }
+    // Where eval uses the input's statistics too, or is it already, it is no way out.
+    let untracked = |norm: NormDesc| norm.with_track_running_stats(false);
+    for (norm, dims, mode, per, way_out) in [
+        (
+            untracked(NormDesc::batch_norm(4)),
+            &[1, 4][..],
+            Mode::Train,
+            "per channel when training",
+            ": use a larger batch",
+        ),
+        (
+            untracked(NormDesc::batch_norm(4)),
+            &[1, 4],
+            Mode::Eval,
+            "per channel without running statistics",
+            ": use a larger batch",
+        ),
+        (
+            NormDesc::instance_norm(4).with_track_running_stats(true),
+            &[3, 4],
+            Mode::Train,
+            "per sample and channel when training",
+            ": use eval(), or larger spatial sizes",
+        ),
+        (
+            NormDesc::instance_norm(4),
+            &[3, 4],
+            Mode::Eval,
+            "per sample and channel without running statistics",
+            ": use larger spatial sizes",
+        ),
+        (
+            NormDesc::group_norm(4, 4),
+            &[1, 4],
+            Mode::Eval,
+            "per group,",
+            ": use a larger batch, larger spatial sizes or fewer groups",
+        ),
+        (
+            NormDesc::weight_standardization(),
+            &[3, 1],
+            Mode::Train,
+            "per filter,",
+            ": use larger filters",
+        ),
+    ] {
+        let tensor = TensorDesc::new(dims).unwrap();
+        let result = norm.validate_for(&tensor, mode);
+        provoked.expect(result, "OneValuePerChannel", &[per, way_out]);
     }
 }
 
@@ -208,8 +281,9 @@ fn descriptors_of_any_sizes() {
                     let product = if dims.contains(&0) { Some(0) } else { product };
                     let desc = TensorDesc::new(&dims);
                     // Limits of the whole, of a row, and of either count.
-                    let legal =
-                        |p: usize| p == 0 || p <= 1 << 32 && c * d <= 1 << 31 && a.max(b) < 1 << 32;
+                    let legal = |p: usize| {
+                        b < 1 << 32 && (p == 0 || p <= 1 << 32 && c * d <= 1 << 31 && a < 1 << 32)
+                    };
                     match product.filter(|&p| legal(p)) {
                         None => {
                             let error = desc.unwrap_err();
@@ -456,61 +530,63 @@ fn tunings(provoked: &mut Provoked) {
         fold_lanes: 1,
         ..Tuning::SOFTWARE
     };
-    let mut expect = |tuning: Tuning, says: &[&str]| {
-        provoked.expect(forward_plan(&[8, 4, 18], tuning), "Limit", says);
+    let mut expect = |changed: &str, variant, says: &[&str]| {
+        let mut tuning = good;
+        for setting in changed.split(' ') {
+            tuning.set(setting).unwrap();
+        }
+        provoked.expect(forward_plan(&[8, 4, 18], tuning), variant, says);
     };
-    let says = ["power of two", "divides the workgroup size"];
-    for lanes in [0, 3, 16, u32::MAX] {
-        let reduce_lanes = Tuning {
-            reduce_lanes: lanes,
-            ..good
+    for name in ["reduce_lanes", "map_lanes", "fold_lanes"] {
+        let size = match name {
+            "fold_lanes" => "fold_workgroup_size",
+            _ => "workgroup_size",
         };
-        expect(reduce_lanes, &["tuning.reduce_lanes", says[0], says[1]]);
-        let map_lanes = Tuning {
-            map_lanes: lanes,
-            ..good
-        };
-        expect(map_lanes, &["tuning.map_lanes", says[0], says[1]]);
-        let fold_lanes = Tuning {
-            fold_lanes: lanes,
-            ..good
-        };
-        expect(fold_lanes, &["tuning.fold_lanes", says[0], says[1]]);
+        for lanes in [0, 3, 16, u32::MAX] {
+            let says = format!(
+                "the tuning cannot be used: {name} is {lanes}: it must be a power of two that divides {size}, which is 8"
+            );
+            expect(&format!("{name}={lanes}"), "Tuning", &[&says]);
+        }
     }
-    let workgroup_size = Tuning {
-        workgroup_size: 0,
-        ..good
-    };
-    expect(workgroup_size, &["limit 0", says[1]]);
-    let fold_workgroup_size = Tuning {
-        fold_workgroup_size: 0,
-        ..good
-    };
-    expect(fold_workgroup_size, &["limit 0", says[1]]);
-    for words in [0, 195_001, u32::MAX] {
-        let tuning = Tuning {
-            max_words_per_lane: words,
-            ..good
-        };
-        let value = format!("tuning.max_words_per_lane is {words},");
-        expect(tuning, &[&value, "195000", "loop iterations", "use 1 to"]);
+    for (name, most) in [
+        ("workgroup_size", 65_536),
+        ("fold_workgroup_size", 65_536),
+        ("column_workgroup_size", 65_536),
+        ("column_words", 16),
+        ("max_words_per_lane", 195_000),
+    ] {
+        for value in [0, most + 1, 1 << 31, u32::MAX] {
+            let says = format!("{name} is {value}: it must be from 1 to {most}");
+            expect(&format!("{name}={value}"), "Tuning", &[&says]);
+        }
     }
+    for value in [0, 3, u32::MAX] {
+        let says = format!("column_tile is {value}: it must be a power of two");
+        expect(&format!("column_tile={value}"), "Tuning", &[&says]);
+    }
+    // All that is wrong at once.
+    let says = [
+        "workgroup_size is 0: it must be from 1 to 65536",
+        "column_tile is 3",
+        "subgroup_size is 256: it must be a power of two up to 128",
+    ];
+    let changed = "workgroup_size=0 column_tile=3 subgroup_size=256";
+    expect(changed, "Tuning", &says);
     // Two dimensions of one workgroup do not hold four.
-    let max_workgroups = Tuning {
-        max_workgroups: 1,
-        ..good
-    };
-    expect(
-        max_workgroups,
-        &["workgroups of row_moments is 4", "limit 1"],
-    );
+    let says = [
+        "workgroups of row_moments is 4",
+        "limit 1",
+        "raise max_workgroups",
+    ];
+    expect("max_workgroups=1", "Limit", &says);
 
     // Channels that 256 lanes cannot fold in 65,000 iterations each.
     let plan = forward_plan(&[2, 1 << 23], good);
     provoked.expect(
         plan,
         "Limit",
-        &["group_fold item is 8388608", "use more groups"],
+        &["group_fold folds is 8388608", "use more groups"],
     );
 }
 
@@ -558,7 +634,11 @@ fn device_limits(provoked: &mut Provoked) {
     provoked.expect(
         plan,
         "Limit",
-        &["part of a row", "limit 128", "max_binding_bytes"],
+        &[
+            "one work item reads",
+            "is 256, over the limit 128",
+            "max_binding_bytes",
+        ],
     );
     let mut expect = |tuning: Tuning, dims: &[usize], says: &[&str]| {
         let plan = forward_plan(dims, tuning).unwrap();
@@ -625,7 +705,8 @@ fn any_tuning_is_right_or_refused() {
         let plans = run::plans(&problem, options, &tuning);
         let refusal = plans.err().or_else(|| target.refuses(&problem));
         if let Some(error) = refusal {
-            assert_eq!(variant(&error), "Limit", "{tuning:?}: {error}");
+            let known = ["Limit", "Tuning"].contains(&&*variant(&error));
+            assert!(known, "{tuning:?}: {error}");
             refused += 1;
             continue;
         }
@@ -1312,6 +1393,42 @@ fn host_executor(provoked: &mut Provoked) {
         "Missing",
         &says,
     );
+
+    // Steps of other plans, and its own on buffers that are none of its own.
+    let other = Problem::random(&[3, 4, 70], 2, 5);
+    for plan in run::plans(&other, options, &Tuning::GPU).unwrap() {
+        for step in plan.steps() {
+            let says = [
+                step.spec.kernel.name(),
+                "not one of this plan's",
+                "Plan::steps",
+            ];
+            let result = executor.run_step(&forward, step, &mut buffers);
+            provoked.expect(result, "ForeignStep", &says);
+        }
+    }
+    let mut long = forward.steps()[0].clone();
+    long.params.items += 1;
+    provoked.expect(
+        executor.run_step(&forward, &long, &mut buffers),
+        "ForeignStep",
+        &[],
+    );
+    for step in forward.steps() {
+        for &role in &step.bindings {
+            let expected = forward.need(role).unwrap().bytes / 4;
+            for words in [0, expected - 1, expected + 1] {
+                let mut buffers = buffers.clone();
+                buffers.set(role, vec![0.0; words as usize]);
+                let says = [
+                    &*format!("{role} has {words} values"),
+                    &format!("expected {expected}"),
+                ];
+                let result = executor.run_step(&forward, step, &mut buffers);
+                provoked.expect(result, "Length", &says);
+            }
+        }
+    }
 
     executor.run(&forward, &mut buffers).unwrap();
     buffers.set(Role::GradY, problem.grad_y.clone());

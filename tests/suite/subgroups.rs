@@ -154,7 +154,9 @@ fn more_than_the_device_has_is_an_error() {
         let error = run::plans(&problem, BackwardOptions::default(), &tuning).unwrap_err();
         let text = error.to_string();
         assert!(
-            text.contains(&format!("tuning.subgroup_size is {size}")),
+            text.contains(&format!(
+                "subgroup_size is {size}: it must be a power of two"
+            )),
             "{text}"
         );
     }

@@ -127,8 +127,8 @@ impl Plan {
     }
 
     /// The uniforms of all steps, one every `stride` bytes.
-    pub fn uniforms(&self, stride: usize) -> Vec<u8> {
-        self.plan.uniforms(stride)
+    pub fn uniforms(&self, stride: usize) -> Result<Vec<u8>, Failure> {
+        Ok(self.plan.uniforms(stride)?)
     }
 
     /// Whether a device grants what the plan needs.
