@@ -641,10 +641,13 @@ fn windows_are_bounded() {
         let bytes = (tensor.bytes() / 3900).next_multiple_of(256);
         let plan = plan(bytes).unwrap();
         assert!(plan.steps().len() > 2 * 3800, "{}", plan.steps().len());
-        // Neighbours may both bind what lies between two items.
-        let shared = 256 * plan.steps().len() as u64;
-        let bytes = 3 * tensor.bytes()..=3 * tensor.bytes() + shared;
-        assert!(bytes.contains(&plan.tensor_bytes()));
+        // Neighbours may both bind what lies between two items, up to multiples of 256.
+        let shared = 1024 * plan.steps().len() as u64;
+        let (found, least) = (plan.tensor_bytes(), 3 * tensor.bytes());
+        assert!(
+            found >= least && found - least <= shared,
+            "{found} {least} {shared}"
+        );
         let seconds = from.elapsed().as_secs_f32();
         assert!(seconds < 5.0, "{seconds} s");
     }

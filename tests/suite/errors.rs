@@ -636,7 +636,7 @@ fn device_limits(provoked: &mut Provoked) {
         "Limit",
         &[
             "one work item reads",
-            "is 256, over the limit 128",
+            "over the limit 128 (",
             "max_binding_bytes",
         ],
     );
