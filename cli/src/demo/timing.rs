@@ -11,6 +11,7 @@ use bcnorm::role::RoleKind;
 use bcnorm::{Plan, Role, cpu};
 use bcnorm_cases::run::host_buffers;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::{Duration, Instant};
 
 /// A measurement.
@@ -167,9 +168,8 @@ impl Buffers {
         let mut buffers = BTreeMap::new();
         for plan in [forward.plan(), backward.plan()] {
             for need in plan.needs_of(RoleKind::Caller) {
-                if !buffers.contains_key(&need.role) {
-                    let buffer = zeros(&gpu.device, need.role.name(), need.bytes / 4)?;
-                    buffers.insert(need.role, buffer);
+                if let Entry::Vacant(entry) = buffers.entry(need.role) {
+                    entry.insert(zeros(&gpu.device, need.role.name(), need.bytes / 4)?);
                 }
             }
         }
