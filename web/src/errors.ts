@@ -62,6 +62,9 @@ export function guarded<T>(run: () => T): T {
 /** A message of the planner's, which calls things as Rust does, with the names of this package. @internal */
 export function inJavaScript(code: ErrorCode, message: string): string {
   const text = message
+    // What a builder of Rust's does.
+    .replace(/ \(with_\w+[^)]*\)/g, "")
+    .replace(/\bplan with Tuning::for_device of this device\b/g, "create the layer without a tuning of its own")
     .replace(/\bBufferUsages::/g, "GPUBufferUsage.")
     .replace(/\bChannelStats::Estimate\b/g, "movingSpeed")
     .replace(/\bChannelStats::Batch\b/g, "momentum");
@@ -70,7 +73,7 @@ export function inJavaScript(code: ErrorCode, message: string): string {
     return text;
   }
   const named = text.replace(/\bestbn_moving_speed\b/g, "movingSpeed").replace(/\bwgpu::Device\b/g, "GPUDevice");
-  return named.replace(/\b(?:num|max_(?:buffer|compute|storage)|min_storage)_[a-z_]+/g, (name) =>
+  return named.replace(/\b(?:num|max_(?:buffer|compute|storage)|min_(?:storage|uniform))_[a-z_]+/g, (name) =>
     name.replace(/_([a-z])/g, (_, letter: string) => letter.toUpperCase()),
   );
 }

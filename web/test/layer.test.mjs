@@ -1,6 +1,6 @@
 // A layer's calls: wrong arguments, their order, tensors of other devices, what it holds of the GPU's memory.
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { after, before, test } from "node:test";
 import { missing, ROOT } from "./chromium.mjs";
 import { testPage } from "./page.mjs";
@@ -156,16 +156,20 @@ test("no message speaks Rust", { skip }, async () => {
   const made = readFileSync(`${ROOT}web/planner/src/error.rs`, "utf8");
   const declared = [...errors.matchAll(/#\[error\(\s*"([^"]*)"[^\]]*\)\]\s*(\w+)/g)];
   assert.ok(declared.length > 20, `${declared.length} errors`);
-  // Those that the planner makes, and what its plans say in them.
-  const own = declared.filter(([, , name]) => made.includes(`Error::${name}`) && !["Checkpoint", "Device", "NoAdapter"].includes(name));
-  const plans = ["geometry", "limits", "mod", "forward", "backward"].map((name) => readFileSync(`${ROOT}src/plan/${name}.rs`, "utf8")).join("");
-  const said = [...`${plans}${readFileSync(`${ROOT}src/desc.rs`, "utf8")}`.matchAll(/(?:limit_name|way_out|range): "([^"]*)"/g)];
+  // Those that the planner makes, and what its plans and norms say in them.
+  const apart = ["Checkpoint", "Device", "NoAdapter"];
+  const own = declared.filter(([, , name]) => made.includes(`Error::${name}`) && !apart.includes(name));
+  const sources = readdirSync(`${ROOT}src/plan`).map((name) => `plan/${name}`).concat("desc.rs");
+  const code = sources.flatMap((name) => readFileSync(`${ROOT}src/${name}`, "utf8").split("\n"));
+  const lines = code.filter((line) => !/^\s*(\/\/|#)/.test(line)).join("\n");
+  // Whole texts, of more than one word.
+  const said = [...lines.matchAll(/"([^"\n]* [^"\n]*)"/g)];
   assert.ok(own.length > 15 && said.length > 15, `${own.length}, ${said.length}`);
   const { inJavaScript } = await import("../dist/errors.js");
   const texts = [...own.map(([, text]) => text), ...said.map(([, text]) => text)];
   const spoken = texts.map((text) => inJavaScript("norm", text.replace(/\{[^}]*\}/g, "")));
   // Paths, methods by Rust's names, limits and options in snake case; a tuning's fields are called so here, too.
-  const rust = /::|\b(?:with|set|forward|backward)_\w+|\b(?:num|min)_\w+|\bmax_(?:buffer|compute|storage)_\w+|moving_speed|\bNone\b|wgpu/;
+  const rust = /::|\b(?:with|set|forward|backward)_\w+|\bnum_\w+|\b(?:max|min)_(?:buffer|compute|storage|uniform)_\w+|moving_speed|\bNone\b|wgpu/;
   assert.deepEqual(spoken.filter((text) => rust.test(text)), []);
 });
 

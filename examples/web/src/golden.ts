@@ -48,12 +48,14 @@ export function parse(bytes: Uint8Array): Call | undefined {
   const { dims, values: x } = get("x");
   const tracked = has(`${inner}running_mean`);
   const options: NormOptions = {
-    numChannels: dims[1] ?? 0,
     eps: Number(metadata["eps"]),
-    weight: has("weight"),
-    bias: has("bias"),
     activation: (metadata["activation"] ?? "none") as "none" | "relu" | "silu",
   };
+  if (kind !== "weight_standardization") {
+    options.numChannels = dims[1] ?? 0;
+    options.weight = has("weight");
+    options.bias = has("bias");
+  }
   if (both || kind === "group_norm") {
     options.numGroups = Number(metadata["groups"]);
   }
