@@ -14,7 +14,7 @@ use bcnorm::{
 };
 use bcnorm_cases::problem::Problem;
 use bcnorm_cases::{Failure, compare, run};
-use common::adapters;
+use common::{adapters, of_each_type};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Errors in the golden metric: 1e-6 is the golden vectors' bar.
@@ -308,30 +308,7 @@ fn family_with_the_tuning_for_gpus(dtype: DType) {
     }
 }
 
-/// A test for each type, as types share no kernel that reads or writes a tensor.
-macro_rules! of_each_type {
-    ($($check:ident)*) => {$(
-        mod $check {
-            use super::*;
-
-            #[test]
-            fn in_f32() {
-                super::$check(DType::F32);
-            }
-
-            #[test]
-            fn in_f16() {
-                super::$check(DType::F16);
-            }
-
-            #[test]
-            fn in_bf16() {
-                super::$check(DType::BF16);
-            }
-        }
-    )*};
-}
-
+// Types share no kernel that reads or writes a tensor.
 of_each_type! {
     family_on_the_first_adapter
     family_on_every_adapter

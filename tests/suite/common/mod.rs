@@ -12,3 +12,26 @@ pub mod watch;
 pub mod work;
 
 pub use bcnorm_cases::{compare, golden, problem, restrict, run};
+
+/// Tests of each type, by functions that take one.
+macro_rules! of_each_type {
+    ($($check:ident)*) => {$(
+        mod $check {
+            #[test]
+            fn in_f32() {
+                super::$check(bcnorm::DType::F32);
+            }
+
+            #[test]
+            fn in_f16() {
+                super::$check(bcnorm::DType::F16);
+            }
+
+            #[test]
+            fn in_bf16() {
+                super::$check(bcnorm::DType::BF16);
+            }
+        }
+    )*};
+}
+pub(crate) use of_each_type;
