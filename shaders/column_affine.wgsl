@@ -62,9 +62,35 @@ fn own_positions(span: ColumnSpan, lane: u32) {
         store_y(i2, y2, count);
         store_y(i3, y3, count);
     }
-    for (var p = span.begin + chunks * (4u * LANES) + lane; p < span.end; p = p + LANES) {
-        let i = column_grain(span, p);
-        store_y(i, apply(i, count, read_x(i, count), a), count);
+    // What is left, less than a chunk: all of it is read before any of it is written, too. (Behind its end the first
+    // word is read again.)
+    let p0 = span.begin + chunks * (4u * LANES) + lane;
+    let p1 = p0 + LANES;
+    let p2 = p1 + LANES;
+    let p3 = p2 + LANES;
+    if (p0 < span.end) {
+        let i0 = column_grain(span, p0);
+        let i1 = select(i0, i0 + step, p1 < span.end);
+        let i2 = select(i0, i0 + 2u * step, p2 < span.end);
+        let i3 = select(i0, i0 + 3u * step, p3 < span.end);
+        let w0 = read_x(i0, count);
+        let w1 = read_x(i1, count);
+        let w2 = read_x(i2, count);
+        let w3 = read_x(i3, count);
+        let y0 = apply(i0, count, w0, a);
+        let y1 = apply(i1, count, w1, a);
+        let y2 = apply(i2, count, w2, a);
+        let y3 = apply(i3, count, w3, a);
+        store_y(i0, y0, count);
+        if (p1 < span.end) {
+            store_y(i1, y1, count);
+        }
+        if (p2 < span.end) {
+            store_y(i2, y2, count);
+        }
+        if (p3 < span.end) {
+            store_y(i3, y3, count);
+        }
     }
 }
 
@@ -115,7 +141,7 @@ fn column_affine(
     if (COLUMN_WORDS > 1u) {
         own_words(column_span(item));
     } else if (ALIGNED) {
-        own_positions(column_span(item), column_lane(local));
+        own_positions(column_span(reversed_item(item)), column_lane(local));
     } else if (item < params.num_words) {
         let last = (params.num_words - 1u - item) / params.items;
         for (var i = 0u; i <= last; i = i + 1u) {

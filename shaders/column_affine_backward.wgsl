@@ -110,9 +110,31 @@ fn own_positions(span: ColumnSpan, lane: u32) {
         put(i2, g2, count);
         put(i3, g3, count);
     }
-    for (var p = span.begin + chunks * (4u * LANES) + lane; p < span.end; p = p + LANES) {
-        let i = column_grain(span, p);
-        put(i, gradients(i, count, maps), count);
+    // What is left, less than a chunk: all of it is read before any of it is written, too. (Behind its end the first
+    // word is read again.)
+    let p0 = span.begin + chunks * (4u * LANES) + lane;
+    let p1 = p0 + LANES;
+    let p2 = p1 + LANES;
+    let p3 = p2 + LANES;
+    if (p0 < span.end) {
+        let i0 = column_grain(span, p0);
+        let i1 = select(i0, i0 + step, p1 < span.end);
+        let i2 = select(i0, i0 + 2u * step, p2 < span.end);
+        let i3 = select(i0, i0 + 3u * step, p3 < span.end);
+        let w0 = gradients(i0, count, maps);
+        let w1 = gradients(i1, count, maps);
+        let w2 = gradients(i2, count, maps);
+        let w3 = gradients(i3, count, maps);
+        put(i0, w0, count);
+        if (p1 < span.end) {
+            put(i1, w1, count);
+        }
+        if (p2 < span.end) {
+            put(i2, w2, count);
+        }
+        if (p3 < span.end) {
+            put(i3, w3, count);
+        }
     }
 }
 
@@ -162,7 +184,7 @@ fn column_affine_backward(
     if (COLUMN_WORDS > 1u) {
         own_words(column_span(item));
     } else if (ALIGNED) {
-        own_positions(column_span(item), column_lane(local));
+        own_positions(column_span(reversed_item(item)), column_lane(local));
     } else if (item < params.num_words) {
         let last = (params.num_words - 1u - item) / params.items;
         for (var i = 0u; i <= last; i = i + 1u) {

@@ -6,19 +6,53 @@
 @group(0) @binding(3) var<storage, read> residual: array<Stored>;
 @group(0) @binding(4) var<storage, read_write> y: array<Stored>;
 
-// Of the first `count` elements of a word. In place, x is in y.
-fn map(i: u32, count: u32, a: Affine) -> Word {
-    var word = Word(0.0);
+// What a word of y is made of: the first `count` elements of a word. In place, x is in y.
+struct Input {
+    x: Word,
+    residual: Word,
+}
+
+fn input_at(i: u32, count: u32) -> Input {
+    var input = Input(Word(0.0), Word(0.0));
     if (HAS_X) {
-        word = load_x(i, count);
+        input.x = load_x(i, count);
     } else {
-        word = load_y(i, count);
+        input.x = load_y(i, count);
     }
-    var t = normalized(word, Word(a.pivot), Word(a.offset), Word(a.scale), Word(a.shift));
     if (HAS_RESIDUAL) {
-        t = t + load_residual(i, count);
+        input.residual = load_residual(i, count);
+    }
+    return input;
+}
+
+fn map(input: Input, a: Affine) -> Word {
+    var t = normalized(input.x, Word(a.pivot), Word(a.offset), Word(a.scale), Word(a.shift));
+    if (HAS_RESIDUAL) {
+        t = t + input.residual;
     }
     return activate(t);
+}
+
+fn tail_input(words: RowWords, i: u32) -> Input {
+    return input_at(i, tail_count(words, i));
+}
+
+// Writes a word of what is left behind the chunks. The row's last one may end in the next row.
+fn put_tail(words: RowWords, i: u32, input: Input, a: Affine, next: Affine) {
+    if (i >= words.tail_end) {
+        return;
+    }
+    var word = map(input, a);
+    if (!ALIGNED) {
+        if (i == words.last) {
+            var others = Word(0.0);
+            if (has_next(words)) {
+                others = map(input, next);
+            }
+            word = select(others, word, kept_mask(words));
+        }
+    }
+    store_y(i, word, tail_count(words, i));
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
@@ -27,40 +61,44 @@ fn row_affine(
     @builtin(num_workgroups) num_workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let item = item_index(workgroup, num_workgroups, local);
-    if (item >= params.items) {
+    let index = item_index(workgroup, num_workgroups, local);
+    if (index >= params.items) {
         return;
     }
     let lane = local % LANES;
-    let words = row_words(item);
+    let words = row_words(reversed_item(index));
     let a = affine_of(coefficients[words.row]);
 
     let chunks = (words.end - words.begin) / (4u * LANES);
     for (var i = 0u; i < chunks; i = i + 1u) {
         let first = words.begin + i * (4u * LANES) + lane;
-        let w0 = map(first, WIDTH, a);
-        let w1 = map(first + LANES, WIDTH, a);
-        let w2 = map(first + 2u * LANES, WIDTH, a);
-        let w3 = map(first + 3u * LANES, WIDTH, a);
-        store_y(first, w0, WIDTH);
-        store_y(first + LANES, w1, WIDTH);
-        store_y(first + 2u * LANES, w2, WIDTH);
-        store_y(first + 3u * LANES, w3, WIDTH);
+        let w0 = input_at(first, WIDTH);
+        let w1 = input_at(first + LANES, WIDTH);
+        let w2 = input_at(first + 2u * LANES, WIDTH);
+        let w3 = input_at(first + 3u * LANES, WIDTH);
+        store_y(first, map(w0, a), WIDTH);
+        store_y(first + LANES, map(w1, a), WIDTH);
+        store_y(first + 2u * LANES, map(w2, a), WIDTH);
+        store_y(first + 3u * LANES, map(w3, a), WIDTH);
     }
-    let loose = words.begin + chunks * (4u * LANES) + lane;
-    for (var i = loose; i < words.end; i = i + LANES) {
-        store_y(i, map(i, WIDTH, a), WIDTH);
-    }
-    if (!ALIGNED) {
-        // The row's last word, where its end is the next row's begin, or the tensor's end.
-        if (words.kept != 0u && lane == 0u) {
-            let count = last_count(words);
-            let mine = map(words.last, count, a);
-            var others = Word(0.0);
-            if (has_next(words.row)) {
-                others = map(words.last, count, affine_of(coefficients[words.row + 1u]));
-            }
-            store_y(words.last, select(others, mine, kept_mask(words)), count);
+    // What is left, a chunk at most: all of it is read before any of it is written, too. (Behind its end the first word
+    // is read again.)
+    let i0 = words.begin + chunks * (4u * LANES) + lane;
+    let i1 = i0 + LANES;
+    let i2 = i1 + LANES;
+    let i3 = i2 + LANES;
+    if (i0 < words.tail_end) {
+        let w0 = tail_input(words, i0);
+        let w1 = tail_input(words, select(i0, i1, i1 < words.tail_end));
+        let w2 = tail_input(words, select(i0, i2, i2 < words.tail_end));
+        let w3 = tail_input(words, select(i0, i3, i3 < words.tail_end));
+        var next = a;
+        if (!ALIGNED) {
+            next = affine_of(coefficients[next_row(words)]);
         }
+        put_tail(words, i0, w0, a, next);
+        put_tail(words, i1, w1, a, next);
+        put_tail(words, i2, w2, a, next);
+        put_tail(words, i3, w3, a, next);
     }
 }

@@ -23,23 +23,44 @@ fn row_at(row: u32) -> Row {
     return Row(coefficients_backward[row], forward);
 }
 
+// What a word of dx is made of: the first `count` elements of a word.
+struct Input {
+    x: Word,
+    grad_y: Word,
+    residual: Word,
+    grad_x: Word,
+}
+
+fn input_at(i: u32, count: u32) -> Input {
+    let zero = Word(0.0);
+    var input = Input(zero, zero, zero, zero);
+    if (HAS_X) {
+        input.x = load_x(i, count);
+    }
+    input.grad_y = load_grad_y(i, count);
+    if (ACTIVATION != 0u) {
+        if (HAS_RESIDUAL) {
+            input.residual = load_residual(i, count);
+        }
+    }
+    if (ACCUMULATE) {
+        input.grad_x = load_grad_x(i, count);
+    }
+    return input;
+}
+
 struct Gradients {
     x: Word,
     residual: Word,
 }
 
-// Of the first `count` elements of a word.
-fn map(i: u32, count: u32, row: Row) -> Gradients {
-    var word = Word(0.0);
-    if (HAS_X) {
-        word = load_x(i, count);
-    }
-    var g = load_grad_y(i, count);
+fn map(input: Input, row: Row) -> Gradients {
+    var g = input.grad_y;
     if (ACTIVATION != 0u) {
         let a = row.forward;
-        var t = normalized(word, Word(a.pivot), Word(a.offset), Word(a.scale), Word(a.shift));
+        var t = normalized(input.x, Word(a.pivot), Word(a.offset), Word(a.scale), Word(a.shift));
         if (HAS_RESIDUAL) {
-            t = t + load_residual(i, count);
+            t = t + input.residual;
         }
         g = activation_gradient(t, g);
     }
@@ -47,12 +68,12 @@ fn map(i: u32, count: u32, row: Row) -> Gradients {
     let v = rounded_word(g - Word(a.grad_pivot));
     var dx = v * Word(a.grad_scale);
     if (HAS_X) {
-        let u = rounded_word(word - Word(a.x_pivot));
+        let u = rounded_word(input.x - Word(a.x_pivot));
         dx = dx + u * Word(a.x_scale);
     }
     dx = dx + Word(a.shift);
     if (ACCUMULATE) {
-        dx = load_grad_x(i, count) + dx;
+        dx = input.grad_x + dx;
     }
     return Gradients(dx, g);
 }
@@ -64,49 +85,74 @@ fn put(i: u32, gradients: Gradients, count: u32) {
     }
 }
 
+fn tail_input(words: RowWords, i: u32) -> Input {
+    return input_at(i, tail_count(words, i));
+}
+
+// Writes a word of what is left behind the chunks. The row's last one may end in the next row.
+fn put_tail(words: RowWords, i: u32, input: Input, row: Row, next: Row) {
+    if (i >= words.tail_end) {
+        return;
+    }
+    var gradients = map(input, row);
+    if (!ALIGNED) {
+        if (i == words.last) {
+            var others = Gradients(Word(0.0), Word(0.0));
+            if (has_next(words)) {
+                others = map(input, next);
+            }
+            let mask = kept_mask(words);
+            gradients.x = select(others.x, gradients.x, mask);
+            gradients.residual = select(others.residual, gradients.residual, mask);
+        }
+    }
+    put(i, gradients, tail_count(words, i));
+}
+
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn row_affine_backward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
     @builtin(num_workgroups) num_workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let item = item_index(workgroup, num_workgroups, local);
-    if (item >= params.items) {
+    let index = item_index(workgroup, num_workgroups, local);
+    if (index >= params.items) {
         return;
     }
     let lane = local % LANES;
-    let words = row_words(item);
+    let words = row_words(reversed_item(index));
     let row = row_at(words.row);
 
     let chunks = (words.end - words.begin) / (4u * LANES);
     for (var i = 0u; i < chunks; i = i + 1u) {
         let first = words.begin + i * (4u * LANES) + lane;
-        let w0 = map(first, WIDTH, row);
-        let w1 = map(first + LANES, WIDTH, row);
-        let w2 = map(first + 2u * LANES, WIDTH, row);
-        let w3 = map(first + 3u * LANES, WIDTH, row);
-        put(first, w0, WIDTH);
-        put(first + LANES, w1, WIDTH);
-        put(first + 2u * LANES, w2, WIDTH);
-        put(first + 3u * LANES, w3, WIDTH);
+        let w0 = input_at(first, WIDTH);
+        let w1 = input_at(first + LANES, WIDTH);
+        let w2 = input_at(first + 2u * LANES, WIDTH);
+        let w3 = input_at(first + 3u * LANES, WIDTH);
+        put(first, map(w0, row), WIDTH);
+        put(first + LANES, map(w1, row), WIDTH);
+        put(first + 2u * LANES, map(w2, row), WIDTH);
+        put(first + 3u * LANES, map(w3, row), WIDTH);
     }
-    let loose = words.begin + chunks * (4u * LANES) + lane;
-    for (var i = loose; i < words.end; i = i + LANES) {
-        put(i, map(i, WIDTH, row), WIDTH);
-    }
-    if (!ALIGNED) {
-        // The row's last word, where its end is the next row's begin, or the tensor's end.
-        if (words.kept != 0u && lane == 0u) {
-            let count = last_count(words);
-            let mine = map(words.last, count, row);
-            var others = Gradients(Word(0.0), Word(0.0));
-            if (has_next(words.row)) {
-                others = map(words.last, count, row_at(words.row + 1u));
-            }
-            let mask = kept_mask(words);
-            let x_gradient = select(others.x, mine.x, mask);
-            let residual_gradient = select(others.residual, mine.residual, mask);
-            put(words.last, Gradients(x_gradient, residual_gradient), count);
+    // What is left, a chunk at most: all of it is read before any of it is written, too. (Behind its end the first word
+    // is read again.)
+    let i0 = words.begin + chunks * (4u * LANES) + lane;
+    let i1 = i0 + LANES;
+    let i2 = i1 + LANES;
+    let i3 = i2 + LANES;
+    if (i0 < words.tail_end) {
+        let w0 = tail_input(words, i0);
+        let w1 = tail_input(words, select(i0, i1, i1 < words.tail_end));
+        let w2 = tail_input(words, select(i0, i2, i2 < words.tail_end));
+        let w3 = tail_input(words, select(i0, i3, i3 < words.tail_end));
+        var next = row;
+        if (!ALIGNED) {
+            next = row_at(next_row(words));
         }
+        put_tail(words, i0, w0, row, next);
+        put_tail(words, i1, w1, row, next);
+        put_tail(words, i2, w2, row, next);
+        put_tail(words, i3, w3, row, next);
     }
 }

@@ -31,8 +31,14 @@ pub struct Tuning {
     pub reduce_lanes: u32,
     /// Most invocations that share a row, or a part of one, in a map: a power of two.
     pub map_lanes: u32,
-    /// Words (4 elements) that a lane should have before the row gets another lane.
+    /// Reductions: words (4 elements) that a lane should have before the row gets another lane.
     pub words_per_lane: u32,
+    /// Reductions: the least words that lanes and parts are given where rows alone make too few invocations. What a
+    /// lane costs beside its words (the ends of its part, the merges with the other lanes) is that of some 20 words.
+    pub min_words_per_lane: u32,
+    /// Maps: words that a lane should have before the row gets another lane. Maps share nothing between lanes, and
+    /// neighbours should work on neighbouring words: few.
+    pub map_words_per_lane: u32,
     /// Most words of a lane, 195,000 at most: rows are split into more parts beyond. It bounds the
     /// loops (llvmpipe ends an invocation after 65,535 iterations, silently) and the growth of
     /// rounding.
@@ -62,7 +68,7 @@ pub struct Tuning {
     /// one anyway), or words are single elements and pairs (GPUs, where neighbours read neighbouring
     /// ones).
     pub gather: bool,
-    /// Channels last: words of neighbouring channels that a workgroup should read at one position
+    /// Channels last: words of neighbouring channels that a workgroup of a reduction should read at one position
     /// before lanes share them out by positions. A power of two.
     pub column_tile: u32,
     /// Channels last: most words of neighbouring channels that an invocation takes together, 16 at most, where
@@ -108,12 +114,14 @@ impl Tuning {
         workgroup_size: 256,
         reduce_lanes: 256,
         map_lanes: 256,
-        words_per_lane: 8,
+        words_per_lane: 64,
+        min_words_per_lane: 8,
+        map_words_per_lane: 4,
         max_words_per_lane: 512,
         min_invocations: 1 << 17,
         fold_workgroup_size: 64,
         fold_lanes: 64,
-        entries_per_lane: 4,
+        entries_per_lane: 1,
         min_fold_invocations: 1,
         samples_per_segment: 1024,
         subgroup_size: 1,
@@ -142,6 +150,8 @@ impl Tuning {
         reduce_lanes: 1,
         map_lanes: 1,
         words_per_lane: 64,
+        min_words_per_lane: 64,
+        map_words_per_lane: 64,
         max_words_per_lane: 1024,
         min_invocations: 512,
         fold_workgroup_size: 8,
@@ -173,6 +183,8 @@ impl Tuning {
         column_words: 1,
         column_workgroup_size: 1,
         words_per_lane: 8,
+        min_words_per_lane: 8,
+        map_words_per_lane: 8,
         min_invocations: 64,
         min_fold_invocations: 1,
         fold_workgroup_size: 1,

@@ -4,3 +4,8 @@ fn item_index(workgroup: vec3<u32>, num_workgroups: vec3<u32>, local: u32) -> u3
     let linear = workgroup.x + workgroup.y * num_workgroups.x;
     return linear * (WORKGROUP_SIZE / LANES) + local / LANES;
 }
+
+// Maps take their items from the last to the first: what the reduction before them read last is what caches still hold.
+fn reversed_item(item: u32) -> u32 {
+    return params.items - 1u - item;
+}

@@ -24,7 +24,7 @@ fn words_moments(words: vec4<u32>) -> Moments {
 
 fn near_moments(value: Moments, local: u32) -> Moments {
     var result = value;
-    for (var stride = SUBGROUP_SIZE / 2u; stride > 0u; stride = stride / 2u) {
+    for (var stride = 1u; stride < SUBGROUP_SIZE; stride = stride * 2u) {
         let own = moments_words(result);
         let other = subgroupShuffleXor(own, stride);
         let upper = is_upper(local, stride);
@@ -52,7 +52,7 @@ fn words_products(count: u32, words: vec4<u32>) -> Products {
 
 fn near_products(value: Products, local: u32) -> Products {
     var result = value;
-    for (var stride = SUBGROUP_SIZE / 2u; stride > 0u; stride = stride / 2u) {
+    for (var stride = 1u; stride < SUBGROUP_SIZE; stride = stride * 2u) {
         let own = products_words(result);
         let own_count = result.count;
         let other = subgroupShuffleXor(own, stride);
@@ -69,7 +69,7 @@ fn near_products(value: Products, local: u32) -> Products {
 // A sum does not mind which comes first.
 fn near_pair(value: vec2<f32>) -> vec2<f32> {
     var result = value;
-    for (var stride = SUBGROUP_SIZE / 2u; stride > 0u; stride = stride / 2u) {
+    for (var stride = 1u; stride < SUBGROUP_SIZE; stride = stride * 2u) {
         result = result + subgroupShuffleXor(result, stride);
     }
     return result;

@@ -8,9 +8,9 @@ var<workgroup> shared_pairs: array<vec2<f32>, WORKGROUP_SIZE>;
 fn reduce_moments(value: Moments, local: u32) -> Moments {
     let lane = local % LANES;
     shared_moments[local] = value;
-    for (var stride = LANES / 2u; stride > 0u; stride = stride / 2u) {
+    for (var stride = 1u; stride < LANES; stride = stride * 2u) {
         workgroupBarrier();
-        if (lane < stride) {
+        if ((lane & (2u * stride - 1u)) == 0u) {
             shared_moments[local] = merge_moments(shared_moments[local], shared_moments[local + stride]);
         }
     }
@@ -23,9 +23,9 @@ fn reduce_moments(value: Moments, local: u32) -> Moments {
 fn reduce_products(value: Products, local: u32) -> Products {
     let lane = local % LANES;
     shared_products[local] = value;
-    for (var stride = LANES / 2u; stride > 0u; stride = stride / 2u) {
+    for (var stride = 1u; stride < LANES; stride = stride * 2u) {
         workgroupBarrier();
-        if (lane < stride) {
+        if ((lane & (2u * stride - 1u)) == 0u) {
             shared_products[local] = merge_products(shared_products[local], shared_products[local + stride]);
         }
     }
@@ -38,9 +38,9 @@ fn reduce_products(value: Products, local: u32) -> Products {
 fn reduce_pair(value: vec2<f32>, local: u32) -> vec2<f32> {
     let lane = local % LANES;
     shared_pairs[local] = value;
-    for (var stride = LANES / 2u; stride > 0u; stride = stride / 2u) {
+    for (var stride = 1u; stride < LANES; stride = stride * 2u) {
         workgroupBarrier();
-        if (lane < stride) {
+        if ((lane & (2u * stride - 1u)) == 0u) {
             shared_pairs[local] = shared_pairs[local] + shared_pairs[local + stride];
         }
     }

@@ -1,77 +1,64 @@
-// reduce_shared's tree, bit by bit, over lanes that are in several subgroups: 3 barriers. Each of the first
-// SUBGROUP_SIZE lanes folds what lies multiples of SUBGROUP_SIZE behind it, which no other touches; shuffles fold
-// what they have then. (The others shuffle what nobody asks for: all must take part.)
-var<workgroup> shared_moments: array<Moments, WORKGROUP_SIZE>;
-var<workgroup> shared_products: array<Products, WORKGROUP_SIZE>;
-var<workgroup> shared_pairs: array<vec2<f32>, WORKGROUP_SIZE>;
+// reduce_shared's tree, bit by bit, over lanes that are in several subgroups: each subgroup by shuffles, then every lane
+// merges the subgroups' results, which are few, by itself.
+const SUBGROUPS: u32 = LANES / SUBGROUP_SIZE;
+
+var<workgroup> shared_moments: array<Moments, WORKGROUP_SIZE / SUBGROUP_SIZE>;
+var<workgroup> shared_products: array<Products, WORKGROUP_SIZE / SUBGROUP_SIZE>;
+var<workgroup> shared_pairs: array<vec2<f32>, WORKGROUP_SIZE / SUBGROUP_SIZE>;
 
 fn reduce_moments(value: Moments, local: u32) -> Moments {
-    let lane = local % LANES;
-    var result = value;
-    shared_moments[local] = value;
-    workgroupBarrier();
-    if (lane < SUBGROUP_SIZE) {
-        for (var stride = LANES / 2u; stride >= SUBGROUP_SIZE; stride = stride / 2u) {
-            for (var i = 0u; lane + i < stride; i = i + SUBGROUP_SIZE) {
-                shared_moments[local + i] =
-                    merge_moments(shared_moments[local + i], shared_moments[local + i + stride]);
-            }
+    let near = near_moments(value, local);
+    if (local % SUBGROUP_SIZE == 0u) {
+        shared_moments[local / SUBGROUP_SIZE] = near;
+    }
+    let first = local / LANES * SUBGROUPS;
+    let i = local % LANES;
+    for (var stride = 1u; stride < SUBGROUPS; stride = stride * 2u) {
+        workgroupBarrier();
+        if (i < SUBGROUPS && (i & (2u * stride - 1u)) == 0u) {
+            shared_moments[first + i] = merge_moments(shared_moments[first + i], shared_moments[first + i + stride]);
         }
-        result = shared_moments[local];
-    }
-    result = near_moments(result, local);
-    if (lane == 0u) {
-        shared_moments[local] = result;
     }
     workgroupBarrier();
-    result = shared_moments[local - lane];
+    let result = shared_moments[first];
     workgroupBarrier();
     return result;
 }
 
 fn reduce_products(value: Products, local: u32) -> Products {
-    let lane = local % LANES;
-    var result = value;
-    shared_products[local] = value;
-    workgroupBarrier();
-    if (lane < SUBGROUP_SIZE) {
-        for (var stride = LANES / 2u; stride >= SUBGROUP_SIZE; stride = stride / 2u) {
-            for (var i = 0u; lane + i < stride; i = i + SUBGROUP_SIZE) {
-                shared_products[local + i] =
-                    merge_products(shared_products[local + i], shared_products[local + i + stride]);
-            }
+    let near = near_products(value, local);
+    if (local % SUBGROUP_SIZE == 0u) {
+        shared_products[local / SUBGROUP_SIZE] = near;
+    }
+    let first = local / LANES * SUBGROUPS;
+    let i = local % LANES;
+    for (var stride = 1u; stride < SUBGROUPS; stride = stride * 2u) {
+        workgroupBarrier();
+        if (i < SUBGROUPS && (i & (2u * stride - 1u)) == 0u) {
+            shared_products[first + i] = merge_products(shared_products[first + i], shared_products[first + i + stride]);
         }
-        result = shared_products[local];
-    }
-    result = near_products(result, local);
-    if (lane == 0u) {
-        shared_products[local] = result;
     }
     workgroupBarrier();
-    result = shared_products[local - lane];
+    let result = shared_products[first];
     workgroupBarrier();
     return result;
 }
 
 fn reduce_pair(value: vec2<f32>, local: u32) -> vec2<f32> {
-    let lane = local % LANES;
-    var result = value;
-    shared_pairs[local] = value;
-    workgroupBarrier();
-    if (lane < SUBGROUP_SIZE) {
-        for (var stride = LANES / 2u; stride >= SUBGROUP_SIZE; stride = stride / 2u) {
-            for (var i = 0u; lane + i < stride; i = i + SUBGROUP_SIZE) {
-                shared_pairs[local + i] = shared_pairs[local + i] + shared_pairs[local + i + stride];
-            }
+    let near = near_pair(value);
+    if (local % SUBGROUP_SIZE == 0u) {
+        shared_pairs[local / SUBGROUP_SIZE] = near;
+    }
+    let first = local / LANES * SUBGROUPS;
+    let i = local % LANES;
+    for (var stride = 1u; stride < SUBGROUPS; stride = stride * 2u) {
+        workgroupBarrier();
+        if (i < SUBGROUPS && (i & (2u * stride - 1u)) == 0u) {
+            shared_pairs[first + i] = shared_pairs[first + i] + shared_pairs[first + i + stride];
         }
-        result = shared_pairs[local];
-    }
-    result = near_pair(result);
-    if (lane == 0u) {
-        shared_pairs[local] = result;
     }
     workgroupBarrier();
-    result = shared_pairs[local - lane];
+    let result = shared_pairs[first];
     workgroupBarrier();
     return result;
 }

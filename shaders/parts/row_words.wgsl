@@ -5,7 +5,9 @@ struct RowWords {
     // Words that are all the row's.
     begin: u32,
     end: u32,
-    // The word that is not, and how many of its elements are the row's: 0 where there is none.
+    // The same and, in the last part, the word that is not.
+    tail_end: u32,
+    // That word, and how many of its elements are the row's.
     last: u32,
     kept: u32,
 }
@@ -20,20 +22,27 @@ fn row_words(item: u32) -> RowWords {
     let row_from = row_begin % WIDTH;
     let row_end = row_from + params.row_len;
     let last = row_end / WIDTH;
-    let begin = (row_from + WIDTH - 1u) / WIDTH + part * params.words_per_part;
-    let end = max(begin, min(begin + params.words_per_part, last));
-    let kept = select(0u, row_end % WIDTH, part + 1u == params.parts);
-    return RowWords(row, base + begin, base + end, base + last, kept);
+    // A part may lie behind the last whole word.
+    let begin = min((row_from + WIDTH - 1u) / WIDTH + part * params.words_per_part, last);
+    let end = min(begin + params.words_per_part, last);
+    let kept = row_end % WIDTH;
+    let has_last = kept != 0u && part + 1u == params.parts;
+    return RowWords(row, base + begin, base + end, base + end + select(0u, 1u, has_last), base + last, kept);
 }
 
 // Whether a row follows. Behind the last one there is padding at most, which is written as 0.
-fn has_next(row: u32) -> bool {
-    return row + 1u != params.num_samples * params.num_channels;
+fn has_next(words: RowWords) -> bool {
+    return words.row + 1u != params.num_samples * params.num_channels;
 }
 
-// The elements of a row's last word that are written: behind the last row there may be less than a word.
-fn last_count(words: RowWords) -> u32 {
-    return select(words.kept, WIDTH, has_next(words.row));
+// The row whose elements the last word has behind its own; one that exists.
+fn next_row(words: RowWords) -> u32 {
+    return words.row + select(0u, 1u, has_next(words));
+}
+
+// The elements of a word that are written: behind the last row there may be less than a word.
+fn tail_count(words: RowWords, word: u32) -> u32 {
+    return select(WIDTH, words.kept, word == words.last && !has_next(words));
 }
 
 // Which elements of a row's last word are its own.

@@ -13,12 +13,14 @@ use std::time::{Duration, Instant};
 
 /// What is searched, one field after the other, by halves and doubles. Fields that bound loops, rounding or
 /// bindings are left as they are.
-const FIELDS: [&str; 11] = [
+const FIELDS: [&str; 13] = [
     "workgroup_size",
     "reduce_lanes",
     "map_lanes",
     "subgroup_size",
     "words_per_lane",
+    "min_words_per_lane",
+    "map_words_per_lane",
     "min_invocations",
     "fold_workgroup_size",
     "fold_lanes",

@@ -520,9 +520,9 @@ impl Spec {
     }
 }
 
-/// Bytes of workgroup memory that a kernel uses, of the lanes that reduce through it: an entry of each
-/// invocation for every reduction that its text calls (`shaders/parts/reduce_shared.wgsl`,
-/// `reduce_subgroup_shared.wgsl`), with channels last one of every other (`reduce_columns_shared.wgsl`); none where all
+/// Bytes of workgroup memory that a kernel uses, of the lanes that reduce through it: for every reduction that its text
+/// calls an entry of each invocation (`shaders/parts/reduce_shared.wgsl`) or of each subgroup
+/// (`reduce_subgroup_shared.wgsl`), with channels last one of every other (`reduce_columns_shared.wgsl`); none where all
 /// lanes are in a subgroup. A test compares it with what naga says.
 pub fn workgroup_memory(spec: &Spec) -> u32 {
     if spec.lanes == spec.subgroup_size {
@@ -530,7 +530,8 @@ pub fn workgroup_memory(spec: &Spec) -> u32 {
     }
     // A count, then words of `width` elements, each at a multiple of its size.
     let columns = |words: u32| (words + 1) * 4 * spec.width;
-    let (all, half) = (spec.workgroup_size, spec.workgroup_size / 2);
+    let all = spec.workgroup_size / spec.subgroup_size;
+    let half = spec.workgroup_size / 2;
     let reductions = [
         ("reduce_moments(", size_of::<Moments>() as u32 * all),
         ("reduce_products(", size_of::<Products>() as u32 * all),

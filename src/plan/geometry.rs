@@ -169,8 +169,8 @@ impl Geometry {
             geometry.reduce = geometry.columns(tuning.reduce_lanes, true, tuning)?;
             geometry.map = geometry.columns(tuning.map_lanes, false, tuning)?;
         } else {
-            geometry.reduce = geometry.row_words(tuning.reduce_lanes, tuning)?;
-            geometry.map = geometry.row_words(tuning.map_lanes, tuning)?;
+            geometry.reduce = geometry.row_words(tuning.reduce_lanes, true, tuning)?;
+            geometry.map = geometry.row_words(tuning.map_lanes, false, tuning)?;
         }
         Ok(geometry)
     }
@@ -197,7 +197,7 @@ impl Geometry {
     }
 
     /// Channels first: items are parts of rows, cut at words.
-    fn row_words(&self, max_lanes: u32, tuning: &Tuning) -> Result<Split, Error> {
+    fn row_words(&self, max_lanes: u32, reduces: bool, tuning: &Tuning) -> Result<Split, Error> {
         // A word may lie in at most two rows, hence the bound on the row.
         let width = match self.row_len {
             4.. => 4,
@@ -206,7 +206,12 @@ impl Geometry {
         let aligned = self.row_len.is_multiple_of(width);
         // A row that begins within a word touches one word more.
         let row_words = self.row_len.div_ceil(width) + u32::from(!aligned);
-        let split = split(row_words, self.rows(), max_lanes, tuning)?;
+        let split = split(
+            row_words,
+            self.rows(),
+            max_lanes,
+            Shares::of(reduces, tuning),
+        )?;
         Ok(Split {
             width,
             grain: width,
@@ -243,27 +248,27 @@ impl Geometry {
                 items: self.strided_items(words, tuning),
             });
         }
-        let workgroup_size = if reduces {
-            tuning.column_workgroup_size
-        } else {
-            tuning.workgroup_size
-        };
-        self.aligned_columns((width, grain), workgroup_size, max_lanes, tuning)
+        self.aligned_columns((width, grain), reduces, max_lanes, tuning)
     }
 
     /// Where positions are whole numbers of words.
     fn aligned_columns(
         &self,
         (width, grain): (u32, u32),
-        workgroup_size: u32,
+        reduces: bool,
         max_lanes: u32,
         tuning: &Tuning,
     ) -> Result<Split, Error> {
         let channels = self.channels;
         let words = channels.div_ceil(width);
-        let tile = match words < tuning.column_tile {
+        // A map's workgroup goes over memory from end to end, as far as the channels go.
+        let (workgroup_size, tile) = match reduces {
+            true => (tuning.column_workgroup_size, tuning.column_tile),
+            false => (tuning.workgroup_size, tuning.workgroup_size),
+        };
+        let tile = match words < tile {
             true => words.next_power_of_two(),
-            false => tuning.column_tile,
+            false => tile,
         };
         let lanes = (workgroup_size / tile).max(1).min(max_lanes);
         // Down to a power of two that divides the workgroup.
@@ -281,7 +286,7 @@ impl Geometry {
             self.row_len,
             columns / u64::from(column_words),
             lanes,
-            tuning,
+            Shares::of(reduces, tuning),
         )?;
         // A part is all channels of its positions: it must fit a window.
         let position_bytes = u64::from(channels) * self.dtype.bytes();
@@ -341,7 +346,7 @@ impl Geometry {
             min_invocations: tuning.min_invocations.saturating_mul(column_words),
             ..alone
         };
-        let map = view.aligned_columns((width, width), tuning.workgroup_size, 1, &together)?;
+        let map = view.aligned_columns((width, width), false, 1, &together)?;
         // Maps take samples one at a time, then the elements of their words.
         let most = map
             .words_per_part
@@ -355,7 +360,7 @@ impl Geometry {
 
     /// Invocations that take `words` words as they come.
     pub fn strided_items(&self, words: u64, tuning: &Tuning) -> u32 {
-        let each = tuning.words_per_lane.clamp(1, MAX_ITERATIONS);
+        let each = tuning.map_words_per_lane.clamp(1, MAX_ITERATIONS);
         let items = words.div_ceil(u64::from(each));
         // At most 2^31 words of 16 bits.
         items as u32
@@ -618,24 +623,60 @@ fn check(tuning: &Tuning) -> Result<(), Error> {
     }
 }
 
+/// How many words lanes and parts should have.
+#[derive(Debug, Clone, Copy)]
+struct Shares {
+    /// A lane, before the row gets another one.
+    per_lane: u32,
+    /// A lane, where the row gets more because rows alone make too few invocations.
+    least_of_lane: u32,
+    /// The lanes of a part each, where rows are split for the same reason.
+    least_of_part: u32,
+    /// A lane at most: it bounds the loops, and the growth of rounding.
+    most: u32,
+    min_invocations: u32,
+}
+
+impl Shares {
+    fn of(reduces: bool, tuning: &Tuning) -> Shares {
+        let per_lane = match reduces {
+            true => tuning.words_per_lane,
+            false => tuning.map_words_per_lane,
+        };
+        let least = match reduces {
+            true => tuning.min_words_per_lane,
+            false => 1,
+        };
+        Shares {
+            per_lane: per_lane.max(1),
+            least_of_lane: least.max(1),
+            least_of_part: match reduces {
+                true => least.max(1),
+                false => per_lane.max(1),
+            },
+            most: tuning.max_words_per_lane,
+            min_invocations: tuning.min_invocations,
+        }
+    }
+}
+
 /// Lanes and parts for rows of `row_words` words.
-fn split(row_words: u32, rows: u64, max_lanes: u32, tuning: &Tuning) -> Result<Split, Error> {
+fn split(row_words: u32, rows: u64, max_lanes: u32, shares: Shares) -> Result<Split, Error> {
     let row_words = row_words.max(1);
-    let per_lane = tuning.words_per_lane.max(1);
-    // A lane for each share of words; more, down to a word each, while rows alone make too few
-    // invocations.
-    let alone = u64::from(tuning.min_invocations).div_ceil(rows.max(1));
-    let alone = u32::try_from(alone).unwrap_or(u32::MAX).min(row_words);
+    // A lane for each share of words; more while rows alone make too few invocations, as long as each has work.
+    let alone = u64::from(shares.min_invocations).div_ceil(rows.max(1));
+    let worth = row_words.div_ceil(shares.least_of_lane);
+    let alone = u32::try_from(alone).unwrap_or(u32::MAX).min(worth);
     let lanes = row_words
-        .div_ceil(per_lane)
+        .div_ceil(shares.per_lane)
         .max(alone)
         .checked_next_power_of_two()
         .unwrap_or(max_lanes)
         .min(max_lanes);
     // Enough parts to bound a lane's share; more, while a part keeps its lanes busy, for parallelism.
-    let bound = row_words.div_ceil(tuning.max_words_per_lane.saturating_mul(lanes));
-    let wanted = u64::from(tuning.min_invocations).div_ceil((rows * u64::from(lanes)).max(1));
-    let useful = row_words.div_ceil(per_lane.saturating_mul(lanes));
+    let bound = row_words.div_ceil(shares.most.saturating_mul(lanes));
+    let wanted = u64::from(shares.min_invocations).div_ceil((rows * u64::from(lanes)).max(1));
+    let useful = row_words.div_ceil(shares.least_of_part.saturating_mul(lanes));
     let parts = bound.max(wanted.min(u64::from(useful)) as u32);
     let split = Split {
         lanes,

@@ -26,6 +26,7 @@ const BATCH: usize = 10;
 fn splitting(tuning: Tuning) -> Tuning {
     Tuning {
         words_per_lane: 4,
+        min_words_per_lane: 4,
         max_words_per_lane: 16,
         entries_per_lane: 2,
         samples_per_segment: 5,

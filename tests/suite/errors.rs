@@ -690,6 +690,8 @@ fn any_tuning_is_right_or_refused() {
             reduce_lanes: pick(&[1, 1, 1, 2, 2, 4, 8, 32, 3]),
             map_lanes: pick(&[1, 1, 1, 2, 2, 4, 8, 32]),
             words_per_lane: pick(&[0, 1, 5, 8, u32::MAX]),
+            min_words_per_lane: pick(&[0, 1, 5, 8, u32::MAX]),
+            map_words_per_lane: pick(&[0, 1, 5, 8, u32::MAX]),
             max_words_per_lane: pick(&[1, 2, 7, 64, 195_000]),
             min_invocations: pick(&[0, 1, 100, 1 << 17, u32::MAX]),
             fold_workgroup_size: pick(&[1, 4, 8, 64, 64, 256]),

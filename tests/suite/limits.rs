@@ -119,6 +119,8 @@ fn long_shares_of_a_lane() {
     let tuning = Tuning {
         max_words_per_lane: 195_000,
         words_per_lane: 195_000,
+        min_words_per_lane: 195_000,
+        map_words_per_lane: 195_000,
         min_invocations: 1,
         ..Tuning::SOFTWARE
     };

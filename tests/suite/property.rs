@@ -223,6 +223,8 @@ fn tunings(own: Tuning) -> Vec<Tuning> {
         reduce_lanes: 8,
         map_lanes: 8,
         words_per_lane: 1,
+        min_words_per_lane: 1,
+        map_words_per_lane: 1,
         min_invocations: u32::MAX,
         fold_workgroup_size: 16,
         fold_lanes: 8,

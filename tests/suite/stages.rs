@@ -253,6 +253,8 @@ const SPLIT: Tuning = Tuning {
     reduce_lanes: 8,
     map_lanes: 8,
     words_per_lane: 2,
+    min_words_per_lane: 2,
+    map_words_per_lane: 2,
     max_words_per_lane: 24,
     min_invocations: 1 << 11,
     fold_workgroup_size: 192,

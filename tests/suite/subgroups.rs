@@ -35,6 +35,8 @@ fn tunings(subgroup_size: u32) -> [Tuning; 3] {
             map_lanes: reduce_lanes,
             fold_lanes,
             words_per_lane,
+            min_words_per_lane: words_per_lane,
+            map_words_per_lane: words_per_lane,
             max_words_per_lane: 16,
             entries_per_lane: 2,
             samples_per_segment: 5,

@@ -26,10 +26,10 @@ pub fn loops(kernel: KernelId) -> (u64, u64) {
         | KernelId::RowCoefficients
         | KernelId::RowTermsBackward
         | KernelId::RowCoefficientsBackward => (0, 0),
-        KernelId::RowAffine | KernelId::RowAffineBackward => (2, 0),
-        // Two over the positions of a part, one more where an invocation takes several words of each, one over
-        // the words of a window.
-        KernelId::ColumnAffine | KernelId::ColumnAffineBackward => (4, 0),
+        KernelId::RowAffine | KernelId::RowAffineBackward => (1, 0),
+        // One over the positions of a part, one where an invocation takes several words of each, one over the words of
+        // a window.
+        KernelId::ColumnAffine | KernelId::ColumnAffineBackward => (3, 0),
         KernelId::RowMoments | KernelId::RowProducts => (2, 1),
         // One over the positions of a part, one over the channels of a word: of each word of an invocation.
         KernelId::ColumnMoments | KernelId::ColumnProducts => (2, 1),
@@ -57,17 +57,15 @@ pub fn iterations(step: &Step) -> u64 {
     // Lane 0 has the most; a reduction halves the lanes until one is left.
     let shared = |entries: u32| u64::from(entries).div_ceil(lanes);
     let tree = u64::from(spec.lanes.ilog2());
-    // Whole chunks go into the first loop, CHUNK a lane and iteration; what is left of `all` goes
-    // into the second, `stride` a lane.
-    let split = |whole: u64, all: u64, stride: u64| {
-        let chunks = whole / (CHUNK * lanes);
-        chunks + (all - chunks * CHUNK * lanes).div_ceil(stride * lanes)
-    };
-    // Words at both ends of a row's part may be cut.
     let words = u64::from(p.words_per_part);
-    let of_row = |stride: u64| {
+    // A reduction: whole chunks go into the first loop, CHUNK a lane and iteration; what is left goes into the second, as
+    // many. Words at both ends of a row's part may be cut.
+    let of_row = || {
         let whole = words.saturating_sub(2)..=words;
-        let iterations = whole.map(|whole| split(whole, words, stride));
+        let iterations = whole.map(|whole| {
+            let chunks = whole / (CHUNK * lanes);
+            chunks + (words - chunks * CHUNK * lanes).div_ceil(CHUNK * lanes)
+        });
         iterations.max().unwrap_or(0)
     };
     // Parts have as many positions but the last, which has what is left.
@@ -77,8 +75,9 @@ pub fn iterations(step: &Step) -> u64 {
         iterations(full).max(iterations(last.min(full)))
     };
     let body = match spec.kernel {
-        KernelId::RowMoments | KernelId::RowProducts => of_row(CHUNK),
-        KernelId::RowAffine | KernelId::RowAffineBackward => of_row(1),
+        KernelId::RowMoments | KernelId::RowProducts => of_row(),
+        // What is left of a part behind its whole chunks is no loop.
+        KernelId::RowAffine | KernelId::RowAffineBackward => words / (CHUNK * lanes),
         KernelId::ColumnMoments | KernelId::ColumnProducts => {
             let written = u64::from(spec.width) * u64::from(spec.column_words);
             of_columns(&|positions| positions / (COLUMN_CHUNK * lanes)) + written
@@ -87,7 +86,7 @@ pub fn iterations(step: &Step) -> u64 {
             of_columns(&|positions| positions)
         }
         KernelId::ColumnAffine | KernelId::ColumnAffineBackward if spec.aligned => {
-            of_columns(&|positions| split(positions, positions, 1))
+            of_columns(&|positions| positions / (CHUNK * lanes))
         }
         // Every items-th word of the window.
         KernelId::ColumnAffine | KernelId::ColumnAffineBackward => {

@@ -12,6 +12,8 @@ use std::num::NonZero;
 pub fn tunings() -> Vec<(&'static str, Tuning)> {
     let greedy = Tuning {
         words_per_lane: u32::MAX,
+        min_words_per_lane: u32::MAX,
+        map_words_per_lane: u32::MAX,
         max_words_per_lane: 195_000,
         min_invocations: 1,
         entries_per_lane: u32::MAX,
@@ -26,6 +28,8 @@ pub fn tunings() -> Vec<(&'static str, Tuning)> {
         reduce_lanes: 8,
         map_lanes: 8,
         words_per_lane: 1,
+        min_words_per_lane: 1,
+        map_words_per_lane: 1,
         max_words_per_lane: 3,
         min_invocations: 1 << 20,
         fold_workgroup_size: 16,
@@ -59,6 +63,8 @@ pub fn tunings() -> Vec<(&'static str, Tuning)> {
     // Whatever a lane's share, it must be at least a word and an entry.
     let zeros = Tuning {
         words_per_lane: 0,
+        min_words_per_lane: 0,
+        map_words_per_lane: 0,
         min_invocations: 0,
         entries_per_lane: 0,
         samples_per_segment: 0,
