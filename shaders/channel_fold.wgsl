@@ -96,11 +96,11 @@ fn channel_fold(
         batch = merge_moments(batch, moments_of(channel_parts[i * params.columns + c]));
     }
     batch = reduce_moments(batch, local);
-    var left = vec2<f32>(0.0, 0.0);
+    var left = no_sum();
     for (var i = lane; i < params.entries; i = i + LANES) {
-        left = left + second_look(moments_of(channel_parts[i * params.columns + c]), batch);
+        left = and_term(left, second_look(moments_of(channel_parts[i * params.columns + c]), batch));
     }
-    batch = after_second_look(batch, reduce_pair(left, local));
+    batch = after_second_look(batch, reduce_pair(total(left), local));
     if (active_item && lane == 0u) {
         if ((params.flags & NO_CHANNEL_PART) != 0u) {
             // z = 1 (x - 0) + 0.

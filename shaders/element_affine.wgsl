@@ -117,7 +117,7 @@ fn element_affine(
     }
     let pivot$ = word_at(first$.pivot, 0u);
     let offset$ = word_at(first$.offset, 0u);
-    var sums$ = no_sums();
+    var sums$ = no_totals();
     var run$ = no_sums();
     for (var i = 0u; i < words.chunks; i = i + 1u) {
         let w = i * (WORDS * LANES) + lane;
@@ -128,11 +128,11 @@ fn element_affine(
         let pivots# = rounded_words(h#.z.pivot - Word(pivot$));
         run$ = with_word(run$, words, w + behind(#u), pivots#, rounded_words(h#.z.offset - Word(offset$)));
         if (ends_run(i)) {
-            sums$ = both(sums$, run$);
+            sums$ = and_run(sums$, run$);
             run$ = no_sums();
         }
     }
-    let means$ = reduce_pair(lane_sums(both(sums$, run$)), local) / count;
+    let means$ = reduce_pair(lane_sums(sums$, run$), local) / count;
     var group$ = Group(pivot$ + means$.x, offset$ + means$.y, word_at(first$.rest, 0u), 0.0, 1.0);
     if (HAS_WEIGHT && (params.flags & PER_CHANNEL) == 0u) {
         group$.weight = weight[words.g];
@@ -140,7 +140,7 @@ fn element_affine(
 
     // What is left of the mean: nothing where all elements are of one value, whose parts are the mean's. And the spread,
     // less what the former adds to it.
-    sums$ = no_sums();
+    sums$ = no_totals();
     run$ = no_sums();
     for (var i = 0u; i < words.chunks; i = i + 1u) {
         let w = i * (WORDS * LANES) + lane;
@@ -151,11 +151,11 @@ fn element_affine(
         let above# = above_of(h#.z, group$);
         run$ = with_word(run$, words, w + behind(#u), above#, above# * above#);
         if (ends_run(i)) {
-            sums$ = both(sums$, run$);
+            sums$ = and_run(sums$, run$);
             run$ = no_sums();
         }
     }
-    let left$ = reduce_pair(lane_sums(both(sums$, run$)), local);
+    let left$ = reduce_pair(lane_sums(sums$, run$), local);
     group$.mean_rest = group$.mean_rest + left$.x / count;
     let spread$ = left$.y - left$.x * (left$.x / count);
     // (Not max, which may lose a NaN.)

@@ -90,9 +90,9 @@ fn element_products(
     }
     let origin$ = word_at(first$.pivot, 0u);
     let origin_low$ = word_at(first$.offset, 0u);
-    var sums$ = no_sums();
+    var sums$ = no_totals();
     var run$ = no_sums();
-    var products$ = no_sums();
+    var products$ = no_totals();
     var products_run$ = no_sums();
     for (var i = 0u; i < words.chunks; i = i + 1u) {
         let w = i * (WORDS * LANES) + lane;
@@ -106,19 +106,19 @@ fn element_products(
         let product# = (high# + low#) * p#.above;
         products_run$ = with_word(products_run$, words, w + behind(#u), product#, p#.above * p#.above);
         if (ends_run(i)) {
-            sums$ = both(sums$, run$);
+            sums$ = and_run(sums$, run$);
             run$ = no_sums();
-            products$ = both(products$, products_run$);
+            products$ = and_run(products$, products_run$);
             products_run$ = no_sums();
         }
     }
-    let means$ = reduce_pair(lane_sums(both(sums$, run$)), local) / count;
-    let product_sums$ = reduce_pair(lane_sums(both(products$, products_run$)), local);
+    let means$ = reduce_pair(lane_sums(sums$, run$), local) / count;
+    let product_sums$ = reduce_pair(lane_sums(products$, products_run$), local);
     let c$ = ratio(product_sums$.x, product_sums$.y);
     let pivot$ = origin$ + means$.x;
     let offset$ = origin_low$ + means$.y;
 
-    sums$ = no_sums();
+    sums$ = no_totals();
     run$ = no_sums();
     for (var i = 0u; i < words.chunks; i = i + 1u) {
         let w = i * (WORDS * LANES) + lane;
@@ -129,11 +129,11 @@ fn element_products(
         let rest# = rounded_words(gradient_above(p#.grad, pivot$, offset$) - Word(c$) * p#.above);
         run$ = with_word(run$, words, w + behind(#u), rest#, rest# * p#.above);
         if (ends_run(i)) {
-            sums$ = both(sums$, run$);
+            sums$ = and_run(sums$, run$);
             run$ = no_sums();
         }
     }
-    let left$ = reduce_pair(lane_sums(both(sums$, run$)), local);
+    let left$ = reduce_pair(lane_sums(sums$, run$), local);
     if (!active_item || lane != 0u) {
         return;
     }

@@ -90,22 +90,22 @@ fn group_fold(
     // Two more looks from the mean just found: what is left of it (relative to the first row, so
     // that rows of one mean leave exactly that), then the spread about it.
     let first = above_group_mean(first_entry.row, first_entry.channel, group);
-    var left = vec2<f32>(0.0, 0.0);
+    var left = no_sum();
     for (var i = lane; i < span.size; i = i + span.step) {
         if (HELD == 0u) {
             e0 = entry_at(span, i);
         }
-        left.x = left.x + left_of(e#, group, first);
+        left = and_term(left, vec2<f32>(left_of(e#, group, first), 0.0));
     }
-    group.mean_rest = first + reduce_pair(left, local).x / f32(moments.count);
-    var spread = vec2<f32>(0.0, 0.0);
+    group.mean_rest = first + reduce_pair(total(left), local).x / f32(moments.count);
+    var spread = no_sum();
     for (var i = lane; i < span.size; i = i + span.step) {
         if (HELD == 0u) {
             e0 = entry_at(span, i);
         }
-        spread.x = spread.x + spread_of(e#, group);
+        spread = and_term(spread, vec2<f32>(spread_of(e#, group), 0.0));
     }
-    let variance = reduce_pair(spread, local).x / degrees_of_freedom(f32(moments.count));
+    let variance = reduce_pair(total(spread), local).x / degrees_of_freedom(f32(moments.count));
     group.rstd = reciprocal_std(variance + params.eps);
     if (!active_item) {
         return;

@@ -144,24 +144,24 @@ fn group_fold_backward(
     // z less its mean, c its multiple in dy: project it out once, and once more from what is left,
     // since rounding leaves some of it (Gram-Schmidt, twice is enough). In small groups little else
     // remains of dz, and the plain difference would be rounding.
-    var projection = vec2<f32>(0.0, 0.0);
+    var sums = no_sum();
     for (var i = lane; i < span.size; i = i + span.step) {
         if (HELD == 0u) {
             e0 = entry_at(span, i, group);
         }
-        projection = projection + projected(e#, mean);
+        sums = and_term(sums, projected(e#, mean));
     }
-    projection = reduce_pair(projection, local);
+    let projection = reduce_pair(total(sums), local);
     let spread = projection.y;
     let c = ratio(projection.x, spread);
-    var left = vec2<f32>(0.0, 0.0);
+    sums = no_sum();
     for (var i = lane; i < span.size; i = i + span.step) {
         if (HELD == 0u) {
             e0 = entry_at(span, i, group);
         }
-        left = left + remaining(e#, mean, c);
+        sums = and_term(sums, remaining(e#, mean, c));
     }
-    left = reduce_pair(left, local);
+    let left = reduce_pair(total(sums), local);
     if (!active_item) {
         return;
     }

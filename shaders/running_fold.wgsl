@@ -17,13 +17,13 @@ fn running_fold(
     let c = min(item, params.items - 1u);
     let pivot = moments_of(rows[c]).pivot;
 
-    var sums = vec2<f32>(0.0, 0.0);
+    var sums = no_sum();
     for (var i = lane; i < params.entries; i = i + LANES) {
         let row = moments_of(rows[i * params.columns + c]);
         let above = rounded(row.pivot - pivot) + row.offset;
-        sums = sums + vec2<f32>(above, row.m2 / f32(row.count - 1u));
+        sums = and_term(sums, vec2<f32>(above, row.m2 / f32(row.count - 1u)));
     }
-    let means = reduce_pair(sums, local) / f32(params.entries);
+    let means = reduce_pair(total(sums), local) / f32(params.entries);
     if (active_item && lane == 0u) {
         let momentum = params.momentum;
         let old_mean = running_mean[c];

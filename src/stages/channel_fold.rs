@@ -168,11 +168,15 @@ pub fn channel_fold_backward(
         }
     };
     for column in 0..columns {
-        let mut pair = GradientPair::default();
-        for i in 0..params.entries as usize {
-            pair.bias += gradient_parts[i * columns + column].bias;
-            pair.weight += gradient_parts[i * columns + column].weight;
+        let (mut bias, mut weight) = (0.0, 0.0);
+        for part in (0..params.entries as usize).map(|i| &gradient_parts[i * columns + column]) {
+            bias += f64::from(part.bias);
+            weight += f64::from(part.weight);
         }
+        let pair = GradientPair {
+            bias: bias as f32,
+            weight: weight as f32,
+        };
         if column < first_affine {
             if let Some(channel_gradients) = &mut channel_gradients {
                 let count = match channels {

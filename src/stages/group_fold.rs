@@ -45,15 +45,16 @@ pub fn group_fold(
         let (mut left, mut spread) = (0.0, 0.0);
         let first = above_group_mean(params, &rows[0], &channels[0], group);
         for (row, channel) in rows.iter().zip(channels) {
-            left += row.count as f32 * (above_group_mean(params, row, channel, group) - first);
+            let above = above_group_mean(params, row, channel, group) - first;
+            left += f64::from(row.count) * f64::from(above);
         }
-        let count = moments.count as f32;
-        group.mean_rest = first + left / count;
+        group.mean_rest = first + (left / f64::from(moments.count)) as f32;
         for (row, channel) in rows.iter().zip(channels) {
             let above = above_group_mean(params, row, channel, group);
-            spread += channel.scale * channel.scale * row.m2 + row.count as f32 * (above * above);
+            let within = channel.scale * channel.scale * row.m2;
+            spread += f64::from(within + row.count as f32 * (above * above));
         }
-        let variance = spread / degrees_of_freedom(params, count);
+        let variance = spread as f32 / degrees_of_freedom(params, moments.count as f32);
         group.rstd = reciprocal_std(variance + params.eps);
         group.weight = match weight {
             Some(weight) if !per_channel => weight[g],
@@ -135,17 +136,23 @@ pub fn group_fold_backward(
         // Project z less its mean out of dy, twice.
         let (mut product, mut spread) = (0.0, 0.0);
         for (row, channel, entry, above) in entries() {
-            product += channel.scale * entry.product + (len * grad_above(&entry)) * above;
-            spread += channel.scale * channel.scale * row.m2 + len * (above * above);
+            let (within, within_z) = (
+                channel.scale * entry.product,
+                channel.scale * channel.scale * row.m2,
+            );
+            product += f64::from(within + (len * grad_above(&entry)) * above);
+            spread += f64::from(within_z + len * (above * above));
         }
+        let (product, spread) = (product as f32, spread as f32);
         let c = ratio(product, spread);
         let (mut left, mut product_left) = (0.0, 0.0);
         for (row, channel, entry, above) in entries() {
             let rest = grad_above(&entry) - c * above;
             let inner = entry.product - c * (channel.scale * row.m2);
-            left += len * rest;
-            product_left += channel.scale * inner + (len * rest) * above;
+            left += f64::from(len * rest);
+            product_left += f64::from(channel.scale * inner + (len * rest) * above);
         }
+        let (left, product_left) = (left as f32, product_left as f32);
         let shift = left / group_len;
         let c_left = ratio(product_left, spread);
 

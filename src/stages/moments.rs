@@ -73,13 +73,13 @@ pub(super) fn merge_all(entries: impl Iterator<Item = Moments> + Clone) -> Momen
     let mut all = entries.clone().fold(Moments::default(), merge_moments);
     let (mut left, mut spread) = (0.0, 0.0);
     for part in entries {
-        let delta = (part.pivot - all.pivot) + (part.offset - all.offset);
-        let count = part.count as f32;
+        let delta = f64::from((part.pivot - all.pivot) + (part.offset - all.offset));
+        let count = f64::from(part.count);
         left += count * delta;
-        spread += part.m2 + count * (delta * delta);
+        spread += f64::from(part.m2) + count * (delta * delta);
     }
-    all.offset += left / (all.count as f32).max(1.0);
-    all.m2 = spread;
+    all.offset += (left / f64::from(all.count.max(1))) as f32;
+    all.m2 = spread as f32;
     all
 }
 
