@@ -106,6 +106,7 @@ fn element_affine(
     let active_item = item < params.items;
     let words = group_words(min(item, params.items - 1u));
     let count = f32(words.size * WIDTH);
+    let unit = square_unit(count);
     let s$ = sample_words(words, $u);
 
     let of_first = element_channels(words.first);
@@ -149,7 +150,8 @@ fn element_affine(
             h# = held_at(words, s$, w + behind(#u), known);
         }
         let above# = above_of(h#.z, group$);
-        run$ = with_word(run$, words, w + behind(#u), above#, above# * above#);
+        let scaled# = Word(unit) * above#;
+        run$ = with_word(run$, words, w + behind(#u), above#, scaled# * scaled#);
         if (ends_run(i)) {
             sums$ = and_run(sums$, run$);
             run$ = no_sums();
@@ -157,9 +159,9 @@ fn element_affine(
     }
     let left$ = reduce_pair(lane_sums(sums$, run$), local);
     group$.mean_rest = group$.mean_rest + left$.x / count;
-    let spread$ = left$.y - left$.x * (left$.x / count);
+    let spread$ = left$.y - (unit * left$.x) * (unit * (left$.x / count));
     // (Not max, which may lose a NaN.)
-    let variance$ = select(spread$, 0.0, spread$ < 0.0) / degrees_of_freedom(count);
+    let variance$ = select(spread$, 0.0, spread$ < 0.0) / ((degrees_of_freedom(count) * unit) * unit);
     group$.rstd = reciprocal_std(variance$ + params.eps);
     if (!active_item) {
         return;

@@ -48,7 +48,7 @@ fn map(i: u32, count: u32, row: Row) -> Gradients {
     var dx = v * Word(a.grad_scale);
     if (HAS_X) {
         let u = rounded_word(word - Word(a.x_pivot));
-        dx = dx + u * Word(a.x_scale);
+        dx = dx + (u * Word(x_unit(a.grad_scale))) * Word(a.x_scale);
     }
     dx = dx + Word(a.shift);
     if (ACCUMULATE) {

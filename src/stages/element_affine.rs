@@ -119,10 +119,11 @@ fn statistics<T: Element>(
     }
     let mean_left = left / f64::from(count);
     group.mean_rest += mean_left as f32;
-    let spread = (squares - left * mean_left) as f32;
+    let spread = squares - left * mean_left;
     // (Not max, which loses a NaN.)
     let spread = if spread < 0.0 { 0.0 } else { spread };
-    group.rstd = reciprocal_std(spread / degrees_of_freedom(params, count) + params.eps);
+    let variance = (spread / f64::from(degrees_of_freedom(params, count))) as f32;
+    group.rstd = reciprocal_std(variance + params.eps);
     group
 }
 

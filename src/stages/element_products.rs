@@ -72,13 +72,12 @@ fn project<T: Element>(
         pivots += f64::from(high);
         offsets += f64::from(low);
         product += f64::from((high + low) * above);
-        spread += f64::from(above * above);
+        spread += f64::from(above) * f64::from(above);
     }
     let (pivot, offset) = (
         origin.0 + (pivots / f64::from(count)) as f32,
         origin.1 + (offsets / f64::from(count)) as f32,
     );
-    let (product, spread) = (product as f32, spread as f32);
     let c = ratio(product, spread);
     let (mut left, mut product_left) = (0.0, 0.0);
     for (above, gradient) in elements() {
@@ -86,10 +85,10 @@ fn project<T: Element>(
         left += f64::from(rest);
         product_left += f64::from(rest * above);
     }
-    let (left, product_left) = (left as f32, product_left as f32);
+    let left = left as f32;
     let c_left = ratio(product_left, spread);
-    let variance = spread / degrees_of_freedom(params, count);
-    let kept = (c + c_left) * ratio(params.eps, variance + params.eps);
+    let variance = (spread / f64::from(degrees_of_freedom(params, count))) as f32;
+    let kept = (c + c_left) * ratio(params.eps.into(), (variance + params.eps).into());
     let gradient = GroupGradient {
         mean_pivot: group.mean_pivot,
         mean_offset: group.mean_offset,
@@ -106,7 +105,7 @@ fn project<T: Element>(
     let term = GradientPair {
         // The mean of dy has its remainder in the shift, unless that has a NaN of x: none of it is dy's.
         bias: (count * pivot + count * offset) + if left.is_nan() { 0.0 } else { left },
-        weight: group.rstd * (product + product_left),
+        weight: group.rstd * (product + product_left) as f32,
     };
     (gradient, term)
 }

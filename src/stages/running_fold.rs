@@ -15,7 +15,8 @@ pub fn running_fold(params: &Params, rows: &[Moments], running: RunningStatistic
         let (mut offset, mut variance) = (0.0, 0.0);
         for row in (0..entries).map(|i| &rows[i * columns + c]) {
             offset += f64::from((row.pivot - pivot) + row.offset);
-            variance += f64::from(row.m2 / row.count.saturating_sub(1) as f32);
+            let count = f64::from(row.count);
+            variance += f64::from(row.variance) * (count / (count - 1.0));
         }
         let count = f64::from(params.entries);
         let (offset, variance) = ((offset / count) as f32, (variance / count) as f32);
