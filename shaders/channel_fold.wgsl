@@ -19,7 +19,8 @@ fn group_weight(c: u32) -> f32 {
     return w;
 }
 
-fn in_force(c: u32, pivot: f32, offset: f32, variance: f32, count: u32) -> Channel {
+// known: whether an infinite variance is one that was given. It leaves the bias; any other is an overflow.
+fn in_force(c: u32, pivot: f32, offset: f32, variance: f32, known: bool, count: u32) -> Channel {
     var w = 1.0;
     if (HAS_BN_WEIGHT) {
         w = bn_weight[c];
@@ -29,7 +30,7 @@ fn in_force(c: u32, pivot: f32, offset: f32, variance: f32, count: u32) -> Chann
         b = bn_bias[c];
     }
     let v = variance + params.channel_eps;
-    let rstd = reciprocal_std(v);
+    let rstd = select(reciprocal_std(v), 0.0, known && v > 3.4e38);
     let scale = rounded(w * rstd);
     let scale_low = product_rest(w, rstd, scale) + w * reciprocal_std_rest(v, rstd);
     return Channel(pivot, offset, rstd, scale, scale_low, b, group_weight(c), count);
@@ -48,17 +49,17 @@ fn batch_statistics(c: u32, batch: Moments) -> Channel {
         if (HAS_NUM_BATCHES_TRACKED && cumulative) {
             momentum = 1.0 / f32(num_batches_tracked[0]);
         }
-        let unbiased = batch.m2 / f32(batch.count - 1u);
+        let unbiased = batch.variance * (f32(batch.count) / f32(batch.count - 1u));
         let old_mean = running_mean[c];
         running_mean[c] = (1.0 - momentum) * old_mean + (momentum * batch.pivot + momentum * batch.offset);
         running_var[c] = (1.0 - momentum) * running_var[c] + momentum * unbiased;
     }
-    return in_force(c, batch.pivot, batch.offset, batch.m2 / f32(batch.count), batch.count);
+    return in_force(c, batch.pivot, batch.offset, batch.variance, false, batch.count);
 }
 
 // Running statistics as they are.
 fn running_statistics(c: u32) -> Channel {
-    return in_force(c, running_mean[c], 0.0, running_var[c], 0u);
+    return in_force(c, running_mean[c], 0.0, running_var[c], true, 0u);
 }
 
 // EstBN: the second moment about the old running mean; the updated estimates normalize. The mean in
@@ -70,14 +71,15 @@ fn estimated_statistics(c: u32, batch: Moments) -> Channel {
     let speed = params.momentum;
     let old_mean = running_mean[c];
     let delta = rounded(batch.pivot - old_mean) + batch.offset;
-    let second_moment = batch.m2 / f32(batch.count) + delta * delta;
-    let variance = (1.0 - speed) * running_var[c] + speed * second_moment;
+    let old_variance = running_var[c];
+    let second_moment = speed * batch.variance + (speed * delta) * delta;
+    let variance = (1.0 - speed) * old_variance + second_moment;
     let near_batch = speed > 0.5;
     let pivot = select(old_mean, batch.pivot, near_batch);
     let offset = select(speed * delta, batch.offset - (1.0 - speed) * delta, near_batch);
     running_mean[c] = pivot + offset;
     running_var[c] = variance;
-    return in_force(c, pivot, offset, variance, 0u);
+    return in_force(c, pivot, offset, variance, old_variance > 3.4e38, 0u);
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
@@ -96,11 +98,11 @@ fn channel_fold(
         batch = merge_moments(batch, moments_of(channel_parts[i * params.columns + c]));
     }
     batch = reduce_moments(batch, local);
-    var left = vec2<f32>(0.0, 0.0);
+    var left = no_sum();
     for (var i = lane; i < params.entries; i = i + LANES) {
-        left = left + second_look(moments_of(channel_parts[i * params.columns + c]), batch);
+        left = and_term(left, second_look(moments_of(channel_parts[i * params.columns + c]), batch));
     }
-    batch = after_second_look(batch, reduce_pair(left, local));
+    batch = after_second_look(batch, reduce_pair(total(left), local));
     if (active_item && lane == 0u) {
         if ((params.flags & NO_CHANNEL_PART) != 0u) {
             // z = 1 (x - 0) + 0.

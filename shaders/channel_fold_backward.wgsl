@@ -21,12 +21,12 @@ fn channel_fold_backward(
     let active_item = item < params.items;
     let column = min(item, params.items - 1u);
 
-    var pair = vec2<f32>(0.0, 0.0);
+    var all = no_sum();
     for (var i = lane; i < params.entries; i = i + LANES) {
         let part = gradient_parts[i * params.columns + column];
-        pair = pair + vec2<f32>(part.bias, part.weight);
+        all = and_term(all, vec2<f32>(part.bias, part.weight));
     }
-    pair = reduce_pair(pair, local);
+    let pair = reduce_pair(total(all), local);
     if (!active_item || lane != 0u) {
         return;
     }

@@ -12,6 +12,7 @@
 // The maps of the rows of a word's elements, backward and forward.
 struct Maps {
     x_pivot: Word,
+    x_unit: Word,
     x_scale: Word,
     grad_pivot: Word,
     grad_scale: Word,
@@ -21,7 +22,7 @@ struct Maps {
 
 fn no_maps() -> Maps {
     let zero = Word(0.0);
-    return Maps(zero, zero, zero, zero, zero, ColumnAffine(zero, zero, zero, zero));
+    return Maps(zero, zero, zero, zero, zero, zero, ColumnAffine(zero, zero, zero, zero));
 }
 
 fn with_maps(maps: Maps, i: u32, row: u32) -> Maps {
@@ -32,6 +33,7 @@ fn with_maps(maps: Maps, i: u32, row: u32) -> Maps {
     }
     return Maps(
         with_element(maps.x_pivot, i, a.x_pivot),
+        with_element(maps.x_unit, i, x_unit(a.grad_scale)),
         with_element(maps.x_scale, i, a.x_scale),
         with_element(maps.grad_pivot, i, a.grad_pivot),
         with_element(maps.grad_scale, i, a.grad_scale),
@@ -63,7 +65,7 @@ fn gradients(grain: u32, count: u32, maps: Maps) -> Gradients {
     var dx = v * maps.grad_scale;
     if (HAS_X) {
         let u = rounded_word(word - maps.x_pivot);
-        dx = dx + u * maps.x_scale;
+        dx = dx + (u * maps.x_unit) * maps.x_scale;
     }
     dx = dx + maps.shift;
     if (ACCUMULATE) {

@@ -36,17 +36,19 @@ fn chunk_moments(span: ColumnSpan, first: u32, count: u32) -> ColumnMoments {
     let d7 = rounded_word(w7 - pivot);
     let offset = (((d0 + d1) + (d2 + d3)) + ((d4 + d5) + (d6 + d7))) / f32(count);
     let zero = Word(0.0);
-    let e0 = d0 - offset;
-    let e1 = select(zero, d1 - offset, 1u < count);
-    let e2 = select(zero, d2 - offset, 2u < count);
-    let e3 = select(zero, d3 - offset, 3u < count);
-    let e4 = select(zero, d4 - offset, 4u < count);
-    let e5 = select(zero, d5 - offset, 5u < count);
-    let e6 = select(zero, d6 - offset, 6u < count);
-    let e7 = select(zero, d7 - offset, 7u < count);
+    // Divided by 4, exactly, as in row_moments.
+    let o = 0.25 * offset;
+    let e0 = 0.25 * d0 - o;
+    let e1 = select(zero, 0.25 * d1 - o, 1u < count);
+    let e2 = select(zero, 0.25 * d2 - o, 2u < count);
+    let e3 = select(zero, 0.25 * d3 - o, 3u < count);
+    let e4 = select(zero, 0.25 * d4 - o, 4u < count);
+    let e5 = select(zero, 0.25 * d5 - o, 5u < count);
+    let e6 = select(zero, 0.25 * d6 - o, 6u < count);
+    let e7 = select(zero, 0.25 * d7 - o, 7u < count);
     let low = (e0 * e0 + e1 * e1) + (e2 * e2 + e3 * e3);
     let high = (e4 * e4 + e5 * e5) + (e6 * e6 + e7 * e7);
-    return ColumnMoments(count, pivot, offset, low + high);
+    return ColumnMoments(count, pivot, offset, (low + high) * (16.0 / f32(count)));
 }
 
 // After a chunk more.
@@ -60,7 +62,7 @@ fn put(span: ColumnSpan, moments: ColumnMoments) {
             moments.count,
             word_at(moments.pivot, i),
             word_at(moments.offset, i),
-            word_at(moments.m2, i),
+            word_at(moments.variance, i),
         ));
     }
 }

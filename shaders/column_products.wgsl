@@ -1,5 +1,5 @@
 // Backward 1 with channels last. LANES invocations own one word of channels over one part of a
-// sample's positions and write the mean of dy and its product with u = x - row mean, a row a channel.
+// sample's positions and write the mean of dy and its covariance with u = x - row mean, a row a channel.
 // One read of x, one of dy; with an activation one of the residual, and dy is what it makes of dy.
 //
 // As in row_products, for each channel: a chunk's dy are taken about the chunk's first one, then merged.
@@ -101,7 +101,7 @@ fn chunk_products(span: ColumnSpan, known: Rows, first: u32, count: u32) -> Colu
     let u = ((u0 + u1) + (u2 + u3)) + ((u4 + u5) + (u6 + u7));
     let low = (v0 * u0 + v1 * u1) + (v2 * u2 + v3 * u3);
     let high = (v4 * u4 + v5 * u5) + (v6 * u6 + v7 * u7);
-    return ColumnProducts(count, pivot, offset, u / n, (low + high) - offset * u);
+    return ColumnProducts(count, pivot, offset, u / n, ((low + high) - offset * u) / n);
 }
 
 // After a chunk more.
@@ -116,7 +116,7 @@ fn put(span: ColumnSpan, products: ColumnProducts) {
             word_at(products.pivot, i),
             word_at(products.offset, i),
             word_at(products.x_mean, i),
-            word_at(products.product, i),
+            word_at(products.covariance, i),
         );
     }
 }

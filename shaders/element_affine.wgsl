@@ -106,6 +106,7 @@ fn element_affine(
     let active_item = item < params.items;
     let words = group_words(min(item, params.items - 1u));
     let count = f32(words.size * WIDTH);
+    let unit = square_unit(count);
     let s$ = sample_words(words, $u);
 
     let of_first = element_channels(words.first);
@@ -117,7 +118,7 @@ fn element_affine(
     }
     let pivot$ = word_at(first$.pivot, 0u);
     let offset$ = word_at(first$.offset, 0u);
-    var sums$ = no_sums();
+    var sums$ = no_totals();
     var run$ = no_sums();
     for (var i = 0u; i < words.chunks; i = i + 1u) {
         let w = i * (WORDS * LANES) + lane;
@@ -128,11 +129,11 @@ fn element_affine(
         let pivots# = rounded_words(h#.z.pivot - Word(pivot$));
         run$ = with_word(run$, words, w + behind(#u), pivots#, rounded_words(h#.z.offset - Word(offset$)));
         if (ends_run(i)) {
-            sums$ = both(sums$, run$);
+            sums$ = and_run(sums$, run$);
             run$ = no_sums();
         }
     }
-    let means$ = reduce_pair(lane_sums(both(sums$, run$)), local) / count;
+    let means$ = reduce_pair(lane_sums(sums$, run$), local) / count;
     var group$ = Group(pivot$ + means$.x, offset$ + means$.y, word_at(first$.rest, 0u), 0.0, 1.0);
     if (HAS_WEIGHT && (params.flags & PER_CHANNEL) == 0u) {
         group$.weight = weight[words.g];
@@ -140,7 +141,7 @@ fn element_affine(
 
     // What is left of the mean: nothing where all elements are of one value, whose parts are the mean's. And the spread,
     // less what the former adds to it.
-    sums$ = no_sums();
+    sums$ = no_totals();
     run$ = no_sums();
     for (var i = 0u; i < words.chunks; i = i + 1u) {
         let w = i * (WORDS * LANES) + lane;
@@ -149,17 +150,18 @@ fn element_affine(
             h# = held_at(words, s$, w + behind(#u), known);
         }
         let above# = above_of(h#.z, group$);
-        run$ = with_word(run$, words, w + behind(#u), above#, above# * above#);
+        let scaled# = Word(unit) * above#;
+        run$ = with_word(run$, words, w + behind(#u), above#, scaled# * scaled#);
         if (ends_run(i)) {
-            sums$ = both(sums$, run$);
+            sums$ = and_run(sums$, run$);
             run$ = no_sums();
         }
     }
-    let left$ = reduce_pair(lane_sums(both(sums$, run$)), local);
+    let left$ = reduce_pair(lane_sums(sums$, run$), local);
     group$.mean_rest = group$.mean_rest + left$.x / count;
-    let spread$ = left$.y - left$.x * (left$.x / count);
+    let spread$ = left$.y - (unit * left$.x) * (unit * (left$.x / count));
     // (Not max, which may lose a NaN.)
-    let variance$ = select(spread$, 0.0, spread$ < 0.0) / degrees_of_freedom(count);
+    let variance$ = select(spread$, 0.0, spread$ < 0.0) / ((degrees_of_freedom(count) * unit) * unit);
     group$.rstd = reciprocal_std(variance$ + params.eps);
     if (!active_item) {
         return;

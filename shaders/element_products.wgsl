@@ -25,7 +25,8 @@ fn pair_at(words: GroupWords, sample: SampleWords, w: u32, known: ElementChannel
     return Pair(above_mean(z, group.mean_pivot, group.mean_offset, group.mean_rest), gradient);
 }
 
-// dy's mean as pivot + offset, z's multiple in it, and what that is of.
+// dy's mean as pivot + offset, z's multiple in it, and what that is of: sums of products with z, and of its squares, z
+// being multiplied by square_unit.
 struct Projection {
     pivot: f32,
     offset: f32,
@@ -39,15 +40,16 @@ fn put(sample: SampleWords, group: Group, found: Projection, left: vec2<f32>, co
     if (!sample.there) {
         return;
     }
+    let unit = square_unit(count);
     let shift = left.x / count;
-    let c_left = ratio(left.y, found.spread);
+    let c_left = unit * ratio(left.y, found.spread);
     if (HAS_AFFINE_TERMS) {
         // The mean of dy has its remainder in `left`, unless that has a NaN of x: none of it is dy's.
         let of_x = (bitcast<u32>(left.x) & 0x7fffffffu) > 0x7f800000u;
         let sum = (count * found.pivot + count * found.offset) + select(left.x, 0.0, of_x);
-        affine_terms[sample.item] = GradientPair(sum, group.rstd * (found.product + left.y));
+        affine_terms[sample.item] = GradientPair(sum, (group.rstd * (found.product + left.y)) / unit);
     }
-    let variance = found.spread / degrees_of_freedom(count);
+    let variance = found.spread / ((degrees_of_freedom(count) * unit) * unit);
     let kept = (found.c + c_left) * ratio(params.eps, variance + params.eps);
     group_gradients[sample.item] = stored_group_gradient(GroupGradient(
         group.mean_pivot,
@@ -76,6 +78,7 @@ fn element_products(
     let active_item = item < params.items;
     let words = group_words(min(item, params.items - 1u));
     let count = f32(words.size * WIDTH);
+    let unit = square_unit(count);
     let s$ = sample_words(words, $u);
     let group$ = groups[s$.item];
 
@@ -90,9 +93,9 @@ fn element_products(
     }
     let origin$ = word_at(first$.pivot, 0u);
     let origin_low$ = word_at(first$.offset, 0u);
-    var sums$ = no_sums();
+    var sums$ = no_totals();
     var run$ = no_sums();
-    var products$ = no_sums();
+    var products$ = no_totals();
     var products_run$ = no_sums();
     for (var i = 0u; i < words.chunks; i = i + 1u) {
         let w = i * (WORDS * LANES) + lane;
@@ -103,22 +106,23 @@ fn element_products(
         let high# = rounded_words(p#.grad.pivot - Word(origin$));
         let low# = p#.grad.offset - Word(origin_low$);
         run$ = with_word(run$, words, w + behind(#u), high#, low#);
-        let product# = (high# + low#) * p#.above;
-        products_run$ = with_word(products_run$, words, w + behind(#u), product#, p#.above * p#.above);
+        let scaled# = Word(unit) * p#.above;
+        let product# = (high# + low#) * scaled#;
+        products_run$ = with_word(products_run$, words, w + behind(#u), product#, scaled# * scaled#);
         if (ends_run(i)) {
-            sums$ = both(sums$, run$);
+            sums$ = and_run(sums$, run$);
             run$ = no_sums();
-            products$ = both(products$, products_run$);
+            products$ = and_run(products$, products_run$);
             products_run$ = no_sums();
         }
     }
-    let means$ = reduce_pair(lane_sums(both(sums$, run$)), local) / count;
-    let product_sums$ = reduce_pair(lane_sums(both(products$, products_run$)), local);
-    let c$ = ratio(product_sums$.x, product_sums$.y);
+    let means$ = reduce_pair(lane_sums(sums$, run$), local) / count;
+    let product_sums$ = reduce_pair(lane_sums(products$, products_run$), local);
+    let c$ = unit * ratio(product_sums$.x, product_sums$.y);
     let pivot$ = origin$ + means$.x;
     let offset$ = origin_low$ + means$.y;
 
-    sums$ = no_sums();
+    sums$ = no_totals();
     run$ = no_sums();
     for (var i = 0u; i < words.chunks; i = i + 1u) {
         let w = i * (WORDS * LANES) + lane;
@@ -127,13 +131,13 @@ fn element_products(
             p# = pair_at(words, s$, w + behind(#u), known, group$);
         }
         let rest# = rounded_words(gradient_above(p#.grad, pivot$, offset$) - Word(c$) * p#.above);
-        run$ = with_word(run$, words, w + behind(#u), rest#, rest# * p#.above);
+        run$ = with_word(run$, words, w + behind(#u), rest#, rest# * (Word(unit) * p#.above));
         if (ends_run(i)) {
-            sums$ = both(sums$, run$);
+            sums$ = and_run(sums$, run$);
             run$ = no_sums();
         }
     }
-    let left$ = reduce_pair(lane_sums(both(sums$, run$)), local);
+    let left$ = reduce_pair(lane_sums(sums$, run$), local);
     if (!active_item || lane != 0u) {
         return;
     }

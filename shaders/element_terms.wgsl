@@ -10,20 +10,23 @@
 @group(0) @binding(5) var<storage, read_write> channel_terms: array<GradientPair>;
 @group(0) @binding(6) var<storage, read_write> affine_terms: array<GradientPair>;
 
-// Sums over samples.
+// Sums over samples, the bias's and the weight's: of a run of them, and of runs.
 struct Terms {
-    channel: Pair,
-    affine: Pair,
+    channel: Sums,
+    affine: Sums,
 }
 
-struct Pair {
-    bias: Word,
-    weight: Word,
+struct TermTotals {
+    channel: Totals,
+    affine: Totals,
 }
 
-fn none() -> Terms {
-    let zero = Word(0.0);
-    return Terms(Pair(zero, zero), Pair(zero, zero));
+fn no_terms() -> Terms {
+    return Terms(no_sums(), no_sums());
+}
+
+fn and_terms(totals: TermTotals, run: Terms) -> TermTotals {
+    return TermTotals(and_run(totals.channel, run.channel), and_run(totals.affine, run.affine));
 }
 
 // And those of a sample more; i: its word.
@@ -34,32 +37,34 @@ fn and_word(terms: Terms, i: u32, known: ElementChannels, group: GroupGradient) 
     var sums = terms;
     if (HAS_CHANNEL_TERMS) {
         let dz = group_gradient_of(gradient_of(grad, known), above, group);
-        let bias = sums.channel.bias + dz;
-        sums.channel = Pair(bias, sums.channel.weight + dz * above_channel_mean(word, known));
+        let bias = sums.channel.a + dz;
+        sums.channel = Sums(bias, sums.channel.b + dz * above_channel_mean(word, known));
     }
     if (HAS_AFFINE_TERMS) {
-        let bias = sums.affine.bias + grad;
-        sums.affine = Pair(bias, sums.affine.weight + grad * (Word(group.rstd) * above));
+        let bias = sums.affine.a + grad;
+        sums.affine = Sums(bias, sums.affine.b + grad * (Word(group.rstd) * above));
     }
     return sums;
 }
 
 // What a word found, if it is there.
-fn put(span: ElementSpan, word: u32, terms: Terms, known: ElementChannels) {
+fn put(span: ElementSpan, word: u32, totals: TermTotals, known: ElementChannels) {
     if (!is_there(span, word)) {
         return;
     }
-    let channel_weight = known.rstd * terms.channel.weight;
+    let channel = totals_of(totals.channel);
+    let affine = totals_of(totals.affine);
+    let channel_weight = known.rstd * channel.b;
     let num_channels = params.num_channels / params.channel_len;
     for (var k = 0u; k < WIDTH; k = k + 1u) {
         let element = element_of(span, word) + k;
         let c = channel_at(element);
         let entry = (element - c * params.channel_len) * params.parts + span.part;
         if (HAS_CHANNEL_TERMS) {
-            channel_terms[entry * num_channels + c] = GradientPair(word_at(terms.channel.bias, k), word_at(channel_weight, k));
+            channel_terms[entry * num_channels + c] = GradientPair(word_at(channel.a, k), word_at(channel_weight, k));
         }
         if (HAS_AFFINE_TERMS) {
-            affine_terms[entry * num_channels + c] = GradientPair(word_at(terms.affine.bias, k), word_at(terms.affine.weight, k));
+            affine_terms[entry * num_channels + c] = GradientPair(word_at(affine.a, k), word_at(affine.b, k));
         }
     }
 }
@@ -76,11 +81,16 @@ fn element_terms(
     }
     let span = element_span(item);
     let known# = element_channels(element_of(span, #u));
-    var terms# = none();
+    var totals# = TermTotals(no_totals(), no_totals());
+    var terms# = no_terms();
     for (var sample = span.begin; sample < span.end; sample = sample + 1u) {
         let i = first_word(span, sample);
         let group = group_gradient(group_gradients[sample * params.num_groups + span.g]);
         terms# = and_word(terms#, i + near(span, #u), known#, group);
+        if (ends_run(sample - span.begin)) {
+            totals# = and_terms(totals#, terms#);
+            terms# = no_terms();
+        }
     }
-    put(span, #u, terms#, known#);
+    put(span, #u, and_terms(totals#, terms#), known#);
 }

@@ -27,14 +27,16 @@ fn mean_of(e: Entry) -> Moments {
     return Moments(e.row.count, mean.pivot, mean.offset, 0.0);
 }
 
-fn left_of(e: Entry, group: Group, first: f32) -> f32 {
-    let left = f32(e.row.count) * (above_group_mean(e.row, e.channel, group) - first);
+// The row's share in what is left of the mean, and in the variance.
+fn left_of(e: Entry, group: Group, first: f32, count: f32) -> f32 {
+    let left = (f32(e.row.count) / count) * (above_group_mean(e.row, e.channel, group) - first);
     return select(left, 0.0, e.row.count == 0u);
 }
 
-fn spread_of(e: Entry, group: Group) -> f32 {
+fn spread_of(e: Entry, group: Group, count: f32) -> f32 {
     let above = above_group_mean(e.row, e.channel, group);
-    let spread = e.channel.scale * e.channel.scale * e.row.m2 + f32(e.row.count) * (above * above);
+    let share = f32(e.row.count) / count;
+    let spread = share * ((e.channel.scale * e.row.variance) * e.channel.scale) + (share * above) * above;
     return select(spread, 0.0, e.row.count == 0u);
 }
 
@@ -89,23 +91,24 @@ fn group_fold(
 
     // Two more looks from the mean just found: what is left of it (relative to the first row, so
     // that rows of one mean leave exactly that), then the spread about it.
+    let count = f32(moments.count);
     let first = above_group_mean(first_entry.row, first_entry.channel, group);
-    var left = vec2<f32>(0.0, 0.0);
+    var left = no_sum();
     for (var i = lane; i < span.size; i = i + span.step) {
         if (HELD == 0u) {
             e0 = entry_at(span, i);
         }
-        left.x = left.x + left_of(e#, group, first);
+        left = and_term(left, vec2<f32>(left_of(e#, group, first, count), 0.0));
     }
-    group.mean_rest = first + reduce_pair(left, local).x / f32(moments.count);
-    var spread = vec2<f32>(0.0, 0.0);
+    group.mean_rest = first + reduce_pair(total(left), local).x;
+    var spread = no_sum();
     for (var i = lane; i < span.size; i = i + span.step) {
         if (HELD == 0u) {
             e0 = entry_at(span, i);
         }
-        spread.x = spread.x + spread_of(e#, group);
+        spread = and_term(spread, vec2<f32>(spread_of(e#, group, count), 0.0));
     }
-    let variance = reduce_pair(spread, local).x / degrees_of_freedom(f32(moments.count));
+    let variance = reduce_pair(total(spread), local).x * (count / degrees_of_freedom(count));
     group.rstd = reciprocal_std(variance + params.eps);
     if (!active_item) {
         return;

@@ -17,11 +17,11 @@ fn weighted(entry: Products, channel: Channel) -> Products {
     let w = channel.weight;
     let pivot = rounded(w * entry.pivot);
     let offset = product_rest(w, entry.pivot, pivot) + w * entry.offset;
-    return Products(entry.count, pivot, offset, entry.x_mean, w * entry.product);
+    return Products(entry.count, pivot, offset, entry.x_mean, w * entry.covariance);
 }
 
 // A row, its channel, and what of dy there is in it: `plain`, or times the weight; z's mean over the row less
-// the group's. Behind the group's last row, no values.
+// the group's; its share in the group. Behind the group's last row, no values.
 struct Entry {
     row: Moments,
     channel: Channel,
@@ -29,7 +29,7 @@ struct Entry {
     dy: Products,
     above: f32,
     count: u32,
-    len: f32,
+    share: f32,
 }
 
 fn entry_at(span: GroupRows, i: u32, group: Group) -> Entry {
@@ -39,7 +39,7 @@ fn entry_at(span: GroupRows, i: u32, group: Group) -> Entry {
     let plain = products[span.first_row + safe];
     let above = above_group_mean(row, channel, group);
     let count = select(0u, params.row_len, i < span.size);
-    return Entry(row, channel, plain, weighted(plain, channel), above, count, f32(count));
+    return Entry(row, channel, plain, weighted(plain, channel), above, count, 1.0 / f32(span.size));
 }
 
 fn mean_of(e: Entry) -> Moments {
@@ -60,15 +60,15 @@ fn projected(e: Entry, mean: Moments) -> vec2<f32> {
     let grad_above = grad_above_mean(e.dy, mean);
     let scale = e.channel.scale;
     return inside(e, vec2<f32>(
-        scale * e.dy.product + (e.len * grad_above) * e.above,
-        scale * scale * e.row.m2 + e.len * (e.above * e.above),
+        e.share * (scale * e.dy.covariance) + (e.share * grad_above) * e.above,
+        e.share * ((scale * e.row.variance) * scale) + (e.share * e.above) * e.above,
     ));
 }
 
 fn remaining(e: Entry, mean: Moments, c: f32) -> vec2<f32> {
     let rest = rounded(grad_above_mean(e.dy, mean) - c * e.above);
-    let inner = e.dy.product - c * (e.channel.scale * e.row.m2);
-    return inside(e, vec2<f32>(e.len * rest, e.channel.scale * inner + (e.len * rest) * e.above));
+    let inner = e.dy.covariance - c * (e.channel.scale * e.row.variance);
+    return inside(e, vec2<f32>(e.share * rest, e.share * (e.channel.scale * inner) + (e.share * rest) * e.above));
 }
 
 // dz = rstd weight (dy less all of z, plus the share of z that eps leaves): what its mean over each row, and its sum
@@ -91,25 +91,26 @@ fn put(span: GroupRows, i: u32, e: Entry, mean: Moments, terms: GroupTerms) {
     }
     let channel_terms = HAS_GRADIENT_TERMS && params.channel_columns != 0u;
     let affine_terms = HAS_GRADIENT_TERMS && params.columns != params.channel_columns;
+    let len = f32(params.row_len);
     let above = e.above;
     let rest = rounded(grad_above_mean(e.dy, mean) - terms.c * above) - (terms.shift + terms.c_left * above);
     let dz_mean = terms.scale * (rest + terms.kept * above);
     row_gradients[span.first_row + i] = RowGradient(
-        terms.scale * e.channel.weight,
+        terms.scale,
+        e.channel.weight,
         -(terms.x_scale * e.channel.scale),
         dz_mean,
     );
     if (channel_terms) {
-        let m2 = e.channel.scale * e.row.m2;
-        let inner = (e.dy.product - terms.c * m2) - terms.c_left * m2;
-        let t1 = e.len * dz_mean;
-        let t2 = terms.scale * (inner + terms.kept * m2);
-        let weight = e.channel.rstd * (t2 + x_above_mean(e.row, e.channel) * t1);
-        gradient_terms[terms.first_term + span.first_channel + i] = GradientPair(t1, weight);
+        let spread = e.channel.scale * e.row.variance;
+        let inner = (e.dy.covariance - terms.c * spread) - terms.c_left * spread;
+        let inner_mean = terms.scale * (inner + terms.kept * spread);
+        let weight_mean = e.channel.rstd * (inner_mean + x_above_mean(e.row, e.channel) * dz_mean);
+        gradient_terms[terms.first_term + span.first_channel + i] = GradientPair(len * dz_mean, len * weight_mean);
     }
     if (affine_terms && (params.flags & PER_CHANNEL) != 0u) {
-        let sum = e.len * e.plain.pivot + e.len * e.plain.offset;
-        let weight = terms.rstd * (e.channel.scale * e.plain.product + above * sum);
+        let sum = len * e.plain.pivot + len * e.plain.offset;
+        let weight = terms.rstd * (len * (e.channel.scale * e.plain.covariance) + above * sum);
         gradient_terms[terms.first_affine + span.first_channel + i] = GradientPair(sum, weight);
     }
 }
@@ -144,24 +145,23 @@ fn group_fold_backward(
     // z less its mean, c its multiple in dy: project it out once, and once more from what is left,
     // since rounding leaves some of it (Gram-Schmidt, twice is enough). In small groups little else
     // remains of dz, and the plain difference would be rounding.
-    var projection = vec2<f32>(0.0, 0.0);
+    var sums = no_sum();
     for (var i = lane; i < span.size; i = i + span.step) {
         if (HELD == 0u) {
             e0 = entry_at(span, i, group);
         }
-        projection = projection + projected(e#, mean);
+        sums = and_term(sums, projected(e#, mean));
     }
-    projection = reduce_pair(projection, local);
-    let spread = projection.y;
-    let c = ratio(projection.x, spread);
-    var left = vec2<f32>(0.0, 0.0);
+    let projection = reduce_pair(total(sums), local);
+    let c = ratio(projection.x, projection.y);
+    sums = no_sum();
     for (var i = lane; i < span.size; i = i + span.step) {
         if (HELD == 0u) {
             e0 = entry_at(span, i, group);
         }
-        left = left + remaining(e#, mean, c);
+        sums = and_term(sums, remaining(e#, mean, c));
     }
-    left = reduce_pair(left, local);
+    let left = reduce_pair(total(sums), local);
     if (!active_item) {
         return;
     }
@@ -174,18 +174,18 @@ fn group_fold_backward(
     let h = group.rstd * projection.x;
     if (affine_terms && (params.flags & PER_CHANNEL) == 0u && lane == 0u) {
         let sum = group_len * mean.pivot + group_len * mean.offset;
-        gradient_terms[first_affine + span.g] = GradientPair(sum, h);
+        gradient_terms[first_affine + span.g] = GradientPair(sum, group_len * h);
     }
-    let c_left = ratio(left.y, spread);
-    let freedom = degrees_of_freedom(group_len);
-    let variance = spread / freedom;
+    let c_left = ratio(left.y, projection.y);
+    let unbiased = group_len / degrees_of_freedom(group_len);
+    let variance = projection.y * unbiased;
     let terms = GroupTerms(
         c,
         c_left,
-        left.x / group_len,
+        left.x,
         (c + c_left) * ratio(params.eps, variance + params.eps),
         group.rstd * group.weight,
-        group.rstd * group.rstd * (group.weight * h / freedom),
+        (group.rstd * h) * unbiased,
         group.rstd,
         first_term,
         first_affine,

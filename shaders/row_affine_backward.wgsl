@@ -69,7 +69,7 @@ fn map(input: Input, row: Row) -> Gradients {
     var dx = v * Word(a.grad_scale);
     if (HAS_X) {
         let u = rounded_word(input.x - Word(a.x_pivot));
-        dx = dx + u * Word(a.x_scale);
+        dx = dx + (u * Word(x_unit(a.grad_scale))) * Word(a.x_scale);
     }
     dx = dx + Word(a.shift);
     if (ACCUMULATE) {

@@ -29,20 +29,21 @@ fn row_coefficients_backward(
         return;
     }
     let gradient = row_gradients[item];
-    var x_share = gradient.x_scale;
+    let scale = channel.scale * gradient.scale;
+    let grad_scale = scale * gradient.weight;
+    let inverse = x_unit_inverse(grad_scale);
+    var x_scale = (scale * inverse) * gradient.x_scale;
     var above = gradient.mean;
     if (HAS_CHANNEL_GRADIENTS) {
         let means = channel_gradients[c];
-        x_share = x_share - means.weight * channel.rstd;
+        x_scale = x_scale - (channel.scale * inverse) * (means.weight * channel.rstd);
         above = (above - means.bias) - means.weight * channel.rstd * x_above_mean(row, channel);
     }
-    let grad_scale = channel.scale * gradient.grad_scale;
-    let x_scale = channel.scale * x_share;
     coefficients_backward[item] = AffineBackward(
         row.pivot,
         x_scale,
         entry.pivot,
         grad_scale,
-        channel.scale * above - (grad_scale * entry.offset + x_scale * row.offset),
+        channel.scale * above - (grad_scale * entry.offset + x_scale * (row.offset * x_unit(grad_scale))),
     );
 }

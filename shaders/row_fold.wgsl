@@ -18,11 +18,11 @@ fn row_fold(
         moments = merge_moments(moments, moments_of(row_parts[first + part]));
     }
     moments = reduce_moments(moments, local);
-    var left = vec2<f32>(0.0, 0.0);
+    var left = no_sum();
     for (var part = lane; part < params.parts; part = part + LANES) {
-        left = left + second_look(moments_of(row_parts[first + part]), moments);
+        left = and_term(left, second_look(moments_of(row_parts[first + part]), moments));
     }
-    moments = after_second_look(moments, reduce_pair(left, local));
+    moments = after_second_look(moments, reduce_pair(total(left), local));
     if (active_item && lane == 0u) {
         rows[item] = stored_moments(moments);
     }

@@ -18,21 +18,21 @@ fn row_fold_backward(
         merged = merge_products(merged, product_parts[first + part]);
     }
     merged = reduce_products(merged, local);
-    // A second look, as row_fold takes: what is left of both means, and the products about them.
-    var left = vec2<f32>(0.0, 0.0);
-    var product = vec2<f32>(0.0, 0.0);
+    // A second look, as row_fold takes: what is left of both means, and the covariance about them.
+    var left = no_sum();
+    var product = no_sum();
     for (var part = lane; part < params.parts; part = part + LANES) {
         let entry = product_parts[first + part];
-        let count = f32(entry.count);
+        let share = f32(entry.count) / max(f32(merged.count), 1.0);
         let delta = rounded(entry.pivot - merged.pivot) + (entry.offset - merged.offset);
         let x_delta = entry.x_mean - merged.x_mean;
-        left = left + count * vec2<f32>(delta, x_delta);
-        product.x = product.x + (entry.product + count * (delta * x_delta));
+        left = and_term(left, share * vec2<f32>(delta, x_delta));
+        product = and_term(product, vec2<f32>(share * entry.covariance + (share * delta) * x_delta, 0.0));
     }
-    left = reduce_pair(left, local) / max(f32(merged.count), 1.0);
-    merged.offset = merged.offset + left.x;
-    merged.x_mean = merged.x_mean + left.y;
-    merged.product = reduce_pair(product, local).x;
+    let means = reduce_pair(total(left), local);
+    merged.offset = merged.offset + means.x;
+    merged.x_mean = merged.x_mean + means.y;
+    merged.covariance = reduce_pair(total(product), local).x;
     if (active_item && lane == 0u) {
         products[item] = merged;
     }

@@ -1,7 +1,8 @@
 // Forward 1. LANES invocations own one part of one row and write its moments. One read of x.
 //
 // Each lane takes chunks of CHUNK words: exact local mean about the chunk's own first value, squared
-// differences from it, then a merge. No sum of squares, no long-lived pivot.
+// differences from it, then a merge. No sum of squares, no long-lived pivot. Differences are divided by 4 before they
+// are squared, exactly: 16 of these squares are the mean of 16, and fit wherever that does.
 @group(0) @binding(1) var<storage, read> x: array<Stored>;
 @group(0) @binding(2) var<storage, read_write> row_parts: array<StoredMoments>;
 
@@ -18,12 +19,13 @@ fn whole_chunk(first: u32) -> Moments {
     let d2 = rounded_word(w2 - k);
     let d3 = rounded_word(w3 - k);
     let offset = word_sum((d0 + d1) + (d2 + d3)) / f32(count);
-    let o = Word(offset);
-    let e0 = d0 - o;
-    let e1 = d1 - o;
-    let e2 = d2 - o;
-    let e3 = d3 - o;
-    return Moments(count, pivot, offset, word_sum((e0 * e0 + e1 * e1) + (e2 * e2 + e3 * e3)));
+    let o = Word(0.25 * offset);
+    let e0 = 0.25 * d0 - o;
+    let e1 = 0.25 * d1 - o;
+    let e2 = 0.25 * d2 - o;
+    let e3 = 0.25 * d3 - o;
+    let squares = word_sum((e0 * e0 + e1 * e1) + (e2 * e2 + e3 * e3));
+    return Moments(count, pivot, offset, squares * (16.0 / f32(count)));
 }
 
 fn loose_chunk(span: Span, q: u32) -> Moments {
@@ -58,12 +60,13 @@ fn loose_chunk(span: Span, q: u32) -> Moments {
     let d2 = select(zero, rounded_word(w2 - k), m2);
     let d3 = select(zero, rounded_word(w3 - k), m3);
     let offset = word_sum((d0 + d1) + (d2 + d3)) / f32(count);
-    let o = Word(offset);
-    let e0 = select(zero, d0 - o, m0);
-    let e1 = select(zero, d1 - o, m1);
-    let e2 = select(zero, d2 - o, m2);
-    let e3 = select(zero, d3 - o, m3);
-    return Moments(count, pivot, offset, word_sum((e0 * e0 + e1 * e1) + (e2 * e2 + e3 * e3)));
+    let o = Word(0.25 * offset);
+    let e0 = select(zero, 0.25 * d0 - o, m0);
+    let e1 = select(zero, 0.25 * d1 - o, m1);
+    let e2 = select(zero, 0.25 * d2 - o, m2);
+    let e3 = select(zero, 0.25 * d3 - o, m3);
+    let squares = word_sum((e0 * e0 + e1 * e1) + (e2 * e2 + e3 * e3));
+    return Moments(count, pivot, offset, squares * (16.0 / f32(count)));
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)

@@ -1,4 +1,4 @@
-// Backward 1. LANES invocations own one part of one row and write the mean of dy and its product
+// Backward 1. LANES invocations own one part of one row and write the mean of dy and its covariance
 // with u = x - row mean. One read of x, one of dy; with an activation, dy is what comes out of it
 // backward, and one read of the residual, if there is one.
 //
@@ -51,7 +51,7 @@ fn chunk_products(count: u32, pivot: f32, sum: Word, x_sum: Word, product: Word)
     let n = f32(count);
     let offset = word_sum(sum) / n;
     let u = word_sum(x_sum);
-    return Products(count, pivot, offset, u / n, word_sum(product) - offset * u);
+    return Products(count, pivot, offset, u / n, (word_sum(product) - offset * u) / n);
 }
 
 fn whole_chunk(first: u32, row: Row) -> Products {

@@ -17,7 +17,7 @@ fn row_terms_backward(
         return;
     }
     let entry = products[item];
-    row_gradients[item] = RowGradient(1.0, 0.0, entry.pivot + entry.offset);
+    row_gradients[item] = RowGradient(1.0, 1.0, 0.0, entry.pivot + entry.offset);
     if (HAS_GRADIENT_TERMS) {
         let row = moments_of(rows[item]);
         let c = channel_of_row(item);
@@ -39,7 +39,7 @@ fn row_terms_backward(
         let column = item / rows_together();
         gradient_terms[entry_of_channel * params.num_channels + column] = GradientPair(
             len * entry.pivot + len * entry.offset,
-            channel.rstd * (entry.product + above * sum),
+            channel.rstd * (len * entry.covariance + above * sum),
         );
     }
 }

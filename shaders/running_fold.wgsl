@@ -16,14 +16,16 @@ fn running_fold(
     let active_item = item < params.items;
     let c = min(item, params.items - 1u);
     let pivot = moments_of(rows[c]).pivot;
+    let share = 1.0 / f32(params.entries);
 
-    var sums = vec2<f32>(0.0, 0.0);
+    var sums = no_sum();
     for (var i = lane; i < params.entries; i = i + LANES) {
         let row = moments_of(rows[i * params.columns + c]);
         let above = rounded(row.pivot - pivot) + row.offset;
-        sums = sums + vec2<f32>(above, row.m2 / f32(row.count - 1u));
+        let unbiased = row.variance * (f32(row.count) / f32(row.count - 1u));
+        sums = and_term(sums, vec2<f32>(share * above, share * unbiased));
     }
-    let means = reduce_pair(sums, local) / f32(params.entries);
+    let means = reduce_pair(total(sums), local);
     if (active_item && lane == 0u) {
         let momentum = params.momentum;
         let old_mean = running_mean[c];

@@ -23,11 +23,11 @@ fn sample_fold(
         moments = merge_moments(moments, moments_of(rows[i * params.columns + column]));
     }
     moments = reduce_moments(moments, local);
-    var left = vec2<f32>(0.0, 0.0);
+    var left = no_sum();
     for (var i = begin + lane; i < end; i = i + LANES) {
-        left = left + second_look(moments_of(rows[i * params.columns + column]), moments);
+        left = and_term(left, second_look(moments_of(rows[i * params.columns + column]), moments));
     }
-    moments = after_second_look(moments, reduce_pair(left, local));
+    moments = after_second_look(moments, reduce_pair(total(left), local));
     if (active_item && lane == 0u) {
         channel_parts[item] = stored_moments(moments);
     }

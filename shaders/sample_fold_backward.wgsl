@@ -18,12 +18,12 @@ fn sample_fold_backward(
     let begin = segment * params.entries_per_segment;
     let end = min(begin + params.entries_per_segment, params.entries);
 
-    var pair = vec2<f32>(0.0, 0.0);
+    var sum = no_sum();
     for (var i = begin + lane; i < end; i = i + LANES) {
         let term = gradient_terms[i * params.columns + column];
-        pair = pair + vec2<f32>(term.bias, term.weight);
+        sum = and_term(sum, vec2<f32>(term.bias, term.weight));
     }
-    pair = reduce_pair(pair, local);
+    let pair = reduce_pair(total(sum), local);
     if (active_item && lane == 0u) {
         gradient_parts[item] = GradientPair(pair.x, pair.y);
     }

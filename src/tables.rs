@@ -14,8 +14,8 @@ pub struct Moments {
     pub pivot: f32,
     /// Mean minus pivot.
     pub offset: f32,
-    /// Sum of squared differences from the mean.
-    pub m2: f32,
+    /// Mean of the squared differences from the mean: no sum, which would leave f32's range as sets grow.
+    pub variance: f32,
 }
 
 /// Statistics in force of one channel: the batch's, the running ones, or the estimated ones.
@@ -72,9 +72,9 @@ pub struct Affine {
     pub shift: f32,
 }
 
-/// What backward needs of a row, or of a part of one: the mean of dy, and its product with
+/// What backward needs of a row, or of a part of one: the mean of dy, and its covariance with
 /// u = x - row mean, about both means. The row's own mean of u is 0 but for rounding, of which the
-/// product is thus free.
+/// covariance is thus free.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Pod, Zeroable)]
 pub struct Products {
@@ -86,8 +86,8 @@ pub struct Products {
     pub offset: f32,
     /// Mean of u.
     pub x_mean: f32,
-    /// Sum of (dy - mean of dy) (u - mean of u).
-    pub product: f32,
+    /// Mean of (dy - mean of dy) (u - mean of u).
+    pub covariance: f32,
 }
 
 /// Two sums that travel together: the bias's gradient first, the weight's second.
@@ -133,13 +133,15 @@ pub struct GroupGradient {
 }
 
 /// What the group part makes of dy in one row: its gradient
-/// dz = (dy - row mean of dy) * grad_scale + (x - row mean) * x_scale + mean, the last being the row's mean of
+/// dz = scale * ((dy - row mean of dy) * weight + (x - row mean) * x_scale) + mean, the last being the row's mean of
 /// dz. Without a group part, dz is dy.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Pod, Zeroable)]
 pub struct RowGradient {
-    /// See the formula.
-    pub grad_scale: f32,
+    /// rstd times the weight of the group.
+    pub scale: f32,
+    /// The group part's weight, where it is per channel; else 1.
+    pub weight: f32,
     /// See the formula.
     pub x_scale: f32,
     /// See the formula.
@@ -147,8 +149,9 @@ pub struct RowGradient {
 }
 
 /// The map of one row backward:
-/// dx = (dy - grad_pivot) * grad_scale + (x - x_pivot) * x_scale + shift. The offsets of both means are
-/// in the shift: they are at most as large as the differences, so that their rounding is no larger.
+/// dx = (dy - grad_pivot) * grad_scale + ((x - x_pivot) * unit) * x_scale + shift. The offsets of both means are
+/// in the shift: they are at most as large as the differences, so that their rounding is no larger. The unit is
+/// [`x_unit`](Self::x_unit), for x_scale alone could be below f32's least number.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Pod, Zeroable)]
 pub struct AffineBackward {
@@ -162,4 +165,18 @@ pub struct AffineBackward {
     pub grad_scale: f32,
     /// See the formula.
     pub shift: f32,
+}
+
+impl AffineBackward {
+    /// The power of two next to `grad_scale`, towards 0; 1 where that is 0.
+    #[inline(always)]
+    pub fn x_unit(grad_scale: f32) -> f32 {
+        let exponent = grad_scale.to_bits() >> 23 & 0xff;
+        let exponent = if exponent == 0 {
+            127
+        } else {
+            exponent.min(253)
+        };
+        f32::from_bits(exponent << 23)
+    }
 }

@@ -3,7 +3,7 @@ struct ColumnMoments {
     count: u32,
     pivot: Word,
     offset: Word,
-    m2: Word,
+    variance: Word,
 }
 
 struct ColumnProducts {
@@ -11,7 +11,7 @@ struct ColumnProducts {
     pivot: Word,
     offset: Word,
     x_mean: Word,
-    product: Word,
+    covariance: Word,
 }
 
 // See moments.wgsl.
@@ -19,9 +19,10 @@ struct ColumnUnion {
     count: u32,
     pivot: Word,
     offset: Word,
-    delta: Word,
-    share: f32,
-    weight: f32,
+    share_a: f32,
+    share_b: f32,
+    to_a: Word,
+    to_b: Word,
 }
 
 // Neither set may be empty.
@@ -45,9 +46,10 @@ fn unite_columns(
         count,
         select(b_pivot, a_pivot, keep_a),
         select(b_offset - to_b, a_offset + to_a, keep_a),
-        delta,
+        share_a,
         share_b,
-        share_b * f32(a_count),
+        to_a,
+        to_b,
     );
 }
 
@@ -59,8 +61,8 @@ fn merge_column_moments(a: ColumnMoments, b: ColumnMoments) -> ColumnMoments {
         return b;
     }
     let both = unite_columns(a.count, a.pivot, a.offset, b.count, b.pivot, b.offset);
-    let between = (both.delta * both.delta) * both.weight;
-    return ColumnMoments(both.count, both.pivot, both.offset, (a.m2 + b.m2) + between);
+    let within = a.variance * both.share_a + b.variance * both.share_b;
+    return ColumnMoments(both.count, both.pivot, both.offset, within + both.to_a * both.to_b);
 }
 
 fn merge_column_products(a: ColumnProducts, b: ColumnProducts) -> ColumnProducts {
@@ -72,12 +74,7 @@ fn merge_column_products(a: ColumnProducts, b: ColumnProducts) -> ColumnProducts
     }
     let both = unite_columns(a.count, a.pivot, a.offset, b.count, b.pivot, b.offset);
     let x_delta = b.x_mean - a.x_mean;
-    let between = (both.delta * x_delta) * both.weight;
-    return ColumnProducts(
-        both.count,
-        both.pivot,
-        both.offset,
-        a.x_mean + x_delta * both.share,
-        (a.product + b.product) + between,
-    );
+    let to_x = x_delta * both.share_b;
+    let within = a.covariance * both.share_a + b.covariance * both.share_b;
+    return ColumnProducts(both.count, both.pivot, both.offset, a.x_mean + to_x, within + both.to_b * to_x);
 }

@@ -54,26 +54,6 @@ fn word_channels(words: GroupWords, w: u32, known: ElementChannels) -> ElementCh
     return element_channels(words.first + w * WIDTH);
 }
 
-// Sums over a group's words. Those of RUN chunks are summed first: fewer roundings in a row.
-const RUN: u32 = 16u;
-
-fn ends_run(chunk: u32) -> bool {
-    return chunk % RUN == RUN - 1u;
-}
-
-struct Sums {
-    a: Word,
-    b: Word,
-}
-
-fn no_sums() -> Sums {
-    return Sums(Word(0.0), Word(0.0));
-}
-
-fn both(s: Sums, t: Sums) -> Sums {
-    return Sums(s.a + t.a, s.b + t.b);
-}
-
 // And those of a word more. Behind the group's last, nothing. (Held words that are not there lie behind it, too.)
 fn with_word(sums: Sums, words: GroupWords, w: u32, a: Word, b: Word) -> Sums {
     let zero = Word(0.0);
@@ -81,7 +61,8 @@ fn with_word(sums: Sums, words: GroupWords, w: u32, a: Word, b: Word) -> Sums {
     return Sums(sums.a + select(zero, a, counts), sums.b + select(zero, b, counts));
 }
 
-// Those of a lane.
-fn lane_sums(sums: Sums) -> vec2<f32> {
+// Those of a lane, with the last run.
+fn lane_sums(totals: Totals, run: Sums) -> vec2<f32> {
+    let sums = totals_of(and_run(totals, run));
     return vec2<f32>(word_sum(sums.a), word_sum(sums.b));
 }

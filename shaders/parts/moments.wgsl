@@ -4,10 +4,12 @@ struct Union {
     count: u32,
     pivot: f32,
     offset: f32,
-    // The mean of b less the mean of a, the share of b in the union, and count_a count_b / count.
-    delta: f32,
-    share: f32,
-    weight: f32,
+    // The shares of a and of b in the union, and how far its mean is above a's and below b's: the products of these
+    // two are what lies between the sets of the spread, a mean like the spreads themselves.
+    share_a: f32,
+    share_b: f32,
+    to_a: f32,
+    to_b: f32,
 }
 
 // Neither set may be empty. The mean can be written relative to either pivot: the sum with the smaller
@@ -32,9 +34,10 @@ fn unite(
         count,
         select(b_pivot, a_pivot, keep_a),
         select(b_offset - to_b, a_offset + to_a, keep_a),
-        delta,
+        share_a,
         share_b,
-        share_b * f32(a_count),
+        to_a,
+        to_b,
     );
 }
 
@@ -47,23 +50,23 @@ fn merge_moments(a: Moments, b: Moments) -> Moments {
         return b;
     }
     let both = unite(a.count, a.pivot, a.offset, b.count, b.pivot, b.offset);
-    let between = (both.delta * both.delta) * both.weight;
-    return Moments(both.count, both.pivot, both.offset, (a.m2 + b.m2) + between);
+    let within = a.variance * both.share_a + b.variance * both.share_b;
+    return Moments(both.count, both.pivot, both.offset, within + both.to_a * both.to_b);
 }
 
 // A second look at the entries of a table from the mean that merging found: what is left of the mean,
 // and the spread about it. The result no longer depends on the order of the merges.
 fn second_look(part: Moments, all: Moments) -> vec2<f32> {
     let delta = rounded(part.pivot - all.pivot) + (part.offset - all.offset);
-    let count = f32(part.count);
-    return vec2<f32>(count * delta, part.m2 + count * (delta * delta));
+    let share = f32(part.count) / max(f32(all.count), 1.0);
+    return vec2<f32>(share * delta, share * part.variance + (share * delta) * delta);
 }
 
 fn after_second_look(all: Moments, left: vec2<f32>) -> Moments {
-    return Moments(all.count, all.pivot, all.offset + left.x / max(f32(all.count), 1.0), left.y);
+    return Moments(all.count, all.pivot, all.offset + left.x, left.y);
 }
 
-// merge_moments for dy and its product with u = x - row mean: the product is about both means.
+// merge_moments for dy and its covariance with u = x - row mean, about both means.
 fn merge_products(a: Products, b: Products) -> Products {
     if (b.count == 0u) {
         return a;
@@ -73,12 +76,7 @@ fn merge_products(a: Products, b: Products) -> Products {
     }
     let both = unite(a.count, a.pivot, a.offset, b.count, b.pivot, b.offset);
     let x_delta = b.x_mean - a.x_mean;
-    let between = (both.delta * x_delta) * both.weight;
-    return Products(
-        both.count,
-        both.pivot,
-        both.offset,
-        a.x_mean + x_delta * both.share,
-        (a.product + b.product) + between,
-    );
+    let to_x = x_delta * both.share_b;
+    let within = a.covariance * both.share_a + b.covariance * both.share_b;
+    return Products(both.count, both.pivot, both.offset, a.x_mean + to_x, within + both.to_b * to_x);
 }

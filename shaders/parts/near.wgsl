@@ -13,7 +13,7 @@ fn moments_words(value: Moments) -> vec4<u32> {
         value.count,
         bitcast<u32>(value.pivot),
         bitcast<u32>(value.offset),
-        bitcast<u32>(value.m2),
+        bitcast<u32>(value.variance),
     );
 }
 
@@ -41,7 +41,7 @@ fn products_words(value: Products) -> vec4<u32> {
         bitcast<u32>(value.pivot),
         bitcast<u32>(value.offset),
         bitcast<u32>(value.x_mean),
-        bitcast<u32>(value.product),
+        bitcast<u32>(value.covariance),
     );
 }
 

@@ -26,7 +26,7 @@ fn reciprocal_std_rest(v: f32, r: f32) -> f32 {
     let vrr = rounded(vr * r);
     let residual = (rounded(1.0 - vrr) - product_rest(vr, r, vrr)) - product_rest(v, r, vr) * r;
     // Outside of this range the products overflow or vanish.
-    return select(0.0, 0.5 * r * residual, v > 1e-25 && v < 1e25);
+    return select(0.0, 0.5 * r * residual, v > 1e-25 && v < 3e38);
 }
 
 // 1 / sqrt(v), rounded once although inverseSqrt may be off by two units in the last place. 0 where v
@@ -80,6 +80,12 @@ fn above_group_mean(row: Moments, channel: Channel, group: Group) -> f32 {
 // What the spread of `count` values is divided by to make the group part's variance.
 fn degrees_of_freedom(count: f32) -> f32 {
     return select(count, count - 1.0, (params.flags & UNBIASED) != 0u);
+}
+
+// A power of two: `count` squares of values times it are as large as their mean, and fit wherever that does.
+fn square_unit(count: f32) -> f32 {
+    let exponent = (bitcast<u32>(count) >> 23u) - 127u;
+    return bitcast<f32>((127u - (exponent + 1u) / 2u) << 23u);
 }
 
 // a / b; 0 where b is 0: a group without spread has nothing to project out.

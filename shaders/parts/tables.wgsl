@@ -3,7 +3,7 @@ struct Moments {
     count: u32,
     pivot: f32,
     offset: f32,
-    m2: f32,
+    variance: f32,
 }
 
 struct Channel {
@@ -37,7 +37,7 @@ struct Products {
     pivot: f32,
     offset: f32,
     x_mean: f32,
-    product: f32,
+    covariance: f32,
 }
 
 struct GradientPair {
@@ -61,7 +61,8 @@ struct GroupGradient {
 }
 
 struct RowGradient {
-    grad_scale: f32,
+    scale: f32,
+    weight: f32,
     x_scale: f32,
     mean: f32,
 }
@@ -72,6 +73,23 @@ struct AffineBackward {
     grad_pivot: f32,
     grad_scale: f32,
     shift: f32,
+}
+
+// What AffineBackward's x - x_pivot is multiplied by first: the power of two that is next to grad_scale, towards 0 (1
+// where that is 0). x_scale alone may be below f32's least number: it is as small as the square of a reciprocal
+// standard deviation.
+fn x_unit_exponent(grad_scale: f32) -> u32 {
+    let exponent = (bitcast<u32>(grad_scale) >> 23u) & 0xffu;
+    return select(min(exponent, 253u), 127u, exponent == 0u);
+}
+
+fn x_unit(grad_scale: f32) -> f32 {
+    return bitcast<f32>(x_unit_exponent(grad_scale) << 23u);
+}
+
+// 1 / x_unit.
+fn x_unit_inverse(grad_scale: f32) -> f32 {
+    return bitcast<f32>((254u - x_unit_exponent(grad_scale)) << 23u);
 }
 
 // Entries that are a whole number of four: a shader that loads or stores them member by member pays for each.
@@ -85,7 +103,7 @@ fn moments_of(stored: StoredMoments) -> Moments {
 }
 
 fn stored_moments(m: Moments) -> StoredMoments {
-    return StoredMoments(vec4<u32>(m.count, bitcast<vec3<u32>>(vec3<f32>(m.pivot, m.offset, m.m2))));
+    return StoredMoments(vec4<u32>(m.count, bitcast<vec3<u32>>(vec3<f32>(m.pivot, m.offset, m.variance))));
 }
 
 struct StoredChannel {

@@ -4,8 +4,9 @@ alias Word = vec2<f32>;
 alias Bits = vec2<u32>;
 alias Mask = vec2<bool>;
 
+// By a select: FXC makes a dot product with a one-hot vector of word[i], and a NaN beside the element spoils it.
 fn word_at(word: Word, i: u32) -> f32 {
-    return word[i];
+    return select(word.x, word.y, i == 1u);
 }
 
 fn word_sum(word: Word) -> f32 {

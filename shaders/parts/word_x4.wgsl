@@ -3,8 +3,9 @@ alias Word = vec4<f32>;
 alias Bits = vec4<u32>;
 alias Mask = vec4<bool>;
 
+// By selects: FXC makes a dot product with a one-hot vector of word[i], and a NaN beside the element spoils it.
 fn word_at(word: Word, i: u32) -> f32 {
-    return word[i];
+    return select(select(word.x, word.y, i == 1u), select(word.z, word.w, i == 3u), i >= 2u);
 }
 
 fn word_sum(word: Word) -> f32 {

@@ -199,17 +199,23 @@ fn parts(family: Family, spec: &Spec) -> Vec<&'static str> {
         Family::ColumnMap => vec![part!("column")],
         Family::ElementReduce => {
             let elements = [part!("precise"), part!("column"), part!("elements")];
-            let groups = [part!("moments"), part!("group_words")];
+            let groups = [part!("moments"), part!("word_sums"), part!("group_words")];
             [&elements[..], &groups, reduce].concat()
         }
         Family::ElementColumn => vec![
             part!("precise"),
             part!("column"),
             part!("elements"),
+            part!("word_sums"),
             part!("element_columns"),
         ],
         Family::Fold => {
-            let fold = [part!("precise"), part!("moments"), part!("group_rows")];
+            let fold = [
+                part!("precise"),
+                part!("sums"),
+                part!("moments"),
+                part!("group_rows"),
+            ];
             [&fold[..], reduce].concat()
         }
         Family::Table => vec![part!("precise")],

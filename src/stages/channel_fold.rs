@@ -21,8 +21,9 @@ pub struct RunningStatistics<'a> {
     pub var: &'a mut [f32],
 }
 
-/// Mean (pivot and offset) and variance in force, and how many values the gradient flows to.
-type InForce = (f32, f32, f32, u32);
+/// Mean (pivot and offset) and variance in force, whether it is infinite because the running one was, and how many
+/// values the gradient flows to.
+type InForce = (f32, f32, f32, bool, u32);
 
 /// Statistics in force of every channel; in training the running ones, if there are any, are updated and the
 /// batch is counted (unless `batch_count` did).
@@ -65,20 +66,20 @@ pub fn channel_fold(
         let state = running
             .as_mut()
             .map(|running| (&mut running.mean[c], &mut running.var[c]));
-        let (pivot, offset, variance, count) =
+        let (pivot, offset, variance, known, count) =
             if params.flags & TRAINING != 0 && params.flags & ESTIMATE == 0 {
                 batch_statistics(params, batch, batches, state)
             } else {
                 // The planner binds them then.
                 let Some((mean, var)) = state else { return };
                 if params.flags & TRAINING == 0 || batch.count == 0 {
-                    (*mean, 0.0, *var, 0)
+                    (*mean, 0.0, *var, *var > 3.4e38, 0)
                 } else {
                     estimated_statistics(params, batch, mean, var)
                 }
             };
         let v = variance + params.channel_eps;
-        let rstd = reciprocal_std(v);
+        let rstd = if known { 0.0 } else { reciprocal_std(v) };
         let w = bn_weight.map_or(1.0, |weight| weight[c]);
         let scale = w * rstd;
         *channel = Channel {
@@ -112,19 +113,20 @@ fn batch_statistics(
             Some(count) if params.flags & CUMULATIVE != 0 => 1.0 / count as f32,
             _ => params.momentum,
         };
-        let unbiased = batch.m2 / (batch.count - 1) as f32;
+        let unbiased = batch.variance * (batch.count as f32 / (batch.count - 1) as f32);
         *mean = (1.0 - momentum) * *mean + (momentum * batch.pivot + momentum * batch.offset);
         *var = (1.0 - momentum) * *var + momentum * unbiased;
     }
-    let variance = batch.m2 / batch.count as f32;
-    (batch.pivot, batch.offset, variance, batch.count)
+    let (pivot, offset) = (batch.pivot, batch.offset);
+    (pivot, offset, batch.variance, false, batch.count)
 }
 
 fn estimated_statistics(params: &Params, batch: Moments, mean: &mut f32, var: &mut f32) -> InForce {
     let speed = params.momentum;
     let delta = (batch.pivot - *mean) + batch.offset;
-    let second_moment = batch.m2 / batch.count as f32 + delta * delta;
-    let variance = (1.0 - speed) * *var + speed * second_moment;
+    let second_moment = speed * batch.variance + (speed * delta) * delta;
+    let known = *var > 3.4e38;
+    let variance = (1.0 - speed) * *var + second_moment;
     let (pivot, offset) = if speed > 0.5 {
         (batch.pivot, batch.offset - (1.0 - speed) * delta)
     } else {
@@ -132,7 +134,7 @@ fn estimated_statistics(params: &Params, batch: Moments, mean: &mut f32, var: &m
     };
     *mean = pivot + offset;
     *var = variance;
-    (pivot, offset, variance, 0)
+    (pivot, offset, variance, known, 0)
 }
 
 /// Gradients of the parameters, those that are wanted.
@@ -168,11 +170,15 @@ pub fn channel_fold_backward(
         }
     };
     for column in 0..columns {
-        let mut pair = GradientPair::default();
-        for i in 0..params.entries as usize {
-            pair.bias += gradient_parts[i * columns + column].bias;
-            pair.weight += gradient_parts[i * columns + column].weight;
+        let (mut bias, mut weight) = (0.0, 0.0);
+        for part in (0..params.entries as usize).map(|i| &gradient_parts[i * columns + column]) {
+            bias += f64::from(part.bias);
+            weight += f64::from(part.weight);
         }
+        let pair = GradientPair {
+            bias: bias as f32,
+            weight: weight as f32,
+        };
         if column < first_affine {
             if let Some(channel_gradients) = &mut channel_gradients {
                 let count = match channels {

@@ -123,12 +123,12 @@ pub fn column_affine_backward<T: Element>(
                                 *out = T::from_f32(*v);
                             }
                         }
-                        let [x_pivot, x_scale, grad_pivot, grad_scale, shift] =
+                        let [x_pivot, x_unit, x_scale, grad_pivot, grad_scale, shift] =
                             maps.fields(channel, len);
                         for i in 0..len {
                             let grad = (v[i] - grad_pivot[i]) * grad_scale[i];
                             let from_x = match x {
-                                Some(_) => (u[i] - x_pivot[i]) * x_scale[i],
+                                Some(_) => ((u[i] - x_pivot[i]) * x_unit[i]) * x_scale[i],
                                 None => 0.0,
                             };
                             v[i] = (grad + from_x) + shift[i];
@@ -172,6 +172,14 @@ fn affine_fields(a: &Affine) -> [f32; 4] {
 }
 
 #[inline(always)]
-fn backward_fields(a: &AffineBackward) -> [f32; 5] {
-    [a.x_pivot, a.x_scale, a.grad_pivot, a.grad_scale, a.shift]
+fn backward_fields(a: &AffineBackward) -> [f32; 6] {
+    let x_unit = AffineBackward::x_unit(a.grad_scale);
+    [
+        a.x_pivot,
+        x_unit,
+        a.x_scale,
+        a.grad_pivot,
+        a.grad_scale,
+        a.shift,
+    ]
 }

@@ -2,7 +2,7 @@
 
 use super::activation::activate;
 use super::element::Element;
-use super::elements::{PairwiseSum, Shape, above_mean, gradient_of, group_gradient_of, row_of};
+use super::elements::{Shape, above_mean, gradient_of, group_gradient_of, row_of};
 use super::parallel::for_ranges;
 use super::precise::x_above_mean;
 use super::precise::{above_group_mean, degrees_of_freedom, reciprocal_std, row_mean};
@@ -98,31 +98,32 @@ fn statistics<T: Element>(
             .flat_map(|(x, channel)| x.iter().map(move |&x| (row_of(x), channel)))
     };
     let z_first = row_mean(params, &row_of(x[0]), &channels[0]);
-    let (mut pivots, mut offsets) = (PairwiseSum::default(), PairwiseSum::default());
+    let (mut pivots, mut offsets) = (0.0, 0.0);
     for (row, channel) in elements() {
         let z = row_mean(params, &row, channel);
-        pivots.add(z.pivot - z_first.pivot);
-        offsets.add(z.offset - z_first.offset);
+        pivots += f64::from(z.pivot - z_first.pivot);
+        offsets += f64::from(z.offset - z_first.offset);
     }
     let mut group = Group {
-        mean_pivot: z_first.pivot + pivots.total() / count,
-        mean_offset: z_first.offset + offsets.total() / count,
+        mean_pivot: z_first.pivot + (pivots / f64::from(count)) as f32,
+        mean_offset: z_first.offset + (offsets / f64::from(count)) as f32,
         mean_rest: z_first.rest,
         weight: 1.0,
         ..Group::default()
     };
-    let (mut left, mut squares) = (PairwiseSum::default(), PairwiseSum::default());
+    let (mut left, mut squares) = (0.0, 0.0);
     for (row, channel) in elements() {
         let above = above_group_mean(params, &row, channel, &group);
-        left.add(above);
-        squares.add(above * above);
+        left += f64::from(above);
+        squares += f64::from(above) * f64::from(above);
     }
-    let left = left.total();
-    group.mean_rest += left / count;
-    let spread = squares.total() - left * (left / count);
+    let mean_left = left / f64::from(count);
+    group.mean_rest += mean_left as f32;
+    let spread = squares - left * mean_left;
     // (Not max, which loses a NaN.)
     let spread = if spread < 0.0 { 0.0 } else { spread };
-    group.rstd = reciprocal_std(spread / degrees_of_freedom(params, count) + params.eps);
+    let variance = (spread / f64::from(degrees_of_freedom(params, count))) as f32;
+    group.rstd = reciprocal_std(variance + params.eps);
     group
 }
 

@@ -1,9 +1,7 @@
 //! Mirrors of `shaders/element_products.wgsl` and `shaders/element_terms.wgsl`.
 
 use super::element::Element;
-use super::elements::{
-    PairwiseSum, Shape, above_mean, gradient_above, gradient_of, group_gradient_of, row_of,
-};
+use super::elements::{Shape, above_mean, gradient_above, gradient_of, group_gradient_of, row_of};
 use super::group_fold::ratio;
 use super::parallel::for_ranges;
 use super::precise::{above_group_mean, degrees_of_freedom, x_above_mean};
@@ -66,32 +64,31 @@ fn project<T: Element>(
         })
     };
     let origin = gradient_of(params, grad_y[0].to_f32(), &channels[0]);
-    let (mut pivots, mut offsets) = (PairwiseSum::default(), PairwiseSum::default());
+    let (mut pivots, mut offsets) = (0.0, 0.0);
     // z's multiple in dy, about the same element: z less its mean has none in that.
-    let (mut product, mut spread) = (PairwiseSum::default(), PairwiseSum::default());
+    let (mut product, mut spread) = (0.0, 0.0);
     for (above, gradient) in elements() {
         let (high, low) = (gradient.0 - origin.0, gradient.1 - origin.1);
-        pivots.add(high);
-        offsets.add(low);
-        product.add((high + low) * above);
-        spread.add(above * above);
+        pivots += f64::from(high);
+        offsets += f64::from(low);
+        product += f64::from((high + low) * above);
+        spread += f64::from(above) * f64::from(above);
     }
     let (pivot, offset) = (
-        origin.0 + pivots.total() / count,
-        origin.1 + offsets.total() / count,
+        origin.0 + (pivots / f64::from(count)) as f32,
+        origin.1 + (offsets / f64::from(count)) as f32,
     );
-    let (product, spread) = (product.total(), spread.total());
     let c = ratio(product, spread);
-    let (mut left, mut product_left) = (PairwiseSum::default(), PairwiseSum::default());
+    let (mut left, mut product_left) = (0.0, 0.0);
     for (above, gradient) in elements() {
         let rest = gradient_above(gradient, pivot, offset) - c * above;
-        left.add(rest);
-        product_left.add(rest * above);
+        left += f64::from(rest);
+        product_left += f64::from(rest * above);
     }
-    let (left, product_left) = (left.total(), product_left.total());
+    let left = left as f32;
     let c_left = ratio(product_left, spread);
-    let variance = spread / degrees_of_freedom(params, count);
-    let kept = (c + c_left) * ratio(params.eps, variance + params.eps);
+    let variance = (spread / f64::from(degrees_of_freedom(params, count))) as f32;
+    let kept = (c + c_left) * ratio(params.eps.into(), (variance + params.eps).into());
     let gradient = GroupGradient {
         mean_pivot: group.mean_pivot,
         mean_offset: group.mean_offset,
@@ -108,7 +105,7 @@ fn project<T: Element>(
     let term = GradientPair {
         // The mean of dy has its remainder in the shift, unless that has a NaN of x: none of it is dy's.
         bias: (count * pivot + count * offset) + if left.is_nan() { 0.0 } else { left },
-        weight: group.rstd * (product + product_left),
+        weight: group.rstd * (product + product_left) as f32,
     };
     (gradient, term)
 }
@@ -130,7 +127,7 @@ pub fn element_terms<T: Element>(
     let (samples, parts) = (params.row_len as usize, params.parts as usize);
     let (part_len, num_channels) = (params.words_per_part as usize, shape.num_channels());
     // Of a part of the samples, by element: the channel part's and the affine's.
-    let mut sums = vec![[GradientPair::default(); 2]; shape.sample_len];
+    let mut sums = vec![[[0.0; 2]; 2]; shape.sample_len];
     for part in 0..parts {
         let samples = (part * part_len).min(samples)..((part + 1) * part_len).min(samples);
         for_ranges(
@@ -138,8 +135,8 @@ pub fn element_terms<T: Element>(
             0..shape.sample_len,
             &mut sums[..],
             |element| element,
-            |elements, sums: &mut [[GradientPair; 2]]| {
-                sums.fill([GradientPair::default(); 2]);
+            |elements, sums: &mut [[[f64; 2]; 2]]| {
+                sums.fill([[0.0; 2]; 2]);
                 for sample in samples.clone() {
                     for (element, [channel_sum, affine_sum]) in elements.clone().zip(&mut *sums) {
                         let i = sample * shape.sample_len + element;
@@ -150,10 +147,10 @@ pub fn element_terms<T: Element>(
                         let above = above_mean(params, x, channel, group);
                         let gradient = gradient_of(params, dy, channel);
                         let dz = group_gradient_of(gradient, above, group);
-                        channel_sum.bias += dz;
-                        channel_sum.weight += dz * x_above_mean(&row_of(x), channel);
-                        affine_sum.bias += dy;
-                        affine_sum.weight += dy * (group.rstd * above);
+                        channel_sum[0] += f64::from(dz);
+                        channel_sum[1] += f64::from(dz * x_above_mean(&row_of(x), channel));
+                        affine_sum[0] += f64::from(dy);
+                        affine_sum[1] += f64::from(dy * (group.rstd * above));
                     }
                 }
             },
@@ -164,12 +161,15 @@ pub fn element_terms<T: Element>(
             let index = (within * parts + part) * num_channels + c;
             if let Some(terms) = &mut channel_terms {
                 terms[index] = GradientPair {
-                    bias: channel_sum.bias,
-                    weight: channels[c].rstd * channel_sum.weight,
+                    bias: channel_sum[0] as f32,
+                    weight: channels[c].rstd * channel_sum[1] as f32,
                 };
             }
             if let Some(terms) = &mut affine_terms {
-                terms[index] = *affine_sum;
+                terms[index] = GradientPair {
+                    bias: affine_sum[0] as f32,
+                    weight: affine_sum[1] as f32,
+                };
             }
         }
     }

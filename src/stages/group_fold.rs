@@ -32,7 +32,7 @@ pub fn group_fold(
                 count: row.count,
                 pivot: mean.pivot,
                 offset: mean.offset,
-                m2: 0.0,
+                variance: 0.0,
             }
         });
         let moments = moments.fold(Moments::default(), merge_moments);
@@ -45,15 +45,19 @@ pub fn group_fold(
         let (mut left, mut spread) = (0.0, 0.0);
         let first = above_group_mean(params, &rows[0], &channels[0], group);
         for (row, channel) in rows.iter().zip(channels) {
-            left += row.count as f32 * (above_group_mean(params, row, channel, group) - first);
+            let above = above_group_mean(params, row, channel, group) - first;
+            left += f64::from(row.count) * f64::from(above);
+        }
+        group.mean_rest = first + (left / f64::from(moments.count)) as f32;
+        let count = f64::from(moments.count);
+        for (row, channel) in rows.iter().zip(channels) {
+            let above = f64::from(above_group_mean(params, row, channel, group));
+            let scale = f64::from(channel.scale);
+            let within = scale * scale * f64::from(row.variance);
+            spread += f64::from(row.count) / count * (within + above * above);
         }
         let count = moments.count as f32;
-        group.mean_rest = first + left / count;
-        for (row, channel) in rows.iter().zip(channels) {
-            let above = above_group_mean(params, row, channel, group);
-            spread += channel.scale * channel.scale * row.m2 + row.count as f32 * (above * above);
-        }
-        let variance = spread / degrees_of_freedom(params, count);
+        let variance = spread as f32 * (count / degrees_of_freedom(params, count));
         group.rstd = reciprocal_std(variance + params.eps);
         group.weight = match weight {
             Some(weight) if !per_channel => weight[g],
@@ -85,7 +89,7 @@ fn weighted(params: &Params, entry: &Products, channel: &Channel) -> Products {
     Products {
         pivot,
         offset: product_rest(w, entry.pivot, pivot) + w * entry.offset,
-        product: w * entry.product,
+        covariance: w * entry.covariance,
         ..*entry
     }
 }
@@ -126,7 +130,7 @@ pub fn group_fold_backward(
             count: params.row_len,
             pivot: entry.pivot,
             offset: entry.offset,
-            m2: 0.0,
+            variance: 0.0,
         });
         let mean = mean.fold(Moments::default(), merge_moments);
         let grad_above =
@@ -134,56 +138,61 @@ pub fn group_fold_backward(
 
         // Project z less its mean out of dy, twice.
         let (mut product, mut spread) = (0.0, 0.0);
+        let share = 1.0 / size as f64;
         for (row, channel, entry, above) in entries() {
-            product += channel.scale * entry.product + (len * grad_above(&entry)) * above;
-            spread += channel.scale * channel.scale * row.m2 + len * (above * above);
+            let (scale, grad_above) = (f64::from(channel.scale), f64::from(grad_above(&entry)));
+            let above = f64::from(above);
+            product += share * (scale * f64::from(entry.covariance) + grad_above * above);
+            spread += share * (scale * scale * f64::from(row.variance) + above * above);
         }
         let c = ratio(product, spread);
         let (mut left, mut product_left) = (0.0, 0.0);
         for (row, channel, entry, above) in entries() {
-            let rest = grad_above(&entry) - c * above;
-            let inner = entry.product - c * (channel.scale * row.m2);
-            left += len * rest;
-            product_left += channel.scale * inner + (len * rest) * above;
+            let rest = f64::from(grad_above(&entry) - c * above);
+            let inner = entry.covariance - c * (channel.scale * row.variance);
+            let inner = f64::from(channel.scale) * f64::from(inner);
+            left += share * rest;
+            product_left += share * (inner + rest * f64::from(above));
         }
-        let shift = left / group_len;
+        let shift = left as f32;
         let c_left = ratio(product_left, spread);
 
         let mut terms = gradient_terms
             .as_mut()
             .map(|terms| &mut terms[sample * columns..][..columns]);
-        let h = group.rstd * product;
+        let h = group.rstd * product as f32;
         if let Some(terms) = &mut terms
             && first_affine != columns
             && !per_channel
         {
             terms[first_affine + g] = GradientPair {
                 bias: group_len * mean.pivot + group_len * mean.offset,
-                weight: h,
+                weight: group_len * h,
             };
         }
-        let freedom = degrees_of_freedom(params, group_len);
-        let variance = spread / freedom;
-        let kept = (c + c_left) * ratio(params.eps, variance + params.eps);
+        let unbiased = group_len / degrees_of_freedom(params, group_len);
+        let variance = spread as f32 * unbiased;
+        let kept = (c + c_left) * ratio(params.eps.into(), (variance + params.eps).into());
         let scale = group.rstd * group.weight;
-        let k = group.weight * h / freedom;
+        let x_scale = (group.rstd * h) * unbiased;
         for (i, (row, channel, entry, above)) in entries().enumerate() {
             let rest = (grad_above(&entry) - c * above) - (shift + c_left * above);
             let dz_mean = scale * (rest + kept * above);
             row_gradients[i] = RowGradient {
-                grad_scale: scale * channel.weight,
-                x_scale: -(group.rstd * group.rstd * k * channel.scale),
+                scale,
+                weight: channel.weight,
+                x_scale: -(x_scale * channel.scale),
                 mean: dz_mean,
             };
             let Some(terms) = &mut terms else { continue };
             if first_affine != 0 {
-                let m2 = channel.scale * row.m2;
-                let inner = (entry.product - c * m2) - c_left * m2;
-                let t1 = len * dz_mean;
-                let t2 = scale * (inner + kept * m2);
+                let spread = channel.scale * row.variance;
+                let inner = (entry.covariance - c * spread) - c_left * spread;
+                let inner_mean = scale * (inner + kept * spread);
+                let above_mean = x_above_mean(row, channel) * dz_mean;
                 terms[first_channel + i] = GradientPair {
-                    bias: t1,
-                    weight: channel.rstd * (t2 + x_above_mean(row, channel) * t1),
+                    bias: len * dz_mean,
+                    weight: len * (channel.rstd * (inner_mean + above_mean)),
                 };
             }
             if first_affine != columns && per_channel {
@@ -192,7 +201,7 @@ pub fn group_fold_backward(
                 let sum = len * plain.pivot + len * plain.offset;
                 terms[first_affine + first_channel + i] = GradientPair {
                     bias: sum,
-                    weight: group.rstd * (channel.scale * plain.product + above * sum),
+                    weight: group.rstd * (len * (channel.scale * plain.covariance) + above * sum),
                 };
             }
         }
@@ -200,8 +209,8 @@ pub fn group_fold_backward(
 }
 
 /// a / b; 0 where b is 0.
-pub(super) fn ratio(a: f32, b: f32) -> f32 {
-    if b == 0.0 { 0.0 } else { a / b }
+pub(super) fn ratio(a: f64, b: f64) -> f32 {
+    if b == 0.0 { 0.0 } else { (a / b) as f32 }
 }
 
 /// The map of every row from (dy, x) to dx.
@@ -228,19 +237,21 @@ pub fn row_coefficients_backward(
             };
             continue;
         }
-        let (mut x_share, mut above) = (gradient.x_scale, gradient.mean);
+        let scale = channel.scale * gradient.scale;
+        let grad_scale = scale * gradient.weight;
+        let unit = AffineBackward::x_unit(grad_scale);
+        let (mut x_scale, mut above) = (scale / unit * gradient.x_scale, gradient.mean);
         if let Some(means) = channel_gradients.map(|means| &means[c]) {
-            x_share -= means.weight * channel.rstd;
+            x_scale -= channel.scale / unit * (means.weight * channel.rstd);
             above = (above - means.bias) - means.weight * channel.rstd * x_above_mean(row, channel);
         }
-        let grad_scale = channel.scale * gradient.grad_scale;
-        let x_scale = channel.scale * x_share;
         *out = AffineBackward {
             x_pivot: row.pivot,
             x_scale,
             grad_pivot: entry.pivot,
             grad_scale,
-            shift: channel.scale * above - (grad_scale * entry.offset + x_scale * row.offset),
+            shift: channel.scale * above
+                - (grad_scale * entry.offset + x_scale * (row.offset * unit)),
         };
     }
 }

@@ -8,12 +8,12 @@ struct Union {
     count: u32,
     pivot: f32,
     offset: f32,
-    /// The mean of b less the mean of a.
-    delta: f32,
-    /// The share of b in the union.
-    share: f32,
-    /// `count_a * count_b / count`.
-    weight: f32,
+    /// The shares of a and of b in the union.
+    share_a: f32,
+    share_b: f32,
+    /// How far its mean is above a's, and below b's.
+    to_a: f32,
+    to_b: f32,
 }
 
 /// Unites (count, pivot, offset) of two sets, neither of them empty. The mean can be written
@@ -35,9 +35,10 @@ fn unite(a: (u32, f32, f32), b: (u32, f32, f32)) -> Union {
         count,
         pivot,
         offset,
-        delta,
-        share: share_b,
-        weight: share_b * a_count as f32,
+        share_a,
+        share_b,
+        to_a,
+        to_b,
     }
 }
 
@@ -61,7 +62,7 @@ pub fn merge_moments(a: Moments, b: Moments) -> Moments {
         count: both.count,
         pivot: both.pivot,
         offset: both.offset,
-        m2: (a.m2 + b.m2) + (both.delta * both.delta) * both.weight,
+        variance: (a.variance * both.share_a + b.variance * both.share_b) + both.to_a * both.to_b,
     }
 }
 
@@ -73,17 +74,18 @@ pub(super) fn merge_all(entries: impl Iterator<Item = Moments> + Clone) -> Momen
     let mut all = entries.clone().fold(Moments::default(), merge_moments);
     let (mut left, mut spread) = (0.0, 0.0);
     for part in entries {
-        let delta = (part.pivot - all.pivot) + (part.offset - all.offset);
-        let count = part.count as f32;
+        let delta = f64::from((part.pivot - all.pivot) + (part.offset - all.offset));
+        let count = f64::from(part.count);
         left += count * delta;
-        spread += part.m2 + count * (delta * delta);
+        spread += count * (f64::from(part.variance) + delta * delta);
     }
-    all.offset += left / (all.count as f32).max(1.0);
-    all.m2 = spread;
+    let count = f64::from(all.count.max(1));
+    all.offset += (left / count) as f32;
+    all.variance = (spread / count) as f32;
     all
 }
 
-/// [`merge_moments`] for dy and its product with u = x - row mean, which is about both means.
+/// [`merge_moments`] for dy and its covariance with u = x - row mean, which is about both means.
 #[inline(always)]
 pub fn merge_products(a: Products, b: Products) -> Products {
     if b.count == 0 {
@@ -93,12 +95,12 @@ pub fn merge_products(a: Products, b: Products) -> Products {
         return b;
     }
     let both = unite((a.count, a.pivot, a.offset), (b.count, b.pivot, b.offset));
-    let x_delta = b.x_mean - a.x_mean;
+    let to_x = (b.x_mean - a.x_mean) * both.share_b;
     Products {
         count: both.count,
         pivot: both.pivot,
         offset: both.offset,
-        x_mean: a.x_mean + x_delta * both.share,
-        product: (a.product + b.product) + (both.delta * x_delta) * both.weight,
+        x_mean: a.x_mean + to_x,
+        covariance: (a.covariance * both.share_a + b.covariance * both.share_b) + both.to_b * to_x,
     }
 }

@@ -19,7 +19,7 @@ pub(super) fn reciprocal_std(v: f32) -> f32 {
 /// What 1 / sqrt(v) has more than r.
 #[inline(always)]
 pub(super) fn reciprocal_std_rest(v: f32, r: f32) -> f32 {
-    if v > 1e-25 && v < 1e25 {
+    if v > 1e-25 && v < 3e38 {
         (1.0 / f64::from(v).sqrt() - f64::from(r)) as f32
     } else {
         0.0

@@ -90,11 +90,12 @@ pub fn row_affine_backward<T: Element>(
             let (mut u, mut v) = ([0.0; BLOCK], [0.0; BLOCK]);
             for (row, block) in row_blocks(params.row_len as usize, begin..begin + grad_x.len()) {
                 let a = &coefficients_backward[row];
+                let x_unit = AffineBackward::x_unit(a.grad_scale);
                 let mine = block.start - begin..block.end - begin;
                 if let (Some(x), None, None, false) = (x, &recompute, &grad_residual, accumulate) {
                     let from = x[block.clone()].iter().zip(&grad_y[block]);
                     for (out, (x, dy)) in grad_x[mine].iter_mut().zip(from) {
-                        *out = T::from_f32(gradient(x.to_f32(), dy.to_f32(), a));
+                        *out = T::from_f32(gradient(x.to_f32(), dy.to_f32(), a, x_unit));
                     }
                     continue;
                 }
@@ -114,7 +115,7 @@ pub fn row_affine_backward<T: Element>(
                     }
                 }
                 for ((out, x), dy) in grad_x[mine].iter_mut().zip(u).zip(v) {
-                    let value = gradient(*x, *dy, a);
+                    let value = gradient(*x, *dy, a, x_unit);
                     *out = T::from_f32(if accumulate {
                         out.to_f32() + value
                     } else {
@@ -128,7 +129,7 @@ pub fn row_affine_backward<T: Element>(
 
 /// dx of one element.
 #[inline(always)]
-fn gradient(x: f32, grad_y: f32, a: &AffineBackward) -> f32 {
-    let (v, u) = (grad_y - a.grad_pivot, x - a.x_pivot);
+fn gradient(x: f32, grad_y: f32, a: &AffineBackward, x_unit: f32) -> f32 {
+    let (v, u) = (grad_y - a.grad_pivot, (x - a.x_pivot) * x_unit);
     (v * a.grad_scale + u * a.x_scale) + a.shift
 }

@@ -20,7 +20,7 @@ pub fn row_coefficients(
                 count: params.row_len,
                 pivot: channel.mean_pivot,
                 offset: channel.mean_offset,
-                m2: 0.0,
+                variance: 0.0,
             };
         }
         *out = Affine {
@@ -45,7 +45,8 @@ pub fn row_terms_backward(
     for (item, out) in row_gradients.iter_mut().enumerate() {
         let entry = &products[item];
         *out = RowGradient {
-            grad_scale: 1.0,
+            scale: 1.0,
+            weight: 1.0,
             x_scale: 0.0,
             mean: entry.pivot + entry.offset,
         };
@@ -70,7 +71,7 @@ pub fn row_terms_backward(
             let (entry_of_channel, column) = (item % together, item / together);
             terms[entry_of_channel * params.num_channels as usize + column] = GradientPair {
                 bias: len * entry.pivot + len * entry.offset,
-                weight: channel.rstd * (entry.product + above * sum),
+                weight: channel.rstd * (len * entry.covariance + above * sum),
             };
         }
     }

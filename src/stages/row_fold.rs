@@ -19,20 +19,20 @@ pub fn row_fold_backward(params: &Params, product_parts: &[Products], products: 
             .iter()
             .copied()
             .fold(Products::default(), merge_products);
-        // A second look, as row_fold takes: what is left of both means, and the products about them.
-        let (mut left, mut x_left, mut product) = (0.0, 0.0, 0.0);
+        // A second look, as row_fold takes: what is left of both means, and the covariance about them.
+        let (mut left, mut x_left, mut covariance) = (0.0, 0.0, 0.0);
         for entry in parts {
-            let count = entry.count as f32;
+            let count = f64::from(entry.count);
             let delta = (entry.pivot - merged.pivot) + (entry.offset - merged.offset);
-            let x_delta = entry.x_mean - merged.x_mean;
+            let (delta, x_delta) = (f64::from(delta), f64::from(entry.x_mean - merged.x_mean));
             left += count * delta;
             x_left += count * x_delta;
-            product += entry.product + count * (delta * x_delta);
+            covariance += count * (f64::from(entry.covariance) + delta * x_delta);
         }
-        let count = (merged.count as f32).max(1.0);
-        merged.offset += left / count;
-        merged.x_mean += x_left / count;
-        merged.product = product;
+        let count = f64::from(merged.count.max(1));
+        merged.offset += (left / count) as f32;
+        merged.x_mean += (x_left / count) as f32;
+        merged.covariance = (covariance / count) as f32;
         *row = merged;
     }
 }

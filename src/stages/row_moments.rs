@@ -113,11 +113,16 @@ fn loose_chunk<T: Element>(values: &[T]) -> Moments {
     };
     let pivot = pivot.to_f32();
     let values = values.iter().map(|x| x.to_f32() - pivot);
-    let offset = values.clone().sum::<f32>() / values.len() as f32;
+    let count = values.len() as f32;
+    let offset = values.clone().sum::<f32>() / count;
     Moments {
         count: values.len() as u32,
         pivot,
         offset,
-        m2: values.map(|d| (d - offset) * (d - offset)).sum(),
+        variance: values
+            .map(|d| 0.25 * d - 0.25 * offset)
+            .map(|e| e * e)
+            .sum::<f32>()
+            * (16.0 / count),
     }
 }

@@ -205,6 +205,6 @@ fn loose_chunk(x: &[f32], grad_y: &[f32], row: &Moments) -> Products {
         pivot,
         offset,
         x_mean: x_sum / n,
-        product: product - offset * x_sum,
+        covariance: (product - offset * x_sum) / n,
     }
 }

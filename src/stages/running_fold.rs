@@ -14,11 +14,13 @@ pub fn running_fold(params: &Params, rows: &[Moments], running: RunningStatistic
         let pivot = rows[c].pivot;
         let (mut offset, mut variance) = (0.0, 0.0);
         for row in (0..entries).map(|i| &rows[i * columns + c]) {
-            offset += (row.pivot - pivot) + row.offset;
-            variance += row.m2 / row.count.saturating_sub(1) as f32;
+            offset += f64::from((row.pivot - pivot) + row.offset);
+            let count = f64::from(row.count);
+            variance += f64::from(row.variance) * (count / (count - 1.0));
         }
-        let count = params.entries as f32;
-        *mean = (1.0 - momentum) * *mean + (momentum * pivot + momentum * (offset / count));
-        *var = (1.0 - momentum) * *var + momentum * (variance / count);
+        let count = f64::from(params.entries);
+        let (offset, variance) = ((offset / count) as f32, (variance / count) as f32);
+        *mean = (1.0 - momentum) * *mean + (momentum * pivot + momentum * offset);
+        *var = (1.0 - momentum) * *var + momentum * variance;
     }
 }

@@ -31,12 +31,15 @@ pub fn sample_fold_backward(
     // The table may be larger: a fold before this one may have had more columns.
     let gradient_parts = &mut gradient_parts[..params.items as usize];
     for (index, parts) in gradient_parts.chunks_mut(columns).enumerate() {
-        parts.fill(GradientPair::default());
+        let mut sums = vec![[0.0; 2]; columns];
         for i in segment(params, index) {
-            for (part, entry) in parts.iter_mut().zip(&gradient_terms[i * columns..]) {
-                part.bias += entry.bias;
-                part.weight += entry.weight;
+            for ([bias, weight], entry) in sums.iter_mut().zip(&gradient_terms[i * columns..]) {
+                *bias += f64::from(entry.bias);
+                *weight += f64::from(entry.weight);
             }
+        }
+        for (part, [bias, weight]) in parts.iter_mut().zip(sums) {
+            (part.bias, part.weight) = (bias as f32, weight as f32);
         }
     }
 }

@@ -36,10 +36,9 @@ fn rotated(tile: &Tile, by: usize) -> Tile {
 struct Union {
     /// The mean of b less the mean of a.
     delta: Tile,
-    /// The share of b in the union.
-    share: f32,
-    /// `count_a * count_b / count`.
-    weight: f32,
+    /// The shares of a and of b in the union.
+    share_a: f32,
+    share_b: f32,
 }
 
 /// Puts a's mean to the mean of the union: as in moments.rs, relative to the better pivot in each lane.
@@ -63,8 +62,8 @@ fn unite(
     }
     Union {
         delta,
-        share: share_b,
-        weight: share_b * a_count as f32,
+        share_a,
+        share_b,
     }
 }
 
@@ -74,11 +73,12 @@ pub(super) struct TileMoments {
     count: u32,
     pivot: Tile,
     offset: Tile,
-    m2: Tile,
+    variance: Tile,
 }
 
 impl TileMoments {
-    /// Exact local mean about the chunk's first value, then squared differences from it. `x(k, c)` is value k
+    /// Exact local mean about the chunk's first value, then squared differences from it, divided by 4 first as in
+    /// the kernels. `x(k, c)` is value k
     /// of lane c; behind `count` of them, the first one again.
     #[inline(always)]
     pub fn of_chunk(count: usize, x: impl Fn(usize, usize) -> f32) -> Self {
@@ -92,12 +92,12 @@ impl TileMoments {
             let differences: [f32; CHUNK] = std::array::from_fn(|k| x(k, c) - pivot);
             let offset = tree_sum(differences) / n;
             let squares = std::array::from_fn(|k| {
-                let e = differences[k] - offset;
+                let e = 0.25 * differences[k] - 0.25 * offset;
                 if k < count { e * e } else { 0.0 }
             });
             chunk.pivot[c] = pivot;
             chunk.offset[c] = offset;
-            chunk.m2[c] = tree_sum(squares);
+            chunk.variance[c] = tree_sum(squares) * (16.0 / n);
         }
         chunk
     }
@@ -115,8 +115,9 @@ impl TileMoments {
         );
         self.count += b.count;
         for c in 0..TILE {
-            let squares = (both.delta[c] * both.delta[c]) * both.weight;
-            self.m2[c] = (self.m2[c] + b.m2[c]) + squares;
+            let within = self.variance[c] * both.share_a + b.variance[c] * both.share_b;
+            let (to_a, to_b) = (both.delta[c] * both.share_b, both.delta[c] * both.share_a);
+            self.variance[c] = within + to_a * to_b;
         }
     }
 
@@ -127,7 +128,7 @@ impl TileMoments {
             count: self.count,
             pivot: self.pivot[c],
             offset: self.offset[c],
-            m2: self.m2[c],
+            variance: self.variance[c],
         }
     }
 
@@ -142,7 +143,7 @@ impl TileMoments {
                 count: self.count,
                 pivot: rotated(&self.pivot, by),
                 offset: rotated(&self.offset, by),
-                m2: rotated(&self.m2, by),
+                variance: rotated(&self.variance, by),
             });
         }
         self.lane(0)
@@ -156,7 +157,7 @@ pub(super) struct TileProducts {
     pivot: Tile,
     offset: Tile,
     x_mean: Tile,
-    product: Tile,
+    covariance: Tile,
 }
 
 impl TileProducts {
@@ -182,7 +183,8 @@ impl TileProducts {
             chunk.pivot[c] = pivot;
             chunk.offset[c] = offset;
             chunk.x_mean[c] = u_sum / n;
-            chunk.product[c] = tree_sum(std::array::from_fn(|k| v[k] * u[k])) - offset * u_sum;
+            let product = tree_sum(std::array::from_fn(|k| v[k] * u[k]));
+            chunk.covariance[c] = (product - offset * u_sum) / n;
         }
         chunk
     }
@@ -200,10 +202,10 @@ impl TileProducts {
         );
         self.count += b.count;
         for c in 0..TILE {
-            let x_delta = b.x_mean[c] - self.x_mean[c];
-            self.x_mean[c] += x_delta * both.share;
-            let product = (both.delta[c] * x_delta) * both.weight;
-            self.product[c] = (self.product[c] + b.product[c]) + product;
+            let to_x = (b.x_mean[c] - self.x_mean[c]) * both.share_b;
+            let within = self.covariance[c] * both.share_a + b.covariance[c] * both.share_b;
+            self.x_mean[c] += to_x;
+            self.covariance[c] = within + (both.delta[c] * both.share_a) * to_x;
         }
     }
 
@@ -215,7 +217,7 @@ impl TileProducts {
             pivot: self.pivot[c],
             offset: self.offset[c],
             x_mean: self.x_mean[c],
-            product: self.product[c],
+            covariance: self.covariance[c],
         }
     }
 
@@ -231,7 +233,7 @@ impl TileProducts {
                 pivot: rotated(&self.pivot, by),
                 offset: rotated(&self.offset, by),
                 x_mean: rotated(&self.x_mean, by),
-                product: rotated(&self.product, by),
+                covariance: rotated(&self.covariance, by),
             });
         }
         self.lane(0)

@@ -12,7 +12,7 @@
 
 use crate::common;
 
-use bcnorm::{ChannelStats, Mode};
+use bcnorm::{ChannelStats, DType, Layout, Mode, NormDesc, NormKind};
 use common::compare;
 use common::conditioning::{F32, Worst};
 use common::problem::{Problem, Random};
@@ -406,7 +406,88 @@ fn values_far_from_one() {
     report.finish();
 }
 
-/// Where a sum of squares is beyond f32 (deviations of 1e19 and more) no number is right: y must
+/// Deviations of 1e18, whatever the number of values: their squares fit f32, no sum of them does. Of all kinds of
+/// norms, rows and elements, in f32 and in bf16.
+#[test]
+fn deviations_of_1e18() {
+    let (targets, mut missed, mut worst) = (targets::all(), Vec::new(), Worst::default());
+    let large = [1, 2, 200_000];
+    for (norm, dims) in [
+        (NormDesc::bc_norm(8, 2), &[4, 8, 14, 14][..]),
+        (NormDesc::bc_norm(12, 3), &[70, 12, 2]),
+        (NormDesc::batch_norm(3), &[2000, 3, 49]),
+        (NormDesc::est_bn(3).with_stats(ESTIMATE.1), &[20, 3, 49]),
+        (
+            NormDesc::instance_norm(3).with_track_running_stats(true),
+            &[200, 3, 9],
+        ),
+        (NormDesc::group_norm(1, 2), &large),
+        (NormDesc::layer_norm(65_537), &[2, 65_537]),
+        (NormDesc::layer_norm(1001), &[60, 1001]),
+    ] {
+        for deviation in [1e16, 1e18] {
+            for dtype in [DType::F32, DType::BF16] {
+                for layout in [Layout::ChannelsFirst, Layout::ChannelsLast] {
+                    let mut problem = Problem::random_of(norm, dims, 7).with_layout(layout);
+                    problem
+                        .x
+                        .iter_mut()
+                        .for_each(|x| *x = (*x - 2.0) * 0.5 * deviation);
+                    problem.running_mean.fill(0.0);
+                    problem.running_var.fill(1.0);
+                    let problem = problem.with_dtype(dtype);
+                    let expected = run::expected(&problem);
+                    for target in &targets {
+                        for (name, got) in target.run(&problem) {
+                            let (values, scale) = &expected[name];
+                            let found = compare::judge(dtype, name, &got, values, *scale, BOUND);
+                            let what = || {
+                                let kind = norm.kind.name();
+                                let data = format!("{dims:?} {} {deviation:e}", dtype.name());
+                                format!("{}: {kind} {data} {layout:?}", target.name)
+                            };
+                            worst.take(found.error, || format!("{}: {name}", what()));
+                            if let Some(wrong) = found.wrong {
+                                missed.push(format!("{}: {wrong}", what()));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+    println!("worst: {:.2e} ({})", worst.fraction, worst.what);
+    assert!(missed.is_empty(), "{}", missed.join("\n"));
+}
+
+/// A running variance of Inf leaves the bias, as the formula says: 1 / sqrt(Inf) is 0. A NaN stays one.
+#[test]
+fn an_infinite_running_variance_leaves_the_bias() {
+    for target in targets::all() {
+        for norm in [NormDesc::batch_norm(3), NormDesc::bc_norm(3, 1)] {
+            let mut problem = Problem::random_of(norm, &[2, 3, 5], 3).with_mode(Mode::Eval);
+            problem.running_var = vec![f32::INFINITY, 2.0, f32::INFINITY];
+            let outputs = target.run(&problem);
+            let what = format!("{}: {}", target.name, norm.kind.name());
+            for (name, values) in &outputs {
+                let state = *name == "running_var_after" || *name == "bn.running_var_after";
+                let finite = state || values.iter().all(|v| v.is_finite());
+                assert!(finite, "{what}: {name} {values:?}");
+            }
+            if norm.kind == NormKind::BatchNorm {
+                for (i, y) in outputs["y"].iter().enumerate() {
+                    let c = i / 5 % 3;
+                    assert!(c == 1 || *y == problem.bias[c], "{what}: y[{i}] is {y}");
+                }
+            }
+            problem.running_var[2] = f32::NAN;
+            let y = &target.run(&problem)["y"];
+            assert!(y[10..15].iter().all(|y| y.is_nan()), "{what}: {y:?}");
+        }
+    }
+}
+
+/// Where a mean of squares is beyond f32 (deviations of 2e19 and more) no number is right: y must
 /// show it, not hide an infinite variance behind finite values.
 #[test]
 fn overflow_is_not_hidden() {

@@ -311,15 +311,13 @@ fn moments(values: &[f32]) -> Moments {
     let count = values.len() as f64;
     let above = |value: &f32| f64::from(*value) - f64::from(pivot);
     let mean = values.iter().map(above).sum::<f64>() / count;
-    let m2: f64 = values
-        .iter()
-        .map(|value| (above(value) - mean).powi(2))
-        .sum();
+    let squares = values.iter().map(|value| (above(value) - mean).powi(2));
+    let variance = squares.sum::<f64>() / count;
     Moments {
         count: values.len() as u32,
         pivot,
         offset: mean as f32,
-        m2: m2 as f32,
+        variance: variance as f32,
     }
 }
 

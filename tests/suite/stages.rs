@@ -14,6 +14,7 @@ use bcnorm::gpu::Pipelines;
 use bcnorm::gpu::headless::DeviceLimits;
 use bcnorm::kernels::{Element, KernelId};
 use bcnorm::plan::Step;
+use bcnorm::tables::AffineBackward;
 use bcnorm::{
     Activation, BackwardOptions, ChannelStats, DType, ForwardOptions, Fusion, Layout, Mode,
     NormDesc, Plan, Role, Tuning, Write,
@@ -356,7 +357,10 @@ fn numbers(table: &str, words: &[u32]) -> Vec<f64> {
             .map(|x| ((x - f(0)) - f(1)) * f(2) + f(3))
             .to_vec(),
         "AffineBackward" => [(0.0, 0.0), (10.0, 0.0), (0.0, 10.0)]
-            .map(|(x, dy)| (x - f(0)) * f(1) + (dy - f(2)) * f(3) + f(4))
+            .map(|(x, dy)| {
+                let unit = AffineBackward::x_unit(f32::from_bits(words[3]));
+                (x - f(0)) * f64::from(unit) * f(1) + (dy - f(2)) * f(3) + f(4)
+            })
             .to_vec(),
         _ => (0..words.len()).map(f).collect(),
     }

@@ -69,7 +69,7 @@ fn layouts() -> Vec<StructLayout> {
             count,
             pivot,
             offset,
-            m2
+            variance
         }),
         layout!(Channel {
             mean_pivot,
@@ -99,7 +99,7 @@ fn layouts() -> Vec<StructLayout> {
             pivot,
             offset,
             x_mean,
-            product
+            covariance
         }),
         layout!(GradientPair { bias, weight }),
         layout!(GroupGradient {
@@ -117,7 +117,8 @@ fn layouts() -> Vec<StructLayout> {
             unused_too
         }),
         layout!(RowGradient {
-            grad_scale,
+            scale,
+            weight,
             x_scale,
             mean
         }),
