@@ -81,11 +81,6 @@ fn elements_of_a_group() {
     let dims = [8, 1_048_572];
     let layer = problem(NormDesc::layer_norm(dims[1]), &dims);
     check(&layer, Some(Tuning::GPU), &[KernelId::ElementAffine]);
-    check(
-        &layer,
-        None,
-        &[KernelId::ElementAffine, KernelId::GroupFold],
-    );
 }
 
 /// As many samples, whose rows are elements.
