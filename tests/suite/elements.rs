@@ -68,6 +68,7 @@ fn short(tuning: Tuning) -> Tuning {
         short_row: 16,
         short_batch_row: 16,
         fused_group: 4096,
+        fused_elements: u32::MAX,
         ..tuning
     }
 }
