@@ -97,6 +97,9 @@ pub struct Tuning {
     /// Most elements of a group that a forward without a backward takes in one kernel, which reads x once;
     /// 4096 at most. It computes more for an element than the kernels on rows.
     pub fused_group: u32,
+    /// Most elements of a tensor that is taken so: of a larger one that costs more than the dispatches and the read of x
+    /// that it saves.
+    pub fused_elements: u32,
     /// Most workgroups in one dimension of a dispatch (65,535 by WebGPU's default).
     pub max_workgroups: u32,
     /// Most bytes of a tensor that one dispatch binds (128 MiB by WebGPU's default): larger tensors are
@@ -116,7 +119,7 @@ impl Tuning {
         map_lanes: 256,
         words_per_lane: 64,
         min_words_per_lane: 8,
-        map_words_per_lane: 4,
+        map_words_per_lane: 2,
         max_words_per_lane: 512,
         min_invocations: 1 << 17,
         fold_workgroup_size: 64,
@@ -137,6 +140,7 @@ impl Tuning {
         samples_together: 1,
         short_batch_row: 16,
         fused_group: 4096,
+        fused_elements: 1 << 20,
         max_workgroups: 65_535,
         max_binding_bytes: DEFAULT_BINDING,
     };
@@ -172,6 +176,7 @@ impl Tuning {
         samples_together: 8,
         short_batch_row: 64,
         fused_group: 0,
+        fused_elements: 0,
         max_workgroups: 65_535,
         max_binding_bytes: DEFAULT_BINDING,
     };

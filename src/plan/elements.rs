@@ -72,7 +72,10 @@ impl Elements {
             return None;
         }
         let size = group_len(b)?;
-        let fused = inference && !of_batch && size <= FUSED_GROUP && size <= b.tuning.fused_group;
+        let fused = inference
+            && !of_batch
+            && size <= FUSED_GROUP.min(b.tuning.fused_group)
+            && b.tensor.elements() <= u64::from(b.tuning.fused_elements);
         let elements = Self::new(b, size)?;
         let mut most = b.tuning.short_row;
         if elements.width == 4 && elements.aligned {

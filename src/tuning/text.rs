@@ -51,6 +51,7 @@ fn fields(tuning: &mut Tuning) -> Vec<(&'static str, Field<'_>)> {
         samples_together,
         short_batch_row,
         fused_group,
+        fused_elements,
         max_workgroups,
         max_binding_bytes,
     } = tuning;
@@ -82,6 +83,7 @@ fn fields(tuning: &mut Tuning) -> Vec<(&'static str, Field<'_>)> {
         ("samples_together", Field::U32(samples_together)),
         ("short_batch_row", Field::U32(short_batch_row)),
         ("fused_group", Field::U32(fused_group)),
+        ("fused_elements", Field::U32(fused_elements)),
         ("max_workgroups", Field::U32(max_workgroups)),
         ("max_binding_bytes", Field::U64(max_binding_bytes)),
     ]

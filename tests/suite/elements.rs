@@ -68,6 +68,7 @@ fn short(tuning: Tuning) -> Tuning {
         short_row: 16,
         short_batch_row: 16,
         fused_group: 4096,
+        fused_elements: u32::MAX,
         ..tuning
     }
 }
@@ -168,10 +169,10 @@ fn is_of_elements(plan: &Plan) -> bool {
 }
 
 /// The ways of a problem: those of the CPU executor, and of those on adapters, which compile for most of their
-/// time, one in eleven by turns; one in five where tests take their time. (Both are prime to how often modes, types,
+/// time, one in eleven by turns; one in seven where tests take their time. (Both are prime to how often modes, types,
 /// norms and data come round, so that each meets each way.)
 fn in_turn(ways: &[Way], problem: usize) -> impl Iterator<Item = &Way> {
-    let share = if adapters::long() { 5 } else { 11 };
+    let share = if adapters::long() { 7 } else { 11 };
     let turns = ways.iter().enumerate();
     let turns = turns
         .filter(move |(index, way)| way.gpu.is_none() || (index + problem).is_multiple_of(share));

@@ -73,6 +73,7 @@ pub fn tunings() -> Vec<(&'static str, Tuning)> {
         short_held_row: 0,
         short_batch_row: 0,
         fused_group: 0,
+        fused_elements: 0,
         ..Tuning::GPU
     };
     // Every row is short, every group fits; a lane, or as many as there may be, has all of it.
@@ -80,6 +81,7 @@ pub fn tunings() -> Vec<(&'static str, Tuning)> {
         short_row: u32::MAX,
         short_batch_row: u32::MAX,
         fused_group: u32::MAX,
+        fused_elements: u32::MAX,
         max_binding_bytes: u64::MAX,
         ..greedy
     };
@@ -87,6 +89,7 @@ pub fn tunings() -> Vec<(&'static str, Tuning)> {
         short_row: u32::MAX,
         short_batch_row: u32::MAX,
         fused_group: u32::MAX,
+        fused_elements: u32::MAX,
         ..splitting
     };
     vec![

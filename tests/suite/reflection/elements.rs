@@ -81,7 +81,8 @@ impl Elements {
         let inference = direction == Direction::Forward && (asked.inference || asked.in_place);
         let plain = asked.fusion.activation == Activation::None;
         let short = len <= longest && (inference || plain);
-        let small = size <= u64::from(tuning.fused_group.min(4096));
+        let small = size <= u64::from(tuning.fused_group.min(4096))
+            && tensor.elements() <= u64::from(tuning.fused_elements);
         let fused = inference && small && [Part::None, Part::Running].contains(&part);
         // Three loops over a lane's share.
         ((short || fused) && share <= 65_000 / 3).then_some(Self {
