@@ -198,31 +198,42 @@ const STORAGE: wgpu::BufferUsages = wgpu::BufferUsages::STORAGE
     .union(wgpu::BufferUsages::COPY_DST);
 
 impl<'a> Bench<'a> {
-    /// Uploads a problem, and makes poisoned buffers for what the plans need besides.
+    /// As [`try_new`](Self::try_new).
+    ///
+    /// # Panics
+    /// Where that is an error.
     pub fn new(gpu: &'a Gpu, problem: &Problem, plans: &[Plan]) -> Self {
+        Self::try_new(gpu, problem, plans).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Uploads a problem, and makes poisoned buffers for what the plans need besides.
+    ///
+    /// # Errors
+    /// Those of [`transfer::buffer_with_bytes`].
+    pub fn try_new(gpu: &'a Gpu, problem: &Problem, plans: &[Plan]) -> Result<Self, Error> {
         let upload = |role: Role, words: &[u32]| {
             let bytes = bytemuck::cast_slice(words);
-            transfer::buffer_with_bytes(&gpu.device, role.name(), bytes, STORAGE).unwrap()
+            transfer::buffer_with_bytes(&gpu.device, role.name(), bytes, STORAGE)
         };
         let mut buffers = BTreeMap::new();
         for (role, values) in problem.inputs() {
-            buffers.insert(role, upload(role, &problem.words(role, values)));
+            buffers.insert(role, upload(role, &problem.words(role, values))?);
         }
         let count = Role::NumBatchesTracked;
-        buffers.insert(count, upload(count, &[problem.num_batches_tracked]));
+        buffers.insert(count, upload(count, &[problem.num_batches_tracked])?);
         for need in plans.iter().flat_map(Plan::needs) {
             let large_enough = |b: &wgpu::Buffer| b.size() >= need.bytes;
             if !buffers.get(&need.role).is_some_and(large_enough) {
                 let poison = vec![POISON; (need.bytes / 4) as usize];
-                buffers.insert(need.role, upload(need.role, &poison));
+                buffers.insert(need.role, upload(need.role, &poison)?);
             }
         }
-        Self {
+        Ok(Self {
             gpu,
             buffers,
             plans: plans.to_vec(),
             shape: Shape::of(problem),
-        }
+        })
     }
 
     /// Binds them all.
@@ -336,7 +347,7 @@ pub fn bench<'a>(
 ) -> Result<Bench<'a>, Failure> {
     let (forward, backward) = problem.plans(pipelines.tuning())?;
     let plans: Vec<Plan> = [forward].into_iter().chain(backward).collect();
-    Ok(Bench::new(gpu, problem, &plans))
+    Ok(Bench::try_new(gpu, problem, &plans)?)
 }
 
 /// Runs a problem on a GPU. A value that no kernel wrote is an error.

@@ -44,7 +44,7 @@ impl<'a> Plans<'a> {
         Ok(Self {
             forward: pipelines.prepare(forward)?,
             backward: backward.map(|plan| pipelines.prepare(plan)).transpose()?,
-            bench: Bench::new(gpu, problem, &plans),
+            bench: Bench::try_new(gpu, problem, &plans)?,
         })
     }
 

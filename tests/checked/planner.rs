@@ -344,6 +344,13 @@ fn check_error(request: &Request, backward: bool, error: &Error) {
             }
         }
         Error::Tuning { problems } => assert!(!problems.is_empty()),
+        // What the norm was given is not what it has.
+        Error::Stats { given, .. } => {
+            assert!(
+                given.contains("momentum") || given.contains("speed"),
+                "{error}"
+            );
+        }
         Error::Rank { .. }
         | Error::NoChannels
         | Error::Groups { .. }

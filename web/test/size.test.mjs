@@ -9,6 +9,6 @@ test("the planner is small", () => {
   const wasm = readFileSync(`${ROOT}web/dist/planner/bcnorm_planner_bg.wasm`);
   const zipped = gzipSync(wasm, { level: 9 });
   console.log(`${wasm.byteLength} bytes, gzipped ${zipped.byteLength}`);
-  assert.ok(wasm.byteLength <= 250_000, `${wasm.byteLength} bytes`);
+  assert.ok(wasm.byteLength <= 260_000, `${wasm.byteLength} bytes`);
   assert.ok(zipped.byteLength < 100_000, `gzipped ${zipped.byteLength} bytes`);
 });
