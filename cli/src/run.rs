@@ -439,21 +439,9 @@ fn misfit(args: &Args, norm: &NormDesc, state: &StateDict, mut problems: Vec<Str
 
 /// Says what is computed all the same, though it hardly can be meant.
 fn warn(args: &Args, fit: &state::Fit) -> Result<()> {
-    let variance = fit
-        .values
-        .iter()
-        .find(|(role, _)| *role == Role::RunningVar);
-    let Some((_, values)) = variance else {
-        return Ok(());
-    };
-    if let Some(channel) = values.iter().position(|&value| value < 0.0) {
-        let file = args.params.as_deref().unwrap_or(Path::new("--params"));
-        let text = format!(
-            "{}: the running variance of channel {channel} is {}: no variance is negative, and where \
-             one with eps still is, running statistics make NaN of the channel",
-            file.display(),
-            values[channel]
-        );
+    let file = args.params.as_deref().unwrap_or(Path::new("--params"));
+    for warning in &fit.warnings {
+        let text = format!("{}: {warning}", file.display());
         writeln!(std::io::stderr(), "warning: {}", printable(&text))?;
     }
     Ok(())

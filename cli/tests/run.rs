@@ -657,7 +657,7 @@ fn a_negative_variance_is_noticed() {
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{stderr}");
     assert!(
-        stderr.starts_with("warning: ") && stderr.contains("channel 3 is -0.25"),
+        stderr.starts_with("warning: ") && stderr.contains("below 0 or NaN (the first: -0.25)"),
         "{stderr}"
     );
     // And all else is quiet.
