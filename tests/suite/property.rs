@@ -551,6 +551,7 @@ fn check(runner: &dyn Runner, case: &Case, seen: &RefCell<Seen>) -> Result<(), S
         Err(failure) => return Err(failure.to_string()),
     };
     let expected = conditioning::expected_beside(&problem, &outputs);
+    let expected = conditioning::with_scales(&problem, expected);
     let mut bounds = conditioning::bounds(&problem, &expected);
     let growth = case.growth(&problem, runner.tuning());
     bounds.values_mut().for_each(|bound| *bound *= growth);
