@@ -1,51 +1,66 @@
-// Reduction over LANES lanes through workgroup memory, as a fixed tree; every lane gets the result.
-// Call in uniform control flow. All of the memory that is read was written first: it need not be
-// zeroed. A kernel is given the arrays that it uses, two at most.
-var<workgroup> shared_moments: array<Moments, WORKGROUP_SIZE>;
-var<workgroup> shared_products: array<Products, WORKGROUP_SIZE>;
-var<workgroup> shared_pairs: array<vec2<f32>, WORKGROUP_SIZE>;
+// Reduction over LANES lanes as a fixed tree of neighbours; every lane gets the result. The lanes of a subgroup reduce by
+// themselves first (near.wgsl; where SUBGROUP_SIZE is 1, near_alone.wgsl, none do), then their results through workgroup
+// memory: the tree is the same, and so are the bits, whatever SUBGROUP_SIZE is. Call in uniform control flow. All of the
+// memory that is read was written first: it need not be zeroed. A kernel is given the arrays that it uses, two at most.
+const SUBGROUPS: u32 = LANES / SUBGROUP_SIZE;
+
+var<workgroup> shared_moments: array<Moments, WORKGROUP_SIZE / SUBGROUP_SIZE>;
+var<workgroup> shared_products: array<Products, WORKGROUP_SIZE / SUBGROUP_SIZE>;
+var<workgroup> shared_pairs: array<vec2<f32>, WORKGROUP_SIZE / SUBGROUP_SIZE>;
 
 fn reduce_moments(value: Moments, local: u32) -> Moments {
-    let lane = local % LANES;
-    shared_moments[local] = value;
-    for (var stride = 1u; stride < LANES; stride = stride * 2u) {
+    let near = near_moments(value, local);
+    if (local % SUBGROUP_SIZE == 0u) {
+        shared_moments[local / SUBGROUP_SIZE] = near;
+    }
+    let first = local / LANES * SUBGROUPS;
+    let i = local % LANES;
+    for (var stride = 1u; stride < SUBGROUPS; stride = stride * 2u) {
         workgroupBarrier();
-        if ((lane & (2u * stride - 1u)) == 0u) {
-            shared_moments[local] = merge_moments(shared_moments[local], shared_moments[local + stride]);
+        if (i < SUBGROUPS && (i & (2u * stride - 1u)) == 0u) {
+            shared_moments[first + i] = merge_moments(shared_moments[first + i], shared_moments[first + i + stride]);
         }
     }
     workgroupBarrier();
-    let result = shared_moments[local - lane];
+    let result = shared_moments[first];
     workgroupBarrier();
     return result;
 }
 
 fn reduce_products(value: Products, local: u32) -> Products {
-    let lane = local % LANES;
-    shared_products[local] = value;
-    for (var stride = 1u; stride < LANES; stride = stride * 2u) {
+    let near = near_products(value, local);
+    if (local % SUBGROUP_SIZE == 0u) {
+        shared_products[local / SUBGROUP_SIZE] = near;
+    }
+    let first = local / LANES * SUBGROUPS;
+    let i = local % LANES;
+    for (var stride = 1u; stride < SUBGROUPS; stride = stride * 2u) {
         workgroupBarrier();
-        if ((lane & (2u * stride - 1u)) == 0u) {
-            shared_products[local] = merge_products(shared_products[local], shared_products[local + stride]);
+        if (i < SUBGROUPS && (i & (2u * stride - 1u)) == 0u) {
+            shared_products[first + i] = merge_products(shared_products[first + i], shared_products[first + i + stride]);
         }
     }
     workgroupBarrier();
-    let result = shared_products[local - lane];
+    let result = shared_products[first];
     workgroupBarrier();
     return result;
 }
 
 fn reduce_pair(value: vec2<f32>, local: u32) -> vec2<f32> {
-    let lane = local % LANES;
-    shared_pairs[local] = value;
-    for (var stride = 1u; stride < LANES; stride = stride * 2u) {
+    let near = near_pair(value);
+    if (local % SUBGROUP_SIZE == 0u) {
+        shared_pairs[local / SUBGROUP_SIZE] = near;
+    }
+    let first = local / LANES * SUBGROUPS;
+    let i = local % LANES;
+    for (var stride = 1u; stride < SUBGROUPS; stride = stride * 2u) {
         workgroupBarrier();
-        if ((lane & (2u * stride - 1u)) == 0u) {
-            shared_pairs[local] = shared_pairs[local] + shared_pairs[local + stride];
+        if (i < SUBGROUPS && (i & (2u * stride - 1u)) == 0u) {
+            shared_pairs[first + i] = shared_pairs[first + i] + shared_pairs[first + i + stride];
         }
     }
     workgroupBarrier();
-    let result = shared_pairs[local - lane];
+    let result = shared_pairs[first];
     workgroupBarrier();
     return result;
 }

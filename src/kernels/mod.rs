@@ -521,8 +521,7 @@ impl Spec {
 }
 
 /// Bytes of workgroup memory that a kernel uses, of the lanes that reduce through it: for every reduction that its text
-/// calls an entry of each invocation (`shaders/parts/reduce_shared.wgsl`) or of each subgroup
-/// (`reduce_subgroup_shared.wgsl`), with channels last one of every other (`reduce_columns_shared.wgsl`); none where all
+/// calls an entry of each subgroup, of each invocation where they are 1 (`shaders/parts/reduce_shared.wgsl`), with channels last one of every other (`reduce_columns_shared.wgsl`); none where all
 /// lanes are in a subgroup. A test compares it with what naga says.
 pub fn workgroup_memory(spec: &Spec) -> u32 {
     if spec.lanes == spec.subgroup_size {

@@ -176,9 +176,9 @@ fn parts(family: Family, spec: &Spec) -> Vec<&'static str> {
     };
     let reduce: &[&str] = match (spec.lanes, spec.subgroup_size) {
         (1, _) => &[part!("reduce_serial")],
-        (_, 1) => &[part!("reduce_shared")],
+        (_, 1) => &[part!("near_alone"), part!("reduce_shared")],
         (lanes, near) if lanes == near => &[part!("near"), part!("reduce_subgroup")],
-        (_, _) => &[part!("near"), part!("reduce_subgroup_shared")],
+        (_, _) => &[part!("near"), part!("reduce_shared")],
     };
     let reduce_columns = if spec.lanes == 1 {
         part!("reduce_columns_serial")

@@ -639,21 +639,16 @@ struct Shares {
 
 impl Shares {
     fn of(reduces: bool, tuning: &Tuning) -> Shares {
-        let per_lane = match reduces {
-            true => tuning.words_per_lane,
-            false => tuning.map_words_per_lane,
-        };
-        let least = match reduces {
-            true => tuning.min_words_per_lane,
-            false => 1,
+        let least = tuning.min_words_per_lane.max(1);
+        let of_map = tuning.map_words_per_lane.max(1);
+        let (per_lane, least_of_lane, least_of_part) = match reduces {
+            true => (tuning.words_per_lane.max(1), least, least),
+            false => (of_map, 1, of_map),
         };
         Shares {
-            per_lane: per_lane.max(1),
-            least_of_lane: least.max(1),
-            least_of_part: match reduces {
-                true => least.max(1),
-                false => per_lane.max(1),
-            },
+            per_lane,
+            least_of_lane,
+            least_of_part,
             most: tuning.max_words_per_lane,
             min_invocations: tuning.min_invocations,
         }
