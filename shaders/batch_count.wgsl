@@ -1,5 +1,10 @@
 // One invocation counts the batch, before channels read the count (where the momentum is cumulative; else
 // channel_fold counts).
+// #import params
+// #import tables
+// #import layout/item
+// #import spec
+
 @group(0) @binding(1) var<storage, read_write> num_batches_tracked: array<u32>;
 
 @compute @workgroup_size(WORKGROUP_SIZE)

@@ -2,13 +2,32 @@
 // gradients each, and what the channel part subtracts from dz, the means of dz and of dz x-hat (or, for
 // an exchange with other devices, the sums). Then those of weight and bias. An empty batch has no
 // entries and gradient 0.
+// #import spec
+// #import params
+// #import tables
+// #import arithmetic/sums
+// #import layout/item
+// #import reduction/serial
+
 @group(0) @binding(1) var<storage, read> gradient_parts: array<GradientPair>;
+// #if channels
 @group(0) @binding(2) var<storage, read> channels: array<StoredChannel>;
+// #end
+// #if grad_bn_weight
 @group(0) @binding(3) var<storage, read_write> grad_bn_weight: array<f32>;
+// #end
+// #if grad_bn_bias
 @group(0) @binding(4) var<storage, read_write> grad_bn_bias: array<f32>;
+// #end
+// #if grad_weight
 @group(0) @binding(5) var<storage, read_write> grad_weight: array<f32>;
+// #end
+// #if grad_bias
 @group(0) @binding(6) var<storage, read_write> grad_bias: array<f32>;
+// #end
+// #if channel_gradients
 @group(0) @binding(7) var<storage, read_write> channel_gradients: array<GradientPair>;
+// #end
 
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn channel_fold_backward(
@@ -32,42 +51,44 @@ fn channel_fold_backward(
     }
     let accumulate = (params.flags & ACCUMULATE_PARAMETERS) != 0u;
     if (column < params.channel_columns) {
-        if (HAS_CHANNEL_GRADIENTS) {
-            var means = pair;
-            if (HAS_CHANNELS && (params.flags & SUMS) == 0u) {
-                means = pair / max(f32(channel_of(channels[column]).count), 1.0);
-            }
-            channel_gradients[column] = GradientPair(means.x, means.y);
+        // #if channel_gradients
+        var means = pair;
+        // #if channels
+        if ((params.flags & SUMS) == 0u) {
+            means = pair / max(f32(channel_of(channels[column]).count), 1.0);
         }
-        if (HAS_GRAD_BN_BIAS) {
-            var sum = pair.x;
-            if (accumulate) {
-                sum = sum + grad_bn_bias[column];
-            }
-            grad_bn_bias[column] = sum;
+        // #end
+        channel_gradients[column] = GradientPair(means.x, means.y);
+        // #end
+        // #if grad_bn_bias
+        var bn_bias = pair.x;
+        if (accumulate) {
+            bn_bias = bn_bias + grad_bn_bias[column];
         }
-        if (HAS_GRAD_BN_WEIGHT) {
-            var sum = pair.y;
-            if (accumulate) {
-                sum = sum + grad_bn_weight[column];
-            }
-            grad_bn_weight[column] = sum;
+        grad_bn_bias[column] = bn_bias;
+        // #end
+        // #if grad_bn_weight
+        var bn_weight = pair.y;
+        if (accumulate) {
+            bn_weight = bn_weight + grad_bn_weight[column];
         }
+        grad_bn_weight[column] = bn_weight;
+        // #end
     } else {
         let a = column - params.channel_columns;
-        if (HAS_GRAD_BIAS) {
-            var sum = pair.x;
-            if (accumulate) {
-                sum = sum + grad_bias[a];
-            }
-            grad_bias[a] = sum;
+        // #if grad_bias
+        var bias = pair.x;
+        if (accumulate) {
+            bias = bias + grad_bias[a];
         }
-        if (HAS_GRAD_WEIGHT) {
-            var sum = pair.y;
-            if (accumulate) {
-                sum = sum + grad_weight[a];
-            }
-            grad_weight[a] = sum;
+        grad_bias[a] = bias;
+        // #end
+        // #if grad_weight
+        var weight = pair.y;
+        if (accumulate) {
+            weight = weight + grad_weight[a];
         }
+        grad_weight[a] = weight;
+        // #end
     }
 }

@@ -3,6 +3,15 @@
 //
 // As in row_moments, for each channel: a chunk's exact mean about the chunk's first value, squared
 // differences from it, then a merge.
+// #import spec
+// #import params
+// #import tables
+// #import storage/f32
+// #import arithmetic/rounded_word
+// #import arithmetic/column_moments
+// #import layout/column
+// #import reduction/columns_serial
+
 @group(0) @binding(1) var<storage, read> x: array<Stored>;
 @group(0) @binding(2) var<storage, read_write> row_parts: array<StoredMoments>;
 
@@ -10,21 +19,21 @@
 const CHUNK: u32 = 8u;
 
 // The k-th word of a chunk of `count`; behind its last, the first one again.
-fn chunk_word(span: ColumnSpan, first: u32, k: u32, count: u32) -> Word {
-    let grain = select(first, first + k * (LANES * position_grains()), k < count);
-    return load_x(grain, span.count);
+fn chunk_word(first: u32, k: u32, count: u32) -> Word {
+    let i = select(first, first + k * (LANES * params.columns), k < count);
+    return load(x[slot(i)], i);
 }
 
 // Where `count` is CHUNK itself, nothing is left of the masks.
-fn chunk_moments(span: ColumnSpan, first: u32, count: u32) -> ColumnMoments {
-    let pivot = chunk_word(span, first, 0u, count);
-    let w1 = chunk_word(span, first, 1u, count);
-    let w2 = chunk_word(span, first, 2u, count);
-    let w3 = chunk_word(span, first, 3u, count);
-    let w4 = chunk_word(span, first, 4u, count);
-    let w5 = chunk_word(span, first, 5u, count);
-    let w6 = chunk_word(span, first, 6u, count);
-    let w7 = chunk_word(span, first, 7u, count);
+fn chunk_moments(first: u32, count: u32) -> ColumnMoments {
+    let pivot = chunk_word(first, 0u, count);
+    let w1 = chunk_word(first, 1u, count);
+    let w2 = chunk_word(first, 2u, count);
+    let w3 = chunk_word(first, 3u, count);
+    let w4 = chunk_word(first, 4u, count);
+    let w5 = chunk_word(first, 5u, count);
+    let w6 = chunk_word(first, 6u, count);
+    let w7 = chunk_word(first, 7u, count);
     // What is not there differs from the first by 0 (or, as the first itself, by NaN): no masks yet.
     let d0 = rounded_word(pivot - pivot);
     let d1 = rounded_word(w1 - pivot);
@@ -53,11 +62,11 @@ fn chunk_moments(span: ColumnSpan, first: u32, count: u32) -> ColumnMoments {
 
 // After a chunk more.
 fn and_chunk(moments: ColumnMoments, span: ColumnSpan, first: u32, count: u32) -> ColumnMoments {
-    return merge_column_moments(moments, chunk_moments(span, column_grain(span, first), count));
+    return merge_column_moments(moments, chunk_moments(column_word(span, first), count));
 }
 
 fn put(span: ColumnSpan, moments: ColumnMoments) {
-    for (var i = 0u; i < span.count; i = i + 1u) {
+    for (var i = 0u; i < WIDTH; i = i + 1u) {
         row_parts[(span.row + i) * params.parts + span.part] = stored_moments(Moments(
             moments.count,
             word_at(moments.pivot, i),
@@ -78,23 +87,27 @@ fn column_moments(
     let active_item = item < params.items;
     let span = column_span(min(item, params.items - 1u));
 
-    let span# = neighbour_span(span, #u);
-
-    var moments# = ColumnMoments(0u, Word(0.0), Word(0.0), Word(0.0));
+    var moments: array<ColumnMoments, COLUMN_WORDS>;
     let chunks = (span.end - span.begin) / (CHUNK * LANES);
     for (var i = 0u; i < chunks; i = i + 1u) {
         let first = span.begin + i * (CHUNK * LANES) + lane;
-        moments# = and_chunk(moments#, span#, first, CHUNK);
+        for (var k = 0u; k < COLUMN_WORDS; k = k + 1u) {
+            moments[k] = and_chunk(moments[k], neighbour_span(span, k), first, CHUNK);
+        }
     }
     // At most CHUNK positions a lane are left.
     let first = span.begin + chunks * (CHUNK * LANES) + lane;
     if (first < span.end) {
         let count = (span.end - first + LANES - 1u) / LANES;
-        moments# = and_chunk(moments#, span#, first, count);
+        for (var k = 0u; k < COLUMN_WORDS; k = k + 1u) {
+            moments[k] = and_chunk(moments[k], neighbour_span(span, k), first, count);
+        }
     }
     // With more words there is one lane.
-    moments0 = reduce_column_moments(moments0, local);
+    moments[0] = reduce_column_moments(moments[0], local);
     if (active_item && lane == 0u) {
-        put(span#, moments#);
+        for (var k = 0u; k < COLUMN_WORDS; k = k + 1u) {
+            put(neighbour_span(span, k), moments[k]);
+        }
     }
 }

@@ -3,11 +3,24 @@
 // One read of x, one of dy; with an activation one of the residual, and dy is what it makes of dy.
 //
 // As in row_products, for each channel: a chunk's dy are taken about the chunk's first one, then merged.
+// #import spec
+// #import params
+// #import tables
+// #import storage/f32
+// #import arithmetic/activation
+// #import arithmetic/column_moments
+// #import layout/column
+// #import reduction/columns_serial
+
 @group(0) @binding(1) var<storage, read> x: array<Stored>;
 @group(0) @binding(2) var<storage, read> grad_y: array<Stored>;
 @group(0) @binding(3) var<storage, read> rows: array<StoredMoments>;
+// #if coefficients
 @group(0) @binding(4) var<storage, read> coefficients: array<StoredAffine>;
+// #end
+// #if residual
 @group(0) @binding(5) var<storage, read> residual: array<Stored>;
+// #end
 @group(0) @binding(6) var<storage, read_write> product_parts: array<Products>;
 
 // Positions of a chunk, LANES apart.
@@ -23,9 +36,9 @@ struct Rows {
 fn with_row(known: Rows, i: u32, row: u32) -> Rows {
     let moments = moments_of(rows[row]);
     var affine = known.affine;
-    if (ACTIVATION != 0u) {
-        affine = with_affine(affine, i, affine_of(coefficients[row]));
-    }
+    // #if coefficients
+    affine = with_affine(affine, i, affine_of(coefficients[row]));
+    // #end
     return Rows(
         with_element(known.pivot, i, moments.pivot),
         with_element(known.offset, i, moments.offset),
@@ -36,13 +49,13 @@ fn with_row(known: Rows, i: u32, row: u32) -> Rows {
 fn known_rows(span: ColumnSpan) -> Rows {
     let zero = Word(0.0);
     var known = Rows(zero, zero, ColumnAffine(zero, zero, zero, zero));
-    known = with_row(known, 0u, row_of(span, 0u));
+    known = with_row(known, 0u, span.row);
     if (WIDTH > 1u) {
-        known = with_row(known, 1u, row_of(span, 1u));
+        known = with_row(known, 1u, span.row + 1u);
     }
     if (WIDTH > 2u) {
-        known = with_row(known, 2u, row_of(span, 2u));
-        known = with_row(known, 3u, row_of(span, 3u));
+        known = with_row(known, 2u, span.row + 2u);
+        known = with_row(known, 3u, span.row + 3u);
     }
     return known;
 }
@@ -54,30 +67,30 @@ struct Position {
 }
 
 // The k-th of a chunk of `count`; behind its last, the first one again.
-fn chunk_position(span: ColumnSpan, known: Rows, first: u32, k: u32, count: u32) -> Position {
-    let grain = select(first, first + k * (LANES * position_grains()), k < count);
-    let word = load_x(grain, span.count);
-    var grad = load_grad_y(grain, span.count);
-    if (ACTIVATION != 0u) {
-        var t = normalized_columns(word, known.affine);
-        if (HAS_RESIDUAL) {
-            t = t + load_residual(grain, span.count);
-        }
-        grad = activation_gradient(t, grad);
-    }
+fn chunk_position(known: Rows, first: u32, k: u32, count: u32) -> Position {
+    let i = select(first, first + k * (LANES * params.columns), k < count);
+    let word = load(x[slot(i)], i);
+    var grad = load(grad_y[slot(i)], i);
+    // #if coefficients
+    var t = normalized_columns(word, known.affine);
+    // #if residual
+    t = t + load(residual[slot(i)], i);
+    // #end
+    grad = activation_gradient(t, grad);
+    // #end
     return Position(rounded_word(word - known.pivot) - known.offset, grad);
 }
 
 // Where `count` is CHUNK itself, nothing is left of the masks.
-fn chunk_products(span: ColumnSpan, known: Rows, first: u32, count: u32) -> ColumnProducts {
-    let p0 = chunk_position(span, known, first, 0u, count);
-    let p1 = chunk_position(span, known, first, 1u, count);
-    let p2 = chunk_position(span, known, first, 2u, count);
-    let p3 = chunk_position(span, known, first, 3u, count);
-    let p4 = chunk_position(span, known, first, 4u, count);
-    let p5 = chunk_position(span, known, first, 5u, count);
-    let p6 = chunk_position(span, known, first, 6u, count);
-    let p7 = chunk_position(span, known, first, 7u, count);
+fn chunk_products(known: Rows, first: u32, count: u32) -> ColumnProducts {
+    let p0 = chunk_position(known, first, 0u, count);
+    let p1 = chunk_position(known, first, 1u, count);
+    let p2 = chunk_position(known, first, 2u, count);
+    let p3 = chunk_position(known, first, 3u, count);
+    let p4 = chunk_position(known, first, 4u, count);
+    let p5 = chunk_position(known, first, 5u, count);
+    let p6 = chunk_position(known, first, 6u, count);
+    let p7 = chunk_position(known, first, 7u, count);
     let zero = Word(0.0);
     let u0 = p0.u;
     let u1 = select(zero, p1.u, 1u < count);
@@ -106,11 +119,11 @@ fn chunk_products(span: ColumnSpan, known: Rows, first: u32, count: u32) -> Colu
 
 // After a chunk more.
 fn and_chunk(products: ColumnProducts, span: ColumnSpan, known: Rows, first: u32, count: u32) -> ColumnProducts {
-    return merge_column_products(products, chunk_products(span, known, column_grain(span, first), count));
+    return merge_column_products(products, chunk_products(known, column_word(span, first), count));
 }
 
 fn put(span: ColumnSpan, products: ColumnProducts) {
-    for (var i = 0u; i < span.count; i = i + 1u) {
+    for (var i = 0u; i < WIDTH; i = i + 1u) {
         product_parts[(span.row + i) * params.parts + span.part] = Products(
             products.count,
             word_at(products.pivot, i),
@@ -131,24 +144,32 @@ fn column_products(
     let lane = column_lane(local);
     let active_item = item < params.items;
     let span = column_span(min(item, params.items - 1u));
-    let span# = neighbour_span(span, #u);
-    let known# = known_rows(span#);
+    var known: array<Rows, COLUMN_WORDS>;
+    for (var k = 0u; k < COLUMN_WORDS; k = k + 1u) {
+        known[k] = known_rows(neighbour_span(span, k));
+    }
 
-    var products# = ColumnProducts(0u, Word(0.0), Word(0.0), Word(0.0), Word(0.0));
+    var products: array<ColumnProducts, COLUMN_WORDS>;
     let chunks = (span.end - span.begin) / (CHUNK * LANES);
     for (var i = 0u; i < chunks; i = i + 1u) {
         let first = span.begin + i * (CHUNK * LANES) + lane;
-        products# = and_chunk(products#, span#, known#, first, CHUNK);
+        for (var k = 0u; k < COLUMN_WORDS; k = k + 1u) {
+            products[k] = and_chunk(products[k], neighbour_span(span, k), known[k], first, CHUNK);
+        }
     }
     // At most CHUNK positions a lane are left.
     let first = span.begin + chunks * (CHUNK * LANES) + lane;
     if (first < span.end) {
         let count = (span.end - first + LANES - 1u) / LANES;
-        products# = and_chunk(products#, span#, known#, first, count);
+        for (var k = 0u; k < COLUMN_WORDS; k = k + 1u) {
+            products[k] = and_chunk(products[k], neighbour_span(span, k), known[k], first, count);
+        }
     }
     // With more words there is one lane.
-    products0 = reduce_column_products(products0, local);
+    products[0] = reduce_column_products(products[0], local);
     if (active_item && lane == 0u) {
-        put(span#, products#);
+        for (var k = 0u; k < COLUMN_WORDS; k = k + 1u) {
+            put(neighbour_span(span, k), products[k]);
+        }
     }
 }

@@ -1,11 +1,20 @@
-// Backward 4 for short rows. One invocation owns COLUMN_WORDS words of a group's elements over one
-// part of the samples, and writes dx there: scale (dz - mean of dz - x-hat mean of dz x-hat), the channel's two means
+// Backward 4 for short rows. One invocation owns one word of a group's elements over one part of the samples, and
+// writes dx there: scale (dz - mean of dz - x-hat mean of dz x-hat), the channel's two means
 // being 0 where no gradient flows through its statistics. One read of x, one of dy, one write of dx.
-@group(0) @binding(1) var<storage, read> x: array<Stored>;
-@group(0) @binding(2) var<storage, read> grad_y: array<Stored>;
-@group(0) @binding(3) var<storage, read> channels: array<StoredChannel>;
+// #import spec
+// #import params
+// #import tables
+// #import storage/f32
+// #import layout/column
+// #import layout/elements
+// #import layout/element_columns
+
+@group(0) @binding(2) var<storage, read> x: array<Stored>;
+@group(0) @binding(3) var<storage, read> grad_y: array<Stored>;
 @group(0) @binding(4) var<storage, read> group_gradients: array<StoredGroupGradient>;
+// #if channel_gradients
 @group(0) @binding(5) var<storage, read> channel_gradients: array<GradientPair>;
+// #end
 @group(0) @binding(6) var<storage, read_write> grad_x: array<Stored>;
 
 // The channels' means of dz and of dz x-hat, the latter times rstd.
@@ -14,43 +23,42 @@ struct Means {
     weight: Word,
 }
 
+// #if channel_gradients
 fn with_means(means: Means, k: u32, element: u32) -> Means {
     let pair = channel_gradients[channel_at(element)];
     return Means(with_element(means.bias, k, pair.bias), with_element(means.weight, k, pair.weight));
 }
+// #end
 
 fn means_at(first: u32, known: ElementChannels) -> Means {
     var means = Means(Word(0.0), Word(0.0));
-    if (HAS_CHANNEL_GRADIENTS) {
-        means = with_means(means, 0u, first);
-        if (WIDTH > 1u) {
-            means = with_means(means, 1u, first + 1u);
-        }
-        if (WIDTH > 2u) {
-            means = with_means(means, 2u, first + 2u);
-            means = with_means(means, 3u, first + 3u);
-        }
-        means.weight = means.weight * known.rstd;
+    // #if channel_gradients
+    means = with_means(means, 0u, first);
+    if (WIDTH > 1u) {
+        means = with_means(means, 1u, first + 1u);
     }
+    if (WIDTH > 2u) {
+        means = with_means(means, 2u, first + 2u);
+        means = with_means(means, 3u, first + 3u);
+    }
+    means.weight = means.weight * known.rstd;
+    // #end
     return means;
 }
 
-fn map(i: u32, there: bool, known: ElementChannels, means: Means, group: GroupGradient) {
-    if (!there) {
-        return;
-    }
-    let word = load_x(i, WIDTH);
-    let gradient = gradient_of(load_grad_y(i, WIDTH), known);
+fn put(i: u32, known: ElementChannels, means: Means, group: GroupGradient) {
+    let word = load(x[slot(i)], i);
+    let gradient = gradient_of(load(grad_y[slot(i)], i), known);
     let above = above_mean(z_of(word, known), group.mean_pivot, group.mean_offset, group.mean_rest);
     var dz = group_gradient_of(gradient, above, group);
-    if (HAS_CHANNEL_GRADIENTS) {
-        dz = (dz - means.bias) - means.weight * above_channel_mean(word, known);
-    }
+    // #if channel_gradients
+    dz = (dz - means.bias) - means.weight * above_channel_mean(word, known);
+    // #end
     var dx = known.scale * dz;
     if (ACCUMULATE) {
-        dx = load_grad_x(i, WIDTH) + dx;
+        dx = load(grad_x[slot(i)], i) + dx;
     }
-    store_grad_x(i, dx, WIDTH);
+    grad_x[i] = store(dx);
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
@@ -64,11 +72,10 @@ fn element_affine_backward(
         return;
     }
     let span = element_span(item);
-    let known# = element_channels(element_of(span, #u));
-    let means# = means_at(element_of(span, #u), known#);
+    let known = element_channels(span.first);
+    let means = means_at(span.first, known);
     for (var sample = span.begin; sample < span.end; sample = sample + 1u) {
-        let i = first_word(span, sample);
         let group = group_gradient(group_gradients[sample * params.num_groups + span.g]);
-        map(i + near(span, #u), is_there(span, #u), known#, means#, group);
+        put(element_word(span, sample), known, means, group);
     }
 }

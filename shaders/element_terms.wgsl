@@ -1,14 +1,26 @@
-// Backward 3a for short rows. One invocation owns COLUMN_WORDS words of a group's elements over one
-// part of the samples, and writes for each of them the sums over these samples: terms of the channel part's gradients
-// and of those of weight and bias where these are per channel. One read of x, one of dy.
+// Backward 3a for short rows. One invocation owns one word of a group's elements over one part of the samples, and
+// writes for each of them the sums over these samples: terms of the channel part's gradients and of those of weight and
+// bias where these are per channel. One read of x, one of dy.
 //
 // The terms of channel c lie (channel_len * parts, C): a fold over the batch reads them.
-@group(0) @binding(1) var<storage, read> x: array<Stored>;
-@group(0) @binding(2) var<storage, read> grad_y: array<Stored>;
-@group(0) @binding(3) var<storage, read> channels: array<StoredChannel>;
+// #import spec
+// #import params
+// #import tables
+// #import storage/f32
+// #import arithmetic/word_sums
+// #import layout/column
+// #import layout/elements
+// #import layout/element_columns
+
+@group(0) @binding(2) var<storage, read> x: array<Stored>;
+@group(0) @binding(3) var<storage, read> grad_y: array<Stored>;
 @group(0) @binding(4) var<storage, read> group_gradients: array<StoredGroupGradient>;
+// #if channel_terms
 @group(0) @binding(5) var<storage, read_write> channel_terms: array<GradientPair>;
+// #end
+// #if affine_terms
 @group(0) @binding(6) var<storage, read_write> affine_terms: array<GradientPair>;
+// #end
 
 // Sums over samples, the bias's and the weight's: of a run of them, and of runs.
 struct Terms {
@@ -31,41 +43,34 @@ fn and_terms(totals: TermTotals, run: Terms) -> TermTotals {
 
 // And those of a sample more; i: its word.
 fn and_word(terms: Terms, i: u32, known: ElementChannels, group: GroupGradient) -> Terms {
-    let word = load_x(i, WIDTH);
-    let grad = load_grad_y(i, WIDTH);
+    let word = load(x[slot(i)], i);
+    let grad = load(grad_y[slot(i)], i);
     let above = above_mean(z_of(word, known), group.mean_pivot, group.mean_offset, group.mean_rest);
     var sums = terms;
-    if (HAS_CHANNEL_TERMS) {
-        let dz = group_gradient_of(gradient_of(grad, known), above, group);
-        let bias = sums.channel.a + dz;
-        sums.channel = Sums(bias, sums.channel.b + dz * above_channel_mean(word, known));
-    }
-    if (HAS_AFFINE_TERMS) {
-        let bias = sums.affine.a + grad;
-        sums.affine = Sums(bias, sums.affine.b + grad * (Word(group.rstd) * above));
-    }
+    // #if channel_terms
+    let dz = group_gradient_of(gradient_of(grad, known), above, group);
+    sums.channel = Sums(sums.channel.a + dz, sums.channel.b + dz * above_channel_mean(word, known));
+    // #end
+    // #if affine_terms
+    sums.affine = Sums(sums.affine.a + grad, sums.affine.b + grad * (Word(group.rstd) * above));
+    // #end
     return sums;
 }
 
-// What a word found, if it is there.
-fn put(span: ElementSpan, word: u32, totals: TermTotals, known: ElementChannels) {
-    if (!is_there(span, word)) {
-        return;
-    }
+fn put(span: ElementSpan, totals: TermTotals, known: ElementChannels) {
     let channel = totals_of(totals.channel);
     let affine = totals_of(totals.affine);
     let channel_weight = known.rstd * channel.b;
     let num_channels = params.num_channels / params.channel_len;
     for (var k = 0u; k < WIDTH; k = k + 1u) {
-        let element = element_of(span, word) + k;
-        let c = channel_at(element);
-        let entry = (element - c * params.channel_len) * params.parts + span.part;
-        if (HAS_CHANNEL_TERMS) {
-            channel_terms[entry * num_channels + c] = GradientPair(word_at(channel.a, k), word_at(channel_weight, k));
-        }
-        if (HAS_AFFINE_TERMS) {
-            affine_terms[entry * num_channels + c] = GradientPair(word_at(affine.a, k), word_at(affine.b, k));
-        }
+        let c = channel_at(span.first + k);
+        let entry = (span.first + k - c * params.channel_len) * params.parts + span.part;
+        // #if channel_terms
+        channel_terms[entry * num_channels + c] = GradientPair(word_at(channel.a, k), word_at(channel_weight, k));
+        // #end
+        // #if affine_terms
+        affine_terms[entry * num_channels + c] = GradientPair(word_at(affine.a, k), word_at(affine.b, k));
+        // #end
     }
 }
 
@@ -80,17 +85,16 @@ fn element_terms(
         return;
     }
     let span = element_span(item);
-    let known# = element_channels(element_of(span, #u));
-    var totals# = TermTotals(no_totals(), no_totals());
-    var terms# = no_terms();
+    let known = element_channels(span.first);
+    var totals = TermTotals(no_totals(), no_totals());
+    var terms = no_terms();
     for (var sample = span.begin; sample < span.end; sample = sample + 1u) {
-        let i = first_word(span, sample);
         let group = group_gradient(group_gradients[sample * params.num_groups + span.g]);
-        terms# = and_word(terms#, i + near(span, #u), known#, group);
+        terms = and_word(terms, element_word(span, sample), known, group);
         if (ends_run(sample - span.begin)) {
-            totals# = and_terms(totals#, terms#);
-            terms# = no_terms();
+            totals = and_terms(totals, terms);
+            terms = no_terms();
         }
     }
-    put(span, #u, and_terms(totals#, terms#), known#);
+    put(span, and_terms(totals, terms), known);
 }

@@ -1,24 +1,35 @@
 // Forward 3. LANES invocations own one (sample, group): statistics of the channel part's output
 // z = scale (x - mean) + bias (or x itself) over the group's channels and space, from row moments
-// alone; then the affine map of each of its rows. HELD rows of a lane stay in registers, where these are all.
+// alone; then the affine map of each of its rows.
+// #import spec
+// #import params
+// #import tables
+// #import arithmetic/precise
+// #import arithmetic/sums
+// #import arithmetic/moments
+// #import layout/item
+// #import layout/group_rows
+// #import reduction/serial
+
 @group(0) @binding(1) var<storage, read> rows: array<StoredMoments>;
 @group(0) @binding(2) var<storage, read> channels: array<StoredChannel>;
+// #if weight
 @group(0) @binding(3) var<storage, read> weight: array<f32>;
+// #end
+// #if bias
 @group(0) @binding(4) var<storage, read> bias: array<f32>;
+// #end
 @group(0) @binding(5) var<storage, read_write> groups: array<Group>;
 @group(0) @binding(6) var<storage, read_write> coefficients: array<StoredAffine>;
 
-// A row and its channel; behind the group's last row, no values.
+// A row and its channel.
 struct Entry {
     row: Moments,
     channel: Channel,
 }
 
 fn entry_at(span: GroupRows, i: u32) -> Entry {
-    let safe = min(i, span.size - 1u);
-    var row = moments_of(rows[span.first_row + safe]);
-    row.count = select(0u, row.count, i < span.size);
-    return Entry(row, channel_of(channels[span.first_channel + safe]));
+    return Entry(moments_of(rows[span.first_row + i]), channel_of(channels[span.first_channel + i]));
 }
 
 // The row's z as moments without a spread, for the mean alone.
@@ -29,28 +40,22 @@ fn mean_of(e: Entry) -> Moments {
 
 // The row's share in what is left of the mean, and in the variance.
 fn left_of(e: Entry, group: Group, first: f32, count: f32) -> f32 {
-    let left = (f32(e.row.count) / count) * (above_group_mean(e.row, e.channel, group) - first);
-    return select(left, 0.0, e.row.count == 0u);
+    return (f32(e.row.count) / count) * (above_group_mean(e.row, e.channel, group) - first);
 }
 
 fn spread_of(e: Entry, group: Group, count: f32) -> f32 {
     let above = above_group_mean(e.row, e.channel, group);
     let share = f32(e.row.count) / count;
-    let spread = share * ((e.channel.scale * e.row.variance) * e.channel.scale) + (share * above) * above;
-    return select(spread, 0.0, e.row.count == 0u);
+    return share * ((e.channel.scale * e.row.variance) * e.channel.scale) + (share * above) * above;
 }
 
 fn put(span: GroupRows, i: u32, e: Entry, group: Group) {
-    if (i >= span.size) {
-        return;
-    }
     // One of the two weights is 1.
     let scale = (group.weight * e.channel.weight) * group.rstd;
     var b = 0.0;
-    if (HAS_BIAS) {
-        let affine = select(span.g, span.first_channel + i, (params.flags & PER_CHANNEL) != 0u);
-        b = bias[affine];
-    }
+    // #if bias
+    b = bias[select(span.g, span.first_channel + i, (params.flags & PER_CHANNEL) != 0u)];
+    // #end
     coefficients[span.first_row + i] = stored_affine(Affine(
         e.row.pivot,
         e.row.offset,
@@ -70,43 +75,29 @@ fn group_fold(
     let active_item = item < params.items;
     let span = group_rows(min(item, params.items - 1u));
 
-    var e# = entry_at(span, lane + #u * LANES);
-    // The same where all are lane 0's.
-    var first_entry = e0;
-    if (LANES > 1u) {
-        first_entry = entry_at(span, 0u);
-    }
     var moments = Moments(0u, 0.0, 0.0, 0.0);
-    for (var i = lane; i < span.size; i = i + span.step) {
-        if (HELD == 0u) {
-            e0 = entry_at(span, i);
-        }
-        moments = merge_moments(moments, mean_of(e#));
+    for (var i = lane; i < span.size; i = i + LANES) {
+        moments = merge_moments(moments, mean_of(entry_at(span, i)));
     }
     moments = reduce_moments(moments, local);
     var group = Group(moments.pivot, moments.offset, 0.0, 0.0, 1.0);
-    if (HAS_WEIGHT && (params.flags & PER_CHANNEL) == 0u) {
-        group.weight = weight[span.g];
-    }
+    // #if weight
+    group.weight = weight[span.g];
+    // #end
 
     // Two more looks from the mean just found: what is left of it (relative to the first row, so
     // that rows of one mean leave exactly that), then the spread about it.
     let count = f32(moments.count);
+    let first_entry = entry_at(span, 0u);
     let first = above_group_mean(first_entry.row, first_entry.channel, group);
     var left = no_sum();
-    for (var i = lane; i < span.size; i = i + span.step) {
-        if (HELD == 0u) {
-            e0 = entry_at(span, i);
-        }
-        left = and_term(left, vec2<f32>(left_of(e#, group, first, count), 0.0));
+    for (var i = lane; i < span.size; i = i + LANES) {
+        left = and_term(left, vec2<f32>(left_of(entry_at(span, i), group, first, count), 0.0));
     }
     group.mean_rest = first + reduce_pair(total(left), local).x;
     var spread = no_sum();
-    for (var i = lane; i < span.size; i = i + span.step) {
-        if (HELD == 0u) {
-            e0 = entry_at(span, i);
-        }
-        spread = and_term(spread, vec2<f32>(spread_of(e#, group, count), 0.0));
+    for (var i = lane; i < span.size; i = i + LANES) {
+        spread = and_term(spread, vec2<f32>(spread_of(entry_at(span, i), group, count), 0.0));
     }
     let variance = reduce_pair(total(spread), local).x * (count / degrees_of_freedom(count));
     group.rstd = reciprocal_std(variance + params.eps);
@@ -116,10 +107,7 @@ fn group_fold(
     if (lane == 0u) {
         groups[item] = group;
     }
-    for (var i = lane; i < span.size; i = i + span.step) {
-        if (HELD == 0u) {
-            e0 = entry_at(span, i);
-        }
-        put(span, i + #u * LANES, e#, group);
+    for (var i = lane; i < span.size; i = i + LANES) {
+        put(span, i, entry_at(span, i), group);
     }
 }

@@ -1,12 +1,24 @@
 // Backward 2. LANES invocations own one (sample, group): what it makes of dy in each of its rows, and
 // its terms of the gradients: of bias and weight, per group or per row, and per row those of bn.bias
 // and bn.weight. All sums are of differences from the group's mean of dy (times the weight, where that
-// is per channel), so that a large one cancels nowhere. HELD rows as in group_fold.
+// is per channel), so that a large one cancels nowhere.
+// #import spec
+// #import params
+// #import tables
+// #import arithmetic/precise
+// #import arithmetic/sums
+// #import arithmetic/moments
+// #import layout/item
+// #import layout/group_rows
+// #import reduction/serial
+
 @group(0) @binding(1) var<storage, read> rows: array<StoredMoments>;
 @group(0) @binding(2) var<storage, read> products: array<Products>;
 @group(0) @binding(3) var<storage, read> channels: array<StoredChannel>;
 @group(0) @binding(4) var<storage, read> groups: array<Group>;
+// #if gradient_terms
 @group(0) @binding(5) var<storage, read_write> gradient_terms: array<GradientPair>;
+// #end
 @group(0) @binding(6) var<storage, read_write> row_gradients: array<RowGradient>;
 
 // The same of w dy, where the group part's weight w is per channel.
@@ -21,29 +33,26 @@ fn weighted(entry: Products, channel: Channel) -> Products {
 }
 
 // A row, its channel, and what of dy there is in it: `plain`, or times the weight; z's mean over the row less
-// the group's; its share in the group. Behind the group's last row, no values.
+// the group's; its share in the group.
 struct Entry {
     row: Moments,
     channel: Channel,
     plain: Products,
     dy: Products,
     above: f32,
-    count: u32,
     share: f32,
 }
 
 fn entry_at(span: GroupRows, i: u32, group: Group) -> Entry {
-    let safe = min(i, span.size - 1u);
-    let row = moments_of(rows[span.first_row + safe]);
-    let channel = channel_of(channels[span.first_channel + safe]);
-    let plain = products[span.first_row + safe];
+    let row = moments_of(rows[span.first_row + i]);
+    let channel = channel_of(channels[span.first_channel + i]);
+    let plain = products[span.first_row + i];
     let above = above_group_mean(row, channel, group);
-    let count = select(0u, params.row_len, i < span.size);
-    return Entry(row, channel, plain, weighted(plain, channel), above, count, 1.0 / f32(span.size));
+    return Entry(row, channel, plain, weighted(plain, channel), above, 1.0 / f32(span.size));
 }
 
 fn mean_of(e: Entry) -> Moments {
-    return Moments(e.count, e.dy.pivot, e.dy.offset, 0.0);
+    return Moments(params.row_len, e.dy.pivot, e.dy.offset, 0.0);
 }
 
 // Mean of dy (or w dy) over the row, less the group's mean.
@@ -51,24 +60,19 @@ fn grad_above_mean(entry: Products, mean: Moments) -> f32 {
     return rounded(entry.pivot - mean.pivot) + (entry.offset - mean.offset);
 }
 
-// Behind the last row, nothing.
-fn inside(e: Entry, v: vec2<f32>) -> vec2<f32> {
-    return select(v, vec2<f32>(0.0, 0.0), e.count == 0u);
-}
-
 fn projected(e: Entry, mean: Moments) -> vec2<f32> {
     let grad_above = grad_above_mean(e.dy, mean);
     let scale = e.channel.scale;
-    return inside(e, vec2<f32>(
+    return vec2<f32>(
         e.share * (scale * e.dy.covariance) + (e.share * grad_above) * e.above,
         e.share * ((scale * e.row.variance) * scale) + (e.share * e.above) * e.above,
-    ));
+    );
 }
 
 fn remaining(e: Entry, mean: Moments, c: f32) -> vec2<f32> {
     let rest = rounded(grad_above_mean(e.dy, mean) - c * e.above);
     let inner = e.dy.covariance - c * (e.channel.scale * e.row.variance);
-    return inside(e, vec2<f32>(e.share * rest, e.share * (e.channel.scale * inner) + (e.share * rest) * e.above));
+    return vec2<f32>(e.share * rest, e.share * (e.channel.scale * inner) + (e.share * rest) * e.above);
 }
 
 // dz = rstd weight (dy less all of z, plus the share of z that eps leaves): what its mean over each row, and its sum
@@ -86,11 +90,6 @@ struct GroupTerms {
 }
 
 fn put(span: GroupRows, i: u32, e: Entry, mean: Moments, terms: GroupTerms) {
-    if (i >= span.size) {
-        return;
-    }
-    let channel_terms = HAS_GRADIENT_TERMS && params.channel_columns != 0u;
-    let affine_terms = HAS_GRADIENT_TERMS && params.columns != params.channel_columns;
     let len = f32(params.row_len);
     let above = e.above;
     let rest = rounded(grad_above_mean(e.dy, mean) - terms.c * above) - (terms.shift + terms.c_left * above);
@@ -101,18 +100,20 @@ fn put(span: GroupRows, i: u32, e: Entry, mean: Moments, terms: GroupTerms) {
         -(terms.x_scale * e.channel.scale),
         dz_mean,
     );
-    if (channel_terms) {
+    // #if gradient_terms
+    if (params.channel_columns != 0u) {
         let spread = e.channel.scale * e.row.variance;
         let inner = (e.dy.covariance - terms.c * spread) - terms.c_left * spread;
         let inner_mean = terms.scale * (inner + terms.kept * spread);
         let weight_mean = e.channel.rstd * (inner_mean + x_above_mean(e.row, e.channel) * dz_mean);
         gradient_terms[terms.first_term + span.first_channel + i] = GradientPair(len * dz_mean, len * weight_mean);
     }
-    if (affine_terms && (params.flags & PER_CHANNEL) != 0u) {
+    if (params.columns != params.channel_columns && (params.flags & PER_CHANNEL) != 0u) {
         let sum = len * e.plain.pivot + len * e.plain.offset;
         let weight = terms.rstd * (len * (e.channel.scale * e.plain.covariance) + above * sum);
         gradient_terms[terms.first_affine + span.first_channel + i] = GradientPair(sum, weight);
     }
+    // #end
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
@@ -132,13 +133,9 @@ fn group_fold_backward(
 
     // Mean of dy over the group, as pivot + offset: rows are moments without a spread. Where w is per
     // channel, dy is w dy from here on.
-    var e# = entry_at(span, lane + #u * LANES, group);
     var mean = Moments(0u, 0.0, 0.0, 0.0);
-    for (var i = lane; i < span.size; i = i + span.step) {
-        if (HELD == 0u) {
-            e0 = entry_at(span, i, group);
-        }
-        mean = merge_moments(mean, mean_of(e#));
+    for (var i = lane; i < span.size; i = i + LANES) {
+        mean = merge_moments(mean, mean_of(entry_at(span, i, group)));
     }
     mean = reduce_moments(mean, local);
 
@@ -146,20 +143,14 @@ fn group_fold_backward(
     // since rounding leaves some of it (Gram-Schmidt, twice is enough). In small groups little else
     // remains of dz, and the plain difference would be rounding.
     var sums = no_sum();
-    for (var i = lane; i < span.size; i = i + span.step) {
-        if (HELD == 0u) {
-            e0 = entry_at(span, i, group);
-        }
-        sums = and_term(sums, projected(e#, mean));
+    for (var i = lane; i < span.size; i = i + LANES) {
+        sums = and_term(sums, projected(entry_at(span, i, group), mean));
     }
     let projection = reduce_pair(total(sums), local);
     let c = ratio(projection.x, projection.y);
     sums = no_sum();
-    for (var i = lane; i < span.size; i = i + span.step) {
-        if (HELD == 0u) {
-            e0 = entry_at(span, i, group);
-        }
-        sums = and_term(sums, remaining(e#, mean, c));
+    for (var i = lane; i < span.size; i = i + LANES) {
+        sums = and_term(sums, remaining(entry_at(span, i, group), mean, c));
     }
     let left = reduce_pair(total(sums), local);
     if (!active_item) {
@@ -170,12 +161,13 @@ fn group_fold_backward(
     // are any.
     let first_term = sample * params.columns;
     let first_affine = first_term + params.channel_columns;
-    let affine_terms = HAS_GRADIENT_TERMS && params.columns != params.channel_columns;
     let h = group.rstd * projection.x;
-    if (affine_terms && (params.flags & PER_CHANNEL) == 0u && lane == 0u) {
+    // #if gradient_terms
+    if (params.columns != params.channel_columns && (params.flags & PER_CHANNEL) == 0u && lane == 0u) {
         let sum = group_len * mean.pivot + group_len * mean.offset;
         gradient_terms[first_affine + span.g] = GradientPair(sum, group_len * h);
     }
+    // #end
     let c_left = ratio(left.y, projection.y);
     let unbiased = group_len / degrees_of_freedom(group_len);
     let variance = projection.y * unbiased;
@@ -190,10 +182,7 @@ fn group_fold_backward(
         first_term,
         first_affine,
     );
-    for (var i = lane; i < span.size; i = i + span.step) {
-        if (HELD == 0u) {
-            e0 = entry_at(span, i, group);
-        }
-        put(span, i + #u * LANES, e#, mean, terms);
+    for (var i = lane; i < span.size; i = i + LANES) {
+        put(span, i, entry_at(span, i, group), mean, terms);
     }
 }

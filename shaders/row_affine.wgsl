@@ -1,40 +1,48 @@
 // Forward 4. LANES invocations own the words of one part of one row and write y there. A word
 // belongs to the row of its first element; the last one may reach into the next row. One read of x
 // (and of the residual), one write of y.
+// #if x
+// #import spec
+// #import params
+// #import tables
+// #import storage/f32
+// #import arithmetic/activation
+// #import layout/item
+// #import layout/row_words
+
 @group(0) @binding(1) var<storage, read> x: array<Stored>;
+// #end
 @group(0) @binding(2) var<storage, read> coefficients: array<StoredAffine>;
+// #if residual
 @group(0) @binding(3) var<storage, read> residual: array<Stored>;
+// #end
 @group(0) @binding(4) var<storage, read_write> y: array<Stored>;
 
-// What a word of y is made of: the first `count` elements of a word. In place, x is in y.
+// What a word of y is made of. In place, x is in y.
 struct Input {
     x: Word,
     residual: Word,
 }
 
-fn input_at(i: u32, count: u32) -> Input {
+fn input_at(i: u32) -> Input {
     var input = Input(Word(0.0), Word(0.0));
-    if (HAS_X) {
-        input.x = load_x(i, count);
-    } else {
-        input.x = load_y(i, count);
-    }
-    if (HAS_RESIDUAL) {
-        input.residual = load_residual(i, count);
-    }
+    // #if x
+    input.x = load(x[slot(i)], i);
+    // #else
+    input.x = load(y[slot(i)], i);
+    // #end
+    // #if residual
+    input.residual = load(residual[slot(i)], i);
+    // #end
     return input;
 }
 
 fn map(input: Input, a: Affine) -> Word {
     var t = normalized(input.x, Word(a.pivot), Word(a.offset), Word(a.scale), Word(a.shift));
-    if (HAS_RESIDUAL) {
-        t = t + input.residual;
-    }
+    // #if residual
+    t = t + input.residual;
+    // #end
     return activate(t);
-}
-
-fn tail_input(words: RowWords, i: u32) -> Input {
-    return input_at(i, tail_count(words, i));
 }
 
 // Writes a word of what is left behind the chunks. The row's last one may end in the next row.
@@ -52,7 +60,7 @@ fn put_tail(words: RowWords, i: u32, input: Input, a: Affine, next: Affine) {
             word = select(others, word, kept_mask(words));
         }
     }
-    store_y(i, word, tail_count(words, i));
+    y[i] = store(word);
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
@@ -72,14 +80,14 @@ fn row_affine(
     let chunks = (words.end - words.begin) / (4u * LANES);
     for (var i = 0u; i < chunks; i = i + 1u) {
         let first = words.begin + i * (4u * LANES) + lane;
-        let w0 = input_at(first, WIDTH);
-        let w1 = input_at(first + LANES, WIDTH);
-        let w2 = input_at(first + 2u * LANES, WIDTH);
-        let w3 = input_at(first + 3u * LANES, WIDTH);
-        store_y(first, map(w0, a), WIDTH);
-        store_y(first + LANES, map(w1, a), WIDTH);
-        store_y(first + 2u * LANES, map(w2, a), WIDTH);
-        store_y(first + 3u * LANES, map(w3, a), WIDTH);
+        let w0 = input_at(first);
+        let w1 = input_at(first + LANES);
+        let w2 = input_at(first + 2u * LANES);
+        let w3 = input_at(first + 3u * LANES);
+        y[first] = store(map(w0, a));
+        y[first + LANES] = store(map(w1, a));
+        y[first + 2u * LANES] = store(map(w2, a));
+        y[first + 3u * LANES] = store(map(w3, a));
     }
     // What is left, a chunk at most: all of it is read before any of it is written, too. (Behind its end the first word
     // is read again.)
@@ -88,10 +96,10 @@ fn row_affine(
     let i2 = i1 + LANES;
     let i3 = i2 + LANES;
     if (i0 < words.tail_end) {
-        let w0 = tail_input(words, i0);
-        let w1 = tail_input(words, select(i0, i1, i1 < words.tail_end));
-        let w2 = tail_input(words, select(i0, i2, i2 < words.tail_end));
-        let w3 = tail_input(words, select(i0, i3, i3 < words.tail_end));
+        let w0 = input_at(i0);
+        let w1 = input_at(select(i0, i1, i1 < words.tail_end));
+        let w2 = input_at(select(i0, i2, i2 < words.tail_end));
+        let w3 = input_at(select(i0, i3, i3 < words.tail_end));
         var next = a;
         if (!ALIGNED) {
             next = affine_of(coefficients[next_row(words)]);

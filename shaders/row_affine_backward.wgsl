@@ -2,13 +2,29 @@
 // residual's gradient); words belong to rows as in row_affine. One read of x, one of dy (and of the
 // residual), one write of dx. Without x, where dx does not depend on it (x_scale is 0 then): not even a NaN
 // in x reaches dx.
+// #if x
+// #import spec
+// #import params
+// #import tables
+// #import storage/f32
+// #import arithmetic/activation
+// #import layout/item
+// #import layout/row_words
+
 @group(0) @binding(1) var<storage, read> x: array<Stored>;
+// #end
 @group(0) @binding(2) var<storage, read> grad_y: array<Stored>;
 @group(0) @binding(3) var<storage, read> coefficients_backward: array<AffineBackward>;
+// #if coefficients
 @group(0) @binding(4) var<storage, read> coefficients: array<StoredAffine>;
+// #end
+// #if residual
 @group(0) @binding(5) var<storage, read> residual: array<Stored>;
+// #end
 @group(0) @binding(6) var<storage, read_write> grad_x: array<Stored>;
+// #if grad_residual
 @group(0) @binding(7) var<storage, read_write> grad_residual: array<Stored>;
+// #end
 
 struct Row {
     backward: AffineBackward,
@@ -17,13 +33,13 @@ struct Row {
 
 fn row_at(row: u32) -> Row {
     var forward = Affine(0.0, 0.0, 0.0, 0.0);
-    if (ACTIVATION != 0u) {
-        forward = affine_of(coefficients[row]);
-    }
+    // #if coefficients
+    forward = affine_of(coefficients[row]);
+    // #end
     return Row(coefficients_backward[row], forward);
 }
 
-// What a word of dx is made of: the first `count` elements of a word.
+// What a word of dx is made of.
 struct Input {
     x: Word,
     grad_y: Word,
@@ -31,20 +47,18 @@ struct Input {
     grad_x: Word,
 }
 
-fn input_at(i: u32, count: u32) -> Input {
+fn input_at(i: u32) -> Input {
     let zero = Word(0.0);
     var input = Input(zero, zero, zero, zero);
-    if (HAS_X) {
-        input.x = load_x(i, count);
-    }
-    input.grad_y = load_grad_y(i, count);
-    if (ACTIVATION != 0u) {
-        if (HAS_RESIDUAL) {
-            input.residual = load_residual(i, count);
-        }
-    }
+    // #if x
+    input.x = load(x[slot(i)], i);
+    // #end
+    input.grad_y = load(grad_y[slot(i)], i);
+    // #if residual
+    input.residual = load(residual[slot(i)], i);
+    // #end
     if (ACCUMULATE) {
-        input.grad_x = load_grad_x(i, count);
+        input.grad_x = load(grad_x[slot(i)], i);
     }
     return input;
 }
@@ -56,21 +70,21 @@ struct Gradients {
 
 fn map(input: Input, row: Row) -> Gradients {
     var g = input.grad_y;
-    if (ACTIVATION != 0u) {
-        let a = row.forward;
-        var t = normalized(input.x, Word(a.pivot), Word(a.offset), Word(a.scale), Word(a.shift));
-        if (HAS_RESIDUAL) {
-            t = t + input.residual;
-        }
-        g = activation_gradient(t, g);
-    }
+    // #if coefficients
+    let f = row.forward;
+    var t = normalized(input.x, Word(f.pivot), Word(f.offset), Word(f.scale), Word(f.shift));
+    // #if residual
+    t = t + input.residual;
+    // #end
+    g = activation_gradient(t, g);
+    // #end
     let a = row.backward;
     let v = rounded_word(g - Word(a.grad_pivot));
     var dx = v * Word(a.grad_scale);
-    if (HAS_X) {
-        let u = rounded_word(input.x - Word(a.x_pivot));
-        dx = dx + (u * Word(x_unit(a.grad_scale))) * Word(a.x_scale);
-    }
+    // #if x
+    let u = rounded_word(input.x - Word(a.x_pivot));
+    dx = dx + (u * Word(x_unit(a.grad_scale))) * Word(a.x_scale);
+    // #end
     dx = dx + Word(a.shift);
     if (ACCUMULATE) {
         dx = input.grad_x + dx;
@@ -78,15 +92,11 @@ fn map(input: Input, row: Row) -> Gradients {
     return Gradients(dx, g);
 }
 
-fn put(i: u32, gradients: Gradients, count: u32) {
-    store_grad_x(i, gradients.x, count);
-    if (HAS_GRAD_RESIDUAL) {
-        store_grad_residual(i, gradients.residual, count);
-    }
-}
-
-fn tail_input(words: RowWords, i: u32) -> Input {
-    return input_at(i, tail_count(words, i));
+fn put(i: u32, gradients: Gradients) {
+    grad_x[i] = store(gradients.x);
+    // #if grad_residual
+    grad_residual[i] = store(gradients.residual);
+    // #end
 }
 
 // Writes a word of what is left behind the chunks. The row's last one may end in the next row.
@@ -106,7 +116,7 @@ fn put_tail(words: RowWords, i: u32, input: Input, row: Row, next: Row) {
             gradients.residual = select(others.residual, gradients.residual, mask);
         }
     }
-    put(i, gradients, tail_count(words, i));
+    put(i, gradients);
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
@@ -126,14 +136,14 @@ fn row_affine_backward(
     let chunks = (words.end - words.begin) / (4u * LANES);
     for (var i = 0u; i < chunks; i = i + 1u) {
         let first = words.begin + i * (4u * LANES) + lane;
-        let w0 = input_at(first, WIDTH);
-        let w1 = input_at(first + LANES, WIDTH);
-        let w2 = input_at(first + 2u * LANES, WIDTH);
-        let w3 = input_at(first + 3u * LANES, WIDTH);
-        put(first, map(w0, row), WIDTH);
-        put(first + LANES, map(w1, row), WIDTH);
-        put(first + 2u * LANES, map(w2, row), WIDTH);
-        put(first + 3u * LANES, map(w3, row), WIDTH);
+        let w0 = input_at(first);
+        let w1 = input_at(first + LANES);
+        let w2 = input_at(first + 2u * LANES);
+        let w3 = input_at(first + 3u * LANES);
+        put(first, map(w0, row));
+        put(first + LANES, map(w1, row));
+        put(first + 2u * LANES, map(w2, row));
+        put(first + 3u * LANES, map(w3, row));
     }
     // What is left, a chunk at most: all of it is read before any of it is written, too. (Behind its end the first word
     // is read again.)
@@ -142,10 +152,10 @@ fn row_affine_backward(
     let i2 = i1 + LANES;
     let i3 = i2 + LANES;
     if (i0 < words.tail_end) {
-        let w0 = tail_input(words, i0);
-        let w1 = tail_input(words, select(i0, i1, i1 < words.tail_end));
-        let w2 = tail_input(words, select(i0, i2, i2 < words.tail_end));
-        let w3 = tail_input(words, select(i0, i3, i3 < words.tail_end));
+        let w0 = input_at(i0);
+        let w1 = input_at(select(i0, i1, i1 < words.tail_end));
+        let w2 = input_at(select(i0, i2, i2 < words.tail_end));
+        let w3 = input_at(select(i0, i3, i3 < words.tail_end));
         var next = row;
         if (!ALIGNED) {
             next = row_at(next_row(words));

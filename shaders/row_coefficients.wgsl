@@ -1,7 +1,15 @@
 // Forward 3 without a group part. One invocation owns one row: its affine map is its channel's. Where
 // forward did not read x for moments, backward takes its products about the mean in force.
+// #import spec
+// #import params
+// #import tables
+// #import arithmetic/precise
+// #import layout/item
+
 @group(0) @binding(1) var<storage, read> channels: array<StoredChannel>;
+// #if rows
 @group(0) @binding(2) var<storage, read_write> rows: array<StoredMoments>;
+// #end
 @group(0) @binding(3) var<storage, read_write> coefficients: array<StoredAffine>;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
@@ -15,8 +23,8 @@ fn row_coefficients(
         return;
     }
     let channel = channel_of(channels[channel_of_row(item)]);
-    if (HAS_ROWS) {
-        rows[item] = stored_moments(Moments(params.row_len, channel.mean_pivot, channel.mean_offset, 0.0));
-    }
+    // #if rows
+    rows[item] = stored_moments(Moments(params.row_len, channel.mean_pivot, channel.mean_offset, 0.0));
+    // #end
     coefficients[item] = stored_affine(Affine(channel.mean_pivot, channel.mean_offset, channel.scale, channel.bias));
 }

@@ -1,11 +1,19 @@
 // Backward 4a. One invocation owns one row and writes its map from (dy, x) to
 // dx = scale (dz - mean of dz - x-hat mean of dz x-hat); the channel's two means are 0 where no
 // gradient flows through its statistics.
+// #import spec
+// #import params
+// #import tables
+// #import arithmetic/precise
+// #import layout/item
+
 @group(0) @binding(1) var<storage, read> rows: array<StoredMoments>;
 @group(0) @binding(2) var<storage, read> products: array<Products>;
 @group(0) @binding(3) var<storage, read> channels: array<StoredChannel>;
 @group(0) @binding(4) var<storage, read> row_gradients: array<RowGradient>;
+// #if channel_gradients
 @group(0) @binding(5) var<storage, read> channel_gradients: array<GradientPair>;
+// #end
 @group(0) @binding(6) var<storage, read_write> coefficients_backward: array<AffineBackward>;
 
 @compute @workgroup_size(WORKGROUP_SIZE)
@@ -22,23 +30,26 @@ fn row_coefficients_backward(
     let row = moments_of(rows[item]);
     let entry = products[item];
     let channel = channel_of(channels[c]);
+    // #if channel_gradients
+    let means = channel_gradients[c];
+    // #else
     // Neither a group part (it has no groups then) nor a gradient through the statistics: dx is scale dy,
     // and a NaN in dy stays where it is.
-    if (params.num_groups == 0u && !HAS_CHANNEL_GRADIENTS) {
+    if (params.num_groups == 0u) {
         coefficients_backward[item] = AffineBackward(row.pivot, 0.0, 0.0, channel.scale, 0.0);
         return;
     }
+    // #end
     let gradient = row_gradients[item];
     let scale = channel.scale * gradient.scale;
     let grad_scale = scale * gradient.weight;
     let inverse = x_unit_inverse(grad_scale);
     var x_scale = (scale * inverse) * gradient.x_scale;
     var above = gradient.mean;
-    if (HAS_CHANNEL_GRADIENTS) {
-        let means = channel_gradients[c];
-        x_scale = x_scale - (channel.scale * inverse) * (means.weight * channel.rstd);
-        above = (above - means.bias) - means.weight * channel.rstd * x_above_mean(row, channel);
-    }
+    // #if channel_gradients
+    x_scale = x_scale - (channel.scale * inverse) * (means.weight * channel.rstd);
+    above = (above - means.bias) - means.weight * channel.rstd * x_above_mean(row, channel);
+    // #end
     coefficients_backward[item] = AffineBackward(
         row.pivot,
         x_scale,

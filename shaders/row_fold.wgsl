@@ -1,4 +1,12 @@
 // Forward 1b, where rows are split. LANES invocations own one row and merge its parts.
+// #import spec
+// #import params
+// #import tables
+// #import arithmetic/sums
+// #import arithmetic/moments
+// #import layout/item
+// #import reduction/serial
+
 @group(0) @binding(1) var<storage, read> row_parts: array<StoredMoments>;
 @group(0) @binding(2) var<storage, read_write> rows: array<StoredMoments>;
 

@@ -1,4 +1,12 @@
 // Backward 1b, where rows are split. LANES invocations own one row and merge its parts.
+// #import spec
+// #import params
+// #import tables
+// #import arithmetic/sums
+// #import arithmetic/moments
+// #import layout/item
+// #import reduction/serial
+
 @group(0) @binding(1) var<storage, read> product_parts: array<Products>;
 @group(0) @binding(2) var<storage, read_write> products: array<Products>;
 

@@ -3,14 +3,28 @@
 // Each lane takes chunks of CHUNK words: exact local mean about the chunk's own first value, squared
 // differences from it, then a merge. No sum of squares, no long-lived pivot. Differences are divided by 4 before they
 // are squared, exactly: 16 of these squares are the mean of 16, and fit wherever that does.
+// #import spec
+// #import params
+// #import tables
+// #import storage/f32
+// #import arithmetic/rounded_word
+// #import arithmetic/moments
+// #import layout/item
+// #import layout/span
+// #import reduction/serial
+
 @group(0) @binding(1) var<storage, read> x: array<Stored>;
 @group(0) @binding(2) var<storage, read_write> row_parts: array<StoredMoments>;
 
+fn word(i: u32) -> Word {
+    return load(x[slot(i)], i);
+}
+
 fn whole_chunk(first: u32) -> Moments {
-    let w0 = load_x(first, WIDTH);
-    let w1 = load_x(first + LANES, WIDTH);
-    let w2 = load_x(first + 2u * LANES, WIDTH);
-    let w3 = load_x(first + 3u * LANES, WIDTH);
+    let w0 = word(first);
+    let w1 = word(first + LANES);
+    let w2 = word(first + 2u * LANES);
+    let w3 = word(first + 3u * LANES);
     let count = CHUNK * WIDTH;
     let pivot = word_at(w0, 0u);
     let k = Word(pivot);
@@ -33,19 +47,19 @@ fn loose_chunk(span: Span, q: u32) -> Moments {
     let i1 = loose_word(span, q + LANES);
     let i2 = loose_word(span, q + 2u * LANES);
     let i3 = loose_word(span, q + 3u * LANES);
-    let w0 = load_x(i0, loose_count(span, i0));
+    let w0 = word(i0);
     var w1 = Word(0.0);
     var w2 = Word(0.0);
     var w3 = Word(0.0);
     // Words behind the last loose one may lie behind the window.
     if (q + LANES < span.loose) {
-        w1 = load_x(i1, loose_count(span, i1));
+        w1 = word(i1);
     }
     if (q + 2u * LANES < span.loose) {
-        w2 = load_x(i2, loose_count(span, i2));
+        w2 = word(i2);
     }
     if (q + 3u * LANES < span.loose) {
-        w3 = load_x(i3, loose_count(span, i3));
+        w3 = word(i3);
     }
     let m0 = loose_mask(span, i0);
     let m1 = loose_mask(span, i1);

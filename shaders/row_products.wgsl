@@ -4,11 +4,25 @@
 //
 // As in row_moments, a chunk's dy are taken about the chunk's own first one, then merged: neither a
 // large mean of dy nor an outlier among them, wherever it stands, harms more than its own chunk.
+// #import spec
+// #import params
+// #import tables
+// #import storage/f32
+// #import arithmetic/activation
+// #import arithmetic/moments
+// #import layout/item
+// #import layout/span
+// #import reduction/serial
+
 @group(0) @binding(1) var<storage, read> x: array<Stored>;
 @group(0) @binding(2) var<storage, read> grad_y: array<Stored>;
 @group(0) @binding(3) var<storage, read> rows: array<StoredMoments>;
+// #if coefficients
 @group(0) @binding(4) var<storage, read> coefficients: array<StoredAffine>;
+// #end
+// #if residual
 @group(0) @binding(5) var<storage, read> residual: array<Stored>;
+// #end
 @group(0) @binding(6) var<storage, read_write> product_parts: array<Products>;
 
 // What a row's words need of it.
@@ -19,9 +33,9 @@ struct Row {
 
 fn row_at(row: u32) -> Row {
     var forward = Affine(0.0, 0.0, 0.0, 0.0);
-    if (ACTIVATION != 0u) {
-        forward = affine_of(coefficients[row]);
-    }
+    // #if coefficients
+    forward = affine_of(coefficients[row]);
+    // #end
     return Row(moments_of(rows[row]), forward);
 }
 
@@ -31,18 +45,17 @@ struct Pair {
     g: Word,
 }
 
-// Of the first `count` elements of a word.
-fn pair_at(i: u32, count: u32, row: Row) -> Pair {
-    let word = load_x(i, count);
-    var g = load_grad_y(i, count);
-    if (ACTIVATION != 0u) {
-        let a = row.forward;
-        var t = normalized(word, Word(a.pivot), Word(a.offset), Word(a.scale), Word(a.shift));
-        if (HAS_RESIDUAL) {
-            t = t + load_residual(i, count);
-        }
-        g = activation_gradient(t, g);
-    }
+fn pair_at(i: u32, row: Row) -> Pair {
+    let word = load(x[slot(i)], i);
+    var g = load(grad_y[slot(i)], i);
+    // #if coefficients
+    let a = row.forward;
+    var t = normalized(word, Word(a.pivot), Word(a.offset), Word(a.scale), Word(a.shift));
+    // #if residual
+    t = t + load(residual[slot(i)], i);
+    // #end
+    g = activation_gradient(t, g);
+    // #end
     return Pair(rounded_word(word - Word(row.moments.pivot)) - Word(row.moments.offset), g);
 }
 
@@ -55,10 +68,10 @@ fn chunk_products(count: u32, pivot: f32, sum: Word, x_sum: Word, product: Word)
 }
 
 fn whole_chunk(first: u32, row: Row) -> Products {
-    let p0 = pair_at(first, WIDTH, row);
-    let p1 = pair_at(first + LANES, WIDTH, row);
-    let p2 = pair_at(first + 2u * LANES, WIDTH, row);
-    let p3 = pair_at(first + 3u * LANES, WIDTH, row);
+    let p0 = pair_at(first, row);
+    let p1 = pair_at(first + LANES, row);
+    let p2 = pair_at(first + 2u * LANES, row);
+    let p3 = pair_at(first + 3u * LANES, row);
     let pivot = word_at(p0.g, 0u);
     let g = Word(pivot);
     let v0 = rounded_word(p0.g - g);
@@ -84,19 +97,19 @@ fn loose_chunk(span: Span, q: u32, row: Row) -> Products {
     let m2 = loose_mask(span, i2);
     let m3 = loose_mask(span, i3);
     let zero = Word(0.0);
-    let p0 = pair_at(i0, loose_count(span, i0), row);
+    let p0 = pair_at(i0, row);
     var p1 = Pair(zero, zero);
     var p2 = Pair(zero, zero);
     var p3 = Pair(zero, zero);
     // Words behind the last loose one may lie behind the window.
     if (q + LANES < span.loose) {
-        p1 = pair_at(i1, loose_count(span, i1), row);
+        p1 = pair_at(i1, row);
     }
     if (q + 2u * LANES < span.loose) {
-        p2 = pair_at(i2, loose_count(span, i2), row);
+        p2 = pair_at(i2, row);
     }
     if (q + 3u * LANES < span.loose) {
-        p3 = pair_at(i3, loose_count(span, i3), row);
+        p3 = pair_at(i3, row);
     }
     let pivot = word_at(p0.g, loose_first(span, i0));
     let g = Word(pivot);

@@ -1,6 +1,14 @@
 // Running statistics of InstanceNorm. LANES invocations own one channel: the running statistics take the
 // average over the samples of each sample's mean and unbiased variance. Means are averaged as
 // differences from the first sample's pivot, so that a large mean costs nothing.
+// #import spec
+// #import params
+// #import tables
+// #import arithmetic/sums
+// #import arithmetic/rounded
+// #import layout/item
+// #import reduction/serial
+
 @group(0) @binding(1) var<storage, read> rows: array<StoredMoments>;
 @group(0) @binding(2) var<storage, read_write> running_mean: array<f32>;
 @group(0) @binding(3) var<storage, read_write> running_var: array<f32>;

@@ -1,5 +1,13 @@
 // Forward 2a, for large batches. LANES invocations own one channel of one segment of the batch and
 // merge its rows; the table keeps its layout, (entries, C), and gets shorter.
+// #import spec
+// #import params
+// #import tables
+// #import arithmetic/sums
+// #import arithmetic/moments
+// #import layout/item
+// #import reduction/serial
+
 @group(0) @binding(1) var<storage, read> rows: array<StoredMoments>;
 @group(0) @binding(2) var<storage, read_write> channel_parts: array<StoredMoments>;
 

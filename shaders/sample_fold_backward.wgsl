@@ -1,5 +1,12 @@
 // Backward 3a, for large batches. LANES invocations own one column of one segment of the batch and
 // add up its terms; the table keeps its layout, (entries, C + G), and gets shorter.
+// #import spec
+// #import params
+// #import tables
+// #import arithmetic/sums
+// #import layout/item
+// #import reduction/serial
+
 @group(0) @binding(1) var<storage, read> gradient_terms: array<GradientPair>;
 @group(0) @binding(2) var<storage, read_write> gradient_parts: array<GradientPair>;
 

@@ -501,7 +501,7 @@ impl Executor {
             }
             (
                 KernelId::ElementAffine,
-                &[x, Some(channels), weight, bias, residual],
+                &[Some(channels), x, weight, bias, residual],
                 [groups, Some(y)],
             ) => {
                 stages::element_affine(
@@ -520,7 +520,7 @@ impl Executor {
             }
             (
                 KernelId::ElementProducts,
-                &[Some(x), Some(grad_y), Some(channels), Some(groups)],
+                &[Some(channels), Some(x), Some(grad_y), Some(groups)],
                 [terms, Some(gradients)],
             ) => {
                 stages::element_products(
@@ -537,7 +537,7 @@ impl Executor {
             }
             (
                 KernelId::ElementTerms,
-                &[Some(x), Some(grad_y), Some(channels), Some(gradients)],
+                &[Some(channels), Some(x), Some(grad_y), Some(gradients)],
                 [channel_terms, affine_terms],
             ) => {
                 stages::element_terms(
@@ -554,9 +554,9 @@ impl Executor {
             (
                 KernelId::ElementAffineBackward,
                 &[
+                    Some(channels),
                     Some(x),
                     Some(grad_y),
-                    Some(channels),
                     Some(group_gradients),
                     channel_gradients,
                 ],

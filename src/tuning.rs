@@ -60,14 +60,6 @@ pub struct Tuning {
     /// subgroup of the device at most ([`Limits::subgroup_size`]); 1: none do, and kernels need no feature. The
     /// bits of a result do not depend on it.
     pub subgroup_size: u32,
-    /// Whether to hide differences from shader compilers that reorder them: free where kernels wait
-    /// for memory.
-    pub fence: bool,
-    /// Where rows (with channels last, positions) are no whole number of 4 elements: whether words of 4
-    /// are put together from single elements, or pairs of 16 bits (processors, which load them one by
-    /// one anyway), or words are single elements and pairs (GPUs, where neighbours read neighbouring
-    /// ones).
-    pub gather: bool,
     /// Channels last: words of neighbouring channels that a workgroup of a reduction should read at one position
     /// before lanes share them out by positions. A power of two.
     pub column_tile: u32,
@@ -81,21 +73,13 @@ pub struct Tuning {
     /// Rows of at most this many elements have no tables of their own: every element is made a row where
     /// it is needed. (Where groups lie together in memory: channels first.)
     pub short_row: u32,
-    /// The same where rows are whole words of 4 elements, each of one channel.
-    pub short_word_row: u32,
-    /// The same where a group's lanes hold it in registers (16 elements a lane).
-    pub short_held_row: u32,
-    /// Short rows: most words of a group that a lane holds in registers, of 16 elements at most. The text of a kernel
-    /// has each, and some compilers take long over long texts.
-    pub held_words: u32,
-    /// Short rows, of groups that no lane holds: most samples that an invocation takes together, 8 elements at most, which share
-    /// what they load of the channels.
-    pub samples_together: u32,
+    /// Short rows: words of a group that a lane should have before the group gets another lane. Its first word stays in
+    /// registers, the others are read again.
+    pub short_words_per_lane: u32,
     /// Norms without a group part: rows of at most this many elements, where they are fewer than samples, are
     /// taken with every element of a sample as a row over the samples. (Channels first.)
     pub short_batch_row: u32,
-    /// Most elements of a group that a forward without a backward takes in one kernel, which reads x once;
-    /// 4096 at most. It computes more for an element than the kernels on rows.
+    /// Most elements of a group that a forward without a backward takes in one kernel, which reads x once. It computes more for an element than the kernels on rows.
     pub fused_group: u32,
     /// Most elements of a tensor that is taken so: of a larger one that costs more than the dispatches and the read of x
     /// that it saves.
@@ -128,16 +112,11 @@ impl Tuning {
         min_fold_invocations: 1,
         samples_per_segment: 1024,
         subgroup_size: 1,
-        fence: true,
-        gather: false,
         column_tile: 16,
         column_words: 1,
         column_workgroup_size: 128,
-        short_row: 16,
-        short_word_row: 16,
-        short_held_row: 16,
-        held_words: 4,
-        samples_together: 1,
+        short_row: 4,
+        short_words_per_lane: 1,
         short_batch_row: 16,
         fused_group: 4096,
         fused_elements: 1 << 20,
@@ -164,16 +143,11 @@ impl Tuning {
         min_fold_invocations: 64,
         samples_per_segment: 256,
         subgroup_size: 1,
-        fence: false,
-        gather: true,
         column_tile: 16,
         column_words: 8,
         column_workgroup_size: 32,
-        short_row: 10,
-        short_word_row: 12,
-        short_held_row: 16,
-        held_words: 16,
-        samples_together: 8,
+        short_row: 4,
+        short_words_per_lane: 1,
         short_batch_row: 64,
         fused_group: 0,
         fused_elements: 0,
@@ -194,32 +168,22 @@ impl Tuning {
         min_fold_invocations: 1,
         fold_workgroup_size: 1,
         short_row: 2,
-        short_word_row: 0,
-        short_held_row: 0,
-        samples_together: 1,
         max_binding_bytes: u64::MAX,
         ..Tuning::SOFTWARE
     };
 
-    /// The tuning for an adapter that is known by its name (or what else describes it) only. `keeps_order`:
-    /// whether its shader compiler keeps the order of additions (Mesa's and SwiftShader's do).
-    pub fn for_name(name: &str, software: bool, keeps_order: bool) -> Tuning {
+    /// The tuning for an adapter that is known by its name (or what else describes it) only.
+    pub fn for_name(name: &str, software: bool) -> Tuning {
         if !software && !is_software(name) {
             return Tuning::GPU;
         }
-        let software = Tuning {
-            fence: !keeps_order,
-            ..Tuning::SOFTWARE
-        };
         match name.to_ascii_lowercase().contains("swiftshader") {
-            // It takes 1.8 times as long with 8 words, and minutes to compile 15 held ones.
+            // It takes 1.8 times as long with 8 words.
             true => Tuning {
                 column_words: 1,
-                held_words: 4,
-                samples_together: 4,
-                ..software
+                ..Tuning::SOFTWARE
             },
-            false => software,
+            false => Tuning::SOFTWARE,
         }
     }
 
@@ -227,9 +191,7 @@ impl Tuning {
     #[cfg(feature = "wgpu")]
     pub fn for_adapter(info: &wgpu::AdapterInfo) -> Tuning {
         let software = info.device_type == wgpu::DeviceType::Cpu;
-        // DX12's compiler, before WARP, may reorder.
-        let keeps_order = matches!(info.backend, wgpu::Backend::Vulkan | wgpu::Backend::Gl);
-        Tuning::for_name(&info.name, software, keeps_order)
+        Tuning::for_name(&info.name, software)
     }
 
     /// The tuning for a device.

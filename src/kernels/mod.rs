@@ -16,7 +16,7 @@ use crate::tables::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Element {
-    /// Consecutive elements of a tensor ([`Spec::entry`]), as the storage part declares them (`Stored`).
+    /// Consecutive elements of a tensor ([`Spec::width`]), as the storage part declares them (`Stored`).
     Word,
     /// A parameter.
     F32,
@@ -36,7 +36,7 @@ impl Element {
     pub fn bytes(self, spec: &Spec) -> u64 {
         match self {
             // A single 16-bit element is read from the u32 that it shares.
-            Element::Word => (spec.dtype.bytes() * u64::from(spec.entry())).max(4),
+            Element::Word => (spec.dtype.bytes() * u64::from(spec.width)).max(4),
             Element::F32 | Element::U32 => 4,
             Element::Struct { size, .. } => u64::from(size),
         }
@@ -62,8 +62,8 @@ pub struct BindingDecl {
     pub access: Access,
     /// Element type.
     pub element: Element,
-    /// Whether a specialization may go without it: its text then has a private variable in its place,
-    /// which nothing reads, and `HAS_<NAME>` is false.
+    /// Whether a specialization may go without it: its text then lacks what stands between `// #if <name>` and
+    /// `// #end`.
     pub optional: bool,
 }
 
@@ -385,8 +385,8 @@ kernels! {
         write_optional("grad_residual", Word),
     ]
     ElementAffine "element_affine" ElementReduce [
-        read_optional("x", Word),
         read("channels", CHANNEL),
+        read_optional("x", Word),
         read_optional("weight", F32),
         read_optional("bias", F32),
         read_optional("residual", Word),
@@ -394,25 +394,25 @@ kernels! {
         write("y", Word),
     ]
     ElementProducts "element_products" ElementReduce [
+        read("channels", CHANNEL),
         read("x", Word),
         read("grad_y", Word),
-        read("channels", CHANNEL),
         read("groups", GROUP),
         write_optional("affine_terms", PAIR),
         write("group_gradients", GROUP_GRADIENT),
     ]
     ElementTerms "element_terms" ElementColumn [
+        read("channels", CHANNEL),
         read("x", Word),
         read("grad_y", Word),
-        read("channels", CHANNEL),
         read("group_gradients", GROUP_GRADIENT),
         write_optional("channel_terms", PAIR),
         write_optional("affine_terms", PAIR),
     ]
     ElementAffineBackward "element_affine_backward" ElementColumn [
+        read("channels", CHANNEL),
         read("x", Word),
         read("grad_y", Word),
-        read("channels", CHANNEL),
         read("group_gradients", GROUP_GRADIENT),
         read_optional("channel_gradients", PAIR),
         write("grad_x", Word),
@@ -441,37 +441,18 @@ pub struct Spec {
     pub subgroup_size: u32,
     /// How tensors are stored.
     pub dtype: DType,
-    /// Elements of a tensor word: 4; where rows are shorter, or channels that come last no multiple of 4,
-    /// what can be written alone: 1 of f32, 2 of 16 bits, a u32. Reductions with channels last may read
+    /// Elements of a tensor word: 4; where rows are shorter, or a tensor (with channels last, its channels) no multiple
+    /// of 4, what can be written alone: 1 of f32, 2 of 16 bits, a u32. Reductions with channels last may read
     /// single elements of 16 bits, 1.
     pub width: u32,
-    /// Words begin at multiples of this, `width` or what can be written alone: with channels last,
-    /// words of 4 are put together where channels are no multiple of 4
-    /// ([`Tuning::gather`](crate::Tuning::gather)).
-    pub grain: u32,
-    /// Words of neighbouring channels that an invocation takes together, with channels last (of a group's
-    /// elements, where elements are columns; a group's last invocation may have fewer); 1 where `lanes` is
-    /// more. Each is a work item.
+    /// Words of neighbouring channels that an invocation takes together, with channels last: 1 where `lanes` is more.
+    /// Each is a work item.
     pub column_words: u32,
-    /// Whether the tensor ends within one of the step's words. They are put together from what can be
-    /// written alone then, since a binding has whole entries only.
-    pub tail: bool,
-    /// Whether rows begin at grains (row length a multiple of `grain`); with channels last, whether
-    /// positions do.
+    /// Whether rows begin at words (row length a multiple of `width`); with channels last, whether
+    /// positions do; of short rows, whether a word is all one channel's.
     pub aligned: bool,
-    /// Words of a group, in folds rows, that a lane keeps in registers, 16 elements or 4 rows at most, where these
-    /// are all; else 0.
-    pub held: u32,
-    /// Whether a (sample, group) is one channel, where kernels on elements ask.
-    pub single: bool,
-    /// Samples of a group that an invocation takes together, where kernels on elements ask: they share what is loaded
-    /// of the group's channels. 1 where `lanes` is more, or words are held.
-    pub samples: u32,
     /// Whether the gradient of x is added to what is there.
     pub accumulate: bool,
-    /// Whether tensor kernels hide their first differences from the compiler, which may otherwise
-    /// reorder them (Metal, DX12).
-    pub fence: bool,
     /// What the second pass applies.
     pub activation: Activation,
     /// Bit i: the kernel's i-th binding, which is optional, is not there.
@@ -479,7 +460,7 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// A kernel on tables of f32: single elements, nothing held, fused, fenced or left out.
+    /// A kernel on tables: single elements of f32, nothing fused or left out.
     pub const fn new(kernel: KernelId, workgroup_size: u32, lanes: u32) -> Self {
         Self {
             kernel,
@@ -488,26 +469,11 @@ impl Spec {
             subgroup_size: 1,
             dtype: DType::F32,
             width: 1,
-            grain: 1,
             column_words: 1,
-            tail: false,
             aligned: true,
-            held: 0,
-            single: false,
-            samples: 1,
             accumulate: false,
-            fence: false,
             activation: Activation::None,
             absent: 0,
-        }
-    }
-
-    /// Elements of what tensors are bound as an array of.
-    pub fn entry(&self) -> u32 {
-        if self.tail {
-            self.dtype.alone()
-        } else {
-            self.grain
         }
     }
 
@@ -521,7 +487,7 @@ impl Spec {
 }
 
 /// Bytes of workgroup memory that a kernel uses, of the lanes that reduce through it: for every reduction that its text
-/// calls an entry of each subgroup, of each invocation where they are 1 (`shaders/parts/reduce_shared.wgsl`), with channels last one of every other (`reduce_columns_shared.wgsl`); none where all
+/// calls an entry of each subgroup, of each invocation where they are 1 (`shaders/parts/reduction/shared.wgsl`), with channels last one of every other (`columns_shared.wgsl`); none where all
 /// lanes are in a subgroup. A test compares it with what naga says.
 pub fn workgroup_memory(spec: &Spec) -> u32 {
     if spec.lanes == spec.subgroup_size {

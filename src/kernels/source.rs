@@ -1,16 +1,19 @@
-//! The one specialization mechanism: final WGSL = a header of constants + the parts that the
-//! kernel's family needs + the kernel's own text, in which bindings that are not there become private
-//! variables.
+//! From a [`Spec`] to the final WGSL of its kernel.
+//!
+//! Every file under `shaders/` is WGSL, with two directives in comments:
+//!
+//! - `// #import layout/item` puts `shaders/parts/layout/item.wgsl` before the file, once. An import names the simplest
+//!   variant of a part; [`variant`] says which file stands in for it in a specialization. `spec` is the file of constants,
+//!   which is written for each specialization ([`constants`]).
+//! - `// #if weight`, `// #else`, `// #end` keep the lines between them where the kernel's optional binding `weight` is
+//!   there, or is not. They may be nested.
+//!
+//! A file with what it imports, its directives being comments, is valid by itself: the simplest specialization with all
+//! bindings. (`tests/suite/reflection/files.rs` asks naga.)
 
-use super::{Access, BindingDecl, Element, Family, Spec};
+use super::{Spec, text};
 use crate::desc::{Activation, DType};
 use std::fmt::Write as _;
-
-macro_rules! part {
-    ($name:literal) => {
-        super::text::shader!(concat!("../../shaders/parts/", $name, ".wgsl"))
-    };
-}
 
 /// The final text of a kernel, as a browser takes it: with the extension that browsers demand by name, which naga
 /// rejects.
@@ -23,202 +26,271 @@ pub fn browser_wgsl(spec: &Spec) -> String {
 }
 
 /// The final text of a kernel, as it is handed to wgpu.
+///
+/// # Panics
+/// Where a directive is wrong, with its file and line: a test assembles every kernel.
 pub fn wgsl(spec: &Spec) -> String {
     let kernel = spec.kernel.kernel();
-    let mut text = format!(
-        "// {}: constants of this specialization, parts, kernel (bcnorm).\n",
-        kernel.name
-    );
+    let mut assembly = Assembly {
+        part: &|name| Some((variant(name, spec), part(variant(name, spec), spec)?)),
+        is_bound: &|name| {
+            let index = kernel.bindings.iter().position(|b| b.name == name)?;
+            let optional = kernel.bindings[index].optional;
+            optional.then_some(spec.absent >> index & 1 == 0)
+        },
+        imported: Vec::new(),
+        text: format!(
+            "// {}: constants of this specialization, parts, kernel (bcnorm).\n",
+            kernel.name
+        ),
+    };
+    if let Err(error) = assembly.add(kernel.name, kernel.text) {
+        panic!("shaders/{error}");
+    }
+    assembly.text
+}
+
+/// The file of an import in a specialization. Those that stand in for one another have the same functions.
+fn variant(part: &str, spec: &Spec) -> &'static str {
+    match part {
+        "storage/f32" => match (spec.dtype, spec.width) {
+            (DType::F32, _) => "storage/f32",
+            (_, 4) => "storage/16_x4",
+            (_, 2) => "storage/16_x2",
+            (_, _) => "storage/16_x1",
+        },
+        "storage/word_x4" => match spec.width {
+            4 => "storage/word_x4",
+            2 => "storage/word_x2",
+            _ => "storage/word_x1",
+        },
+        "storage/bits_f16" => match spec.dtype {
+            DType::BF16 => "storage/bits_bf16",
+            _ => "storage/bits_f16",
+        },
+        "reduction/serial" => match (spec.lanes, spec.subgroup_size) {
+            (1, _) => "reduction/serial",
+            (lanes, subgroup) if lanes == subgroup => "reduction/subgroup",
+            (_, _) => "reduction/shared",
+        },
+        "reduction/no_shuffles" => match spec.subgroup_size {
+            1 => "reduction/no_shuffles",
+            _ => "reduction/shuffles",
+        },
+        "reduction/columns_serial" => match spec.lanes {
+            1 => "reduction/columns_serial",
+            _ => "reduction/columns_shared",
+        },
+        _ => PARTS
+            .iter()
+            .find(|(name, _)| *name == part)
+            .map_or("", |(name, _)| name),
+    }
+}
+
+/// The text of a part.
+fn part(name: &str, spec: &Spec) -> Option<String> {
+    if name == "spec" {
+        return Some(constants(spec));
+    }
+    let found = PARTS.iter().find(|(part, _)| *part == name);
+    found.map(|(_, text)| (*text).into())
+}
+
+/// What stands in for `parts/spec.wgsl`: the same names, other values.
+fn constants(spec: &Spec) -> String {
     let activation = match spec.activation {
         Activation::None => 0,
         Activation::Relu => 1,
         Activation::Silu => 2,
     };
+    let mut text = String::new();
     for (name, value) in [
         ("WORKGROUP_SIZE", spec.workgroup_size),
         ("LANES", spec.lanes),
         ("SUBGROUP_SIZE", spec.subgroup_size),
         ("WIDTH", spec.width),
         ("COLUMN_WORDS", spec.column_words),
-        ("HELD", spec.held),
-        ("SAMPLES", spec.samples),
-        ("GRAIN", spec.grain),
-        ("GRAINS", spec.width / spec.grain.max(1)),
         ("ACTIVATION", activation),
     ] {
         let _ = writeln!(text, "const {name}: u32 = {value}u;");
     }
-    for (name, value) in [
-        ("ALIGNED", spec.aligned),
-        ("SINGLE", spec.single),
-        ("ACCUMULATE", spec.accumulate),
-        ("FENCE", spec.fence),
-    ] {
+    for (name, value) in [("ALIGNED", spec.aligned), ("ACCUMULATE", spec.accumulate)] {
         let _ = writeln!(text, "const {name}: bool = {value};");
-    }
-    for (index, binding) in kernel.bindings.iter().enumerate() {
-        if binding.optional {
-            let name = binding.name.to_ascii_uppercase();
-            let _ = writeln!(
-                text,
-                "const HAS_{name}: bool = {};",
-                !is_absent(spec, index)
-            );
-        }
-    }
-    for part in parts(kernel.family, spec) {
-        text.push('\n');
-        text.push_str(part);
-    }
-    for binding in kernel.bindings {
-        if binding.element == Element::Word {
-            text.push_str(&accessors(spec, binding));
-        }
-    }
-    text.push('\n');
-    let each = match (kernel.family, spec.held) {
-        // From memory, several words at a time: of one sample, or one of each.
-        (Family::ElementReduce, 0) if spec.samples > 1 => spec.samples,
-        (Family::ElementReduce, 0) => 4,
-        (Family::ElementReduce, held) => held,
-        (Family::Fold, held) => held.max(1),
-        _ => spec.column_words,
-    };
-    // The bindings come first in a kernel's text, one a line, in order.
-    let mut index = 0;
-    for line in kernel.text.lines() {
-        let repeats = match (line.contains(EACH), line.contains(SAMPLE)) {
-            (true, _) => Some(each),
-            (false, true) => Some(spec.samples),
-            (false, false) => None,
-        };
-        if let Some(repeats) = repeats {
-            for number in 0..repeats {
-                let sample = number.min(spec.samples.saturating_sub(1));
-                let line = line.replace(EACH, &number.to_string());
-                text.push_str(&line.replace(SAMPLE, &sample.to_string()));
-                text.push('\n');
-            }
-            continue;
-        }
-        let declaration = line.starts_with("@group(0) @binding(");
-        if declaration && is_absent(spec, index) {
-            text.push_str(&without_binding(line));
-        } else {
-            text.push_str(line);
-        }
-        text.push('\n');
-        index += usize::from(declaration);
     }
     text
 }
 
-/// In a line of a kernel: the line is there once for each word that an invocation takes, or entry that it holds,
-/// with its number. (Arrays and loops would do, if all drivers kept them in registers.)
-const EACH: char = '#';
-
-/// The same for each sample; in a line of words the sample of the word.
-const SAMPLE: char = '$';
-
-fn is_absent(spec: &Spec, index: usize) -> bool {
-    spec.absent >> index & 1 == 1
+/// A text that grows by files.
+struct Assembly<'a> {
+    /// The name and the text of what an import stands for, if there is such a part.
+    part: &'a dyn Fn(&str) -> Option<(&'static str, String)>,
+    /// Whether an optional binding is there; `None` where the kernel has no such.
+    is_bound: &'a dyn Fn(&str) -> Option<bool>,
+    imported: Vec<&'static str>,
+    text: String,
 }
 
-/// `@group(0) @binding(3) var<storage, read> weight: array<f32>;` as a private variable: code that is
-/// never reached may still name it.
-fn without_binding(line: &str) -> String {
-    let declared = line.split_once("> ").map_or(line, |(_, declared)| declared);
-    format!("var<private> {}", declared.replace(">;", ", 1>;"))
-}
-
-/// `load_<tensor>`, and where it is written `store_<tensor>`: how a word of a tensor lies in its binding.
-fn accessors(spec: &Spec, binding: &BindingDecl) -> String {
-    let text = match (spec.dtype, gathers(spec)) {
-        (_, false) => part!("access_whole"),
-        (DType::F32, true) => part!("access_f32_gather"),
-        (DType::F16 | DType::BF16, true) => part!("access_16_gather"),
-    };
-    let (read, written) = text.split_once(WRITTEN).unwrap_or((text, ""));
-    let mut text = format!("\n{read}");
-    if binding.access == Access::ReadWrite {
-        text.push_str(written);
-    }
-    text.replace("TENSOR", binding.name)
-}
-
-/// What parts the accessors of a tensor that is only read from the others.
-const WRITTEN: &str = "// Where it is written:\n";
-
-/// Whether words of 4 are put together from smaller entries.
-fn gathers(spec: &Spec) -> bool {
-    spec.width == 4 && spec.entry() < 4
-}
-
-/// Parts of one family export the same names: `Stored`, `Word` and their functions (storage),
-/// `reduce_moments`, `reduce_products` and `reduce_pair` (reduction).
-fn parts(family: Family, spec: &Spec) -> Vec<&'static str> {
-    let (word, storage): (&str, &[&str]) = match (spec.dtype, spec.width, gathers(spec)) {
-        (DType::F32, 4, true) => (part!("word_x4"), &[part!("storage_f32_gather")]),
-        (DType::F32, 4, false) => (part!("word_x4"), &[part!("storage_f32_x4")]),
-        (DType::F32, _, _) => (part!("word_x1"), &[part!("storage_f32_x1")]),
-        (_, 4, true) => (
-            part!("word_x4"),
-            &[part!("pairs"), part!("storage_16_gather")],
-        ),
-        (_, 4, false) => (part!("word_x4"), &[part!("pairs"), part!("storage_16_x4")]),
-        (_, 2, _) => (part!("word_x2"), &[part!("storage_16_x2")]),
-        (_, _, _) => (part!("word_x1"), &[part!("storage_16_x1")]),
-    };
-    let bits: &[&str] = match spec.dtype {
-        DType::F32 => &[],
-        DType::F16 => &[part!("bits_f16")],
-        DType::BF16 => &[part!("bits_bf16")],
-    };
-    let reduce: &[&str] = match (spec.lanes, spec.subgroup_size) {
-        (1, _) => &[part!("reduce_serial")],
-        (_, 1) => &[part!("near_alone"), part!("reduce_shared")],
-        (lanes, near) if lanes == near => &[part!("near"), part!("reduce_subgroup")],
-        (_, _) => &[part!("near"), part!("reduce_shared")],
-    };
-    let reduce_columns = if spec.lanes == 1 {
-        part!("reduce_columns_serial")
-    } else {
-        part!("reduce_columns_shared")
-    };
-    let mut parts = vec![part!("params"), part!("tables"), part!("item")];
-    if family.is_tensor_sized() {
-        parts.push(word);
-        parts.extend(bits);
-        parts.extend(storage);
-        parts.push(part!("activation"));
-    }
-    parts.extend(match family {
-        Family::RowReduce => [&[part!("moments"), part!("span")], reduce].concat(),
-        Family::RowMap => vec![part!("row_words")],
-        Family::ColumnReduce => vec![part!("column_moments"), part!("column"), reduce_columns],
-        Family::ColumnMap => vec![part!("column")],
-        Family::ElementReduce => {
-            let elements = [part!("precise"), part!("column"), part!("elements")];
-            let groups = [part!("moments"), part!("word_sums"), part!("group_words")];
-            [&elements[..], &groups, reduce].concat()
+impl Assembly<'_> {
+    /// Adds a file, and what it imports before it.
+    fn add(&mut self, name: &str, file: &str) -> Result<(), String> {
+        let mut own = String::new();
+        // The conditions around a line, and whether each holds.
+        let mut conditions: Vec<bool> = Vec::new();
+        for (number, line) in (1..).zip(file.lines()) {
+            let wrong = |what: &str| Err(format!("{name}.wgsl:{number}: {what}"));
+            let Some(directive) = line.trim_start().strip_prefix("// #") else {
+                if conditions.iter().all(|holds| *holds) {
+                    own.push_str(line);
+                    own.push('\n');
+                }
+                continue;
+            };
+            match directive.split_once(' ').unwrap_or((directive, "")) {
+                ("import", part) => {
+                    let Some((found, text)) = (self.part)(part) else {
+                        return wrong(&format!("there is no part \"{part}\""));
+                    };
+                    if !self.imported.contains(&found) {
+                        self.imported.push(found);
+                        self.add(&format!("parts/{found}"), &text)?;
+                    }
+                }
+                ("if", binding) => match (self.is_bound)(binding) {
+                    Some(bound) => conditions.push(bound),
+                    None => {
+                        return wrong(&format!("the kernel has no optional binding \"{binding}\""));
+                    }
+                },
+                ("else", "") => match conditions.last_mut() {
+                    Some(holds) => *holds = !*holds,
+                    None => return wrong("#else without #if"),
+                },
+                ("end", "") => {
+                    if conditions.pop().is_none() {
+                        return wrong("#end without #if");
+                    }
+                }
+                _ => return wrong(&format!("unknown directive \"#{directive}\"")),
+            }
         }
-        Family::ElementColumn => vec![
-            part!("precise"),
-            part!("column"),
-            part!("elements"),
-            part!("word_sums"),
-            part!("element_columns"),
-        ],
-        Family::Fold => {
-            let fold = [
-                part!("precise"),
-                part!("sums"),
-                part!("moments"),
-                part!("group_rows"),
-            ];
-            [&fold[..], reduce].concat()
+        if !conditions.is_empty() {
+            return Err(format!("{name}.wgsl: #if without #end"));
         }
-        Family::Table => vec![part!("precise")],
-    });
-    parts
+        self.text.push_str(&own);
+        Ok(())
+    }
+}
+
+macro_rules! parts {
+    ($($name:literal)*) => {
+        /// Every part, by its path from `shaders/parts`.
+        const PARTS: &[(&str, &str)] = &[
+            $(($name, text::shader!(concat!("../../shaders/parts/", $name, ".wgsl")))),*
+        ];
+    };
+}
+
+parts! {
+    "arithmetic/activation"
+    "arithmetic/column_moments"
+    "arithmetic/moments"
+    "arithmetic/precise"
+    "arithmetic/rounded"
+    "arithmetic/rounded_word"
+    "arithmetic/sums"
+    "arithmetic/word_sums"
+    "layout/column"
+    "layout/column_pairs"
+    "layout/element_columns"
+    "layout/elements"
+    "layout/group_rows"
+    "layout/group_words"
+    "layout/item"
+    "layout/row_words"
+    "layout/span"
+    "params"
+    "reduction/columns_serial"
+    "reduction/columns_shared"
+    "reduction/no_shuffles"
+    "reduction/serial"
+    "reduction/shared"
+    "reduction/shuffles"
+    "reduction/subgroup"
+    "spec"
+    "storage/16_x1"
+    "storage/16_x2"
+    "storage/16_x4"
+    "storage/bits_bf16"
+    "storage/bits_f16"
+    "storage/f32"
+    "storage/word_x1"
+    "storage/word_x2"
+    "storage/word_x4"
+    "tables"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Assembly;
+
+    fn assembled(file: &str) -> Result<String, String> {
+        let part = |name: &str| match name {
+            "a" => Some(("a", "// #import b\nconst A = B;\n".into())),
+            "b" => Some(("b", "const B = 1;\n".into())),
+            "wrong" => Some(("wrong", "const W = 1;\n  // #end\n".into())),
+            _ => None,
+        };
+        let is_bound = |name: &str| match name {
+            "weight" => Some(true),
+            "bias" => Some(false),
+            _ => None,
+        };
+        let mut assembly = Assembly {
+            part: &part,
+            is_bound: &is_bound,
+            imported: Vec::new(),
+            text: String::new(),
+        };
+        assembly.add("kernel", file)?;
+        Ok(assembly.text)
+    }
+
+    #[test]
+    fn imports_come_first_and_once() {
+        let text = assembled("// Says what it is.\n// #import b\n// #import a\nfn f() {}\n");
+        assert_eq!(
+            text.unwrap(),
+            "const B = 1;\nconst A = B;\n// Says what it is.\nfn f() {}\n"
+        );
+    }
+
+    #[test]
+    fn lines_depend_on_bindings() {
+        let text = assembled(
+            "1\n// #if weight\n2\n    // #if bias\n3\n    // #else\n4\n    // #end\n// #else\n5\n// #if weight\n6\n\
+             // #end\n// #end\n7\n",
+        );
+        assert_eq!(text.unwrap(), "1\n2\n4\n7\n");
+    }
+
+    #[test]
+    fn errors_name_file_and_line() {
+        for (file, error) in [
+            ("a\n// #import c\n", "kernel.wgsl:2: there is no part \"c\""),
+            ("// #import wrong", "parts/wrong.wgsl:2: #end without #if"),
+            ("// #else\n", "kernel.wgsl:1: #else without #if"),
+            (
+                "// #if size\n",
+                "kernel.wgsl:1: the kernel has no optional binding \"size\"",
+            ),
+            ("// #if weight\n", "kernel.wgsl: #if without #end"),
+            (
+                "\n\n  // #repeat 4\n",
+                "kernel.wgsl:3: unknown directive \"#repeat 4\"",
+            ),
+        ] {
+            assert_eq!(assembled(file).unwrap_err(), error);
+        }
+    }
 }

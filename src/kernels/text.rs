@@ -21,8 +21,8 @@ macro_rules! shader {
 }
 pub(super) use shader;
 
-/// A comment that is no comment to [`shortened`].
-const KEPT: &[u8] = b"// Where it is written:";
+/// Comments that stay: directives (see `source.rs`).
+const KEPT: &[u8] = b"// #";
 
 /// Spaces beside these mean nothing. (`-` is not among them: `a - -b`.)
 const ALONE: &[u8] = b"(){}[],;:=+*/%<>&|!";
@@ -51,7 +51,7 @@ const fn begins(text: &[u8], at: usize, with: &[u8]) -> bool {
 }
 
 /// WGSL without comments, indentation and most spaces, the same tokens line by line; and its length. What
-/// exceeds N bytes is left out. Lines of attributes, which the specialization reads, keep their spaces.
+/// exceeds N bytes is left out.
 pub(super) const fn shortened<const N: usize>(text: &str) -> ([u8; N], usize) {
     let text = text.as_bytes();
     let mut out = [0; N];
@@ -62,7 +62,6 @@ pub(super) const fn shortened<const N: usize>(text: &str) -> ([u8; N], usize) {
         while at < text.len() && (text[at] == b' ' || text[at] == b'\n') {
             at += 1;
         }
-        let attribute = at < text.len() && text[at] == b'@';
         let kept = begins(text, at, KEPT);
         let start = len;
         while at < text.len() && text[at] != b'\n' {
@@ -80,8 +79,8 @@ pub(super) const fn shortened<const N: usize>(text: &str) -> ([u8; N], usize) {
                 && (next == b' '
                     || next == b'\n'
                     || begins(text, at, b"//")
-                    || !attribute
-                        && (stands_alone(next) || len > start && stands_alone(out[len - 1])));
+                    || stands_alone(next)
+                    || len > start && stands_alone(out[len - 1]));
             if !spare {
                 if len < N {
                     out[len] = byte;
@@ -111,7 +110,7 @@ fn f(a: f32, b: vec2<u32>) -> f32 {
     let c = a - -1.0  * f32(b.x / 2u) + select(1.0, 0.5, a >= 0.0 && b.y != 1u); // c
     return -c;
 }
-// Where it is written:
+// #if weight
 fn g() {}";
 
     #[test]
@@ -120,12 +119,12 @@ fn g() {}";
         let text = str::from_utf8(&bytes[..len]).unwrap();
         assert_eq!(
             text,
-            "@group(0) @binding(1) var<storage, read> weight: array<f32>;
+            "@group(0)@binding(1)var<storage,read>weight:array<f32>;
 fn f(a:f32,b:vec2<u32>)->f32{
 let c=a - -1.0*f32(b.x/2u)+select(1.0,0.5,a>=0.0&&b.y!=1u);
 return -c;
 }
-// Where it is written:
+// #if weight
 fn g(){}
 "
         );

@@ -7,7 +7,7 @@
 
 use super::backward::{channel_fold_backward, columns, fold_terms};
 use super::forward::channel_fold;
-use super::geometry::{self, Geometry, SIDE_BY_SIDE, Split, fold_lanes};
+use super::geometry::{self, Geometry, Split, fold_lanes};
 use super::{BackwardOptions, Builder, ForwardOptions, RowSource, Slot};
 use crate::desc::{Activation, ChannelPart, DType, Layout, Mode, NormKind, Write};
 use crate::error::Error;
@@ -25,36 +25,11 @@ pub(super) struct Elements {
     width: u32,
     /// Whether a word is all one channel's.
     aligned: bool,
-    /// Whether a group is one channel.
-    single: bool,
     /// Words of a group.
     group_words: u32,
     /// Invocations that share a group.
     lanes: u32,
-    /// Words of a group that each of them holds; 0 where they are too many.
-    held: u32,
 }
-
-/// Most elements of a group that forward takes in one kernel: 16 KiB of f32, what a workgroup's registers
-/// or a near cache hold.
-const FUSED_GROUP: u32 = 4096;
-
-/// Words that a lane holds in registers, before a group gets another lane.
-const HELD_WORDS: u32 = 4;
-
-/// Workgroups that there should be, each of whose invocations has a group to itself, down to workgroups of
-/// `SIDE_BY_SIDE`.
-const FEW_GROUPS: u32 = 16;
-
-/// Elements that an invocation takes of several samples together, at most: the text has each, and SwiftShader takes minutes
-/// to compile 32 of them.
-const SAMPLE_ELEMENTS: u32 = 8;
-
-/// Elements that a lane holds where there are no more lanes.
-const HELD_ELEMENTS: u32 = 16;
-
-/// Invocations that there should be before they take several samples each: two times what processors compute side by side.
-const FEW_INVOCATIONS: u32 = 2 * SIDE_BY_SIDE;
 
 /// Channels that the kernels tell elements' channels of (`channel_at`).
 const MAX_CHANNELS: u32 = 1 << 20;
@@ -74,23 +49,11 @@ impl Elements {
         let size = group_len(b)?;
         let fused = inference
             && !of_batch
-            && size <= FUSED_GROUP.min(b.tuning.fused_group)
+            && size <= b.tuning.fused_group
             && b.tensor.elements() <= u64::from(b.tuning.fused_elements);
         let elements = Self::new(b, size)?;
-        let mut most = b.tuning.short_row;
-        if elements.width == 4 && elements.aligned {
-            most = most.max(b.tuning.short_word_row);
-        }
-        if elements.held > 0 {
-            most = most.max(b.tuning.short_held_row);
-        }
-        // A few large groups are no work for many invocations; their rows are.
-        let groups = b.params.num_samples * b.params.num_groups;
-        if elements.lanes == 1 && elements.held == 0 && groups < SIDE_BY_SIDE {
-            most = most.min(1);
-        }
-        // Backward must find what it looks for.
-        let short = b.tensor.row_len() <= most
+        // Backward derives this choice again, so it may not depend on options that only forward has.
+        let short = b.tensor.row_len() <= b.tuning.short_row
             && (inference || options.fusion.activation == Activation::None);
         ((fused || short) && elements.tables_fit(b, inference)).then_some(elements)
     }
@@ -148,29 +111,22 @@ impl Elements {
         }
         let group_words = size / width;
         let lanes = group_words
-            .div_ceil(HELD_WORDS)
+            .div_ceil(b.tuning.short_words_per_lane.max(1))
             .next_power_of_two()
             .min(b.tuning.reduce_lanes);
-        let held = Some(group_words.div_ceil(lanes))
-            .filter(|&words| words <= b.tuning.held_words && words * width <= HELD_ELEMENTS)
-            .unwrap_or(0);
         // Three loops over the group's words.
         if group_words.div_ceil(lanes) > geometry::MAX_ITERATIONS / 3 {
             return None;
         }
         // What fits a binding is no more than u32s count.
         let elements = u32::try_from(tensor.elements()).ok()?;
-        let view = b
-            .geometry
-            .samples_as_positions(elements, width, group_words, b.tuning);
+        let view = b.geometry.samples_as_positions(elements, width, b.tuning);
         Some(Self {
             view: view.ok()?,
             width,
             aligned: row_len.is_multiple_of(width),
-            single: b.norm.num_channels == b.norm.num_groups,
             group_words,
             lanes,
-            held,
         })
     }
 
@@ -193,42 +149,10 @@ impl Elements {
     /// The tensor's groups.
     fn group_params(&self, b: &Builder) -> Params {
         Params {
-            items: self.items(b),
+            items: b.params.num_samples * b.params.num_groups,
             words_per_part: self.group_words,
             channel_len: b.tensor.row_len(),
             ..b.params
-        }
-    }
-
-    /// Samples of a group that an invocation takes together.
-    fn samples(&self, b: &Builder) -> u32 {
-        let groups = b.params.num_samples * b.params.num_groups;
-        let few = groups / FEW_INVOCATIONS;
-        let most = b.tuning.samples_together.min(SAMPLE_ELEMENTS / self.width);
-        match self.lanes == 1 && self.held == 0 && !self.single {
-            true => most.min(few).max(1),
-            false => 1,
-        }
-    }
-
-    /// Invocations, but for the lanes.
-    fn items(&self, b: &Builder) -> u32 {
-        b.params.num_samples.div_ceil(self.samples(b)) * b.params.num_groups
-    }
-
-    fn group_spec(&self, b: &Builder, kernel: KernelId) -> Spec {
-        // Few groups leave processors idle that take a workgroup each.
-        let most = (self.items(b) / FEW_GROUPS).next_power_of_two();
-        let workgroup_size = match self.lanes {
-            1 => b.tuning.workgroup_size.min(most.max(SIDE_BY_SIDE)),
-            _ => b.tuning.workgroup_size,
-        };
-        Spec {
-            workgroup_size,
-            held: self.held,
-            single: self.single,
-            samples: self.samples(b),
-            ..self.spec(b, kernel, self.lanes)
         }
     }
 
@@ -236,9 +160,7 @@ impl Elements {
         Spec {
             dtype: b.tensor.dtype(),
             width: self.width,
-            grain: self.width,
             aligned: self.aligned,
-            fence: b.tuning.fence,
             ..Spec::new(kernel, b.tuning.workgroup_size, lanes)
         }
     }
@@ -268,12 +190,12 @@ pub(super) fn forward(b: &mut Builder, options: ForwardOptions, e: &Elements) ->
     let inference = options.inference || options.in_place;
     let spec = Spec {
         activation: options.fusion.activation,
-        ..e.group_spec(b, KernelId::ElementAffine)
+        ..e.spec(b, KernelId::ElementAffine, e.lanes)
     };
     let output = if options.in_place { Role::X } else { Role::Y };
     let slots: [Slot; 7] = [
-        (!options.in_place).then_some((Role::X, 0)),
         Some((Role::Channels, u64::from(b.params.num_channels))),
+        (!options.in_place).then_some((Role::X, 0)),
         (!per_channel && b.norm.weight).then_some((Role::Weight, affine)),
         b.norm.bias.then_some((Role::Bias, affine)),
         options.fusion.residual.then_some((Role::Residual, 0)),
@@ -297,7 +219,6 @@ fn column_moments(b: &mut Builder, e: &Elements) -> Result<(), Error> {
     let spec = Spec {
         workgroup_size: b.tuning.column_workgroup_size,
         width: split.width,
-        grain: split.grain,
         aligned: split.aligned,
         ..e.spec(b, KernelId::ColumnMoments, split.lanes)
     };
@@ -336,15 +257,15 @@ pub(super) fn backward(
     let group_table = Some((Role::GroupGradients, u64::from(groups)));
 
     let slots = [
+        channel_table,
         Some((Role::X, 0)),
         Some((Role::GradY, 0)),
-        channel_table,
         Some((Role::Groups, u64::from(groups))),
         (has_affine && !per_channel).then_some((Role::AffineTerms, u64::from(groups))),
         group_table,
     ];
     b.push_step(
-        e.group_spec(b, KernelId::ElementProducts),
+        e.spec(b, KernelId::ElementProducts, e.lanes),
         e.group_params(b),
         &slots,
         None,
@@ -355,17 +276,14 @@ pub(super) fn backward(
     let terms = u64::from(entries) * u64::from(channels);
     if has_channel_terms || (has_affine && per_channel) {
         let slots = [
+            channel_table,
             Some((Role::X, 0)),
             Some((Role::GradY, 0)),
-            channel_table,
             group_table,
             has_channel_terms.then_some((Role::ChannelTerms, terms)),
             (has_affine && per_channel).then_some((Role::AffineTerms, terms)),
         ];
-        let spec = Spec {
-            column_words: split.column_words,
-            ..e.spec(b, KernelId::ElementTerms, 1)
-        };
+        let spec = e.spec(b, KernelId::ElementTerms, 1);
         b.push_step(spec, e.column_params(b, split), &slots, None)?;
     }
     // The two tables differ in their entries: a fold each.
@@ -390,13 +308,12 @@ pub(super) fn backward(
 
     let spec = Spec {
         accumulate: options.x == Write::Accumulate,
-        column_words: split.column_words,
         ..e.spec(b, KernelId::ElementAffineBackward, 1)
     };
     let slots = [
+        channel_table,
         Some((Role::X, 0)),
         Some((Role::GradY, 0)),
-        channel_table,
         group_table,
         flows.then_some((Role::ChannelGradients, u64::from(channels))),
         Some((Role::GradX, 0)),

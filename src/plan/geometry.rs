@@ -42,9 +42,6 @@ const CHUNK: u32 = 4;
 /// The offset of a window of a buffer: no device asks for a larger alignment of storage bindings.
 const WINDOW_ALIGNMENT: u64 = 256;
 
-/// Tensors of at most so many elements are not worth a dispatch more for their last word.
-const SMALL: u64 = 1 << 16;
-
 /// Most bytes of a part of the positions, all its channels, where channels come last. Whatever the
 /// binding limit: parts decide the order of sums.
 const COLUMN_PART_BYTES: u64 = 32 << 20;
@@ -52,8 +49,8 @@ const COLUMN_PART_BYTES: u64 = 32 << 20;
 /// How a tensor-sized kernel goes over a tensor.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Split {
+    /// Elements of a word.
     pub width: u32,
-    pub grain: u32,
     pub aligned: bool,
     pub lanes: u32,
     /// Of neighbouring channels that an invocation takes together.
@@ -198,9 +195,10 @@ impl Geometry {
 
     /// Channels first: items are parts of rows, cut at words.
     fn row_words(&self, max_lanes: u32, reduces: bool, tuning: &Tuning) -> Result<Split, Error> {
-        // A word may lie in at most two rows, hence the bound on the row.
+        // A word may lie in at most two rows, and the tensor is whole words.
+        let elements = self.rows() * u64::from(self.row_len);
         let width = match self.row_len {
-            4.. => 4,
+            4.. if elements.is_multiple_of(4) => 4,
             _ => self.dtype.alone(),
         };
         let aligned = self.row_len.is_multiple_of(width);
@@ -214,7 +212,6 @@ impl Geometry {
         )?;
         Ok(Split {
             width,
-            grain: width,
             aligned,
             ..split
         })
@@ -224,43 +221,38 @@ impl Geometry {
     fn columns(&self, max_lanes: u32, reduces: bool, tuning: &Tuning) -> Result<Split, Error> {
         let channels = self.channels;
         let alone = self.dtype.alone();
-        let (width, grain) = if channels.is_multiple_of(4) {
-            (4, 4)
-        } else if channels.is_multiple_of(alone) {
-            (if tuning.gather { 4 } else { alone }, alone)
-        } else if reduces {
-            // A reduction can read half a u32; a map writes whole ones.
-            (1, 1)
-        } else {
-            (2, 2)
+        let width = match channels {
+            _ if channels.is_multiple_of(4) => 4,
+            _ if channels.is_multiple_of(alone) => alone,
+            // A reduction can read half a u32.
+            _ if reduces => 1,
+            // A map writes whole ones: pairs that may reach into the next position.
+            _ => {
+                let words = (self.rows() * u64::from(self.row_len)).div_ceil(2);
+                return Ok(Split {
+                    width: 2,
+                    aligned: false,
+                    lanes: 1,
+                    column_words: 1,
+                    parts: 1,
+                    words_per_part: self.row_len,
+                    items: self.strided_items(words, tuning),
+                });
+            }
         };
-        let aligned = channels.is_multiple_of(grain);
-        if !aligned {
-            let words = (self.rows() * u64::from(self.row_len)).div_ceil(u64::from(width));
-            return Ok(Split {
-                width,
-                grain,
-                aligned,
-                lanes: 1,
-                column_words: 1,
-                parts: 1,
-                words_per_part: self.row_len,
-                items: self.strided_items(words, tuning),
-            });
-        }
-        self.aligned_columns((width, grain), reduces, max_lanes, tuning)
+        self.aligned_columns(width, reduces, max_lanes, tuning)
     }
 
     /// Where positions are whole numbers of words.
     fn aligned_columns(
         &self,
-        (width, grain): (u32, u32),
+        width: u32,
         reduces: bool,
         max_lanes: u32,
         tuning: &Tuning,
     ) -> Result<Split, Error> {
         let channels = self.channels;
-        let words = channels.div_ceil(width);
+        let words = channels / width;
         // A map's workgroup goes over memory from end to end, as far as the channels go.
         let (workgroup_size, tile) = match reduces {
             true => (tuning.column_workgroup_size, tuning.column_tile),
@@ -275,8 +267,8 @@ impl Geometry {
         let lanes = 1 << (lanes.ilog2().min(workgroup_size.trailing_zeros()));
         let columns = u64::from(self.samples) * u64::from(words);
         // Of the sizes that cut a position into whole invocations of whole words.
-        let mut column_words = match (lanes, width, channels % 4) {
-            (1, 4, 0) => 1 << tuning.column_words.ilog2().min(words.trailing_zeros()),
+        let mut column_words = match (lanes, width) {
+            (1, 4) => 1 << tuning.column_words.ilog2().min(words.trailing_zeros()),
             _ => 1,
         };
         while column_words > 1 && column_words * SIDE_BY_SIDE > words {
@@ -301,7 +293,6 @@ impl Geometry {
         let split = split.with_part(self.row_len, split.words_per_part.min(most), columns)?;
         Ok(Split {
             width,
-            grain,
             aligned: true,
             column_words,
             ..split
@@ -309,13 +300,11 @@ impl Geometry {
     }
 
     /// A tensor of `elements` as one sample, its samples as positions and their elements as channels. Maps
-    /// have words of `width`, which divides a group, and one lane; an invocation takes several words of a
-    /// group. Items of maps are words of a sample, and those that each group's last invocation lacks.
+    /// have words of `width`, which divides a group, and one lane.
     pub fn samples_as_positions(
         &self,
         elements: u32,
         width: u32,
-        group_words: u32,
         tuning: &Tuning,
     ) -> Result<Geometry, Error> {
         let mut view = Geometry {
@@ -327,34 +316,15 @@ impl Geometry {
             dtype: self.dtype,
             ..Default::default()
         };
-        // As many elements, whatever the words are; the same for all invocations of a group, nearly.
-        let most = match tuning.column_words {
-            0 | 1 => 1,
-            words => words.saturating_mul(4 / width).min(MAX_COLUMN_WORDS),
-        };
-        let blocks = group_words.div_ceil(most);
-        let column_words = group_words.div_ceil(blocks);
-        let groups = view.channels / width / group_words;
-        let columns = u64::from(groups) * u64::from(blocks) * u64::from(column_words);
-        let alone = Tuning {
+        let single_words = Tuning {
             column_words: 1,
             ..*tuning
         };
-        view.reduce = view.columns(tuning.reduce_lanes, true, &alone)?;
-        // As many words more for as many invocations.
-        let together = Tuning {
-            min_invocations: tuning.min_invocations.saturating_mul(column_words),
-            ..alone
-        };
-        let map = view.aligned_columns((width, width), false, 1, &together)?;
-        // Maps take samples one at a time, then the elements of their words.
-        let most = map
-            .words_per_part
-            .min(MAX_ITERATIONS - width * column_words);
-        view.map = Split {
-            column_words,
-            ..map.with_part(view.row_len, most, columns)?
-        };
+        view.reduce = view.columns(tuning.reduce_lanes, true, &single_words)?;
+        let map = view.aligned_columns(width, false, 1, &single_words)?;
+        // Maps take samples one at a time, then the elements of their word.
+        let most = map.words_per_part.min(MAX_ITERATIONS - width);
+        view.map = map.with_part(view.row_len, most, u64::from(view.channels / width))?;
         Ok(view)
     }
 
@@ -366,92 +336,67 @@ impl Geometry {
         items as u32
     }
 
-    /// Bytes of a grain.
-    pub fn grain_bytes(&self, split: &Split) -> u64 {
-        self.dtype.bytes() * u64::from(split.grain)
+    /// Bytes of a word.
+    pub fn word_bytes(&self, split: &Split) -> u64 {
+        self.dtype.bytes() * u64::from(split.width)
     }
 
-    /// The grains that the items `first..=last` touch, rounded out.
-    fn grains_of(&self, split: &Split, first: u64, last: u64) -> (u64, u64) {
-        let (parts, grain) = (u64::from(split.parts), u64::from(split.grain));
-        // Of a word.
-        let grains = u64::from(split.width) / grain;
+    /// The words that the items `first..=last` touch, rounded out.
+    fn words_of(&self, split: &Split, first: u64, last: u64) -> (u64, u64) {
+        let (parts, width) = (u64::from(split.parts), u64::from(split.width));
         let len = u64::from(self.row_len);
         let part_words = u64::from(split.words_per_part);
         if self.channels_last {
-            let columns = u64::from(self.channels.div_ceil(split.width));
-            let stride = u64::from(self.channels) / grain;
+            let columns = u64::from(self.channels / split.width);
             let position = |block: u64, end: u64| {
                 block / parts * len + ((block % parts + end) * part_words).min(len)
             };
             let (block, word) = (first / columns, first % columns);
-            let begin = position(block, 0) * stride + word * grains;
+            let begin = position(block, 0) * columns + word;
             let (block, word) = (last / columns, last % columns);
             // The last position of the last item; where its part is empty, what lies before it.
             let (from, to) = (position(block, 0), position(block, 1));
             let end = match to > from {
-                true => (to - 1) * stride + ((word + 1) * grains).min(stride),
-                false => from * stride,
+                true => (to - 1) * columns + word + 1,
+                false => from * columns,
             };
             // Items before the last one, of its block, reach no further.
             return (begin.min(end), end);
         }
         let row_begin = |item: u64| item / parts * len;
-        let row_end = |item: u64| (row_begin(item) + len).div_ceil(grain);
-        let part_begin =
-            |item: u64, part: u64| row_begin(item) / grain + part * part_words * grains;
+        let row_end = |item: u64| (row_begin(item) + len).div_ceil(width);
+        let part_begin = |item: u64, part: u64| row_begin(item) / width + part * part_words;
         let begin = part_begin(first, first % parts);
-        // A map's words begin up to a grain later, and its last part has the row's last word, too.
-        let end = part_begin(last, last % parts + 1) + grains + 1;
+        // A map's words begin up to a word later, and its last part has the row's last word, too.
+        let end = part_begin(last, last % parts + 1) + 2;
         (begin.min(row_end(first)), end.min(row_end(last)))
-    }
-
-    /// The first item that touches a word that the tensor ends in, where it ends within one: bound as an
-    /// array of words it lacks that word.
-    pub fn tail(&self, split: &Split) -> Option<u32> {
-        let elements = self.rows() * u64::from(self.row_len);
-        if split.width == self.dtype.alone() || split.grain < split.width {
-            return None;
-        }
-        let whole = elements / u64::from(split.width);
-        if whole * u64::from(split.width) == elements {
-            return None;
-        }
-        if elements <= SMALL {
-            return Some(0);
-        }
-        let mut first = split.items;
-        while first > 0 && self.grains_of(split, 0, u64::from(first) - 1).1 > whole {
-            first -= 1;
-        }
-        Some(first)
     }
 
     /// The windows of a tensor-sized kernel: runs of items whose words fit a binding.
     pub fn windows(&self, split: &Split, tuning: &Tuning) -> Result<Vec<WindowItems>, Error> {
-        let grain_bytes = self.grain_bytes(split);
+        let word_bytes = self.word_bytes(split);
         let elements = self.rows() * u64::from(self.row_len);
-        let total = elements.div_ceil(u64::from(split.grain));
+        let total = elements.div_ceil(u64::from(split.width));
         let limit = tuning.max_binding_bytes;
         // A single element of 16 bits is read from a u32.
         if (elements * self.dtype.bytes()).next_multiple_of(4) <= limit {
             return Ok(vec![WindowItems {
                 first_item: 0,
                 items: split.items,
-                first_grain: 0,
-                grains: total,
+                first_word: 0,
+                words: total,
                 column_words: split.column_words,
                 window: None,
             }]);
         }
-        let align = WINDOW_ALIGNMENT / grain_bytes;
+        let align = WINDOW_ALIGNMENT / word_bytes;
         let most = (limit / WINDOW_ALIGNMENT) * align;
         let window = |first_item: u64, items: u64, begin: u64, end: u64| WindowItems {
-            // Items and grains are counted modulo 2^32 by the kernels.
+            // Items and words are counted modulo 2^32 by the kernels.
             first_item: first_item as u32,
             items: items as u32,
-            first_grain: begin as u32,
-            grains: end - begin,
+            first_word: begin as u32,
+            words: end - begin,
             // Windows may hold fewer words than an invocation takes.
             column_words: match [first_item, items]
                 .iter()
@@ -461,18 +406,18 @@ impl Geometry {
                 false => 1,
             },
             window: Some(Window {
-                offset: begin * grain_bytes,
-                // The last grain may reach beyond the tensor.
-                bytes: ((end - begin) * grain_bytes)
-                    .min(elements * self.dtype.bytes() - begin * grain_bytes)
+                offset: begin * word_bytes,
+                // The last word may reach beyond the tensor.
+                bytes: ((end - begin) * word_bytes)
+                    .min(elements * self.dtype.bytes() - begin * word_bytes)
                     .next_multiple_of(4),
             }),
         };
         // Where a single item does not fit: what it takes, in bytes that windows may have.
-        let item_fits = |grains: u64| {
+        let item_fits = |words: u64| {
             within(
                 || "what one work item reads of a tensor, in bytes and multiples of 256,".into(),
-                (grains * grain_bytes).next_multiple_of(WINDOW_ALIGNMENT),
+                (words * word_bytes).next_multiple_of(WINDOW_ALIGNMENT),
                 limit,
                 "max_storage_buffer_binding_size (tuning.max_binding_bytes)",
                 "request the device with the adapter's limits, or tune for smaller parts (max_words_per_lane)",
@@ -507,11 +452,11 @@ impl Geometry {
             let all = u64::from(split.items);
             let mut first = 0;
             while first < all {
-                let begin = self.grains_of(split, first, first).0 / align * align;
-                let fits = |last: u64| self.grains_of(split, first, last).1 <= begin + most;
-                item_fits(self.grains_of(split, first, first).1 - begin)?;
+                let begin = self.words_of(split, first, first).0 / align * align;
+                let fits = |last: u64| self.words_of(split, first, last).1 <= begin + most;
+                item_fits(self.words_of(split, first, first).1 - begin)?;
                 another_fits(&windows)?;
-                // The last item that fits: grains grow with items.
+                // The last item that fits: words grow with items.
                 let (mut good, mut bad) = (first, all);
                 while bad - good > 1 {
                     let middle = good + (bad - good) / 2;
@@ -528,7 +473,7 @@ impl Geometry {
                     good -= items % together;
                 }
                 let end = self
-                    .grains_of(split, first, good)
+                    .words_of(split, first, good)
                     .1
                     .max(begin + 1)
                     .min(total);
@@ -545,8 +490,8 @@ impl Geometry {
 pub(super) struct WindowItems {
     pub first_item: u32,
     pub items: u32,
-    pub first_grain: u32,
-    pub grains: u64,
+    pub first_word: u32,
+    pub words: u64,
     pub column_words: u32,
     pub window: Option<Window>,
 }
@@ -733,7 +678,7 @@ pub(super) fn fold_lanes(
             }
             _ => {
                 "tune for fewer parts of rows (a larger max_words_per_lane, a smaller min_invocations), or for \
-                 fewer short rows (a smaller short_row, short_word_row, short_held_row and short_batch_row)"
+                 fewer short rows (a smaller short_row and short_batch_row)"
             }
         },
     )?;
@@ -866,10 +811,9 @@ mod tests {
     fn elements_of(geometry: &Geometry, split: &Split, item: u64) -> (u64, u64) {
         let (len, parts) = (u64::from(geometry.row_len), u64::from(split.parts));
         let (width, part_words) = (u64::from(split.width), u64::from(split.words_per_part));
-        let grain = u64::from(split.grain);
         if geometry.channels_last {
             let channels = u64::from(geometry.channels);
-            let columns = channels.div_ceil(width);
+            let columns = channels / width;
             let (block, word) = (item / columns, item % columns);
             let (sample, part) = (block / parts, block % parts);
             let begin = sample * len + (part * part_words).min(len);
@@ -883,7 +827,7 @@ mod tests {
         }
         let (row, part) = (item / parts, item % parts);
         let (begin, end) = (row * len, (row + 1) * len);
-        let origin = begin / grain * grain;
+        let origin = begin / width * width;
         let first = (origin + part * part_words * width).max(begin).min(end);
         let last = origin + ((part + 1) * part_words + 1) * width;
         (first, last.min(end).max(first))
@@ -956,7 +900,7 @@ mod tests {
         windows: &[WindowItems],
         tensor: &TensorDesc,
     ) {
-        let grain_bytes = geometry.grain_bytes(split);
+        let word_bytes = geometry.word_bytes(split);
         let strided = geometry.channels_last && !split.aligned;
         let (mut next_item, mut next_byte) = (0u64, 0u64);
         for w in windows {
@@ -974,7 +918,7 @@ mod tests {
                 "{what}"
             );
             assert_eq!(
-                u64::from(w.first_grain) * grain_bytes,
+                u64::from(w.first_word) * word_bytes,
                 window.offset,
                 "{what}"
             );
@@ -993,11 +937,11 @@ mod tests {
                 let (begin, end) = elements_of(geometry, split, next_item + i);
                 let bytes = tensor.dtype().bytes();
                 assert!(begin * bytes >= window.offset, "{what}: {w:?} {i}");
-                let whole_grains = (end * bytes).next_multiple_of(grain_bytes.max(4));
-                let limit = (window.offset + window.bytes).next_multiple_of(grain_bytes.max(4));
+                let whole_words = (end * bytes).next_multiple_of(word_bytes.max(4));
+                let limit = (window.offset + window.bytes).next_multiple_of(word_bytes.max(4));
                 assert!(
-                    whole_grains <= limit,
-                    "{what}: {w:?} {split:?} {i}: {whole_grains} {limit}"
+                    whole_words <= limit,
+                    "{what}: {w:?} {split:?} {i}: {whole_words} {limit}"
                 );
             }
             next_item += items;

@@ -263,25 +263,12 @@ impl Plan {
     /// Bytes of tensor-sized data that the plan moves: 3 transfers forward, 5 backward (6 where dx
     /// is accumulated, and so read).
     pub fn tensor_bytes(&self) -> u64 {
-        let before = [None].into_iter().chain(self.steps.iter().map(Some));
-        let bytes = before.zip(&self.steps).map(|(before, step)| {
-            // A dispatch for a tensor's end comes right behind that for the others.
-            let counted = before.is_some_and(|before| counts_tail(before, step));
-            if counted { 0 } else { self.bound_bytes(step) }
-        });
-        bytes.sum()
+        self.steps.iter().map(|step| self.step_bytes(step)).sum()
     }
 
-    /// Of them, those of one of its steps. A dispatch for a tensor's end is in the bytes of the one before.
+    /// Of them, those of one of its steps.
     pub fn step_bytes(&self, step: &Step) -> u64 {
-        match self.steps.iter().any(|before| counts_tail(before, step)) {
-            true => 0,
-            false => self.bound_bytes(step),
-        }
-    }
-
-    /// What a step binds of tensors, each as often as it is read and written.
-    fn bound_bytes(&self, step: &Step) -> u64 {
+        // What it binds of tensors, each as often as it is read and written.
         let bound = step.spec.bindings().zip(&step.bindings);
         let transfers = bound.filter(|(_, role)| role.is_tensor()).count();
         let in_place = step.bindings.contains(&Role::X)
@@ -296,14 +283,6 @@ impl Plan {
             .map_or(self.tensor.bytes(), |window| window.bytes);
         bytes.saturating_mul((transfers + reread) as u64)
     }
-}
-
-/// Whether `tail` is for a tensor's end and `step` for what is bound before it, whose bytes are those of both.
-fn counts_tail(step: &Step, tail: &Step) -> bool {
-    tail.spec.tail
-        && !step.spec.tail
-        && step.spec.kernel == tail.spec.kernel
-        && step.window == tail.window
 }
 
 /// An error where `value` is more than `limit`, and only there.
@@ -344,14 +323,8 @@ fn validate(
     }
 }
 
-/// Invocations that share a work item at a tensor's end, at least.
-const TAIL_LANES: u32 = 8;
-
 /// Most bytes between uniforms: WebGPU's default alignment of them is 256.
 const MAX_STRIDE: u64 = 4096;
-
-/// Rows of a group that a lane of a fold holds in registers.
-const HELD_ROWS: u32 = 4;
 
 /// Collects the steps of a plan.
 struct Builder<'a> {
@@ -403,20 +376,12 @@ impl<'a> Builder<'a> {
         self.push_step(spec, params, slots, None)
     }
 
-    /// Adds a kernel on the rows of every (sample, group), which reads them several times: `loops`. Lanes hold
-    /// them where they are few.
+    /// Adds a kernel on the rows of every (sample, group), which reads them several times: `loops`.
     fn push_groups(&mut self, kernel: KernelId, loops: u32, slots: &[Slot]) -> Result<(), Error> {
         let items = self.params.num_samples * self.params.num_groups;
         let size = self.params.num_channels / self.params.num_groups;
         let lanes = geometry::fold_lanes(kernel, items, size, loops, self.tuning)?;
-        let held = match size.div_ceil(lanes) {
-            rows if rows <= HELD_ROWS => rows,
-            _ => 0,
-        };
-        let spec = Spec {
-            held,
-            ..self.fold_spec(kernel, lanes)
-        };
+        let spec = self.fold_spec(kernel, lanes);
         let params = Params {
             items,
             ..self.params
@@ -474,25 +439,20 @@ impl<'a> Builder<'a> {
         let spec = Spec {
             dtype: geometry.dtype,
             width: split.width,
-            grain: split.grain,
             aligned: split.aligned,
             accumulate,
-            fence: self.tuning.fence,
             activation,
             ..Spec::new(kernel, workgroup_size, split.lanes)
         };
         let num_channels = geometry.channels;
         let columns = num_channels.div_ceil(split.width);
-        // Items that touch a word that the tensor ends in have a dispatch of their own.
-        let tail_lanes = 1 << spec.workgroup_size.trailing_zeros().min(TAIL_LANES.ilog2());
-        let tail = geometry.tail(&split).unwrap_or(u32::MAX);
         for window in geometry.windows(&split, self.tuning)? {
             let params = Params {
                 items: window.items,
                 first_item: window.first_item,
-                first_word: window.first_grain,
-                // Of words that are no larger than a grain; at most 2^32 of 2 bytes, fewer in a binding.
-                num_words: u32::try_from(window.grains).unwrap_or(u32::MAX),
+                first_word: window.first_word,
+                // At most 2^32 of 2 bytes, fewer in a binding.
+                num_words: u32::try_from(window.words).unwrap_or(u32::MAX),
                 parts: split.parts,
                 words_per_part: split.words_per_part,
                 columns,
@@ -503,32 +463,7 @@ impl<'a> Builder<'a> {
                 column_words: window.column_words,
                 ..spec
             };
-            let whole = tail.saturating_sub(window.first_item).min(window.items);
-            if whole > 0 {
-                let params = Params {
-                    items: whole,
-                    ..params
-                };
-                self.push_step(spec, params, slots, window.window)?;
-            }
-            if whole < window.items {
-                let params = Params {
-                    items: window.items - whole,
-                    first_item: params.first_item + whole,
-                    ..params
-                };
-                let spec = Spec {
-                    tail: true,
-                    // A few items alone would take as long as all the others.
-                    lanes: if tail > 0 {
-                        spec.lanes.max(tail_lanes)
-                    } else {
-                        spec.lanes
-                    },
-                    ..spec
-                };
-                self.push_step(spec, params, slots, window.window)?;
-            }
+            self.push_step(spec, params, slots, window.window)?;
         }
         Ok(())
     }

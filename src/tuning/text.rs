@@ -10,8 +10,6 @@ enum Field<'a> {
     Class(&'a mut AdapterClass),
     U32(&'a mut u32),
     U64(&'a mut u64),
-    /// 0 or 1 in text.
-    Bool(&'a mut bool),
 }
 
 const CLASSES: [(&str, AdapterClass, Tuning); 3] = [
@@ -39,16 +37,11 @@ fn fields(tuning: &mut Tuning) -> Vec<(&'static str, Field<'_>)> {
         min_fold_invocations,
         samples_per_segment,
         subgroup_size,
-        fence,
-        gather,
         column_tile,
         column_words,
         column_workgroup_size,
         short_row,
-        short_word_row,
-        short_held_row,
-        held_words,
-        samples_together,
+        short_words_per_lane,
         short_batch_row,
         fused_group,
         fused_elements,
@@ -71,16 +64,11 @@ fn fields(tuning: &mut Tuning) -> Vec<(&'static str, Field<'_>)> {
         ("min_fold_invocations", Field::U32(min_fold_invocations)),
         ("samples_per_segment", Field::U32(samples_per_segment)),
         ("subgroup_size", Field::U32(subgroup_size)),
-        ("fence", Field::Bool(fence)),
-        ("gather", Field::Bool(gather)),
         ("column_tile", Field::U32(column_tile)),
         ("column_words", Field::U32(column_words)),
         ("column_workgroup_size", Field::U32(column_workgroup_size)),
         ("short_row", Field::U32(short_row)),
-        ("short_word_row", Field::U32(short_word_row)),
-        ("short_held_row", Field::U32(short_held_row)),
-        ("held_words", Field::U32(held_words)),
-        ("samples_together", Field::U32(samples_together)),
+        ("short_words_per_lane", Field::U32(short_words_per_lane)),
         ("short_batch_row", Field::U32(short_batch_row)),
         ("fused_group", Field::U32(fused_group)),
         ("fused_elements", Field::U32(fused_elements)),
@@ -98,7 +86,6 @@ impl Field<'_> {
                 .map_or(String::new(), |(name, ..)| (*name).to_owned()),
             Field::U32(value) => value.to_string(),
             Field::U64(value) => value.to_string(),
-            Field::Bool(value) => u8::from(**value).to_string(),
         }
     }
 
@@ -119,20 +106,13 @@ impl Field<'_> {
                     .parse()
                     .map_err(|_| "a whole number up to 18446744073709551615")?;
             }
-            Field::Bool(value) => {
-                *value = match text {
-                    "0" => false,
-                    "1" => true,
-                    _ => return Err("0 or 1"),
-                };
-            }
         }
         Ok(())
     }
 }
 
 impl Tuning {
-    /// Changes one field, by name: the command line's `--tune NAME=VALUE`. `fence` is 0 or 1, `class` is
+    /// Changes one field, by name: the command line's `--tune NAME=VALUE`. `class` is
     /// gpu, software or cpu, the others are whole numbers.
     ///
     /// # Errors
@@ -146,7 +126,7 @@ impl Tuning {
             })
     }
 
-    /// Every field but the class, by name; `fence` is 0 or 1.
+    /// Every field but the class, by name.
     pub fn settings(&self) -> Vec<(&'static str, u64)> {
         let mut tuning = *self;
         let fields = fields(&mut tuning).into_iter();
@@ -154,7 +134,6 @@ impl Tuning {
             Field::Class(_) => None,
             Field::U32(value) => Some((name, u64::from(*value))),
             Field::U64(value) => Some((name, *value)),
-            Field::Bool(value) => Some((name, u64::from(*value))),
         });
         numbers.collect()
     }
@@ -255,7 +234,6 @@ mod tests {
                 Field::Class(class) => *class = AdapterClass::Cpu,
                 Field::U32(value) => *value = 1000 + index as u32,
                 Field::U64(value) => *value = u64::MAX - index as u64,
-                Field::Bool(value) => *value = !*value,
             }
         }
         for tuning in [Tuning::GPU, Tuning::SOFTWARE, Tuning::CPU, odd] {
@@ -285,15 +263,14 @@ mod tests {
             ..Tuning::GPU
         };
         assert_eq!(tuning, expected);
-        tuning.set(" fence = 0 ").unwrap();
-        assert!(!tuning.fence && Tuning::GPU.fence);
-        assert!(tuning.settings().contains(&("fence", 0)));
+        tuning.set(" short_row = 0 ").unwrap();
+        assert!(tuning.short_row == 0 && Tuning::GPU.short_row != 0);
+        assert!(tuning.settings().contains(&("short_row", 0)));
     }
 
     #[test]
     fn what_is_wrong_is_told() {
         for (wrong, says) in [
-            ("fence=2", "\"2\" is not 0 or 1"),
             ("fold_lanes", "NAME=VALUE"),
             (
                 "fold_lanes=x",
@@ -322,11 +299,13 @@ mod tests {
                 "{error}"
             );
         }
-        let error = "fence=0\nfence=1\nx=1".parse::<Tuning>().unwrap_err();
+        let error = "short_row=0\nshort_row=1\nx=1"
+            .parse::<Tuning>()
+            .unwrap_err();
         let error = error.to_string();
         for says in [
             "class is missing",
-            "line 2: fence is there twice",
+            "line 2: short_row is there twice",
             "line 3: ",
         ] {
             assert!(error.contains(says), "{error}");

@@ -191,8 +191,7 @@ function tuningOf(device: GPUDevice, limits: Limits): Tuning {
   const info: Partial<GPUAdapterInfo> = device.adapterInfo ?? {};
   const name = [info.vendor, info.architecture, info.device, info.description].join(" ");
   const software = info.isFallbackAdapter === true;
-  const keepsOrder = name.toLowerCase().includes("swiftshader");
-  return planner().Tuning.forName(name, software, keepsOrder, limits);
+  return planner().Tuning.forName(name, software, limits);
 }
 
 /** What all layers of a device share: kernels, limits, the tuning. */

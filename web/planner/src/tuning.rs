@@ -61,8 +61,8 @@ pub struct Tuning {
 impl Tuning {
     /// For an adapter that describes itself so.
     #[wasm_bindgen(js_name = forName)]
-    pub fn for_name(name: &str, software: bool, keeps_order: bool, limits: &Limits) -> Tuning {
-        let tuning = bcnorm::Tuning::for_name(name, software, keeps_order).within(&limits.limits);
+    pub fn for_name(name: &str, software: bool, limits: &Limits) -> Tuning {
+        let tuning = bcnorm::Tuning::for_name(name, software).within(&limits.limits);
         Tuning { tuning }
     }
 

@@ -1,0 +1,15 @@
+// The rows of a (sample, group). LANES lanes take turns at them.
+// #import params
+
+struct GroupRows {
+    g: u32,
+    first_channel: u32,
+    first_row: u32,
+    size: u32,
+}
+
+fn group_rows(item: u32) -> GroupRows {
+    let g = item % params.num_groups;
+    let size = params.num_channels / params.num_groups;
+    return GroupRows(g, g * size, item * size, size);
+}
