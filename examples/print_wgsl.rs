@@ -8,8 +8,8 @@ use bcnorm::{Activation, DType};
 fn usage() -> String {
     let kernels: Vec<&str> = KernelId::ALL.iter().map(|kernel| kernel.name()).collect();
     format!(
-        "usage: print_wgsl KERNEL [lanes=64] [subgroup=1] [words=1] [held=0] [samples=1] [width=4] [grain=4] [f16|bf16] [relu|silu] \
-         [unaligned] [tail] [single] [accumulate] [fence] [without=BINDING,...]\nkernels: {}",
+        "usage: print_wgsl KERNEL [lanes=64] [subgroup=1] [words=1] [width=4] [f16|bf16] [relu|silu] \
+         [unaligned] [accumulate] [without=BINDING,...]\nkernels: {}",
         kernels.join(" ")
     )
 }
@@ -19,18 +19,14 @@ fn spec(arguments: &[String]) -> Option<Spec> {
     let kernel = *KernelId::ALL.iter().find(|kernel| kernel.name() == name)?;
     let mut spec = Spec {
         width: 4,
-        grain: 4,
         ..Spec::new(kernel, 64, 64)
     };
     for argument in rest {
         match argument.split_once('=').unwrap_or((argument, "")) {
             ("lanes", lanes) => spec.lanes = lanes.parse().ok()?,
             ("words", words) => spec.column_words = words.parse().ok()?,
-            ("held", words) => spec.held = words.parse().ok()?,
-            ("samples", samples) => spec.samples = samples.parse().ok()?,
             ("subgroup", size) => spec.subgroup_size = size.parse().ok()?,
             ("width", width) => spec.width = width.parse().ok()?,
-            ("grain", grain) => spec.grain = grain.parse().ok()?,
             ("without", names) => {
                 for name in names.split(',') {
                     let bindings = kernel.kernel().bindings.iter();
@@ -42,11 +38,8 @@ fn spec(arguments: &[String]) -> Option<Spec> {
             ("bf16", "") => spec.dtype = DType::BF16,
             ("relu", "") => spec.activation = Activation::Relu,
             ("silu", "") => spec.activation = Activation::Silu,
-            ("single", "") => spec.single = true,
-            ("tail", "") => spec.tail = true,
             ("unaligned", "") => spec.aligned = false,
             ("accumulate", "") => spec.accumulate = true,
-            ("fence", "") => spec.fence = true,
             _ => return None,
         }
     }

@@ -42,8 +42,8 @@ mod tests {
                 ..Tuning::GPU
             }
         );
-        let error = format!("{:#}", apply(&mut tuning, "fence=2").unwrap_err());
-        assert!(error.contains("--tune fence=2: ") && error.contains("0 or 1"));
+        let error = format!("{:#}", apply(&mut tuning, "short_row=x").unwrap_err());
+        assert!(error.contains("--tune short_row=x: ") && error.contains("whole number"));
     }
 
     #[test]

@@ -112,7 +112,8 @@ impl Elements {
         let group_words = size / width;
         let lanes = group_words
             .div_ceil(b.tuning.short_words_per_lane.max(1))
-            .next_power_of_two()
+            .checked_next_power_of_two()
+            .unwrap_or(b.tuning.reduce_lanes)
             .min(b.tuning.reduce_lanes);
         // Three loops over the group's words.
         if group_words.div_ceil(lanes) > geometry::MAX_ITERATIONS / 3 {

@@ -285,10 +285,10 @@ impl Geometry {
         let most = u32::try_from(COLUMN_PART_BYTES / position_bytes)
             .unwrap_or(u32::MAX)
             .max(1);
-        // Maps take several words a position at a time.
+        // Where an invocation takes several words, it loops over them at each position.
         let most = match column_words {
             1 => most,
-            _ => most.min(MAX_ITERATIONS),
+            words => most.min(MAX_ITERATIONS / (words + 1) - 8 * words),
         };
         let split = split.with_part(self.row_len, split.words_per_part.min(most), columns)?;
         Ok(Split {

@@ -77,8 +77,6 @@ fn short(tuning: Tuning) -> Tuning {
 fn long(tuning: Tuning) -> Tuning {
     Tuning {
         short_row: 0,
-        short_word_row: 0,
-        short_held_row: 0,
         short_batch_row: 0,
         fused_group: 0,
         ..tuning

@@ -685,7 +685,6 @@ fn any_tuning_is_right_or_refused() {
             fold_lanes: pick(&[1, 1, 2, 4, 64]),
             entries_per_lane: pick(&[0, 1, 3, 4096, u32::MAX]),
             samples_per_segment: pick(&[0, 1, 2, 5, 1024, u32::MAX]),
-            fence: pick(&[0, 1]) == 1,
             max_workgroups: pick(&[2, 50, 999, 65_535, 65_535]),
             ..Tuning::SOFTWARE
         };

@@ -78,8 +78,6 @@ fn many_samples_in_one_fold() {
         samples_per_segment: u32::MAX,
         // Tables of rows, however short they are.
         short_row: 0,
-        short_word_row: 0,
-        short_held_row: 0,
         short_batch_row: 0,
         ..Tuning::SOFTWARE
     };
@@ -169,8 +167,6 @@ fn many_workgroups() {
     };
     let rows = Tuning {
         short_row: 0,
-        short_word_row: 0,
-        short_held_row: 0,
         ..elements
     };
     let problem = ramp(&[23_333, 3, 5], 3);
@@ -190,7 +186,7 @@ fn many_workgroups() {
 #[test]
 fn workgroups_folded_at_odd_limits() {
     // SwiftShader's: what all adapters compile in seconds.
-    let shared = Tuning::for_name("SwiftShader", true, true);
+    let shared = Tuning::for_name("SwiftShader", true);
     for max_workgroups in [37, 61, 255] {
         let tuning = Tuning {
             max_workgroups,

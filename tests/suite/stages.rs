@@ -181,8 +181,8 @@ fn cases() -> Vec<Case> {
     .collect()
 }
 
-/// Short rows: words of one channel and of several, of each width; groups that a lane holds, that lanes
-/// share and that are too large to be held; parameters per group and per channel, or none.
+/// Short rows: words of one channel and of several, of each width; groups of one word a lane and of
+/// more; parameters per group and per channel, or none.
 fn short() -> Vec<Case> {
     let slow = ChannelStats::Estimate { moving_speed: 0.25 };
     let bc = |dims: &[usize], groups, seed| Problem::random(dims, groups, seed);
@@ -527,13 +527,12 @@ fn nothing_behind_the_tables_is_touched() {
 #[test]
 fn cases_take_every_path() {
     let (mut kernels, mut lanes) = (BTreeSet::new(), BTreeSet::new());
-    let (mut words, mut samples) = (BTreeSet::new(), BTreeSet::new());
+    let mut words = BTreeSet::new();
     for tuning in [Tuning::SOFTWARE, SPLIT] {
         for case in cases() {
             for step in mirror(&case, &tuning).steps {
                 kernels.insert(step.step.spec.kernel);
                 words.insert((step.step.spec.kernel, step.step.spec.column_words));
-                samples.insert((step.step.spec.kernel, step.step.spec.samples));
                 lanes.insert((
                     step.step.spec.kernel.kernel().family.is_tensor_sized(),
                     step.step.spec.lanes > 1,
@@ -543,17 +542,7 @@ fn cases_take_every_path() {
     }
     assert_eq!(kernels.len(), KernelId::ALL.len(), "only {kernels:?}");
     assert_eq!(lanes.len(), 4);
-    // Of the two kernels that can take several.
-    let several = samples.iter().filter(|(_, samples)| *samples > 1);
-    let kernels: BTreeSet<KernelId> = several.map(|&(kernel, _)| kernel).collect();
-    assert_eq!(kernels.len(), 2, "{samples:?}");
-    // Of the six kernels that can take several words: two take any number of them, the others powers of two.
-    let of_elements = [KernelId::ElementTerms, KernelId::ElementAffineBackward];
-    for kernel in of_elements {
-        let several = |&(known, words): &(KernelId, u32)| known == kernel && words > 1;
-        assert!(words.iter().any(several), "{words:?}");
-    }
-    words.retain(|(kernel, _)| !of_elements.contains(kernel));
+    // Of the four kernels that can take several words.
     let several = words.iter().filter(|(_, words)| [2, 8].contains(words));
     assert_eq!(several.count(), 8, "{words:?}");
 }

@@ -168,11 +168,7 @@ fn more_than_the_device_has_is_an_error() {
 fn gpus_get_them_and_software_does_not() {
     let mut limits = Limits::default();
     limits.subgroup_size = 32;
-    let tuned = |name| {
-        Tuning::for_name(name, false, true)
-            .within(&limits)
-            .subgroup_size
-    };
+    let tuned = |name| Tuning::for_name(name, false).within(&limits).subgroup_size;
     assert_eq!(tuned("apple"), 32);
     assert_eq!(tuned("SwiftShader Device"), 1);
     assert_eq!(Tuning::GPU.within(&Limits::default()).subgroup_size, 1);

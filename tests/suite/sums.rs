@@ -58,8 +58,6 @@ fn check(problem: &Problem, tuning: Option<Tuning>, kernels: &[KernelId]) {
 /// Tables of rows, however short they are.
 const ROWS: Tuning = Tuning {
     short_row: 0,
-    short_word_row: 0,
-    short_held_row: 0,
     short_batch_row: 0,
     ..Tuning::SOFTWARE
 };

@@ -26,7 +26,7 @@ const TUNINGS = [
   "class=gpu",
   "class=gpu\nsubgroup_size=8\nfold_lanes=4",
   "class=software",
-  "class=software\nshort_row=0\nshort_word_row=0\nshort_held_row=0\nshort_batch_row=0\nfold_lanes=4",
+  "class=software\nshort_row=0\nshort_batch_row=0\nfold_lanes=4",
 ];
 
 /** Long rows, odd ones, short ones; few and many samples; one channel and 6. */

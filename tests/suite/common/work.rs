@@ -7,7 +7,7 @@
 #![allow(dead_code)]
 
 use bcnorm::Role;
-use bcnorm::kernels::{BindingDecl, Family, KernelId};
+use bcnorm::kernels::{BindingDecl, Family, KernelId, Spec};
 use bcnorm::params::{PER_CHANNEL, Params};
 use bcnorm::plan::Step;
 use std::ops::Range;
@@ -18,21 +18,26 @@ const CHUNK: u64 = 4;
 /// Positions that the reductions of columns take per iteration and lane.
 const COLUMN_CHUNK: u64 = 8;
 
-/// Loops in the text of a kernel (none is nested in another), and calls of a reduction. The
-/// reduction over more than one lane is a loop more.
-pub fn loops(kernel: KernelId) -> (u64, u64) {
-    match kernel {
+/// Loops in the text of a kernel, and calls of a reduction. The reduction over more than one lane is a loop more.
+/// None is nested in another, but for those over the words of an invocation, where channels come last.
+pub fn loops(spec: &Spec) -> (u64, u64) {
+    match spec.kernel {
+        // There is nothing to fold.
+        KernelId::ChannelFold if spec.bindings().all(|(_, b)| b.name != "channel_parts") => (0, 0),
         KernelId::BatchCount
         | KernelId::RowCoefficients
         | KernelId::RowTermsBackward
         | KernelId::RowCoefficientsBackward => (0, 0),
         KernelId::RowAffine | KernelId::RowAffineBackward => (1, 0),
-        // One over the positions of a part, one where an invocation takes several words of each, one over the words of
-        // a window.
-        KernelId::ColumnAffine | KernelId::ColumnAffineBackward => (3, 0),
+        // One over the positions of a part, one over the words of a window; where an invocation takes several words, one
+        // over them, and one over the positions with one over the words.
+        KernelId::ColumnAffine | KernelId::ColumnAffineBackward => (5, 0),
         KernelId::RowMoments | KernelId::RowProducts => (2, 1),
-        // One over the positions of a part, one over the channels of a word: of each word of an invocation.
-        KernelId::ColumnMoments | KernelId::ColumnProducts => (2, 1),
+        // One over the positions of a part with one over the words of an invocation; one over the words for what is left;
+        // one over the words with one over the channels of each.
+        KernelId::ColumnMoments => (5, 1),
+        // And one over the words for what is known of them.
+        KernelId::ColumnProducts => (6, 1),
         KernelId::RowFold | KernelId::SampleFold | KernelId::ChannelFold => (2, 2),
         KernelId::RowFoldBackward => (2, 3),
         KernelId::SampleFoldBackward => (1, 1),
@@ -42,7 +47,7 @@ pub fn loops(kernel: KernelId) -> (u64, u64) {
         // All but the affine map's last sum up; the products' first sums two pairs.
         KernelId::ElementAffine => (3, 2),
         KernelId::ElementProducts => (2, 3),
-        // One over the samples of a part, one over the elements of a word: of each word of an invocation.
+        // One over the samples of a part, one over the elements of a word.
         KernelId::ElementTerms => (2, 0),
         KernelId::ElementAffineBackward => (1, 0),
         other => panic!("{} is not known here: count its loops", other.name()),
@@ -53,7 +58,7 @@ pub fn loops(kernel: KernelId) -> (u64, u64) {
 pub fn iterations(step: &Step) -> u64 {
     let (p, spec) = (&step.params, &step.spec);
     let lanes = u64::from(spec.lanes);
-    let (own, reductions) = loops(spec.kernel);
+    let (own, reductions) = loops(spec);
     // Lane 0 has the most; a reduction halves the lanes until one is left.
     let shared = |entries: u32| u64::from(entries).div_ceil(lanes);
     let tree = u64::from(spec.lanes.ilog2());
@@ -79,11 +84,13 @@ pub fn iterations(step: &Step) -> u64 {
         // What is left of a part behind its whole chunks is no loop.
         KernelId::RowAffine | KernelId::RowAffineBackward => words / (CHUNK * lanes),
         KernelId::ColumnMoments | KernelId::ColumnProducts => {
-            let written = u64::from(spec.width) * u64::from(spec.column_words);
-            of_columns(&|positions| positions / (COLUMN_CHUNK * lanes)) + written
+            let together = u64::from(spec.column_words);
+            let chunks = of_columns(&|positions| positions / (COLUMN_CHUNK * lanes));
+            chunks * (1 + together) + together * (3 + u64::from(spec.width))
         }
         KernelId::ColumnAffine | KernelId::ColumnAffineBackward if spec.column_words > 1 => {
-            of_columns(&|positions| positions)
+            let together = u64::from(spec.column_words);
+            of_columns(&|positions| positions) * (1 + together) + together
         }
         KernelId::ColumnAffine | KernelId::ColumnAffineBackward if spec.aligned => {
             of_columns(&|positions| positions / (CHUNK * lanes))
@@ -100,21 +107,10 @@ pub fn iterations(step: &Step) -> u64 {
             own * shared(p.entries)
         }
         KernelId::GroupFold | KernelId::GroupFoldBackward => {
-            own * shared(p.num_channels / p.num_groups).div_ceil(u64::from(spec.held.max(1)))
+            own * shared(p.num_channels / p.num_groups)
         }
-        KernelId::ElementAffine | KernelId::ElementProducts => {
-            // What a lane takes at a time: all that it holds, CHUNK words, or one of several samples.
-            let taken = match (spec.held, spec.samples) {
-                (0, 1) => CHUNK,
-                (0, _) => 1,
-                (held, _) => u64::from(held),
-            };
-            own * words.div_ceil(taken * lanes)
-        }
-        KernelId::ElementTerms => {
-            let written = u64::from(spec.width) * u64::from(spec.column_words);
-            of_columns(&|samples| samples) + written
-        }
+        KernelId::ElementAffine | KernelId::ElementProducts => own * words.div_ceil(lanes),
+        KernelId::ElementTerms => of_columns(&|samples| samples) + u64::from(spec.width),
         KernelId::ElementAffineBackward => of_columns(&|samples| samples),
         _ => 0,
     };
@@ -158,9 +154,8 @@ pub fn item_range(step: &Step) -> Range<u64> {
     first..first + wide(step.params.items)
 }
 
-/// The grains of a tensor (words, but with channels last and no whole number of words of them) that an
-/// item of the step reads or writes: `first..end`, and some of those between them.
-pub fn grains_of_item(step: &Step, item: u64) -> Range<u64> {
+/// The words of a tensor that an item of the step reads or writes: `first..end`, and some of those between them.
+pub fn words_of_item(step: &Step, item: u64) -> Range<u64> {
     let (p, spec) = (&step.params, &step.spec);
     let (parts, width) = (wide(p.parts), wide(spec.width));
     let (len, per_part) = (wide(p.row_len), wide(p.words_per_part));
@@ -193,14 +188,11 @@ pub fn grains_of_item(step: &Step, item: u64) -> Range<u64> {
             let (sample, part) = (block / parts, block % parts);
             let begin = (part * per_part).min(len);
             let end = ((part + 1) * per_part).min(len);
-            // Not all of a position's last word may be channels.
-            let stride = wide(p.num_channels) / wide(spec.grain);
-            let grains = width / wide(spec.grain);
-            let begins = |position: u64| (sample * len + position) * stride + word * grains;
+            let begins = |position: u64| (sample * len + position) * columns + word;
             if begin == end {
                 return begins(begin)..begins(begin);
             }
-            begins(begin)..begins(end - 1) + grains.min(stride - word * grains)
+            begins(begin)..begins(end - 1) + 1
         }
         Family::ColumnMap => {
             let first = wide(p.first_word);
@@ -213,37 +205,27 @@ pub fn grains_of_item(step: &Step, item: u64) -> Range<u64> {
 /// The words of the tensor that an item of a kernel on elements reads or writes.
 pub fn words_of_elements(step: &Step, item: u64) -> Vec<u64> {
     let (p, spec) = (&step.params, &step.spec);
-    let (samples, groups) = (wide(p.num_samples), wide(p.num_groups));
     match spec.kernel.kernel().family {
-        // A group, in some samples.
+        // A (sample, group).
         Family::ElementReduce => {
-            let (block, g) = (item / groups, item % groups);
-            let each = wide(spec.samples);
-            let there = (block * each..(block + 1) * each).filter(|&sample| sample < samples);
             let size = wide(p.words_per_part);
-            there
-                .flat_map(|sample| (sample * groups + g) * size..(sample * groups + g + 1) * size)
-                .collect()
+            (item * size..(item + 1) * size).collect()
         }
-        // A word of a group, or none behind its last, over a part of the samples.
+        // A word of a sample's, over a part of the samples.
         Family::ElementColumn => {
-            let (part, column) = (item / wide(p.columns), item % wide(p.columns));
-            let padded = wide(p.columns) / groups;
-            let sample_words = wide(p.num_channels) / wide(spec.width);
-            let (g, word, size) = (column / padded, column % padded, sample_words / groups);
+            let (part, word) = (item / wide(p.columns), item % wide(p.columns));
             let begin = part * wide(p.words_per_part);
             let end = (begin + wide(p.words_per_part)).min(wide(p.row_len));
-            let there = (begin..end).filter(|_| word < size);
-            there
-                .map(|sample| sample * sample_words + g * size + word)
+            (begin..end)
+                .map(|sample| sample * wide(p.columns) + word)
                 .collect()
         }
         _ => panic!("{} does not take elements as rows", spec.kernel.name()),
     }
 }
 
-/// The first grain of a tensor that the step's items read or write, and the one behind the last.
-pub fn grains(step: &Step) -> Range<u64> {
+/// The first word of a tensor that the step's items read or write, and the one behind the last.
+pub fn words(step: &Step) -> Range<u64> {
     if strides(step) {
         let first = wide(step.params.first_word);
         return first..first + wide(step.params.num_words);
@@ -255,8 +237,8 @@ pub fn grains(step: &Step) -> Range<u64> {
     let columns = wide(step.params.columns).max(1);
     let candidates = [last, (last / columns * columns).saturating_sub(1)];
     let ends = candidates.into_iter().filter(|item| items.contains(item));
-    let end = ends.map(|item| grains_of_item(step, item).end).max();
-    grains_of_item(step, items.start).start..end.unwrap_or(0)
+    let end = ends.map(|item| words_of_item(step, item).end).max();
+    words_of_item(step, items.start).start..end.unwrap_or(0)
 }
 
 /// How many entries of a table, a parameter or a counter the step reads or writes, counted from 0.
@@ -350,10 +332,10 @@ pub fn items(step: &Step) -> u64 {
             segments * wide(p.columns)
         }
         KernelId::ChannelFold | KernelId::RunningFold => c,
-        KernelId::GroupFold | KernelId::GroupFoldBackward => n * g,
-        KernelId::ElementAffine | KernelId::ElementProducts => {
-            n.div_ceil(wide(step.spec.samples)) * g
-        }
+        KernelId::GroupFold
+        | KernelId::GroupFoldBackward
+        | KernelId::ElementAffine
+        | KernelId::ElementProducts => n * g,
         KernelId::ChannelFoldBackward => wide(p.columns),
         other => panic!("{} is not known here: count its items", other.name()),
     }

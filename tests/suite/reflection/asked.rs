@@ -19,10 +19,9 @@ pub fn tunings() -> Vec<(&'static str, Tuning)> {
         entries_per_lane: u32::MAX,
         samples_per_segment: u32::MAX,
         column_tile: 1 << 20,
-        gather: false,
         ..Tuning::SOFTWARE
     };
-    // Words that are put together have lanes, and rows have tables, however short they are.
+    // Rows have tables, however short they are.
     let splitting = Tuning {
         workgroup_size: 32,
         reduce_lanes: 8,
@@ -37,19 +36,14 @@ pub fn tunings() -> Vec<(&'static str, Tuning)> {
         entries_per_lane: 1,
         samples_per_segment: 2,
         column_tile: 1,
-        held_words: 16,
         column_workgroup_size: 64,
-        gather: true,
         short_row: 0,
-        short_word_row: 0,
-        short_held_row: 0,
         short_batch_row: 0,
         ..Tuning::GPU
     };
     // Workgroups that are no power of two, and too few lanes for large folds.
     let odd = Tuning {
         workgroup_size: 24,
-        held_words: 16,
         reduce_lanes: 8,
         map_lanes: 4,
         fold_workgroup_size: 12,
@@ -69,8 +63,6 @@ pub fn tunings() -> Vec<(&'static str, Tuning)> {
         entries_per_lane: 0,
         samples_per_segment: 0,
         short_row: 0,
-        short_word_row: 0,
-        short_held_row: 0,
         short_batch_row: 0,
         fused_group: 0,
         fused_elements: 0,

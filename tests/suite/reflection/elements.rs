@@ -13,12 +13,8 @@ use std::num::NonZero;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Elements {
     pub width: u32,
-    /// Words of a group, the lanes that share them, and how many each holds; 0 where too many.
-    pub group_words: u32,
+    /// Lanes that share a group.
     pub lanes: u32,
-    pub held: u32,
-    /// Whether a group is one channel.
-    pub single: bool,
 }
 
 impl Elements {
@@ -57,77 +53,19 @@ impl Elements {
         }
         let group_words = (size / u64::from(width)) as u32;
         let mut lanes = 1;
-        while lanes < tuning.reduce_lanes && u64::from(lanes) * 4 < u64::from(group_words) {
+        let wanted = u64::from(tuning.short_words_per_lane.max(1));
+        while lanes < tuning.reduce_lanes && u64::from(lanes) * wanted < u64::from(group_words) {
             lanes *= 2;
         }
         let share = group_words.div_ceil(lanes);
-        // 16 elements of a lane.
-        let held = match share <= tuning.held_words && share * width <= 16 {
-            true => share,
-            false => 0,
-        };
-        let mut longest = tuning.short_row;
-        if width == 4 && len.is_multiple_of(4) {
-            longest = longest.max(tuning.short_word_row);
-        }
-        if held > 0 {
-            longest = longest.max(tuning.short_held_row);
-        }
-        let groups = u64::from(tensor.num_samples()) * norm.num_groups as u64;
-        if lanes == 1 && held == 0 && groups < 8 {
-            // Too few invocations.
-            longest = longest.min(1);
-        }
         let inference = direction == Direction::Forward && (asked.inference || asked.in_place);
         let plain = asked.fusion.activation == Activation::None;
-        let short = len <= longest && (inference || plain);
-        let small = size <= u64::from(tuning.fused_group.min(4096))
+        let short = len <= tuning.short_row && (inference || plain);
+        let small = size <= u64::from(tuning.fused_group)
             && tensor.elements() <= u64::from(tuning.fused_elements);
         let fused = inference && small && [Part::None, Part::Running].contains(&part);
         // Three loops over a lane's share.
-        ((short || fused) && share <= 65_000 / 3).then_some(Self {
-            width,
-            group_words,
-            lanes,
-            held,
-            single: norm.num_channels == norm.num_groups,
-        })
-    }
-
-    /// Words of a group that an invocation takes together where elements are columns: as many elements as
-    /// the tuning's words of 4 have, 16 words at most, and no more than all of a group need.
-    pub fn column_words(&self, tuning: &Tuning) -> u32 {
-        let most = match tuning.column_words {
-            0 | 1 => 1,
-            words => (words * 4 / self.width).min(16),
-        };
-        let invocations = self.group_words.div_ceil(most);
-        let enough = |words: &u32| words * invocations >= self.group_words;
-        (1..=most).find(enough).unwrap()
-    }
-
-    /// Samples that an invocation takes together.
-    pub fn samples(&self, plan: &Plan, tuning: &Tuning) -> u32 {
-        let groups = u64::from(plan.tensor().num_samples()) * plan.norm().num_groups as u64;
-        let alone = (self.lanes, self.held, self.single) == (1, 0, false);
-        (1..=tuning.samples_together.min(8 / self.width))
-            .rev()
-            .find(|&samples| alone && groups >= 16 * u64::from(samples))
-            .unwrap_or(1)
-    }
-
-    /// Invocations of a workgroup that takes groups: fewer where there are few groups, a lane each.
-    pub fn workgroup_size(&self, plan: &Plan, tuning: &Tuning) -> u32 {
-        if self.lanes > 1 {
-            return tuning.workgroup_size;
-        }
-        let samples = plan
-            .tensor()
-            .num_samples()
-            .div_ceil(self.samples(plan, tuning));
-        let groups = u64::from(samples) * plan.norm().num_groups as u64;
-        let sixteen = (groups / 16).next_power_of_two().max(8);
-        tuning.workgroup_size.min(u32::try_from(sixteen).unwrap())
+        ((short || fused) && share <= 65_000 / 3).then_some(Self { width, lanes })
     }
 
     pub fn of_plan(plan: &Plan, asked: &Asked, tuning: &Tuning) -> Option<Self> {

@@ -6,9 +6,7 @@ use crate::common::work;
 use bcnorm::kernels::{Access, Element, Family, KernelId, Spec};
 use bcnorm::plan::{Direction, Step, Window};
 use bcnorm::role::RoleKind;
-use bcnorm::{
-    Activation, Mode, NormKind, Plan, Role, RowSource, TensorDesc, Tuning, Write, params,
-};
+use bcnorm::{Activation, Mode, NormKind, Plan, Role, RowSource, Tuning, Write, params};
 use std::collections::BTreeSet;
 
 /// The step before `step` that wrote a table last.
@@ -30,11 +28,11 @@ pub fn check_windows(what: &str, plan: &Plan, tuning: &Tuning) {
     let mut first = 0;
     while first < steps.len() {
         let kernel = steps[first].spec.kernel;
-        // Of elements no window is ever made, and no end has a dispatch of its own.
+        // Of elements no window is ever made.
         let of_elements = is_of_elements(plan);
         if of_elements {
             let step = &steps[first];
-            assert!(step.window.is_none() && !step.spec.tail, "{what}");
+            assert!(step.window.is_none(), "{what}");
             assert_eq!(step.params.num_words, 0, "{what}");
         }
         if of_elements || !kernel.kernel().family.is_tensor_sized() {
@@ -48,27 +46,20 @@ pub fn check_windows(what: &str, plan: &Plan, tuning: &Tuning) {
         let what = format!("{what}: {}", kernel.name());
         let strides = work::strides(&windows[0]);
         let spec = windows[0].spec;
-        let grain_bytes = spec.dtype.bytes() * u64::from(spec.grain);
-        let total = all_grains(&windows[0], tensor);
-        // Grains that a binding of whole ones has.
-        let whole = match spec.grain == spec.dtype.alone() || spec.grain == 1 {
-            true => total,
-            false => tensor.elements() / u64::from(spec.grain),
-        };
+        let word_bytes = spec.dtype.bytes() * u64::from(spec.width);
+        // The last word may reach beyond the tensor.
+        let total = tensor.elements().div_ceil(u64::from(spec.width));
         let maps = matches!(kernel.kernel().family, Family::RowMap);
-        let (mut item, mut grain) = (0, 0);
+        let (mut item, mut word) = (0, 0);
         for step in windows {
-            let tail = step.spec.tail;
             let like_first = Spec {
-                tail: spec.tail,
-                lanes: if tail { spec.lanes } else { step.spec.lanes },
                 // Of a window that ends within an invocation.
                 column_words: step.spec.column_words,
                 ..step.spec
             };
             assert_eq!(like_first, spec, "{what}");
             assert_eq!(step.bindings, windows[0].bindings, "{what}");
-            assert!(step.window.is_some() || windows.len() <= 2, "{what}");
+            assert!(step.window.is_some() || windows.len() == 1, "{what}");
             let p = &step.params;
             let window = step.window.unwrap_or(Window {
                 offset: 0,
@@ -83,31 +74,31 @@ pub fn check_windows(what: &str, plan: &Plan, tuning: &Tuning) {
             let end = window.offset + window.bytes;
             assert!(end <= tensor.buffer_bytes(), "{what}: {window:?}");
             assert_eq!(
-                u64::from(p.first_word) * grain_bytes,
+                u64::from(p.first_word) * word_bytes,
                 window.offset,
                 "{what}"
             );
-            let bytes = u64::from(p.num_words) * grain_bytes;
-            // The last grain may reach beyond the tensor.
+            let bytes = u64::from(p.num_words) * word_bytes;
+            // The last word may reach beyond the tensor.
             let bound = bytes
                 .next_multiple_of(4)
-                .min(tensor.buffer_bytes().next_multiple_of(grain_bytes.max(4)) - window.offset);
+                .min(tensor.buffer_bytes().next_multiple_of(word_bytes.max(4)) - window.offset);
             assert!(
-                bound.next_multiple_of(grain_bytes.max(4))
-                    == window.bytes.next_multiple_of(grain_bytes.max(4))
+                bound.next_multiple_of(word_bytes.max(4))
+                    == window.bytes.next_multiple_of(word_bytes.max(4))
                     || p.num_words == u32::MAX,
                 "{what}: {p:?} {window:?}"
             );
-            let grains = work::grains(step);
-            assert!(grains.end <= if tail { total } else { whole }, "{what}");
+            let words = work::words(step);
+            assert!(words.end <= total, "{what}");
             assert!(
-                grains.start * grain_bytes >= window.offset
-                    && (grains.end * grain_bytes).min(tensor.buffer_bytes()) <= end,
-                "{what}: {grains:?} of {window:?}"
+                words.start * word_bytes >= window.offset
+                    && (words.end * word_bytes).min(tensor.buffer_bytes()) <= end,
+                "{what}: {words:?} of {window:?}"
             );
             if strides || maps {
-                assert_eq!(grains.start, grain, "{what}");
-                grain = grains.end;
+                assert_eq!(words.start, word, "{what}");
+                word = words.end;
             }
             if !strides {
                 assert_eq!(work::item_range(step).start, item, "{what}");
@@ -115,17 +106,11 @@ pub fn check_windows(what: &str, plan: &Plan, tuning: &Tuning) {
             }
         }
         let last = &windows[windows.len() - 1];
-        assert_eq!(work::grains(last).end, total, "{what}");
-        assert_eq!(last.spec.tail, whole < total, "{what}");
+        assert_eq!(work::words(last).end, total, "{what}");
         if !strides {
             assert_eq!(item, work::items(&windows[0]), "{what}");
         }
     }
-}
-
-/// Grains of the tensor: the last may reach beyond it.
-fn all_grains(step: &Step, tensor: &TensorDesc) -> u64 {
-    tensor.elements().div_ceil(u64::from(step.spec.grain))
 }
 
 /// Needs are exactly what the steps touch.
@@ -221,10 +206,10 @@ pub fn check_dataflow(what: &str, plan: &Plan, asked: &Asked, elements: bool) {
                         let cumulative = step.params.flags & params::CUMULATIVE != 0;
                         assert!(cumulative && kernel == KernelId::ChannelFold, "{what}");
                     }
-                    // Windows of one tensor, or its end; only the first of them may be the first.
+                    // Windows of one tensor; only the first of them may be the first.
                     Some(&(_, before)) => {
                         assert!(
-                            before == kernel && (step.window.is_some() || step.spec.tail),
+                            before == kernel && step.window.is_some(),
                             "{what}: {role} is written twice"
                         );
                     }

@@ -17,21 +17,17 @@ pub const MAX_WORKGROUPS: u32 = 65_535;
 struct Cut {
     dtype: DType,
     width: u32,
-    grain: u32,
-    tail: bool,
     aligned: bool,
 }
 
 /// The cuts of a family's tensors; tables have none.
 fn cuts(family: Family) -> Vec<Cut> {
     use DType::{BF16, F16, F32};
-    let of = |dtypes: &[DType], cuts: &[(u32, u32, bool, bool)]| -> Vec<Cut> {
+    let of = |dtypes: &[DType], cuts: &[(u32, bool)]| -> Vec<Cut> {
         let of = |&dtype: &DType| {
-            let cut = move |&(width, grain, tail, aligned): &(u32, u32, bool, bool)| Cut {
+            let cut = move |&(width, aligned): &(u32, bool)| Cut {
                 dtype,
                 width,
-                grain,
-                tail,
                 aligned,
             };
             cuts.iter().map(cut).collect::<Vec<_>>()
@@ -39,61 +35,13 @@ fn cuts(family: Family) -> Vec<Cut> {
         dtypes.iter().flat_map(of).collect()
     };
     let (single, halves): (&[_], &[_]) = match family {
-        Family::RowReduce | Family::RowMap => (
-            &[
-                (4, 4, false, true),
-                (4, 4, false, false),
-                (4, 4, true, false),
-                (1, 1, false, true),
-            ],
-            &[
-                (4, 4, false, true),
-                (4, 4, false, false),
-                (4, 4, true, false),
-                (2, 2, false, true),
-                (2, 2, false, false),
-            ],
+        Family::RowReduce | Family::RowMap | Family::ElementReduce | Family::ElementColumn => (
+            &[(4, true), (4, false), (1, true)],
+            &[(4, true), (4, false), (2, true), (2, false)],
         ),
-        Family::ColumnReduce => (
-            &[
-                (4, 4, false, true),
-                (4, 1, false, true),
-                (1, 1, false, true),
-            ],
-            &[
-                (4, 4, false, true),
-                (4, 2, false, true),
-                (2, 2, false, true),
-                (1, 1, false, true),
-            ],
-        ),
-        Family::ColumnMap => (
-            &[
-                (4, 4, false, true),
-                (4, 1, false, true),
-                (1, 1, false, true),
-            ],
-            &[
-                (4, 4, false, true),
-                (4, 2, false, true),
-                (2, 2, false, true),
-                (2, 2, false, false),
-            ],
-        ),
-        Family::ElementReduce | Family::ElementColumn => (
-            &[
-                (4, 4, false, true),
-                (4, 4, false, false),
-                (1, 1, false, true),
-            ],
-            &[
-                (4, 4, false, true),
-                (4, 4, false, false),
-                (2, 2, false, true),
-                (2, 2, false, false),
-            ],
-        ),
-        Family::Fold | Family::Table => (&[(1, 1, false, true)], &[]),
+        Family::ColumnReduce => (&[(4, true), (1, true)], &[(4, true), (2, true), (1, true)]),
+        Family::ColumnMap => (&[(4, true), (1, true)], &[(4, true), (2, true), (2, false)]),
+        Family::Fold | Family::Table => (&[(1, true)], &[]),
     };
     let mut cuts = of(&[F32], single);
     cuts.extend(of(&[F16, BF16], halves));
@@ -161,53 +109,21 @@ fn fusions(kernel: KernelId) -> Vec<(Activation, u16)> {
     fusions
 }
 
-/// Words of a group that lanes may hold, 16 elements at most: as many as there are, where one lane has all of them;
-/// else it has more than two, or half the lanes would do. Of narrow words there are no more than make no whole
-/// number of wide ones, where a lane has all. Of folds, rows.
-fn helds(kernel: KernelId, lanes: u32, width: u32) -> Vec<u32> {
-    if [KernelId::GroupFold, KernelId::GroupFoldBackward].contains(&kernel) {
-        return vec![0, 1, 2, 3, 4];
-    }
-    match (kernel.kernel().family, lanes) {
-        (Family::ElementReduce, 1) => {
-            let whole =
-                |&words: &u32| words == 0 || width == 4 || !(words * width).is_multiple_of(4);
-            (0..=16 / width).filter(whole).collect()
-        }
-        (Family::ElementReduce, _) => [0].into_iter().chain(3..=16 / width).collect(),
-        _ => vec![0],
-    }
-}
-
 /// Words that an invocation takes, one or more.
 fn together(family: Family, lanes: u32, cut: &Cut) -> &'static [u32] {
-    match (family, lanes, cut.width, cut.grain) {
-        (Family::ColumnReduce | Family::ColumnMap, 1, 4, 4) if cut.aligned && !cut.tail => &[1, 2],
-        (Family::ElementColumn, ..) => &[1, 2],
+    match (family, lanes, cut.width) {
+        (Family::ColumnReduce | Family::ColumnMap, 1, 4) => &[1, 2],
         _ => &[1],
     }
 }
 
-/// Whether groups may be one channel, where kernels ask: a word that is not one channel's says no, a single
-/// word that is says yes.
-fn singles(family: Family, cut: &Cut, held: u32) -> &'static [bool] {
-    match (family, cut.aligned, held) {
-        (Family::ElementReduce, true, 1) => &[true],
-        (Family::ElementReduce, true, _) => &[false, true],
-        _ => &[false],
-    }
-}
-
-/// Samples that an invocation takes, one or more: several only where it loads a group's channels again and again.
-fn samples(family: Family, lanes: u32, held: u32, single: bool) -> &'static [u32] {
-    match (family, lanes, held, single) {
-        (Family::ElementReduce, 1, 0, false) => &[1, 2],
-        _ => &[1],
-    }
+/// Whether a fold has no table to read: it has a lane then.
+fn folds_nothing(kernel: KernelId, absent: u16) -> bool {
+    kernel == KernelId::ChannelFold && absent & 1 == 1
 }
 
 /// Every specialization that plans are made of, but for the size of workgroups and the number of
-/// lanes, which are 1 or 8, with or without a fence, and for subgroups: see [`canonical`].
+/// lanes, which are 1 or 8, and for subgroups: see [`canonical`].
 pub fn canonical_specs() -> Vec<Spec> {
     let mut specs = Vec::new();
     for &kernel in KernelId::ALL {
@@ -218,10 +134,7 @@ pub fn canonical_specs() -> Vec<Spec> {
                 for lanes in [1, 8] {
                     let strides = declared.family == Family::ColumnMap && !cut.aligned;
                     let alone = [Family::Table, Family::ElementColumn].contains(&declared.family);
-                    // Rows of two elements, which are one word.
-                    let rows = [Family::RowReduce, Family::RowMap].contains(&declared.family);
-                    let single = rows && cut.width == 2 && cut.aligned;
-                    if lanes > 1 && (strides || alone || single) {
+                    if lanes > 1 && (strides || alone || folds_nothing(kernel, absent)) {
                         continue;
                     }
                     for accumulate in [false, true] {
@@ -230,35 +143,19 @@ pub fn canonical_specs() -> Vec<Spec> {
                         }
                         let words = together(declared.family, lanes, &cut);
                         for &column_words in words {
-                            let helds = helds(kernel, lanes, cut.width);
-                            let groups = helds.iter().flat_map(|&held| {
-                                let singles = singles(declared.family, &cut, held).iter();
-                                singles.flat_map(move |&single| {
-                                    let samples = samples(declared.family, lanes, held, single);
-                                    samples.iter().map(move |&samples| (held, single, samples))
-                                })
+                            specs.push(Spec {
+                                kernel,
+                                workgroup_size: 64,
+                                lanes,
+                                subgroup_size: 1,
+                                dtype: cut.dtype,
+                                width: cut.width,
+                                column_words,
+                                aligned: cut.aligned,
+                                accumulate,
+                                activation,
+                                absent,
                             });
-                            for (held, single, samples) in groups {
-                                specs.push(Spec {
-                                    kernel,
-                                    workgroup_size: 64,
-                                    lanes,
-                                    subgroup_size: 1,
-                                    dtype: cut.dtype,
-                                    width: cut.width,
-                                    grain: cut.grain,
-                                    column_words,
-                                    tail: cut.tail,
-                                    aligned: cut.aligned,
-                                    held,
-                                    single,
-                                    samples,
-                                    accumulate,
-                                    fence: lanes > 1,
-                                    activation,
-                                    absent,
-                                });
-                            }
                         }
                     }
                 }
@@ -276,8 +173,6 @@ pub fn canonical(spec: &Spec) -> Spec {
         lanes,
         subgroup_size: 1,
         column_words: spec.column_words.min(2),
-        samples: spec.samples.min(2),
-        fence: lanes > 1,
         ..*spec
     }
 }
@@ -307,28 +202,9 @@ fn with_subgroups(specs: &[Spec]) -> Vec<Spec> {
     with
 }
 
-/// Of kernels whose words, held words and bindings multiply to thousands of texts: each of the former
-/// with the fewest and the most bindings, each set of bindings with one kind of words. Of the others all.
-pub fn looked_at() -> Vec<Spec> {
-    let mut specs = canonical_specs();
-    specs.retain(|spec| {
-        let family = spec.kernel.kernel().family;
-        let fusions = fusions(spec.kernel);
-        let bound = |&&(_, absent): &&(Activation, u16)| absent.count_ones();
-        let ends = [
-            fusions.iter().min_by_key(bound),
-            fusions.iter().max_by_key(bound),
-        ];
-        let of_ends = ends.contains(&Some(&(spec.activation, spec.absent)));
-        let plain = (spec.dtype, spec.width, spec.aligned, spec.held) == (DType::F32, 4, false, 4);
-        family != Family::ElementReduce || of_ends || plain
-    });
-    specs
-}
-
 /// All of these, and workgroups of every kind.
 pub fn specs() -> Vec<Spec> {
-    let mut specs = looked_at();
+    let mut specs = canonical_specs();
     for &kernel in KernelId::ALL {
         let family = kernel.kernel().family;
         // The widest words need most memory.
@@ -354,11 +230,14 @@ pub fn specs() -> Vec<Spec> {
                     continue;
                 }
                 for &(activation, absent) in fewest.into_iter().chain(most) {
-                    for (fence, held) in [false, true].into_iter().flat_map(|fence| {
-                        helds(kernel, lanes, cut.width)
-                            .into_iter()
-                            .map(move |held| (fence, held))
-                    }) {
+                    if lanes > 1 && folds_nothing(kernel, absent) {
+                        continue;
+                    }
+                    let accumulates = kernel.kernel().bindings.iter().any(|b| b.name == "grad_x");
+                    for accumulate in [false, true] {
+                        if accumulate && !accumulates {
+                            continue;
+                        }
                         specs.push(Spec {
                             kernel,
                             workgroup_size,
@@ -366,16 +245,9 @@ pub fn specs() -> Vec<Spec> {
                             subgroup_size: 1,
                             dtype: cut.dtype,
                             width: cut.width,
-                            grain: cut.grain,
                             column_words: 1,
-                            tail: cut.tail,
                             aligned: cut.aligned,
-                            held,
-                            single: false,
-                            samples: 1,
-                            accumulate: fence
-                                && kernel.kernel().bindings.iter().any(|b| b.name == "grad_x"),
-                            fence,
+                            accumulate,
                             activation,
                             absent,
                         });
@@ -409,9 +281,7 @@ pub fn reflect(spec: &Spec) -> (Module, ModuleInfo) {
 pub fn spec(kernel: KernelId, lanes: u32) -> Spec {
     Spec {
         width: 4,
-        grain: 4,
         aligned: false,
-        fence: true,
         ..Spec::new(kernel, 64, lanes)
     }
 }

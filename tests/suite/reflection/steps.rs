@@ -131,7 +131,7 @@ fn steps_fit_their_kernels_whatever_is_asked() {
     );
     assert!(windows > 1000, "{windows}");
     // Parameters come and go in too many ways for the norms above; tensors' words and bindings may not.
-    // Of elements, words (and those that are held) and bindings each on their own.
+    // Of elements, words and bindings each on their own.
     let mut seen = HashSet::new();
     for spec in &made {
         seen.extend(faces(spec));
@@ -153,19 +153,13 @@ fn faces(spec: &Spec) -> Vec<Spec> {
     let words = Spec {
         activation: Activation::None,
         absent: 0,
-        // More than 4 are held as 4 are.
-        held: spec.held.min(4),
         ..*spec
     };
     let bindings = Spec {
         dtype: DType::F32,
         width: 4,
         aligned: true,
-        held: 0,
-        single: false,
-        samples: 1,
         lanes: 1,
-        fence: false,
         ..*spec
     };
     vec![words, bindings]
@@ -199,7 +193,6 @@ fn check_spec(
     let tensor = plan.tensor();
     let is_tensor = kernel.bindings.iter().any(|b| b.element == Element::Word);
     assert_eq!(is_tensor, kernel.family.is_tensor_sized());
-    assert_eq!(spec.fence, is_tensor && tuning.fence, "{what}: {spec:?}");
     let accumulates = kernel.bindings.iter().any(|b| b.name == "grad_x");
     let added = asked.write == Write::Accumulate && accumulates;
     assert_eq!(spec.accumulate, added, "{what}: {spec:?}");
@@ -214,21 +207,9 @@ fn check_spec(
     };
     assert_eq!(spec.activation, activation, "{what}: {spec:?}");
     if !is_tensor {
-        let of_table = (DType::F32, 1, 1, false, true);
-        let found = (spec.dtype, spec.width, spec.grain, spec.tail, spec.aligned);
+        let of_table = (DType::F32, 1, true);
+        let found = (spec.dtype, spec.width, spec.aligned);
         assert_eq!(found, of_table, "{what}");
-        let held = match spec.kernel {
-            KernelId::GroupFold | KernelId::GroupFoldBackward => {
-                let rows = (p.num_channels / p.num_groups).div_ceil(spec.lanes);
-                if rows <= 4 { rows } else { 0 }
-            }
-            _ => 0,
-        };
-        assert_eq!(
-            (spec.held, spec.single, spec.samples),
-            (held, false, 1),
-            "{what}"
-        );
         return;
     }
     assert_eq!(spec.dtype, tensor.dtype(), "{what}");
@@ -238,33 +219,15 @@ fn check_spec(
         let aligned = tensor.row_len().is_multiple_of(elements.width);
         let expected = (elements.width, aligned);
         assert_eq!((spec.width, spec.aligned), expected, "{what}");
-        let (lanes, held, single) = match kernel.family {
-            Family::ElementReduce => (elements.lanes, elements.held, elements.single),
-            _ => (1, 0, false),
+        let lanes = match kernel.family {
+            Family::ElementReduce => elements.lanes,
+            _ => 1,
         };
-        assert_eq!((spec.lanes, spec.held), (lanes, held), "{what}");
-        assert_eq!(spec.single, single, "{what}");
-        let (words, samples, workgroup_size) = match kernel.family {
-            Family::ElementReduce => {
-                let samples = elements.samples(plan, tuning);
-                (1, samples, elements.workgroup_size(plan, tuning))
-            }
-            _ => (elements.column_words(tuning), 1, tuning.workgroup_size),
-        };
-        assert_eq!(
-            (spec.column_words, spec.samples),
-            (words, samples),
-            "{what}"
-        );
-        assert_eq!(spec.workgroup_size, workgroup_size, "{what}");
+        assert_eq!((spec.lanes, spec.column_words), (lanes, 1), "{what}");
+        assert_eq!(spec.workgroup_size, tuning.workgroup_size, "{what}");
         assert!(spec.aligned || elements.width > 1, "{what}");
         return;
     }
-    assert_eq!(
-        (spec.held, spec.single, spec.samples),
-        (0, false, 1),
-        "{what}"
-    );
     // (N, C) is both layouts at once, and so is a single channel.
     let last = tensor.layout() == Layout::ChannelsLast || tensor.row_len() == 1;
     let columns = matches!(kernel.family, Family::ColumnReduce | Family::ColumnMap);
@@ -278,18 +241,13 @@ fn check_spec(
         _ if kernel.family == Family::ColumnReduce && len % 2 == 1 => 1,
         _ => 2,
     };
-    let (width, grain) = match columns {
-        false if len >= 4 => (4, 4),
-        true if len.is_multiple_of(4) => (4, 4),
-        true if len.is_multiple_of(alone) && spec.dtype.alone() == alone && tuning.gather => {
-            (4, alone)
-        }
-        _ => (alone, alone),
+    let width = match columns {
+        false if len >= 4 && tensor.elements().is_multiple_of(4) => 4,
+        true if len.is_multiple_of(4) => 4,
+        _ => alone,
     };
-    assert_eq!((spec.width, spec.grain), (width, grain), "{what}: {spec:?}");
-    assert_eq!(spec.aligned, len.is_multiple_of(grain), "{what}: {spec:?}");
-    let ends_within = spec.grain == 4 && !tensor.elements().is_multiple_of(4);
-    assert!(ends_within || !spec.tail, "{what}: {spec:?}");
+    assert_eq!(spec.width, width, "{what}: {spec:?}");
+    assert_eq!(spec.aligned, len.is_multiple_of(width), "{what}: {spec:?}");
     // A word of a row may lie in two rows, no more.
     assert!(columns || len + 1 >= width, "{what}: {spec:?}");
     if columns {
@@ -584,11 +542,10 @@ fn check_split(what: &str, step: &Step) {
                 assert!(last >= end / width, "{what}: row {row} is cut short");
                 let highest = covered + 4 * lanes + 1;
                 assert!(highest <= wide(u32::MAX), "{what}: word {highest}");
-                // A last word that reaches into the next row needs one, or 16 bits of padding, or is
-                // written in part.
+                // A last word that reaches into the next row needs one, or 16 bits of padding.
                 let padded = spec.dtype != DType::F32 && spec.width == 2;
                 assert!(
-                    end.is_multiple_of(width) || row + 1 < rows || padded || width == 4,
+                    end.is_multiple_of(width) || row + 1 < rows || padded,
                     "{what}: row {row}"
                 );
             }
@@ -599,8 +556,6 @@ fn check_split(what: &str, step: &Step) {
         // Groups are whole words, one behind the other; a chunk looks behind the last.
         let groups = wide(p.num_samples) * wide(p.num_groups);
         assert_eq!(wide(p.items), work::items(step), "{what}");
-        let alone = (spec.lanes, spec.held, spec.single) == (1, 0, false);
-        assert!(spec.samples == 1 || alone, "{what}: {spec:?}");
         let words = groups * wide(p.words_per_part);
         assert_eq!(words * width, work::elements(p), "{what}");
         let highest = wide(p.words_per_part) + 2 * 4 * lanes;
@@ -624,10 +579,7 @@ fn check_split(what: &str, step: &Step) {
             );
         } else {
             let channels = wide(p.num_channels);
-            assert!(channels.is_multiple_of(wide(spec.grain)), "{what}");
-            if family != Family::ElementColumn {
-                assert_eq!(wide(p.columns), channels.div_ceil(width), "{what}");
-            }
+            assert_eq!(wide(p.columns) * width, channels, "{what}");
             // The items of an invocation are of one part.
             let together = wide(spec.column_words);
             for items in [p.columns, p.first_item, p.items] {
@@ -636,28 +588,22 @@ fn check_split(what: &str, step: &Step) {
                     "{what}: {spec:?} {p:?}"
                 );
             }
-            let whole = channels.is_multiple_of(4) || family == Family::ElementColumn;
-            assert!(together == 1 || (spec.lanes == 1 && whole), "{what}");
+            assert!(
+                together == 1 || (spec.lanes, spec.width) == (1, 4),
+                "{what}"
+            );
         }
     }
 }
 
-/// The items of a kernel on elements touch every word once; those of an invocation are of one group.
+/// The items of a kernel on elements touch every word once.
 fn check_elements(what: &str, step: &Step) {
     let (p, spec) = (&step.params, &step.spec);
     let words = work::elements(p) / u64::from(spec.width);
     if spec.kernel.kernel().family == Family::ElementColumn {
-        let of_group = p.columns / p.num_groups;
-        assert_eq!(of_group * p.num_groups, p.columns, "{what}: {p:?}");
-        assert!(of_group.is_multiple_of(spec.column_words), "{what}: {p:?}");
-        // A word is of one group, and no invocation has none.
+        // A word is of one group.
         let size = p.num_channels / p.num_groups;
         assert!(size.is_multiple_of(spec.width), "{what}: {p:?}");
-        let size = size / spec.width;
-        assert!(
-            (size..size + spec.column_words).contains(&of_group),
-            "{what}: {p:?}"
-        );
     }
     // Of small tensors, each.
     if words > 4096 {
