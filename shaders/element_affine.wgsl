@@ -1,6 +1,6 @@
 // Forward 3 and 4 in one, for short rows and for groups that fit on chip. LANES invocations own one (sample, group): the
 // statistics of its z, then y = activation(norm(x) + residual). One read of x from memory, one of the residual, one
-// write of y: a lane's first word stays in registers, the others are read again by each of three loops, from a cache.
+// write of y, where a group's words are a chunk of each lane (see layout/group_words.wgsl).
 //
 // As group_fold, where every element is a row. Sums are taken twice: about the first element for a mean
 // that no single element can spoil much, then about that mean for what is left of it, and for the spread.
@@ -52,8 +52,37 @@ fn normalized_at(words: GroupWords, w: u32) -> Normalized {
     return Normalized(z_of(word, known), known.weight);
 }
 
+struct Chunk {
+    w0: Normalized,
+    w1: Normalized,
+    w2: Normalized,
+    w3: Normalized,
+}
+
+fn chunk_at(words: GroupWords, w: u32) -> Chunk {
+    return Chunk(
+        normalized_at(words, word_or_last(words, w)),
+        normalized_at(words, word_or_last(words, w + LANES)),
+        normalized_at(words, word_or_last(words, w + 2u * LANES)),
+        normalized_at(words, word_or_last(words, w + 3u * LANES)),
+    );
+}
+
 fn above_of(z: Elements, group: Group) -> Word {
     return above_mean(z, group.mean_pivot, group.mean_offset, group.mean_rest);
+}
+
+// The sums with a word's z, less a first one.
+fn with_z(sums: Sums, words: GroupWords, w: u32, z: Elements, first: RowMean) -> Sums {
+    let pivots = rounded_word(z.pivot - Word(first.pivot));
+    return with_word(sums, words, w, pivots, rounded_word(z.offset - Word(first.offset)));
+}
+
+// The sums with a word's z less the group's mean, and its square.
+fn with_above(sums: Sums, words: GroupWords, w: u32, z: Elements, group: Group, unit: f32) -> Sums {
+    let above = above_of(z, group);
+    let scaled = Word(unit) * above;
+    return with_word(sums, words, w, above, scaled * scaled);
 }
 
 // #if bias
@@ -78,11 +107,14 @@ fn bias_at(words: GroupWords, w: u32) -> Word {
 }
 // #end
 
-fn put(words: GroupWords, w: u32, held: Normalized, group: Group) {
+fn put(words: GroupWords, w: u32, word: Normalized, group: Group) {
+    if (w >= words.size) {
+        return;
+    }
     let i = words.base + w;
     // One of the two weights is 1.
-    let scale = (Word(group.weight) * held.weight) * Word(group.rstd);
-    var t = scale * above_of(held.z, group);
+    let scale = (Word(group.weight) * word.weight) * Word(group.rstd);
+    var t = scale * above_of(word.z, group);
     // #if bias
     t = t + bias_at(words, w);
     // #end
@@ -105,26 +137,32 @@ fn element_affine(
     let count = f32(words.size * WIDTH);
     let unit = square_unit(count);
 
-    let first = normalized_at(words, 0u).z;
-    let own = normalized_at(words, min(lane, words.size - 1u));
-    let pivot = word_at(first.pivot, 0u);
-    let offset = word_at(first.offset, 0u);
+    let first_word = normalized_at(words, 0u).z;
+    let first = RowMean(
+        word_at(first_word.pivot, 0u),
+        word_at(first_word.offset, 0u),
+        word_at(first_word.rest, 0u),
+    );
+    let own = chunk_at(words, lane);
     var sums = no_totals();
     var run = no_sums();
-    for (var w = lane; w < words.size; w = w + LANES) {
-        var held = own;
-        if (w != lane) {
-            held = normalized_at(words, w);
+    for (var i = 0u; i < words.chunks; i = i + 1u) {
+        let w = chunk_word(i, lane);
+        var chunk = own;
+        if (i > 0u) {
+            chunk = chunk_at(words, w);
         }
-        let pivots = rounded_word(held.z.pivot - Word(pivot));
-        run = Sums(run.a + pivots, run.b + rounded_word(held.z.offset - Word(offset)));
-        if (ends_lane_run(w)) {
+        run = with_z(run, words, w, chunk.w0.z, first);
+        run = with_z(run, words, w + LANES, chunk.w1.z, first);
+        run = with_z(run, words, w + 2u * LANES, chunk.w2.z, first);
+        run = with_z(run, words, w + 3u * LANES, chunk.w3.z, first);
+        if (ends_run(i)) {
             sums = and_run(sums, run);
             run = no_sums();
         }
     }
     let means = reduce_pair(lane_sums(sums, run), local) / count;
-    var group = Group(pivot + means.x, offset + means.y, word_at(first.rest, 0u), 0.0, 1.0);
+    var group = Group(first.pivot + means.x, first.offset + means.y, first.rest, 0.0, 1.0);
     // #if weight
     group.weight = weight[words.g];
     // #end
@@ -133,15 +171,17 @@ fn element_affine(
     // less what the former adds to it.
     sums = no_totals();
     run = no_sums();
-    for (var w = lane; w < words.size; w = w + LANES) {
-        var held = own;
-        if (w != lane) {
-            held = normalized_at(words, w);
+    for (var i = 0u; i < words.chunks; i = i + 1u) {
+        let w = chunk_word(i, lane);
+        var chunk = own;
+        if (i > 0u) {
+            chunk = chunk_at(words, w);
         }
-        let above = above_of(held.z, group);
-        let scaled = Word(unit) * above;
-        run = Sums(run.a + above, run.b + scaled * scaled);
-        if (ends_lane_run(w)) {
+        run = with_above(run, words, w, chunk.w0.z, group, unit);
+        run = with_above(run, words, w + LANES, chunk.w1.z, group, unit);
+        run = with_above(run, words, w + 2u * LANES, chunk.w2.z, group, unit);
+        run = with_above(run, words, w + 3u * LANES, chunk.w3.z, group, unit);
+        if (ends_run(i)) {
             sums = and_run(sums, run);
             run = no_sums();
         }
@@ -160,11 +200,15 @@ fn element_affine(
         groups[item] = group;
     }
     // #end
-    for (var w = lane; w < words.size; w = w + LANES) {
-        var held = own;
-        if (w != lane) {
-            held = normalized_at(words, w);
+    for (var i = 0u; i < words.chunks; i = i + 1u) {
+        let w = chunk_word(i, lane);
+        var chunk = own;
+        if (i > 0u) {
+            chunk = chunk_at(words, w);
         }
-        put(words, w, held, group);
+        put(words, w, chunk.w0, group);
+        put(words, w + LANES, chunk.w1, group);
+        put(words, w + 2u * LANES, chunk.w2, group);
+        put(words, w + 3u * LANES, chunk.w3, group);
     }
 }

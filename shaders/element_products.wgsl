@@ -1,6 +1,6 @@
 // Backward 1 and 2 in one, for short rows. LANES invocations own one (sample, group): what the group part makes of dy,
-// and its terms of the gradients of weight and bias where these are per group. One read of x and one of dy from memory:
-// a lane's first word stays in registers, as in element_affine.
+// and its terms of the gradients of weight and bias where these are per group. One read of x and one of dy, where
+// a group's words are a chunk of each lane (see layout/group_words.wgsl).
 //
 // As group_fold_backward, where every element is a row.
 // #import spec
@@ -36,6 +36,52 @@ fn pair_at(words: GroupWords, w: u32, group: Group) -> Pair {
     return Pair(above_mean(z, group.mean_pivot, group.mean_offset, group.mean_rest), gradient);
 }
 
+struct Chunk {
+    w0: Pair,
+    w1: Pair,
+    w2: Pair,
+    w3: Pair,
+}
+
+fn chunk_at(words: GroupWords, w: u32, group: Group) -> Chunk {
+    return Chunk(
+        pair_at(words, word_or_last(words, w), group),
+        pair_at(words, word_or_last(words, w + LANES), group),
+        pair_at(words, word_or_last(words, w + 2u * LANES), group),
+        pair_at(words, word_or_last(words, w + 3u * LANES), group),
+    );
+}
+
+// Sums of dy less a first one, as pivots and offsets; and of its products with z, and of z's squares, z being multiplied
+// by square_unit.
+struct ProductSums {
+    grad: Sums,
+    product: Sums,
+}
+
+fn with_pair(sums: ProductSums, words: GroupWords, w: u32, pair: Pair, first: vec2<f32>, unit: f32) -> ProductSums {
+    let high = rounded_word(pair.grad.pivot - Word(first.x));
+    let low = pair.grad.offset - Word(first.y);
+    let scaled = Word(unit) * pair.above;
+    return ProductSums(
+        with_word(sums.grad, words, w, high, low),
+        with_word(sums.product, words, w, (high + low) * scaled, scaled * scaled),
+    );
+}
+
+// dy's mean, z's multiple in dy less its mean.
+struct Projection {
+    pivot: f32,
+    offset: f32,
+    c: f32,
+}
+
+// Sums of what the projection leaves of dy, and of its products with z.
+fn with_rest(sums: Sums, words: GroupWords, w: u32, pair: Pair, found: Projection, unit: f32) -> Sums {
+    let rest = rounded_word(gradient_above(pair.grad, found.pivot, found.offset) - Word(found.c) * pair.above);
+    return with_word(sums, words, w, rest, rest * (Word(unit) * pair.above));
+}
+
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn element_products(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -52,55 +98,52 @@ fn element_products(
     let unit = square_unit(count);
 
     // Mean of dy over the group, about its first element; and z's multiple in dy about that, which is the multiple in dy
-    // less its mean: z less its own has none. It is projected out twice: see group_fold_backward. Sums of products with
-    // z, and of its squares, are of z multiplied by square_unit.
-    let first = pair_at(words, 0u, group).grad;
-    let own = pair_at(words, min(lane, words.size - 1u), group);
-    let origin = word_at(first.pivot, 0u);
-    let origin_low = word_at(first.offset, 0u);
+    // less its mean: z less its own has none. It is projected out twice: see group_fold_backward.
+    let first_word = pair_at(words, 0u, group).grad;
+    let first = vec2<f32>(word_at(first_word.pivot, 0u), word_at(first_word.offset, 0u));
+    let own = chunk_at(words, lane, group);
     var sums = no_totals();
-    var run = no_sums();
     var products = no_totals();
-    var products_run = no_sums();
-    for (var w = lane; w < words.size; w = w + LANES) {
-        var pair = own;
-        if (w != lane) {
-            pair = pair_at(words, w, group);
+    var run = ProductSums(no_sums(), no_sums());
+    for (var i = 0u; i < words.chunks; i = i + 1u) {
+        let w = chunk_word(i, lane);
+        var chunk = own;
+        if (i > 0u) {
+            chunk = chunk_at(words, w, group);
         }
-        let high = rounded_word(pair.grad.pivot - Word(origin));
-        let low = pair.grad.offset - Word(origin_low);
-        run = Sums(run.a + high, run.b + low);
-        let scaled = Word(unit) * pair.above;
-        products_run = Sums(products_run.a + (high + low) * scaled, products_run.b + scaled * scaled);
-        if (ends_lane_run(w)) {
-            sums = and_run(sums, run);
-            run = no_sums();
-            products = and_run(products, products_run);
-            products_run = no_sums();
+        run = with_pair(run, words, w, chunk.w0, first, unit);
+        run = with_pair(run, words, w + LANES, chunk.w1, first, unit);
+        run = with_pair(run, words, w + 2u * LANES, chunk.w2, first, unit);
+        run = with_pair(run, words, w + 3u * LANES, chunk.w3, first, unit);
+        if (ends_run(i)) {
+            sums = and_run(sums, run.grad);
+            products = and_run(products, run.product);
+            run = ProductSums(no_sums(), no_sums());
         }
     }
-    let means = reduce_pair(lane_sums(sums, run), local) / count;
-    let product = reduce_pair(lane_sums(products, products_run), local);
-    let c = unit * ratio(product.x, product.y);
-    let pivot = origin + means.x;
-    let offset = origin_low + means.y;
+    let means = reduce_pair(lane_sums(sums, run.grad), local) / count;
+    let product = reduce_pair(lane_sums(products, run.product), local);
+    let found = Projection(first.x + means.x, first.y + means.y, unit * ratio(product.x, product.y));
 
     sums = no_totals();
-    run = no_sums();
-    for (var w = lane; w < words.size; w = w + LANES) {
-        var pair = own;
-        if (w != lane) {
-            pair = pair_at(words, w, group);
+    var rest = no_sums();
+    for (var i = 0u; i < words.chunks; i = i + 1u) {
+        let w = chunk_word(i, lane);
+        var chunk = own;
+        if (i > 0u) {
+            chunk = chunk_at(words, w, group);
         }
-        let rest = rounded_word(gradient_above(pair.grad, pivot, offset) - Word(c) * pair.above);
-        run = Sums(run.a + rest, run.b + rest * (Word(unit) * pair.above));
-        if (ends_lane_run(w)) {
-            sums = and_run(sums, run);
-            run = no_sums();
+        rest = with_rest(rest, words, w, chunk.w0, found, unit);
+        rest = with_rest(rest, words, w + LANES, chunk.w1, found, unit);
+        rest = with_rest(rest, words, w + 2u * LANES, chunk.w2, found, unit);
+        rest = with_rest(rest, words, w + 3u * LANES, chunk.w3, found, unit);
+        if (ends_run(i)) {
+            sums = and_run(sums, rest);
+            rest = no_sums();
         }
     }
     // What is left of dy, and of its products with z.
-    let left = reduce_pair(lane_sums(sums, run), local);
+    let left = reduce_pair(lane_sums(sums, rest), local);
     if (!active_item || lane != 0u) {
         return;
     }
@@ -108,20 +151,20 @@ fn element_products(
     // #if affine_terms
     // The mean of dy has its remainder in `left`, unless that has a NaN of x: none of it is dy's.
     let of_x = (bitcast<u32>(left.x) & 0x7fffffffu) > 0x7f800000u;
-    let sum = (count * pivot + count * offset) + select(left.x, 0.0, of_x);
+    let sum = (count * found.pivot + count * found.offset) + select(left.x, 0.0, of_x);
     affine_terms[item] = GradientPair(sum, (group.rstd * (product.x + left.y)) / unit);
     // #end
     let variance = product.y / ((degrees_of_freedom(count) * unit) * unit);
-    let kept = (c + c_left) * ratio(params.eps, variance + params.eps);
+    let kept = (found.c + c_left) * ratio(params.eps, variance + params.eps);
     group_gradients[item] = stored_group_gradient(GroupGradient(
         group.mean_pivot,
         group.mean_offset,
         group.mean_rest,
         group.rstd,
-        pivot,
-        offset,
+        found.pivot,
+        found.offset,
         left.x / count,
-        c,
+        found.c,
         c_left - kept,
         group.rstd * group.weight,
         0.0,

@@ -73,9 +73,6 @@ pub struct Tuning {
     /// Rows of at most this many elements have no tables of their own: every element is made a row where
     /// it is needed. (Where groups lie together in memory: channels first.)
     pub short_row: u32,
-    /// Short rows: words of a group that a lane should have before the group gets another lane. Its first word stays in
-    /// registers, the others are read again.
-    pub short_words_per_lane: u32,
     /// Norms without a group part: rows of at most this many elements, where they are fewer than samples, are
     /// taken with every element of a sample as a row over the samples. (Channels first.)
     pub short_batch_row: u32,
@@ -116,7 +113,6 @@ impl Tuning {
         column_words: 1,
         column_workgroup_size: 128,
         short_row: 4,
-        short_words_per_lane: 1,
         short_batch_row: 16,
         fused_group: 4096,
         fused_elements: 1 << 20,
@@ -147,7 +143,6 @@ impl Tuning {
         column_words: 8,
         column_workgroup_size: 32,
         short_row: 4,
-        short_words_per_lane: 1,
         short_batch_row: 64,
         fused_group: 0,
         fused_elements: 0,

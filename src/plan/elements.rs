@@ -31,6 +31,10 @@ pub(super) struct Elements {
     lanes: u32,
 }
 
+/// Words that a lane takes at a time, the first of them kept in registers (`CHUNK` in `layout/group_words.wgsl`): a group
+/// of more words gets another lane.
+const CHUNK: u32 = 4;
+
 /// Channels that the kernels tell elements' channels of (`channel_at`).
 const MAX_CHANNELS: u32 = 1 << 20;
 
@@ -111,7 +115,7 @@ impl Elements {
         }
         let group_words = size / width;
         let lanes = group_words
-            .div_ceil(b.tuning.short_words_per_lane.max(1))
+            .div_ceil(CHUNK)
             .checked_next_power_of_two()
             .unwrap_or(b.tuning.reduce_lanes)
             .min(b.tuning.reduce_lanes);

@@ -53,8 +53,7 @@ impl Elements {
         }
         let group_words = (size / u64::from(width)) as u32;
         let mut lanes = 1;
-        let wanted = u64::from(tuning.short_words_per_lane.max(1));
-        while lanes < tuning.reduce_lanes && u64::from(lanes) * wanted < u64::from(group_words) {
+        while lanes < tuning.reduce_lanes && u64::from(lanes) * 4 < u64::from(group_words) {
             lanes *= 2;
         }
         let share = group_words.div_ceil(lanes);
