@@ -7,9 +7,9 @@ use bcnorm::gpu::headless::Gpu;
 use bcnorm::gpu::{Pipelines, Prepared};
 use bcnorm::kernels::Access;
 use bcnorm::{Plan, Role, cpu};
-pub use bcnorm_cases::problem::Problem;
-use bcnorm_cases::run::{self, Bench};
-pub use bcnorm_cases::run::{Expected, Run};
+pub use bcnorm_testkit::problem::Problem;
+use bcnorm_testkit::run::{self, Bench};
+pub use bcnorm_testkit::run::{Expected, Run};
 use std::collections::BTreeMap;
 
 /// Runs a problem on a GPU. What the driver or wgpu object to, a lost device included, comes back as

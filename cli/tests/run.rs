@@ -4,9 +4,9 @@ mod common;
 
 use bcnorm::layer::{StateDict, checkpoint, state};
 use bcnorm::{Activation, ChannelStats, DType, NormKind};
-use bcnorm_cases::compare::judge;
-use bcnorm_cases::golden;
-use bcnorm_cases::problem::{Problem, input_name, is_tensor};
+use bcnorm_testkit::compare::judge;
+use bcnorm_testkit::golden;
+use bcnorm_testkit::problem::{Problem, input_name, is_tensor};
 use common::{File, bcnorm, fail, golden_file, succeed};
 use safetensors::Dtype;
 use std::collections::{BTreeMap, BTreeSet};

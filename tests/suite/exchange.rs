@@ -11,8 +11,8 @@ use bcnorm::{
     BackwardOptions, ChannelStats, DType, ForwardOptions, Layout, Mode, NormDesc, Plan, Role,
     RowSource,
 };
-use bcnorm_cases::problem::Problem;
-use bcnorm_cases::run::{self, Bench, Outputs};
+use bcnorm_testkit::problem::Problem;
+use bcnorm_testkit::run::{self, Bench, Outputs};
 use common::adapters;
 use pollster::block_on;
 use std::num::NonZero;

@@ -11,8 +11,8 @@ use bcnorm::{
     Activation, ChannelStats, DType, Error, Fusion, Layout, Mode, Norm, NormDesc, NormKind, Role,
     Tensor, TensorDesc,
 };
-use bcnorm_cases::problem::{input_name, output_name};
-use bcnorm_cases::storage;
+use bcnorm_testkit::problem::{input_name, output_name};
+use bcnorm_testkit::storage;
 use common::adapters;
 use common::compare::{assert_close, assert_same_bits};
 use common::conditioning;

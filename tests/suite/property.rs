@@ -15,7 +15,7 @@ use bcnorm::{
     Activation, ChannelStats, DType, Error, ForwardOptions, Fusion, Layout, Mode, NormDesc,
     NormKind, Tuning,
 };
-use bcnorm_cases::{Failure, storage};
+use bcnorm_testkit::{Failure, storage};
 use common::conditioning::{self, Worst};
 use common::problem::{Problem, Random};
 use common::run::{self, Bench, Outputs};

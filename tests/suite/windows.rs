@@ -9,8 +9,8 @@ use bcnorm::gpu::Pipelines;
 use bcnorm::gpu::headless::DeviceLimits;
 use bcnorm::{Activation, BackwardOptions, DType, Error, Fusion, Layout, Mode, NormDesc, Plan};
 use bcnorm::{ForwardOptions, TensorDesc, Tuning};
-use bcnorm_cases::problem::Problem;
-use bcnorm_cases::run::{self, Bench, Outputs};
+use bcnorm_testkit::problem::Problem;
+use bcnorm_testkit::run::{self, Bench, Outputs};
 use common::adapters;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -163,7 +163,7 @@ fn more_than_a_binding_holds() {
         } else {
             scale
         };
-        bcnorm_cases::compare::assert_close(name, values, &expected, scale, 5e-6);
+        bcnorm_testkit::compare::assert_close(name, values, &expected, scale, 5e-6);
     }
 }
 

@@ -7,8 +7,8 @@
 
 use anyhow::{Result, ensure};
 use bcnorm::{Activation, ChannelStats, Mode, NormKind, desc, oracle};
-use bcnorm_cases::problem::Problem;
-use bcnorm_cases::run::{Expected, by_name};
+use bcnorm_testkit::problem::Problem;
+use bcnorm_testkit::run::{Expected, by_name};
 use std::num::NonZero;
 
 /// One sum of a row.

@@ -10,8 +10,8 @@ use anyhow::{Result, ensure};
 use bcnorm::gpu::headless::Gpu;
 use bcnorm::gpu::{Bound, Pipelines};
 use bcnorm::{Mode, Plan, cpu};
-use bcnorm_cases::compare::judge;
-use bcnorm_cases::run::{host_buffers, same_bits};
+use bcnorm_testkit::compare::judge;
+use bcnorm_testkit::run::{host_buffers, same_bits};
 use std::collections::BTreeMap;
 
 /// Results further than this from the reference are not timed.

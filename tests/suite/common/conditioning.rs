@@ -22,7 +22,7 @@ use super::compare;
 use super::problem::{Problem, is_tensor};
 use super::run;
 use bcnorm::{Activation, ChannelStats, DType, Mode, NormKind, oracle};
-use bcnorm_cases::storage;
+use bcnorm_testkit::storage;
 use std::collections::BTreeMap;
 
 /// 16 roundings of 2^-24 each.
