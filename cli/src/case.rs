@@ -85,7 +85,9 @@ pub fn errors(run: &Run, expected: &Expected) -> BTreeMap<&'static str, f64> {
     names
         .map(|&name| {
             let error = match (run.outputs.get(name), expected.get(name)) {
-                (Some(got), Some((values, scale))) => bcnorm::oracle::error(got, values, *scale),
+                (Some(got), Some((values, scale))) => {
+                    bcnorm_testkit::oracle::error(got, values, *scale)
+                }
                 _ => f64::INFINITY,
             };
             (name, error)

@@ -4,10 +4,11 @@
 //! the largest difference, divided by the tensor's scale. Of a 16-bit tensor that says little, since
 //! storing rounds each element to its own size; [`rounded`] counts units in the last place instead.
 
+use crate::oracle;
 use crate::problem::{Problem, is_tensor};
 use crate::run::{Expected, Outputs};
 use crate::storage::{round, ulp, ulps};
-use bcnorm::{DType, oracle};
+use bcnorm::DType;
 
 /// The error of a tensor, max |got - expected| / scale, as [`oracle::error`] defines it: a NaN
 /// that was not expected is an infinite error. `Err` if the lengths differ.

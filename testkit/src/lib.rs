@@ -2,6 +2,7 @@
 //! CPU executor, by the oracle), and the comparisons between them. The library's tests and the
 //! command `bcnorm` both rest on it.
 //!
+//! - [`oracle`]: the norms of the family as their definitions read
 //! - [`problem`]: a call and its data, drawn at random or from a golden file
 //! - [`golden`]: reads golden files
 //! - [`chain`]: the golden files of Weight Standardization, a convolution and BCNorm in a row
@@ -15,6 +16,7 @@
 pub mod chain;
 pub mod compare;
 pub mod golden;
+pub mod oracle;
 pub mod problem;
 pub mod restrict;
 pub mod run;

@@ -2,10 +2,11 @@
 
 use crate::Failure;
 use crate::golden::Golden;
+use crate::oracle;
 use crate::storage::{encode, round_all};
 use bcnorm::{
     Activation, BackwardOptions, ChannelStats, DType, Error, ForwardOptions, Fusion, Layout, Mode,
-    NormDesc, NormKind, Plan, Role, TensorDesc, Tuning, oracle,
+    NormDesc, NormKind, Plan, Role, TensorDesc, Tuning,
 };
 
 /// One call of a norm with all its data. Tensors are in row-major order with channels first, whatever

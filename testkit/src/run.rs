@@ -2,15 +2,14 @@
 //! oracle expects.
 
 use crate::Failure;
-use crate::compare;
 use crate::problem::{Problem, output_name};
 use crate::storage::{decode, padding, unwritten};
+use crate::{compare, oracle};
 use bcnorm::gpu::headless::Gpu;
 use bcnorm::gpu::{Bindings, Pipelines, Prepared, Tables, transfer};
 use bcnorm::role::RoleKind;
 use bcnorm::{
     Activation, BackwardOptions, Error, Fusion, NormDesc, Plan, Role, TensorDesc, Tuning, cpu,
-    oracle,
 };
 use pollster::block_on;
 use std::collections::BTreeMap;

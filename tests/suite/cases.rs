@@ -206,7 +206,7 @@ fn check_large(dims: &[usize], num_groups: usize, groups: &[usize], limits: Devi
             let other: Vec<f64> = on_cpu[name].iter().map(|&v| f64::from(v)).collect();
             // One bound for each executor; the bound is that of the groups looked at, and the least
             // favourable group of all may be 4 times worse.
-            let scale = bcnorm::oracle::scale(&other).max(expected[name].1);
+            let scale = bcnorm_testkit::oracle::scale(&other).max(expected[name].1);
             let what = format!("{}: {dims:?}: {name}", target.name);
             common::compare::assert_close(&what, &got, &other, scale, 8.0 * bounds[name]);
         }
@@ -472,7 +472,7 @@ fn check_pattern(what: &str, target: &Target, problem: &Problem, clean: &Problem
                 "{what} is {got}, expected {expected}"
             );
             if got.is_finite() {
-                let error = bcnorm::oracle::element_error(got.into(), expected, *scale);
+                let error = bcnorm_testkit::oracle::element_error(got.into(), expected, *scale);
                 assert!(
                     error <= bounds[name],
                     "{what} is {got}, expected {expected}"

@@ -357,7 +357,7 @@ fn one_plan_many_times() {
         // f32 statistics of five steps: one step's bound for each.
         let mean = first.read::<f32>(Role::RunningMean);
         let expected: Vec<f64> = state.0.iter().map(|&v| v.into()).collect();
-        let scale = bcnorm::oracle::scale(&expected);
+        let scale = bcnorm_testkit::oracle::scale(&expected);
         assert_close(&name, &mean, &expected, scale, 5.0 * conditioning::F32);
         let count = first.read::<u32>(Role::NumBatchesTracked);
         assert_eq!(count, [parameters.num_batches_tracked + 5]);

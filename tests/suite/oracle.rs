@@ -4,7 +4,7 @@ mod family;
 
 use crate::common;
 use bcnorm::desc::{Activation, ChannelStats, Mode, NormDesc, NormKind, TensorDesc};
-use bcnorm::oracle::{self, Gradients, Input, Output, Stats, normalize};
+use bcnorm_testkit::oracle::{self, Gradients, Input, Output, Stats, normalize};
 use common::compare::assert_close;
 use common::golden::{self, Golden};
 use family::{Checksums, FAMILY};

@@ -155,7 +155,7 @@ fn more_than_a_binding_holds() {
     let expected = run::on_cpu(&Executor::new(), &problem);
     for (name, values) in &got {
         let expected: Vec<f64> = expected[name].iter().map(|&v| f64::from(v)).collect();
-        let scale = bcnorm::oracle::scale(&expected);
+        let scale = bcnorm_testkit::oracle::scale(&expected);
         // Two f32 results, each within 1e-6 of the exact one; a gradient that is a sum of 17 million
         // terms has the sum of their magnitudes as its scale.
         let scale = if name.starts_with("grad_") && *name != "grad_x" {

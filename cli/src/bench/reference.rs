@@ -6,7 +6,8 @@
 //! loop over the tensor for each mean and each variance; the tests below compare the two.
 
 use anyhow::{Result, ensure};
-use bcnorm::{Activation, ChannelStats, Mode, NormKind, desc, oracle};
+use bcnorm::{Activation, ChannelStats, Mode, NormKind, desc};
+use bcnorm_testkit::oracle;
 use bcnorm_testkit::problem::Problem;
 use bcnorm_testkit::run::{Expected, by_name};
 use std::num::NonZero;

@@ -6,7 +6,7 @@
 
 use super::parallel;
 use crate::case::{Problem, Run};
-use bcnorm::oracle;
+use bcnorm_testkit::oracle;
 use bcnorm_testkit::run::{Expected, by_name};
 use std::collections::BTreeMap;
 

@@ -21,8 +21,8 @@
 use super::compare;
 use super::problem::{Problem, is_tensor};
 use super::run;
-use bcnorm::{Activation, ChannelStats, DType, Mode, NormKind, oracle};
-use bcnorm_testkit::storage;
+use bcnorm::{Activation, ChannelStats, DType, Mode, NormKind};
+use bcnorm_testkit::{oracle, storage};
 use std::collections::BTreeMap;
 
 /// 16 roundings of 2^-24 each.

@@ -45,11 +45,9 @@
 //!
 //! It is single-threaded and needs memory for eight `f64` copies of the input.
 
-#![forbid(unsafe_code)]
-
 mod double;
 
-use crate::desc::{Activation, ChannelStats, Mode, NormDesc, NormKind, TensorDesc};
+use bcnorm::{Activation, ChannelStats, Mode, NormDesc, NormKind, TensorDesc};
 use double::Double;
 use std::ops::Range;
 
@@ -84,6 +82,7 @@ impl From<ChannelStats> for Stats {
             ChannelStats::Estimate { moving_speed } => Stats::Estimate {
                 moving_speed: f64::from(moving_speed),
             },
+            other => unimplemented!("the statistics {other:?}"),
         }
     }
 }
@@ -519,6 +518,7 @@ impl Parts {
                 };
                 (channel, input.kind == NormKind::BcNorm, track || estimate)
             }
+            other => unimplemented!("the norm {}", other.name()),
         };
         Self {
             kind: input.kind,
@@ -718,6 +718,7 @@ fn activate(activation: Activation, t: Double) -> (Double, Slope) {
             let slope = sigmoid * (Double::from(1.0) + t * self::sigmoid(-t));
             (t * sigmoid, Slope::Factor(slope))
         }
+        other => unimplemented!("the activation {other:?}"),
     }
 }
 
