@@ -399,9 +399,15 @@ impl Problem {
         }
     }
 
-    /// The f64 answer. Call [`check`](Self::check) first where the data may not fit.
+    /// The oracle's answer. Call [`check`](Self::check) first where the data may not fit.
     pub fn oracle(&self) -> oracle::Output {
         oracle::normalize(&self.oracle_input())
+    }
+
+    /// The oracle's answer, calculated in this type of number: in f64 for tensors that would take
+    /// too long otherwise.
+    pub fn oracle_in<T: oracle::Number>(&self) -> oracle::Output {
+        oracle::normalize_in::<T>(&self.oracle_input())
     }
 
     /// What the oracle is asked.

@@ -434,6 +434,11 @@ pub fn expected(problem: &Problem) -> Expected {
     by_name(&problem.norm, problem.oracle())
 }
 
+/// The same, calculated in this type of number.
+pub fn expected_in<T: oracle::Number>(problem: &Problem) -> Expected {
+    by_name(&problem.norm, problem.oracle_in::<T>())
+}
+
 /// The oracle's outputs by name.
 pub fn by_name(norm: &NormDesc, output: oracle::Output) -> Expected {
     let mut expected = Expected::new();
@@ -561,7 +566,7 @@ pub fn same_bits(a: &[f32], b: &[f32]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bcnorm::{DType, Layout};
+    use bcnorm::{DType, Layout, Mode};
 
     const RELU: Fusion = Fusion {
         activation: Activation::Relu,
@@ -678,6 +683,56 @@ mod tests {
         });
         let other = (0..t.len()).find(|&i| plain["y"].0[i] > 0.1).unwrap();
         wrong(&|got| got.get_mut("grad_residual").unwrap()[other] = 0.0);
+    }
+
+    /// On data without a mean that is large beside its deviation, f64 is enough: for every norm, small
+    /// tensors and those that are spread over cores.
+    #[test]
+    fn in_f64_the_oracle_says_the_same_of_tame_data() {
+        let fused = Fusion {
+            activation: Activation::Silu,
+            residual: true,
+        };
+        for norm in [
+            NormDesc::bc_norm(6, 3),
+            NormDesc::bc_norm(6, 6).with_momentum(None),
+            NormDesc::bc_norm(6, 2).with_per_channel_affine(true),
+            NormDesc::batch_norm(6),
+            NormDesc::batch_norm(6).with_track_running_stats(false),
+            NormDesc::group_norm(2, 6),
+            NormDesc::instance_norm(6),
+            NormDesc::instance_norm(6).with_track_running_stats(true),
+            NormDesc::layer_norm(6),
+            NormDesc::est_bn(6).with_moving_speed(0.3),
+            NormDesc::weight_standardization(),
+        ] {
+            let c = norm.num_channels;
+            for dims in [
+                &[3, c, 5, 7][..],
+                &[2, c, 33],
+                &[5, c, 1, 2],
+                &[7, c, 17],
+                &[9, c, 2003],
+            ] {
+                for (mode, fusion) in [
+                    (Mode::Train, Fusion::default()),
+                    (Mode::Eval, Fusion::default()),
+                    (Mode::Train, fused),
+                ] {
+                    let problem = Problem::random_of(norm, dims, 5).with_mode(mode);
+                    let problem = problem.with_fusion(fusion);
+                    let got = expected_in::<f64>(&problem);
+                    let want = expected(&problem);
+                    assert_eq!(got.len(), want.len());
+                    for (name, (want, scale)) in &want {
+                        let (got, got_scale) = &got[name];
+                        let what = format!("{} {mode:?} {dims:?} {name}", norm.kind.name());
+                        compare::assert_close(&what, got, want, *scale, 1e-12);
+                        assert!((got_scale / scale - 1.0).abs() < 1e-12, "{what}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]
