@@ -3,7 +3,8 @@
 
 use bcnorm::cpu::Executor;
 use bcnorm::{NormDesc, Plan};
-use bcnorm_testkit::problem::{Problem, Random};
+use bcnorm_testkit::problem::Problem;
+use bcnorm_testkit::random::Random;
 use bcnorm_testkit::run::host_buffers;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::time::Duration;

@@ -8,7 +8,7 @@ use bcnorm::gpu::{Pipelines, Prepared};
 use bcnorm::kernels::Access;
 use bcnorm::{Plan, Role, cpu};
 pub use bcnorm_testkit::problem::Problem;
-use bcnorm_testkit::run::{self, Bench};
+use bcnorm_testkit::run::{self, GpuProblem};
 pub use bcnorm_testkit::run::{Expected, Run};
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ pub struct Plans<'a> {
     /// The backward plan, where it is computed.
     pub backward: Option<Prepared>,
     /// The buffers of both.
-    pub bench: Bench<'a>,
+    pub bench: GpuProblem<'a>,
 }
 
 impl<'a> Plans<'a> {
@@ -44,7 +44,7 @@ impl<'a> Plans<'a> {
         Ok(Self {
             forward: pipelines.prepare(forward)?,
             backward: backward.map(|plan| pipelines.prepare(plan)).transpose()?,
-            bench: Bench::try_new(gpu, problem, &plans)?,
+            bench: GpuProblem::try_new(gpu, problem, &plans)?,
         })
     }
 

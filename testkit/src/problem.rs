@@ -1,8 +1,9 @@
 //! One normalization to compute: from a golden file, or drawn at random.
 
-use crate::Failure;
-use crate::golden::Golden;
+use crate::failure::Failure;
+use crate::names::input_name;
 use crate::oracle;
+use crate::random::Random;
 use crate::storage::{encode, round_all};
 use bcnorm::{
     Activation, BackwardOptions, ChannelStats, DType, Error, ForwardOptions, Fusion, Layout, Mode,
@@ -49,47 +50,6 @@ pub struct Problem {
     pub running_var: Vec<f32>,
     /// How many batches were tracked before the call.
     pub num_batches_tracked: u32,
-}
-
-/// A small generator (PCG, O'Neill 2014): tests need repeatable data, not a dependency.
-#[derive(Debug, Clone)]
-pub struct Random(u64);
-
-impl Random {
-    /// The generator of a seed.
-    pub fn new(seed: u64) -> Self {
-        let mut random = Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(1));
-        random.next();
-        random
-    }
-
-    fn next(&mut self) -> u32 {
-        let old = self.0;
-        self.0 = old
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        ((((old >> 18) ^ old) >> 27) as u32).rotate_right((old >> 59) as u32)
-    }
-
-    /// Uniform in [0, 1).
-    pub fn uniform(&mut self) -> f32 {
-        (self.next() >> 8) as f32 / (1 << 24) as f32
-    }
-
-    /// Below `n`.
-    pub fn below(&mut self, n: usize) -> usize {
-        (self.next() as usize) % n
-    }
-
-    /// Mean 0, standard deviation 1: the sum of 12 uniforms, less 6 (never beyond 6).
-    pub fn normal(&mut self) -> f32 {
-        (0..12).map(|_| self.uniform()).sum::<f32>() - 6.0
-    }
-
-    /// Normal values.
-    pub fn normals(&mut self, len: usize, mean: f32, std: f32) -> Vec<f32> {
-        (0..len).map(|_| mean + std * self.normal()).collect()
-    }
 }
 
 /// Values of each optional parameter and statistic, 0 for what the norm does without.
@@ -167,38 +127,6 @@ impl Problem {
                 .collect(),
             num_batches_tracked: 3,
             ..Self::new(norm, dims, x)
-        }
-    }
-
-    /// The call of a golden file.
-    pub fn from_golden(golden: &Golden) -> Self {
-        let tensor = |name: &str| golden.tensors.get(name).cloned().unwrap_or_default();
-        let state = |role| {
-            let name = input_name(&golden.norm, role);
-            name.map(tensor).unwrap_or_default()
-        };
-        Self {
-            dims: golden.dims.clone(),
-            norm: golden.norm,
-            dtype: golden.dtype,
-            layout: Layout::ChannelsFirst,
-            mode: if golden.training {
-                Mode::Train
-            } else {
-                Mode::Eval
-            },
-            fusion: golden.fusion,
-            backward: true,
-            x: tensor("x"),
-            residual: tensor("residual"),
-            grad_y: tensor("grad_y"),
-            bn_weight: tensor("bn.weight"),
-            bn_bias: tensor("bn.bias"),
-            weight: tensor("weight"),
-            bias: tensor("bias"),
-            running_mean: state(Role::RunningMean),
-            running_var: state(Role::RunningVar),
-            num_batches_tracked: golden.num_batches_tracked,
         }
     }
 
@@ -445,49 +373,6 @@ impl Problem {
     pub(crate) fn has_mask(&self) -> bool {
         self.backward && self.fusion.activation == Activation::Relu
     }
-}
-
-/// The name of an input in golden files: PyTorch's, where only BCNorm's channel part is called `bn`.
-pub fn input_name(norm: &NormDesc, role: Role) -> Option<&'static str> {
-    let both = norm.kind == NormKind::BcNorm;
-    Some(match role {
-        Role::RunningMean if !both => "running_mean",
-        Role::RunningVar if !both => "running_var",
-        Role::X
-        | Role::Residual
-        | Role::GradY
-        | Role::BnWeight
-        | Role::BnBias
-        | Role::Weight
-        | Role::Bias
-        | Role::RunningMean
-        | Role::RunningVar => role.name(),
-        _ => return None,
-    })
-}
-
-/// The name of an output in golden files.
-pub fn output_name(norm: &NormDesc, role: Role) -> Option<&'static str> {
-    let both = norm.kind == NormKind::BcNorm;
-    Some(match role {
-        Role::RunningMean if both => "bn.running_mean_after",
-        Role::RunningMean => "running_mean_after",
-        Role::RunningVar if both => "bn.running_var_after",
-        Role::RunningVar => "running_var_after",
-        Role::Y => "y",
-        Role::GradX => "grad_x",
-        Role::GradResidual => "grad_residual",
-        Role::GradBnWeight => "grad_bn.weight",
-        Role::GradBnBias => "grad_bn.bias",
-        Role::GradWeight => "grad_weight",
-        Role::GradBias => "grad_bias",
-        _ => return None,
-    })
-}
-
-/// Whether an output of that name is a tensor, stored in the problem's type; the others are f32.
-pub fn is_tensor(name: &str) -> bool {
-    matches!(name, "y" | "grad_x" | "grad_residual")
 }
 
 #[cfg(test)]

@@ -12,8 +12,9 @@ use bcnorm::{
     Tuning, Write,
 };
 use common::conditioning::{self, Worst};
-use common::problem::{Problem, Random};
-use common::run::{self, Bench, Outputs};
+use common::problem::Problem;
+use common::random::Random;
+use common::run::{self, GpuProblem, Outputs};
 use common::steps::run_steps;
 use common::targets::{self, Target};
 use pollster::block_on;
@@ -630,7 +631,7 @@ type Empty = (BTreeMap<Role, Vec<f32>>, u32);
 
 fn empty_on_gpu(target: &Target, problem: &Problem, plans: &[Plan]) -> Empty {
     let (gpu, pipelines) = target.device.as_ref().unwrap();
-    let mut bench = Bench::new(gpu, problem, plans);
+    let mut bench = GpuProblem::new(gpu, problem, plans);
     for (role, len) in GRADIENTS {
         let buffer = transfer::upload(&gpu.device, role.name(), &vec![BEFORE; len]).unwrap();
         bench.buffers.insert(role, buffer);

@@ -23,14 +23,7 @@ fn golden_input(golden: &Golden) -> Input<'_> {
         row_len: golden.dims[2..].iter().product(),
         num_groups: golden.num_groups,
         eps: golden.eps_f64,
-        stats: match golden.stats {
-            golden::Stats::Batch => Stats::Batch {
-                momentum: golden.momentum,
-            },
-            golden::Stats::Estimate => Stats::Estimate {
-                moving_speed: golden.moving_speed,
-            },
-        },
+        stats: golden.stats,
         training: golden.training,
         per_channel_affine: false,
         track_running_stats: true,

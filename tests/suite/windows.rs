@@ -10,7 +10,7 @@ use bcnorm::gpu::headless::DeviceLimits;
 use bcnorm::{Activation, BackwardOptions, DType, Error, Fusion, Layout, Mode, NormDesc, Plan};
 use bcnorm::{ForwardOptions, TensorDesc, Tuning};
 use bcnorm_testkit::problem::Problem;
-use bcnorm_testkit::run::{self, Bench, Outputs};
+use bcnorm_testkit::run::{self, GpuProblem, Outputs};
 use common::adapters;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -105,7 +105,7 @@ fn windows_change_no_bit() {
             let count = windows(&plans(&problem, &windowed));
             divided += usize::from(count > 1);
             let outputs = |tuning| {
-                let bench = Bench::new(&gpu, &problem, &plans(&problem, &tuning));
+                let bench = GpuProblem::new(&gpu, &problem, &plans(&problem, &tuning));
                 bench.run(&pipelines);
                 let results = bench.results();
                 results
