@@ -40,3 +40,49 @@ impl Random {
         (0..len).map(|_| mean + std * self.normal()).collect()
     }
 }
+
+/// Another small generator (SplitMix64, Steele, Lea, Flood 2014), started at this state.
+#[derive(Debug, Clone)]
+pub struct SplitMix64(pub u64);
+
+impl SplitMix64 {
+    /// 64 random bits.
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Below `end`.
+    pub fn below(&mut self, end: u64) -> u64 {
+        self.bits() % end
+    }
+
+    /// Multiples of 1/16 from `low` / 16 to `high` / 16.
+    pub fn sixteenths(&mut self, len: usize, low: i64, high: i64) -> Vec<f32> {
+        let mut value = || self.below((high - low + 1) as u64) as i64 + low;
+        (0..len).map(|_| value() as f32 / 16.0).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splitmix_draws_what_its_authors_does() {
+        // The first values of the author's splitmix64.c from the state 1234567.
+        let mut random = SplitMix64(1_234_567);
+        let drawn: [u64; 3] = std::array::from_fn(|_| random.bits());
+        assert_eq!(
+            drawn,
+            [
+                6_457_827_717_110_365_317,
+                3_203_168_211_198_807_973,
+                9_817_491_932_198_370_423
+            ]
+        );
+    }
+}

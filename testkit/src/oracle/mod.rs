@@ -51,14 +51,16 @@
 //! the input.
 
 mod double;
+mod error;
+mod extents;
 mod number;
 
 pub use double::Double;
+pub use error::{element_error, error, scale};
 pub use number::Number;
 
 use bcnorm::{Activation, ChannelStats, Mode, NormDesc, NormKind, TensorDesc};
-use rayon::prelude::*;
-use std::ops::Range;
+use extents::Extents;
 
 /// The epsilon of BCNorm's channel part: PyTorch's default, a constant in the reference.
 const CHANNEL_EPS: f64 = 1e-5;
@@ -849,21 +851,6 @@ fn values_and_scale<T: Number>(
     (Some(values), scale(&magnitudes))
 }
 
-/// Tensors of fewer elements are one core's work: they take less time than another needs to wake up.
-const MIN_ELEMENTS_FOR_THREADS: usize = 1 << 14;
-
-/// The extents of a call, and where its parts lie in a tensor. A row holds the elements of a sample's
-/// channel: row r is that of sample r / C and channel r modulo C.
-struct Extents {
-    samples: usize,
-    channels: usize,
-    row_len: usize,
-    /// Groups of a sample in the group part, each of as many channels.
-    groups: usize,
-    /// Values of the weight and of the bias.
-    affine: usize,
-}
-
 impl Extents {
     /// Checks what [`normalize`] documents.
     fn of(input: &Input, parts: &Parts) -> Self {
@@ -925,148 +912,4 @@ impl Extents {
             affine,
         }
     }
-
-    /// The number of elements.
-    fn len(&self) -> usize {
-        if self.channels == 0 || self.row_len == 0 {
-            return 0;
-        }
-        self.samples * self.channels * self.row_len
-    }
-
-    /// The elements of a row.
-    fn row(&self, row: usize) -> Range<usize> {
-        row * self.row_len..(row + 1) * self.row_len
-    }
-
-    /// The rows of channel `c`, one in every sample.
-    fn rows_of_channel(&self, c: usize) -> impl Iterator<Item = usize> + use<> {
-        let (channels, samples) = (self.channels, self.samples);
-        (0..samples).map(move |n| n * channels + c)
-    }
-
-    /// The groups of all samples.
-    fn num_groups(&self) -> usize {
-        self.samples * self.groups
-    }
-
-    /// Channels of a group, and so its rows.
-    fn group_channels(&self) -> usize {
-        self.channels / self.groups
-    }
-
-    /// The rows of group `group` modulo G of sample `group` / G: its channels are neighbours.
-    fn rows_of_group(&self, group: usize) -> Range<usize> {
-        group * self.group_channels()..(group + 1) * self.group_channels()
-    }
-
-    /// The elements of such a group.
-    fn group(&self, group: usize) -> Range<usize> {
-        let rows = self.rows_of_group(group);
-        rows.start * self.row_len..rows.end * self.row_len
-    }
-
-    /// Which of the groups a row belongs to.
-    fn group_of_row(&self, row: usize) -> usize {
-        row / self.group_channels()
-    }
-
-    /// Which weight and bias of the group part a row has.
-    fn parameter_of_row(&self, row: usize) -> usize {
-        row % self.channels / (self.channels / self.affine)
-    }
-
-    /// The rows that have this weight and bias of the group part.
-    fn rows_of_parameter(&self, parameter: usize) -> impl Iterator<Item = usize> + use<> {
-        let (channels, each) = (self.channels, self.channels / self.affine);
-        (0..self.samples).flat_map(move |n| {
-            let first = n * channels + parameter * each;
-            first..first + each
-        })
-    }
-
-    /// Whether the work is worth more than one core.
-    fn is_large(&self) -> bool {
-        self.len() >= MIN_ELEMENTS_FOR_THREADS
-    }
-
-    /// `f` of each index.
-    fn map<U: Send>(&self, count: usize, f: impl Fn(usize) -> U + Sync + Send) -> Vec<U> {
-        match self.is_large() {
-            true => (0..count).into_par_iter().map(f).collect(),
-            false => (0..count).map(f).collect(),
-        }
-    }
-
-    /// Calls `f` with each row of a tensor and its number.
-    fn for_each_row<T: Send>(&self, tensor: &mut [T], f: impl Fn(usize, &mut [T]) + Sync + Send) {
-        self.for_each_chunk(tensor, self.row_len, f);
-    }
-
-    /// Calls `f` with each group of a tensor and its number.
-    fn for_each_group<T: Send>(&self, tensor: &mut [T], f: impl Fn(usize, &mut [T]) + Sync + Send) {
-        self.for_each_chunk(tensor, self.group_channels() * self.row_len, f);
-    }
-
-    fn for_each_chunk<T: Send>(
-        &self,
-        tensor: &mut [T],
-        len: usize,
-        f: impl Fn(usize, &mut [T]) + Sync + Send,
-    ) {
-        match self.is_large() {
-            true => {
-                let chunks = tensor.par_chunks_mut(len).enumerate();
-                chunks.for_each(|(index, chunk)| f(index, chunk));
-            }
-            false => {
-                let chunks = tensor.chunks_mut(len).enumerate();
-                chunks.for_each(|(index, chunk)| f(index, chunk));
-            }
-        }
-    }
-}
-
-/// The scale of an output, of its input's gradient or of a running statistic: the largest
-/// magnitude among the finite values, 0 if there is none.
-///
-/// The scale of a parameter's gradient is in [`Gradients`].
-pub fn scale(values: &[f64]) -> f64 {
-    let finite = values.iter().filter(|value| value.is_finite());
-    finite.fold(0.0, |largest, value| largest.max(value.abs()))
-}
-
-/// The error of one value: |got - expected| / scale, never NaN.
-///
-/// * Where either is NaN or infinite, the error is 0 if both are NaN or both the same infinity,
-///   and infinite otherwise.
-/// * A scale of 0 says that all that was expected is 0: the error is 0 for equal values and
-///   infinite for others. For an absolute error pass a scale of 1.
-/// * A negative, infinite or NaN scale is a mistake: the error is infinite whatever the values.
-pub fn element_error(got: f64, expected: f64, scale: f64) -> f64 {
-    if !scale.is_finite() || scale < 0.0 {
-        return f64::INFINITY;
-    }
-    if got == expected || (got.is_nan() && expected.is_nan()) {
-        return 0.0;
-    }
-    if !got.is_finite() || !expected.is_finite() || scale == 0.0 {
-        return f64::INFINITY;
-    }
-    (got - expected).abs() / scale
-}
-
-/// The error of a tensor: the largest [`element_error`], infinite if the lengths differ.
-///
-/// `got` may be of any type that widens to `f64`: `f32`, `f64` and the 16-bit floats of the
-/// `half` crate do.
-pub fn error<T: Copy + Into<f64>>(got: &[T], expected: &[f64], scale: f64) -> f64 {
-    if got.len() != expected.len() {
-        return f64::INFINITY;
-    }
-    let pairs = got.iter().zip(expected);
-    // No element error is NaN, so max hides none.
-    pairs.fold(0.0, |largest, (&got, &expected)| {
-        largest.max(element_error(got.into(), expected, scale))
-    })
 }
