@@ -1,4 +1,5 @@
-//! What golden files call the inputs and outputs of a norm: PyTorch's names.
+//! Which parameters and statistics a norm has, and what golden files call its inputs and outputs:
+//! PyTorch's names.
 
 use bcnorm::{NormDesc, NormKind, Role};
 
@@ -61,6 +62,13 @@ pub fn parameters(norm: &NormDesc) -> impl Iterator<Item = (Role, usize)> + use<
     .into_iter()
     .filter(|(there, ..)| *there)
     .map(|(_, role, len)| (role, len))
+}
+
+/// Values of a parameter or running statistic, 0 of what the norm does without.
+pub fn parameter_len(norm: &NormDesc, role: Role) -> usize {
+    let mut all = parameters(norm);
+    let found = all.find(|(known, _)| *known == role);
+    found.map_or(0, |(_, len)| len)
 }
 
 /// What comes out for a parameter or a running statistic.

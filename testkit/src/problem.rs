@@ -1,7 +1,7 @@
 //! One normalization to compute: from a golden file, or drawn at random.
 
 use crate::failure::Failure;
-use crate::names::input_name;
+use crate::names::{input_name, parameter_len};
 use crate::oracle;
 use crate::random::Random;
 use crate::storage::{encode, round_all};
@@ -52,30 +52,6 @@ pub struct Problem {
     pub num_batches_tracked: u32,
 }
 
-/// Values of each optional parameter and statistic, 0 for what the norm does without.
-#[derive(Debug, Clone, Copy)]
-struct Lengths {
-    bn_weight: usize,
-    bn_bias: usize,
-    weight: usize,
-    bias: usize,
-    running: usize,
-}
-
-impl Lengths {
-    fn of(norm: &NormDesc) -> Self {
-        let len = |there: bool, len: usize| if there { len } else { 0 };
-        let both = norm.kind == NormKind::BcNorm;
-        Self {
-            bn_weight: len(both && norm.bn_weight, norm.num_channels),
-            bn_bias: len(both && norm.bn_bias, norm.num_channels),
-            weight: len(norm.weight, norm.affine_len()),
-            bias: len(norm.bias, norm.affine_len()),
-            running: len(norm.has_running_stats(), norm.num_channels),
-        }
-    }
-}
-
 impl Problem {
     /// The first forward pass of a new layer in training, on f32 with channels first.
     pub fn new(norm: NormDesc, dims: &[usize], x: Vec<f32>) -> Self {
@@ -111,18 +87,18 @@ impl Problem {
     pub fn random_of(norm: NormDesc, dims: &[usize], seed: u64) -> Self {
         let mut random = Random::new(seed);
         let len = dims.iter().product();
-        let lengths = Lengths::of(&norm);
+        let len_of = |role| parameter_len(&norm, role);
         // In this order: another draws other data.
         let x = random.normals(len, 3.0, 2.0);
         Self {
             backward: true,
             grad_y: random.normals(len, 0.0, 1.0),
-            bn_weight: random.normals(lengths.bn_weight, 1.0, 0.3),
-            bn_bias: random.normals(lengths.bn_bias, 0.0, 0.3),
-            weight: random.normals(lengths.weight, 1.0, 0.3),
-            bias: random.normals(lengths.bias, 0.0, 0.3),
-            running_mean: random.normals(lengths.running, 3.0, 0.5),
-            running_var: (0..lengths.running)
+            bn_weight: random.normals(len_of(Role::BnWeight), 1.0, 0.3),
+            bn_bias: random.normals(len_of(Role::BnBias), 0.0, 0.3),
+            weight: random.normals(len_of(Role::Weight), 1.0, 0.3),
+            bias: random.normals(len_of(Role::Bias), 0.0, 0.3),
+            running_mean: random.normals(len_of(Role::RunningMean), 3.0, 0.5),
+            running_var: (0..len_of(Role::RunningVar))
                 .map(|_| 1.0 + 4.0 * random.uniform())
                 .collect(),
             num_batches_tracked: 3,
@@ -133,14 +109,14 @@ impl Problem {
     /// The parameters and the state of a new layer.
     #[must_use]
     pub fn with_fresh_state(self) -> Self {
-        let lengths = Lengths::of(&self.norm);
+        let len_of = |role| parameter_len(&self.norm, role);
         Self {
-            bn_weight: vec![1.0; lengths.bn_weight],
-            bn_bias: vec![0.0; lengths.bn_bias],
-            weight: vec![1.0; lengths.weight],
-            bias: vec![0.0; lengths.bias],
-            running_mean: vec![0.0; lengths.running],
-            running_var: vec![1.0; lengths.running],
+            bn_weight: vec![1.0; len_of(Role::BnWeight)],
+            bn_bias: vec![0.0; len_of(Role::BnBias)],
+            weight: vec![1.0; len_of(Role::Weight)],
+            bias: vec![0.0; len_of(Role::Bias)],
+            running_mean: vec![0.0; len_of(Role::RunningMean)],
+            running_var: vec![1.0; len_of(Role::RunningVar)],
             num_batches_tracked: 0,
             ..self
         }
@@ -231,23 +207,21 @@ impl Problem {
         let tensor = self.try_tensor()?;
         self.norm.validate_for(&tensor, self.mode)?;
         let elements = tensor.elements() as usize;
-        let lengths = Lengths::of(&self.norm);
         let where_set = |set: bool| if set { elements } else { 0 };
-        for (role, found, expected) in [
-            (Role::X, self.x.len(), elements),
+        let tensors = [
+            (Role::X, &self.x, elements),
             (
                 Role::Residual,
-                self.residual.len(),
+                &self.residual,
                 where_set(self.fusion.residual),
             ),
-            (Role::GradY, self.grad_y.len(), where_set(self.backward)),
-            (Role::BnWeight, self.bn_weight.len(), lengths.bn_weight),
-            (Role::BnBias, self.bn_bias.len(), lengths.bn_bias),
-            (Role::Weight, self.weight.len(), lengths.weight),
-            (Role::Bias, self.bias.len(), lengths.bias),
-            (Role::RunningMean, self.running_mean.len(), lengths.running),
-            (Role::RunningVar, self.running_var.len(), lengths.running),
-        ] {
+            (Role::GradY, &self.grad_y, where_set(self.backward)),
+        ];
+        let parameters = self.parameters();
+        let parameters =
+            parameters.map(|(role, values)| (role, values, parameter_len(&self.norm, role)));
+        for (role, values, expected) in tensors.into_iter().chain(parameters) {
+            let found = values.len();
             if found != expected {
                 let name = input_name(&self.norm, role).unwrap_or(role.name());
                 return Err(Failure::Data(format!(
@@ -297,6 +271,18 @@ impl Problem {
         Plan::backward(&self.norm, &self.try_tensor()?, self.mode, options, tuning)
     }
 
+    /// Parameters and running statistics by role.
+    fn parameters(&self) -> [(Role, &Vec<f32>); 6] {
+        [
+            (Role::BnWeight, &self.bn_weight),
+            (Role::BnBias, &self.bn_bias),
+            (Role::Weight, &self.weight),
+            (Role::Bias, &self.bias),
+            (Role::RunningMean, &self.running_mean),
+            (Role::RunningVar, &self.running_var),
+        ]
+    }
+
     /// The float inputs that are there, by role.
     pub fn inputs(&self) -> Vec<(Role, &[f32])> {
         let mut inputs: Vec<(Role, &[f32])> = vec![(Role::X, &self.x)];
@@ -306,16 +292,9 @@ impl Problem {
         if self.backward {
             inputs.push((Role::GradY, &self.grad_y));
         }
-        let parameters: [(Role, &[f32]); 6] = [
-            (Role::BnWeight, &self.bn_weight),
-            (Role::BnBias, &self.bn_bias),
-            (Role::Weight, &self.weight),
-            (Role::Bias, &self.bias),
-            (Role::RunningMean, &self.running_mean),
-            (Role::RunningVar, &self.running_var),
-        ];
-        let there = parameters.into_iter().filter(|(_, v)| !v.is_empty());
-        inputs.extend(there);
+        let parameters = self.parameters().into_iter();
+        let there = parameters.filter(|(_, values)| !values.is_empty());
+        inputs.extend(there.map(|(role, values)| (role, &values[..])));
         inputs
     }
 

@@ -325,36 +325,33 @@ pub fn normalize_in<T: Number>(input: &Input) -> Output {
     Output {
         y,
         pre_activation,
-        gradients: input
-            .grad_y
-            .map(|grad_y| backward(input, grad_y, &parts, &extents, &channels, &groups, z, t)),
+        gradients: input.grad_y.map(|grad_y| {
+            // g, the gradient behind the activation.
+            let mut g = t;
+            extents.for_each_row(&mut g, |row, g| {
+                for (g, &grad_y) in g.iter_mut().zip(&grad_y[extents.row(row)]) {
+                    *g = Slope::of(input.activation, *g).gradient(T::from(grad_y));
+                }
+            });
+            backward(input, &parts, &extents, &channels, &groups, z, &g)
+        }),
         num_batches_tracked: input.num_batches_tracked.saturating_add(counts.into()),
         running_mean: running.as_ref().map(|running| rounded(&running.mean)),
         running_var: running.as_ref().map(|running| rounded(&running.var)),
     }
 }
 
-/// The gradients. `z`, the output of the channel part, and `t`, what the activation is applied to,
-/// give their memory to their gradients.
-#[allow(clippy::too_many_arguments)]
+/// The gradients; `z` is the output of the channel part and gives its memory to its gradient, `g` is
+/// the gradient behind the activation.
 fn backward<T: Number>(
     input: &Input,
-    grad_y: &[f32],
     parts: &Parts,
     extents: &Extents,
     channels: &[Normalizer<T>],
     groups: &[Normalizer<T>],
     z: Vec<T>,
-    t: Vec<T>,
+    g: &[T],
 ) -> Gradients {
-    // g, the gradient behind the activation.
-    let mut g = t;
-    extents.for_each_row(&mut g, |row, t| {
-        for (t, &grad_y) in t.iter_mut().zip(&grad_y[extents.row(row)]) {
-            *t = Slope::of(input.activation, *t).gradient(T::from(grad_y));
-        }
-    });
-
     // The group part: dz = (h - mean h - z-hat · mean(h · z-hat)) / std, where h = weight · g. With
     // the unbiased variance the second mean is over one element less.
     let mut sums = Vec::new();
@@ -395,7 +392,7 @@ fn backward<T: Number>(
             }
         });
     } else {
-        dz.copy_from_slice(&g);
+        dz.copy_from_slice(g);
     }
 
     // The channel part, by the same formula with z for y; a constant mean and variance drop the
@@ -440,7 +437,7 @@ fn backward<T: Number>(
     let (bias, bias_scale) = values_and_scale(input.bias.is_some(), &sums, |s| s.bias);
     Gradients {
         x: extents.map(dz.len(), |i| dz[i].to_f64()),
-        residual: input.residual.map(|_| rounded(&g)),
+        residual: input.residual.map(|_| rounded(g)),
         bn_weight,
         bn_bias,
         weight,
