@@ -3,7 +3,7 @@
 /// The scale of an output, of its input's gradient or of a running statistic: the largest
 /// magnitude among the finite values, 0 if there is none.
 ///
-/// The scale of a parameter's gradient is in [`Gradients`].
+/// The scale of a parameter's gradient is in [`Gradients`](super::Gradients).
 pub fn scale(values: &[f64]) -> f64 {
     let finite = values.iter().filter(|value| value.is_finite());
     finite.fold(0.0, |largest, value| largest.max(value.abs()))
