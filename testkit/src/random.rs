@@ -1,6 +1,7 @@
-//! Repeatable data.
+//! The generators that repeatable data are drawn by. The bounds of many tests were seen to hold on what these
+//! draw, so they stay as they are.
 
-/// A small generator (PCG, O'Neill 2014): tests need repeatable data, not a dependency.
+/// A small generator (PCG, O'Neill 2014).
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
@@ -72,8 +73,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn splitmix_draws_what_its_authors_does() {
-        // The first values of the author's splitmix64.c from the state 1234567.
+    fn splitmix64_draws_the_values_of_its_authors_program() {
+        // The first three from the state 1234567.
         let mut random = SplitMix64(1_234_567);
         let drawn: [u64; 3] = std::array::from_fn(|_| random.bits());
         assert_eq!(
