@@ -3,8 +3,9 @@
 
 use bcnorm::cpu::Executor;
 use bcnorm::{NormDesc, Plan};
-use bcnorm_cases::problem::{Problem, Random};
-use bcnorm_cases::run::host_buffers;
+use bcnorm_testkit::problem::Problem;
+use bcnorm_testkit::random::Random;
+use bcnorm_testkit::run::host_buffers;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::time::Duration;
 

@@ -23,8 +23,8 @@ mod by_hand;
 use bcnorm::gpu::headless::Gpu;
 use bcnorm::gpu::{Pipelines, transfer};
 use bcnorm::{Norm, NormDesc, Role, Tensor, TensorDesc};
-use bcnorm_cases::problem::Problem;
-use bcnorm_cases::run::{self, Bench};
+use bcnorm_testkit::problem::Problem;
+use bcnorm_testkit::run::{self, GpuProblem};
 use by_hand::ByHand;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, criterion_group, criterion_main};
@@ -107,7 +107,7 @@ fn plans(criterion: &mut Criterion, gpu: &Gpu, pipelines: &Pipelines) {
     let problem = Problem::new(NormDesc::bc_norm(DIMS[1], 32), &DIMS, vec![0.5; elements]);
     let problem = problem.with_grad_y(vec![0.5; elements]);
     let plans = run::plans(&problem, Default::default(), pipelines.tuning()).expect("plans");
-    let bench = Bench::new(gpu, &problem, &plans);
+    let bench = GpuProblem::new(gpu, &problem, &plans);
     let prepared = bench.prepare(pipelines).expect("the device takes them");
     let bindings = bench.bindings();
     for (direction, prepared) in ["forward", "backward"].into_iter().zip(&prepared) {

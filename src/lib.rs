@@ -71,9 +71,9 @@
 //! # The parts
 //!
 //! [`plan`] makes lists of [`kernels`] over named buffers ([`role`]); [`gpu`] and [`cpu`] run them.
-//! [`stages`] are the kernels' mirrors in Rust; [`oracle`] is a textbook f64 implementation that shares
-//! no code with them. [`tuning`] holds every choice that depends on the adapter. With the feature
-//! `safetensors`, `layer::checkpoint` reads and writes state dicts as PyTorch programs store them.
+//! [`stages`] are the kernels' mirrors in Rust. [`tuning`] holds every choice that depends on the
+//! adapter. With the feature `safetensors`, `layer::checkpoint` reads and writes state dicts as PyTorch
+//! programs store them.
 #![forbid(unsafe_code)]
 
 pub mod cpu;
@@ -84,7 +84,6 @@ pub mod gpu;
 pub mod host;
 pub mod kernels;
 pub mod layer;
-pub mod oracle;
 pub mod params;
 pub mod plan;
 pub mod role;

@@ -7,9 +7,9 @@ use bcnorm::gpu::headless::Gpu;
 use bcnorm::gpu::{Pipelines, Prepared};
 use bcnorm::kernels::Access;
 use bcnorm::{Plan, Role, cpu};
-pub use bcnorm_cases::problem::Problem;
-use bcnorm_cases::run::{self, Bench};
-pub use bcnorm_cases::run::{Expected, Run};
+pub use bcnorm_testkit::problem::Problem;
+use bcnorm_testkit::run::{self, GpuProblem};
+pub use bcnorm_testkit::run::{Expected, Run};
 use std::collections::BTreeMap;
 
 /// Runs a problem on a GPU. What the driver or wgpu object to, a lost device included, comes back as
@@ -30,7 +30,7 @@ pub struct Plans<'a> {
     /// The backward plan, where it is computed.
     pub backward: Option<Prepared>,
     /// The buffers of both.
-    pub bench: Bench<'a>,
+    pub bench: GpuProblem<'a>,
 }
 
 impl<'a> Plans<'a> {
@@ -44,7 +44,7 @@ impl<'a> Plans<'a> {
         Ok(Self {
             forward: pipelines.prepare(forward)?,
             backward: backward.map(|plan| pipelines.prepare(plan)).transpose()?,
-            bench: Bench::try_new(gpu, problem, &plans)?,
+            bench: GpuProblem::try_new(gpu, problem, &plans)?,
         })
     }
 
@@ -85,7 +85,9 @@ pub fn errors(run: &Run, expected: &Expected) -> BTreeMap<&'static str, f64> {
     names
         .map(|&name| {
             let error = match (run.outputs.get(name), expected.get(name)) {
-                (Some(got), Some((values, scale))) => bcnorm::oracle::error(got, values, *scale),
+                (Some(got), Some((values, scale))) => {
+                    bcnorm_testkit::oracle::error(got, values, *scale)
+                }
                 _ => f64::INFINITY,
             };
             (name, error)

@@ -14,7 +14,7 @@ use bcnorm::layer::state::{self, StateDict, StateValue};
 use bcnorm::{
     Activation, ChannelStats, DType, Fusion, Layout, Mode, NormDesc, NormKind, Role, cpu, host,
 };
-use bcnorm_cases::problem::is_tensor;
+use bcnorm_testkit::names::is_tensor;
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

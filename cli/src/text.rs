@@ -1,6 +1,6 @@
 //! Errors in the command's own words, and text of others that is safe to print.
 
-use bcnorm_cases::Failure;
+use bcnorm_testkit::Failure;
 use std::error::Error;
 
 /// An error with its causes, on one line where they are. A cause that its successor in the chain has

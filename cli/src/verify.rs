@@ -8,9 +8,9 @@ use anyhow::{Result, ensure};
 use bcnorm::gpu::Pipelines;
 use bcnorm::gpu::headless::{Gpu, describe};
 use bcnorm::{DType, Layout, cpu};
-use bcnorm_cases::chain::{self, Chain};
-use bcnorm_cases::compare::{Finding, judge};
-use bcnorm_cases::golden::{self, File, Golden, files_in};
+use bcnorm_testkit::compare::{Finding, judge};
+use bcnorm_testkit::golden::chain::{self, Chain};
+use bcnorm_testkit::golden::{self, File, Golden, files_in};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -228,7 +228,7 @@ impl Case {
     fn new(file: File) -> Self {
         match file {
             File::Norm(golden) => {
-                let problem = Problem::from_golden(&golden);
+                let problem = golden.problem();
                 Case::Norm(Box::new((*golden, problem)))
             }
             File::Chain(chain) => Case::Chain(chain),

@@ -4,9 +4,9 @@ mod common;
 
 use bcnorm::layer::{StateDict, checkpoint, state};
 use bcnorm::{Activation, ChannelStats, DType, NormKind};
-use bcnorm_cases::compare::judge;
-use bcnorm_cases::golden;
-use bcnorm_cases::problem::{Problem, input_name, is_tensor};
+use bcnorm_testkit::compare::judge;
+use bcnorm_testkit::golden;
+use bcnorm_testkit::names::{input_name, is_tensor};
 use common::{File, bcnorm, fail, golden_file, succeed};
 use safetensors::Dtype;
 use std::collections::{BTreeMap, BTreeSet};
@@ -395,7 +395,7 @@ fn the_family_is_run() {
             folder: tempfile::tempdir().expect("a folder"),
             golden: File::read(path),
         };
-        let problem = Problem::from_golden(&case);
+        let problem = case.problem();
         let at = |name: &str| setting.path(&format!("{name}.safetensors"));
         let filters = norm.kind == NormKind::WeightStandardization;
         let tensor_type = match case.dtype {

@@ -14,6 +14,7 @@ use bcnorm::{
     BackwardOptions, DType, Error, ForwardOptions, Layout, Mode, NormDesc, Plan, RowSource,
     TensorDesc, Tuning,
 };
+use bcnorm_testkit::random::SplitMix64;
 use std::collections::{BTreeMap, HashSet};
 use std::hint::black_box;
 use std::num::NonZero;
@@ -26,20 +27,12 @@ const MAX_ITERATIONS: u64 = 65_535;
 /// Windows of a tensor, each with its end on its own.
 const MAX_STEPS_OF_A_KERNEL: usize = 2 * 4096;
 
-/// Numbers drawn by splitmix64.
-struct Random(u64);
+/// Draws the values of requests.
+struct Random(SplitMix64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
     fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
+        self.0.below(end)
     }
 
     /// Once in so many times.
@@ -497,13 +490,13 @@ fn random_plans_are_sound_or_refused() {
     let mut found = BTreeMap::new();
     let mut failed = Vec::new();
     for seed in 0..20_000 {
-        let request = Request::random(&mut Random(seed));
+        let request = Request::random(&mut Random(SplitMix64(seed)));
         let from = Instant::now();
         let checked = catch_unwind(AssertUnwindSafe(|| {
             [false, true].map(|backward| match request.plan(backward) {
                 Ok(plan) => {
                     check_plan(&plan, &request.tuning);
-                    use_plan(&plan, &mut Random(!seed));
+                    use_plan(&plan, &mut Random(SplitMix64(!seed)));
                     "plans"
                 }
                 Err(error) => {

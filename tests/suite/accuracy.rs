@@ -15,7 +15,8 @@ use crate::common;
 use bcnorm::{ChannelStats, DType, Layout, Mode, NormDesc, NormKind};
 use common::compare;
 use common::conditioning::{F32, Worst};
-use common::problem::{Problem, Random};
+use common::problem::Problem;
+use common::random::Random;
 use common::run;
 use common::targets::{self, Target};
 

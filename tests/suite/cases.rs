@@ -12,8 +12,9 @@ use bcnorm::{
     Tuning, Write,
 };
 use common::conditioning::{self, Worst};
-use common::problem::{Problem, Random};
-use common::run::{self, Bench, Outputs};
+use common::problem::Problem;
+use common::random::Random;
+use common::run::{self, GpuProblem, Outputs};
 use common::steps::run_steps;
 use common::targets::{self, Target};
 use pollster::block_on;
@@ -206,7 +207,7 @@ fn check_large(dims: &[usize], num_groups: usize, groups: &[usize], limits: Devi
             let other: Vec<f64> = on_cpu[name].iter().map(|&v| f64::from(v)).collect();
             // One bound for each executor; the bound is that of the groups looked at, and the least
             // favourable group of all may be 4 times worse.
-            let scale = bcnorm::oracle::scale(&other).max(expected[name].1);
+            let scale = bcnorm_testkit::oracle::scale(&other).max(expected[name].1);
             let what = format!("{}: {dims:?}: {name}", target.name);
             common::compare::assert_close(&what, &got, &other, scale, 8.0 * bounds[name]);
         }
@@ -472,7 +473,7 @@ fn check_pattern(what: &str, target: &Target, problem: &Problem, clean: &Problem
                 "{what} is {got}, expected {expected}"
             );
             if got.is_finite() {
-                let error = bcnorm::oracle::element_error(got.into(), expected, *scale);
+                let error = bcnorm_testkit::oracle::element_error(got.into(), expected, *scale);
                 assert!(
                     error <= bounds[name],
                     "{what} is {got}, expected {expected}"
@@ -630,7 +631,7 @@ type Empty = (BTreeMap<Role, Vec<f32>>, u32);
 
 fn empty_on_gpu(target: &Target, problem: &Problem, plans: &[Plan]) -> Empty {
     let (gpu, pipelines) = target.device.as_ref().unwrap();
-    let mut bench = Bench::new(gpu, problem, plans);
+    let mut bench = GpuProblem::new(gpu, problem, plans);
     for (role, len) in GRADIENTS {
         let buffer = transfer::upload(&gpu.device, role.name(), &vec![BEFORE; len]).unwrap();
         bench.buffers.insert(role, buffer);

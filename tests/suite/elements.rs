@@ -16,7 +16,7 @@ use bcnorm::{
 };
 use common::conditioning::{self, Expected, Worst};
 use common::problem::Problem;
-use common::run::{self, Bench, Outputs};
+use common::run::{self, GpuProblem, Outputs};
 use common::{adapters, compare, of_each_type};
 use std::collections::BTreeMap;
 
@@ -141,7 +141,7 @@ impl Way {
     fn run(&self, problem: &Problem, plans: &[Plan]) -> Outputs {
         match &self.gpu {
             Some((gpu, pipelines)) => {
-                let bench = Bench::new(gpu, problem, plans);
+                let bench = GpuProblem::new(gpu, problem, plans);
                 bench.run(pipelines);
                 let results = bench.results();
                 let results = results.unwrap_or_else(|error| panic!("{}: {error}", self.name));

@@ -8,8 +8,9 @@ use bcnorm::gpu::{Bindings, Pipelines, Prepared, transfer};
 use bcnorm::{BackwardOptions, Mode, Plan, Role, Write};
 use common::compare::{assert_close, assert_same_bits};
 use common::conditioning;
-use common::problem::{Problem, Random};
-use common::run::{self, Bench, POISON};
+use common::problem::Problem;
+use common::random::Random;
+use common::run::{self, GpuProblem, POISON};
 use common::watch::Watched;
 use common::{adapters, targets};
 use pollster::block_on;
@@ -97,7 +98,7 @@ fn in_the_callers_pass() {
         };
         let [forward, backward] = prepare(&pipelines, &problem, BackwardOptions::default());
         let plans = [forward.plan().clone(), backward.plan().clone()];
-        let bench = Bench::new(&gpu, &doubled, &plans);
+        let bench = GpuProblem::new(&gpu, &doubled, &plans);
         let bindings = bench.bindings();
         let double = Double::new(&gpu.device);
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
@@ -131,7 +132,7 @@ fn step_by_step() {
         let problem = Problem::random(&[300, 4, 5, 7], 2, 1);
         let prepared = prepare(&pipelines, &problem, BackwardOptions::default());
         let plans = prepared.each_ref().map(|p| p.plan().clone());
-        let bench = Bench::new(&gpu, &problem, &plans);
+        let bench = GpuProblem::new(&gpu, &problem, &plans);
         let bindings = bench.bindings();
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
         for prepared in &prepared {
@@ -163,7 +164,7 @@ fn offsets_into_shared_buffers() {
             let problem = Problem::random(&dims, 1, 1);
             let prepared = prepare(&pipelines, &problem, BackwardOptions::default());
             let plans = prepared.each_ref().map(|p| p.plan().clone());
-            let bench = Bench::new(&gpu, &problem, &plans);
+            let bench = GpuProblem::new(&gpu, &problem, &plans);
             let read_only = [
                 Role::GradY,
                 Role::X,
@@ -273,7 +274,7 @@ fn gradients_replaced_or_added() {
                 ];
                 let outputs = match &target.device {
                     Some((gpu, pipelines)) => {
-                        let mut bench = Bench::new(gpu, &problem, &plans);
+                        let mut bench = GpuProblem::new(gpu, &problem, &plans);
                         for (role, value) in roles {
                             let values = vec![value; bench.buffers[&role].size() as usize / 4];
                             let buffer = transfer::upload(&gpu.device, "before", &values).unwrap();
@@ -321,7 +322,7 @@ fn one_plan_many_times() {
             .map(|seed| Problem::random(&[3, 4, 11], 2, seed))
             .collect();
         let [forward, _] = prepare(&pipelines, &problems[0], BackwardOptions::default());
-        let first = Bench::new(&gpu, &problems[0], &[forward.plan().clone()]);
+        let first = GpuProblem::new(&gpu, &problems[0], &[forward.plan().clone()]);
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
         let mut ys = Vec::new();
         for problem in &problems {
@@ -357,7 +358,7 @@ fn one_plan_many_times() {
         // f32 statistics of five steps: one step's bound for each.
         let mean = first.read::<f32>(Role::RunningMean);
         let expected: Vec<f64> = state.0.iter().map(|&v| v.into()).collect();
-        let scale = bcnorm::oracle::scale(&expected);
+        let scale = bcnorm_testkit::oracle::scale(&expected);
         assert_close(&name, &mean, &expected, scale, 5.0 * conditioning::F32);
         let count = first.read::<u32>(Role::NumBatchesTracked);
         assert_eq!(count, [parameters.num_batches_tracked + 5]);
@@ -376,7 +377,7 @@ fn two_plans_in_one_pass() {
         let second = Problem::random(&[3, 4, 5, 6], 2, 2);
         let plans = [&first, &second].map(|problem| prepare(&pipelines, problem, options));
         let bench = |problem: &Problem, prepared: &[Prepared; 2]| {
-            Bench::new(
+            GpuProblem::new(
                 &gpu,
                 problem,
                 &prepared.each_ref().map(|p| p.plan().clone()),
@@ -467,7 +468,7 @@ fn tables_are_shared() {
     // They work, poisoned and all, without any buffer of the bench's for a table.
     run::poison_tables(gpu, &tables);
     let plans = [forward.plan().clone(), backward.plan().clone()];
-    let bench = Bench::new(gpu, &problem, &plans);
+    let bench = GpuProblem::new(gpu, &problem, &plans);
     let bindings = bench.bindings().with_tables(&tables);
     let mut encoder = gpu.device.create_command_encoder(&Default::default());
     forward.encode(&mut encoder, &bindings).unwrap();
@@ -490,8 +491,8 @@ fn eval_after_training_in_one_submission() {
         let options = BackwardOptions::default();
         let [train_forward, _] = prepare(&pipelines, &training, options);
         let [eval_forward, _] = prepare(&pipelines, &eval, options);
-        let train_bench = Bench::new(&gpu, &training, &[train_forward.plan().clone()]);
-        let eval_bench = Bench::new(&gpu, &eval, &[eval_forward.plan().clone()]);
+        let train_bench = GpuProblem::new(&gpu, &training, &[train_forward.plan().clone()]);
+        let eval_bench = GpuProblem::new(&gpu, &eval, &[eval_forward.plan().clone()]);
         let mut bindings = eval_bench.bindings();
         for role in [Role::RunningMean, Role::RunningVar, Role::NumBatchesTracked] {
             bindings = bindings.with(role, &train_bench.buffers[&role]);
@@ -529,7 +530,7 @@ fn nothing_happens_before_submit() {
     let problem = Problem::random(&[3, 4, 9], 2, 1);
     let prepared = prepare(&pipelines, &problem, BackwardOptions::default());
     let plans = prepared.each_ref().map(|p| p.plan().clone());
-    let bench = Bench::new(gpu, &problem, &plans);
+    let bench = GpuProblem::new(gpu, &problem, &plans);
     let record = || {
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
         for prepared in &prepared {
@@ -657,7 +658,7 @@ fn plans_run_anywhere() {
             let outputs = run::host_outputs(&problem, &plans, &buffers);
             let what = format!("{:?} on the CPU", tuning.class);
             conditioning::assert_outputs(&what, &outputs, &expected, &bounds);
-            let bench = Bench::new(&gpu, &problem, &plans);
+            let bench = GpuProblem::new(&gpu, &problem, &plans);
             bench.run(&Pipelines::new(&gpu.device));
             let what = format!("{:?} on the GPU", tuning.class);
             conditioning::assert_outputs(&what, &bench.outputs(), &expected, &bounds);
@@ -708,7 +709,7 @@ fn the_last_binding_counts() {
     let pipelines = Pipelines::new(&gpu.device);
     let problem = Problem::random(&[3, 4, 9], 2, 1);
     let [forward, _] = prepare(&pipelines, &problem, BackwardOptions::default());
-    let bench = Bench::new(gpu, &problem, &[forward.plan().clone()]);
+    let bench = GpuProblem::new(gpu, &problem, &[forward.plan().clone()]);
     let other = transfer::upload(&gpu.device, "other", &vec![f32::NAN; problem.x.len()]).unwrap();
     let x = &bench.buffers[&Role::X];
     let bindings: Bindings = bench.bindings().with(Role::X, &other).with(Role::X, x);

@@ -13,7 +13,8 @@ use bcnorm::{
     Plan, Role, Tensor, TensorDesc, Tuning, cpu,
 };
 use common::conditioning;
-use common::problem::{Problem, Random};
+use common::problem::Problem;
+use common::random::Random;
 use common::run;
 use common::targets::Target;
 use common::watch::Watched;
@@ -722,7 +723,7 @@ impl Fixture {
         let pipelines = Pipelines::new(&watched.gpu.device);
         let options = BackwardOptions::default();
         let plans = run::plans(&problem, options, pipelines.tuning()).unwrap();
-        let bench = run::Bench::new(&watched.gpu, &problem, &plans);
+        let bench = run::GpuProblem::new(&watched.gpu, &problem, &plans);
         let buffers = bench.buffers.into_iter();
         let buffers = buffers.map(|(role, buffer)| (role, (buffer, 0))).collect();
         Self {

@@ -11,8 +11,9 @@ use bcnorm::{
     BackwardOptions, ChannelStats, DType, ForwardOptions, Layout, Mode, NormDesc, Plan, Role,
     RowSource,
 };
-use bcnorm_cases::problem::Problem;
-use bcnorm_cases::run::{self, Bench, Outputs};
+use bcnorm_testkit::compare;
+use bcnorm_testkit::problem::Problem;
+use bcnorm_testkit::run::{self, GpuProblem, Outputs};
 use common::adapters;
 use pollster::block_on;
 use std::num::NonZero;
@@ -30,7 +31,7 @@ fn shard(problem: &Problem, range: std::ops::Range<usize>) -> Problem {
 
 /// What one device has: its part, its plans, its buffers.
 struct Device<'a> {
-    bench: Bench<'a>,
+    bench: GpuProblem<'a>,
     prepared: Vec<Prepared>,
     exchanges: Vec<usize>,
 }
@@ -54,7 +55,7 @@ impl<'a> Device<'a> {
             Plan::backward(norm, &tensor, mode, backward, tuning).unwrap(),
         ];
         let exchanges = plans.iter().filter_map(Plan::exchange).collect();
-        let bench = Bench::new(gpu, problem, &plans);
+        let bench = GpuProblem::new(gpu, problem, &plans);
         Self {
             prepared: bench.prepare(pipelines).unwrap(),
             bench,
@@ -293,14 +294,14 @@ fn rows_from_elsewhere() {
                     Plan::backward(&norm, &tensor, mode, backward, tuning).unwrap(),
                 ];
                 assert_eq!(plans[0].tensor_bytes(), 2 * tensor.bytes());
-                let bench = Bench::new(&gpu, &problem, &plans);
+                let bench = GpuProblem::new(&gpu, &problem, &plans);
                 assert_eq!(bench.buffers[&Role::Rows].size(), 18 * 16);
                 let bytes = bytemuck::cast_slice(&rows);
                 gpu.queue
                     .write_buffer(&bench.buffers[&Role::Rows], 0, bytes);
                 bench.run(&pipelines);
                 let what = format!("{adapter}: {} {}", norm.kind.name(), layout.name());
-                run::assert_outputs(&what, &bench.outputs(), &run::expected(&problem), 1e-6);
+                compare::assert_outputs(&what, &bench.outputs(), &run::expected(&problem), 1e-6);
             }
         }
     }

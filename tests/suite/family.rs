@@ -12,8 +12,8 @@ use bcnorm::{
     Activation, ChannelStats, DType, Error, Fusion, Layout, Mode, NormDesc, NormKind, Plan,
     TensorDesc, Tuning,
 };
-use bcnorm_cases::problem::Problem;
-use bcnorm_cases::{Failure, compare, run};
+use bcnorm_testkit::problem::Problem;
+use bcnorm_testkit::{Failure, compare, run};
 use common::{adapters, of_each_type};
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -8,9 +8,10 @@ use bcnorm::cpu::Executor;
 use bcnorm::gpu::Pipelines;
 use bcnorm::gpu::headless::DeviceLimits;
 use bcnorm::{DType, Layout};
-use bcnorm_cases::chain::Chain;
-use bcnorm_cases::golden::File;
-use bcnorm_cases::run::Run;
+use bcnorm_testkit::golden::File;
+use bcnorm_testkit::golden::chain::Chain;
+use bcnorm_testkit::oracle::Stats;
+use bcnorm_testkit::run::Run;
 use common::problem::Problem;
 use common::{adapters, compare, golden, run};
 use std::collections::BTreeMap;
@@ -81,7 +82,7 @@ fn check(what: &str, mut compute: impl FnMut(&Problem) -> run::Outputs) {
     for path in paths {
         let golden = golden::load(&path).unwrap();
         for layout in LAYOUTS {
-            let problem = Problem::from_golden(&golden).with_layout(layout);
+            let problem = golden.problem().with_layout(layout);
             let place = format!("{} {}", golden.name, layout.name());
             let (expected, scale) = (&golden.expected, &golden.scale);
             let bar = |name: &str| golden.bar(name);
@@ -172,10 +173,10 @@ fn batches_are_counted() {
     let executor = Executor::new();
     for path in golden::paths() {
         let golden = golden::load(&path).unwrap();
-        let run = run::cpu(&executor, &Problem::from_golden(&golden)).unwrap();
+        let run = run::cpu(&executor, &golden.problem()).unwrap();
         let kind = golden.norm.kind.name();
         let counts = golden.training
-            && golden.stats == golden::Stats::Batch
+            && matches!(golden.stats, Stats::Batch { .. })
             && matches!(kind, "batch_norm" | "bc_norm")
             && golden.norm.has_running_stats();
         let expected = golden.num_batches_tracked + u32::from(counts);
@@ -188,7 +189,7 @@ fn batches_are_counted() {
 fn the_oracle_gives_what_the_files_hold() {
     for path in golden::paths() {
         let golden = golden::load(&path).unwrap();
-        let problem = Problem::from_golden(&golden);
+        let problem = golden.problem();
         let expected = run::expected(&problem);
         let names: Vec<&str> = expected.keys().copied().collect();
         let files: Vec<&str> = golden.expected.keys().map(String::as_str).collect();

@@ -13,7 +13,7 @@ use bcnorm::{Activation, Norm, Role, Tensor};
 use common::adapters;
 use common::by_hand::ByHand;
 use common::problem::Problem;
-use common::run::{self, Bench};
+use common::run::{self, GpuProblem};
 
 /// Allocations of this thread while something is recorded, at its second recording: what is set up once
 /// is there then.
@@ -46,7 +46,7 @@ fn a_bound_plan_allocates_what_wgpu_does() {
     for dims in [&[4, 6, 5, 7][..], &[2, 4, 70_001], &[600, 6, 3]] {
         let problem = Problem::random(dims, 2, 1);
         let plans = run::plans(&problem, Default::default(), pipelines.tuning()).unwrap();
-        let bench = Bench::new(&gpu, &problem, &plans);
+        let bench = GpuProblem::new(&gpu, &problem, &plans);
         for prepared in bench.prepare(&pipelines).unwrap() {
             let what = format!("{dims:?} {:?}", prepared.plan().direction());
             let by_hand = ByHand::new(&gpu.device, prepared.plan(), |role| {
@@ -85,7 +85,7 @@ fn a_layer_allocates_what_wgpu_does() {
     let pipelines = Pipelines::new(&gpu.device);
     let problem = Problem::random(&[4, 6, 5, 7], 2, 1);
     let plans = run::plans(&problem, Default::default(), pipelines.tuning()).unwrap();
-    let bench = Bench::new(&gpu, &problem, &plans);
+    let bench = GpuProblem::new(&gpu, &problem, &plans);
     let [forward, backward] = plans
         .each_ref()
         .map(|plan| ByHand::new(&gpu.device, plan, |role| bench.buffers[&role].clone()));

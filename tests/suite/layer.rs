@@ -11,12 +11,13 @@ use bcnorm::{
     Activation, ChannelStats, DType, Error, Fusion, Layout, Mode, Norm, NormDesc, NormKind, Role,
     Tensor, TensorDesc,
 };
-use bcnorm_cases::problem::{input_name, output_name};
-use bcnorm_cases::storage;
+use bcnorm_testkit::names::{input_name, output_name};
+use bcnorm_testkit::storage;
 use common::adapters;
 use common::compare::{assert_close, assert_same_bits};
 use common::conditioning;
-use common::problem::{Problem, Random};
+use common::problem::Problem;
+use common::random::Random;
 use common::run;
 use common::watch::Watched;
 use pollster::block_on;

@@ -12,7 +12,7 @@ use bcnorm::{
 };
 use common::compare;
 use common::problem::Problem;
-use common::run::{self, Bench, Outputs};
+use common::run::{self, GpuProblem, Outputs};
 use common::targets::{self, Target};
 
 const LAYOUTS: [Layout; 2] = [Layout::ChannelsFirst, Layout::ChannelsLast];
@@ -58,7 +58,7 @@ fn with_padding(target: &Target, problem: &Problem, padding: u16) -> Outputs {
     });
     match &target.device {
         Some((gpu, pipelines)) => {
-            let bench = Bench::new(gpu, problem, &plans);
+            let bench = GpuProblem::new(gpu, problem, &plans);
             for (role, words) in spoiled {
                 let words = bytemuck::cast_slice(&words);
                 gpu.queue.write_buffer(&bench.buffers[&role], 0, words);

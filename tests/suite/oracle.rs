@@ -4,7 +4,8 @@ mod family;
 
 use crate::common;
 use bcnorm::desc::{Activation, ChannelStats, Mode, NormDesc, NormKind, TensorDesc};
-use bcnorm::oracle::{self, Gradients, Input, Output, Stats, normalize};
+use bcnorm_testkit::oracle::{self, Gradients, Input, Output, Stats, normalize};
+use bcnorm_testkit::random::SplitMix64;
 use common::compare::assert_close;
 use common::golden::{self, Golden};
 use family::{Checksums, FAMILY};
@@ -23,14 +24,7 @@ fn golden_input(golden: &Golden) -> Input<'_> {
         row_len: golden.dims[2..].iter().product(),
         num_groups: golden.num_groups,
         eps: golden.eps_f64,
-        stats: match golden.stats {
-            golden::Stats::Batch => Stats::Batch {
-                momentum: golden.momentum,
-            },
-            golden::Stats::Estimate => Stats::Estimate {
-                moving_speed: golden.moving_speed,
-            },
-        },
+        stats: golden.stats,
         training: golden.training,
         per_channel_affine: false,
         track_running_stats: true,
@@ -236,7 +230,7 @@ impl Case {
     /// 1/2 and 2.
     fn new(shape: [usize; 4], stats: Stats, training: bool, seed: u64) -> Self {
         let [n, c, l, g] = shape;
-        let mut random = Random(seed);
+        let mut random = SplitMix64(seed);
         let mut signed = |len| random.sixteenths(len, -32, 32);
         let (x, grad_y) = (signed(n * c * l), signed(n * c * l));
         let (bn_bias, bias, running_mean) = (signed(c), signed(g), signed(c));
@@ -268,7 +262,7 @@ impl Case {
         case.kind = norm.kind;
         case.per_channel_affine = norm.per_channel_affine;
         case.track_running_stats = norm.track_running_stats;
-        let mut random = Random(1000 + seed);
+        let mut random = SplitMix64(1000 + seed);
         if norm.kind != NormKind::BcNorm {
             (case.bn_weight, case.bn_bias) = (None, None);
         }
@@ -284,7 +278,7 @@ impl Case {
 
     /// The same with a residual and an activation.
     fn fused(mut self, activation: Activation, seed: u64) -> Self {
-        self.residual = Some(Random(2000 + seed).sixteenths(self.x.len(), -32, 32));
+        self.residual = Some(SplitMix64(2000 + seed).sixteenths(self.x.len(), -32, 32));
         self.activation = activation;
         self
     }
@@ -394,7 +388,7 @@ fn gradient_tensors(gradients: &Gradients) -> [&[f64]; TENSORS] {
 /// Random directions, each a multiple of 1/16: one through every tensor alone and one through
 /// all of them.
 fn directions(case: &mut Case, seed: u64) -> Vec<Direction> {
-    let mut random = Random(seed);
+    let mut random = SplitMix64(seed);
     let lengths = case
         .tensors()
         .map(|values| values.map_or(0, |values| values.len()));
@@ -435,25 +429,6 @@ fn predicted(gradients: &Gradients, direction: &Direction) -> (f64, f64) {
         }
     }
     (slope, size)
-}
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Multiples of 1/16 from `low` / 16 to `high` / 16.
-    fn sixteenths(&mut self, len: usize, low: i64, high: i64) -> Vec<f32> {
-        let mut value = || (self.next() % (high - low + 1) as u64) as i64 + low;
-        (0..len).map(|_| value() as f32 / 16.0).collect()
-    }
 }
 
 const BATCH: Stats = Stats::Batch {

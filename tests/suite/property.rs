@@ -15,10 +15,11 @@ use bcnorm::{
     Activation, ChannelStats, DType, Error, ForwardOptions, Fusion, Layout, Mode, NormDesc,
     NormKind, Tuning,
 };
-use bcnorm_cases::{Failure, storage};
+use bcnorm_testkit::{Failure, storage};
 use common::conditioning::{self, Worst};
-use common::problem::{Problem, Random};
-use common::run::{self, Bench, Outputs};
+use common::problem::Problem;
+use common::random::Random;
+use common::run::{self, GpuProblem, Outputs};
 use common::{adapters, targets};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -485,7 +486,7 @@ impl Runner for OnGpu {
         }
         problem.check()?;
         let plan = problem.forward_plan(in_place(), pipelines.tuning())?;
-        let bench = Bench::new(&self.gpu, problem, &[plan]);
+        let bench = GpuProblem::new(&self.gpu, problem, &[plan]);
         bench.try_run(pipelines)?;
         Ok(bench.results()?.outputs)
     }

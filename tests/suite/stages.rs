@@ -19,7 +19,7 @@ use bcnorm::{
     Activation, BackwardOptions, ChannelStats, DType, ForwardOptions, Fusion, Layout, Mode,
     NormDesc, Plan, Role, Tuning, Write,
 };
-use bcnorm_cases::storage;
+use bcnorm_testkit::storage;
 use common::adapters;
 use common::problem::Problem;
 use common::run::{self, POISON};

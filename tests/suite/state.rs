@@ -9,7 +9,7 @@ use bcnorm::layer::state::fit;
 use bcnorm::layer::{StateDict, StateValue, put_module, take_module};
 use bcnorm::{ChannelStats, Error, Norm, NormDesc};
 use common::adapters;
-use common::problem::Random;
+use common::random::Random;
 use pollster::block_on;
 
 fn f32s(dims: &[usize], values: &[f32]) -> StateValue {

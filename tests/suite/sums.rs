@@ -8,7 +8,8 @@ use bcnorm::gpu::headless::DeviceLimits;
 use bcnorm::kernels::KernelId;
 use bcnorm::{BackwardOptions, NormDesc, Tuning};
 use common::compare;
-use common::problem::{Problem, Random};
+use common::problem::Problem;
+use common::random::Random;
 use common::run;
 use common::targets::{self, Target};
 

@@ -9,8 +9,8 @@ use bcnorm::gpu::Pipelines;
 use bcnorm::gpu::headless::DeviceLimits;
 use bcnorm::{Activation, BackwardOptions, DType, Error, Fusion, Layout, Mode, NormDesc, Plan};
 use bcnorm::{ForwardOptions, TensorDesc, Tuning};
-use bcnorm_cases::problem::Problem;
-use bcnorm_cases::run::{self, Bench, Outputs};
+use bcnorm_testkit::problem::Problem;
+use bcnorm_testkit::run::{self, GpuProblem, Outputs};
 use common::adapters;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -105,7 +105,7 @@ fn windows_change_no_bit() {
             let count = windows(&plans(&problem, &windowed));
             divided += usize::from(count > 1);
             let outputs = |tuning| {
-                let bench = Bench::new(&gpu, &problem, &plans(&problem, &tuning));
+                let bench = GpuProblem::new(&gpu, &problem, &plans(&problem, &tuning));
                 bench.run(&pipelines);
                 let results = bench.results();
                 results
@@ -155,7 +155,7 @@ fn more_than_a_binding_holds() {
     let expected = run::on_cpu(&Executor::new(), &problem);
     for (name, values) in &got {
         let expected: Vec<f64> = expected[name].iter().map(|&v| f64::from(v)).collect();
-        let scale = bcnorm::oracle::scale(&expected);
+        let scale = bcnorm_testkit::oracle::scale(&expected);
         // Two f32 results, each within 1e-6 of the exact one; a gradient that is a sum of 17 million
         // terms has the sum of their magnitudes as its scale.
         let scale = if name.starts_with("grad_") && *name != "grad_x" {
@@ -163,7 +163,7 @@ fn more_than_a_binding_holds() {
         } else {
             scale
         };
-        bcnorm_cases::compare::assert_close(name, values, &expected, scale, 5e-6);
+        bcnorm_testkit::compare::assert_close(name, values, &expected, scale, 5e-6);
     }
 }
 

@@ -1,16 +1,7 @@
+import { bufferWith, bytesOf, checkBuffer, checkSize, destroyBuffer, makeBuffer, readBack, scoped } from "./buffers.js";
 import { ANY, BOOLEAN, BYTES, check, checkOptions, DEVICE, ENCODER, TARGET, TEXT } from "./check.js";
 import { BcNormError, guarded } from "./errors.js";
-import {
-  bufferWith,
-  bytesOf,
-  checkBuffer,
-  checkSize,
-  Context,
-  destroyBuffer,
-  makeBuffer,
-  readBack,
-  scoped,
-} from "./gpu.js";
+import { Context } from "./gpu.js";
 import {
   applyStats,
   checkStats,

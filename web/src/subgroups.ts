@@ -1,4 +1,4 @@
-import { readBack } from "./gpu.js";
+import { readBack } from "./buffers.js";
 import { COPY_SRC, STORAGE } from "./usage.js";
 
 /** Sizes of the workgroups that kernels reduce in. */

@@ -1,16 +1,7 @@
+import { bufferWith, bytesOf, checkBuffer, checkSize, destroyBuffer, makeBuffer, ownerOf, readBack } from "./buffers.js";
 import { BUFFER, check, checkOptions, DEVICE, FLOATS, NUMBER, type Want } from "./check.js";
 import { BcNormError } from "./errors.js";
-import {
-  bufferWith,
-  bytesOf,
-  checkBuffer,
-  checkSize,
-  Context,
-  destroyBuffer,
-  makeBuffer,
-  ownerOf,
-  readBack,
-} from "./gpu.js";
+import { checkAlive } from "./lost.js";
 import { planner } from "./planner.js";
 import { checkDims, shapeOf, TENSOR_OPTIONS, type DType, type Layout, type TensorOptions } from "./shape.js";
 import { COPY_DST, COPY_SRC, STORAGE } from "./usage.js";
@@ -156,7 +147,7 @@ function checked(device: GPUDevice, dims: readonly number[], options: TensorOpti
   if (!(options instanceof Tensor)) {
     checkOptions("a tensor", options, TENSOR_OPTIONS);
   }
-  Context.of(device).check();
+  checkAlive(device);
   const found = sizes(dims, options);
   checkSize(device, `a tensor of shape [${dims.join(", ")}]`, found.bufferBytes, "split the batch");
   return found;

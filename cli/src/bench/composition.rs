@@ -15,9 +15,10 @@ use anyhow::{Context as _, Result, ensure};
 use bcnorm::gpu::headless::Gpu;
 use bcnorm::gpu::transfer::{buffer_with_bytes, read, upload, zeros};
 use bcnorm::tuning::AdapterClass;
-use bcnorm::{DType, Layout, NormKind, desc, oracle};
-use bcnorm_cases::problem::Problem;
-use bcnorm_cases::run::Expected;
+use bcnorm::{DType, Layout, NormKind, desc};
+use bcnorm_testkit::oracle;
+use bcnorm_testkit::problem::Problem;
+use bcnorm_testkit::run::Expected;
 use wgpu::Buffer;
 
 const COMMON: &str = include_str!("../../shaders/composition/common.wgsl");

@@ -12,7 +12,6 @@ mod kernel;
 mod measure;
 mod plot;
 mod read;
-mod reference;
 mod report;
 mod shape;
 mod subject;

@@ -1,7 +1,6 @@
 //! What is measured: the plans of one shape on one device, and what they must yield.
 
 use super::Direction;
-use super::reference::expected;
 use super::shape::Shape;
 use super::timing::{Candidate, measure_on_cpu};
 use crate::case::{Expected, Plans, Problem, Run, errors, run_on_cpu};
@@ -10,8 +9,8 @@ use anyhow::{Result, ensure};
 use bcnorm::gpu::headless::Gpu;
 use bcnorm::gpu::{Bound, Pipelines};
 use bcnorm::{Mode, Plan, cpu};
-use bcnorm_cases::compare::judge;
-use bcnorm_cases::run::{host_buffers, same_bits};
+use bcnorm_testkit::compare::judge;
+use bcnorm_testkit::run::{expected_in, host_buffers, same_bits};
 use std::collections::BTreeMap;
 
 /// Results further than this from the reference are not timed.
@@ -86,7 +85,7 @@ impl Part {
     fn new(case: Problem) -> Result<Self> {
         case.check()?;
         Ok(Self {
-            expected: expected(&case)?,
+            expected: expected_in::<f64>(&case),
             case,
         })
     }

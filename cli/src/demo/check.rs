@@ -6,8 +6,8 @@
 
 use super::parallel;
 use crate::case::{Problem, Run};
-use bcnorm::oracle;
-use bcnorm_cases::run::{Expected, by_name};
+use bcnorm_testkit::oracle;
+use bcnorm_testkit::run::{Expected, by_name};
 use std::collections::BTreeMap;
 
 /// Largest error that passes: the bar of the library's own tests for y. Golden vectors are held to
@@ -100,7 +100,7 @@ mod tests {
     use super::*;
     use crate::case::{self, run_on_cpu};
     use bcnorm::cpu::Executor;
-    use bcnorm_cases::run::expected;
+    use bcnorm_testkit::run::expected;
 
     /// Two photographs of 7 x 5 pixels, channels of wildly different scales.
     fn example(groups: usize, stats: Stats) -> (Problem, Run) {

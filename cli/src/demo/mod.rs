@@ -18,7 +18,7 @@ mod timing;
 
 use anyhow::{Result, bail, ensure};
 use bcnorm::NormDesc;
-use bcnorm_cases::run::same_bits;
+use bcnorm_testkit::run::same_bits;
 use engine::Engine;
 use filters::{CHANNELS, GROUPS};
 use indicatif::ProgressBar;

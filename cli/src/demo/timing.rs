@@ -9,7 +9,7 @@ use bcnorm::gpu::transfer::{read, zeros};
 use bcnorm::gpu::{Bindings, Pipelines, Prepared};
 use bcnorm::role::RoleKind;
 use bcnorm::{Plan, Role, cpu};
-use bcnorm_cases::run::host_buffers;
+use bcnorm_testkit::run::host_buffers;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::time::{Duration, Instant};

@@ -19,10 +19,11 @@
 //! 16-bit tensors have the bound of f32, and what storing them takes besides: [`judge`].
 
 use super::compare;
-use super::problem::{Problem, is_tensor};
+use super::problem::Problem;
 use super::run;
-use bcnorm::{Activation, ChannelStats, DType, Mode, NormKind, oracle};
-use bcnorm_cases::storage;
+use bcnorm::{Activation, ChannelStats, DType, Mode, NormKind};
+use bcnorm_testkit::names::is_tensor;
+use bcnorm_testkit::{oracle, storage};
 use std::collections::BTreeMap;
 
 /// 16 roundings of 2^-24 each.

@@ -11,7 +11,7 @@ pub mod uniformity;
 pub mod watch;
 pub mod work;
 
-pub use bcnorm_cases::{compare, golden, problem, restrict, run};
+pub use bcnorm_testkit::{compare, golden, problem, random, restrict, run};
 
 /// Tests of each type, by functions that take one.
 macro_rules! of_each_type {

@@ -1,7 +1,7 @@
 //! Several calls in a row: what each leaves in the running statistics, the next one finds.
 
 use super::problem::Problem;
-use super::run::{self, Bench, Outputs};
+use super::run::{self, GpuProblem, Outputs};
 use super::targets::Target;
 use bcnorm::cpu::{Buffers, Executor};
 use bcnorm::gpu::transfer;
@@ -15,11 +15,11 @@ const STATE: [Role; 3] = [Role::RunningMean, Role::RunningVar, Role::NumBatchesT
 pub fn run_steps(target: &Target, problems: &[Problem]) -> Vec<(Outputs, u32)> {
     match &target.device {
         Some((gpu, pipelines)) => {
-            let mut state: Option<Bench> = None;
+            let mut state: Option<GpuProblem> = None;
             let step = |problem: &Problem| {
                 let options = BackwardOptions::default();
                 let plans = run::plans(problem, options, pipelines.tuning()).unwrap();
-                let mut bench = Bench::new(gpu, problem, &plans);
+                let mut bench = GpuProblem::new(gpu, problem, &plans);
                 if let Some(before) = &state {
                     for role in STATE {
                         bench.buffers.insert(role, before.buffers[&role].clone());

@@ -4,10 +4,12 @@
 //! the largest difference, divided by the tensor's scale. Of a 16-bit tensor that says little, since
 //! storing rounds each element to its own size; [`rounded`] counts units in the last place instead.
 
-use crate::problem::{Problem, is_tensor};
-use crate::run::{Expected, Outputs};
+use crate::names::is_tensor;
+use crate::oracle;
+use crate::outputs::{Expected, Outputs};
+use crate::problem::Problem;
 use crate::storage::{round, ulp, ulps};
-use bcnorm::{DType, oracle};
+use bcnorm::DType;
 
 /// The error of a tensor, max |got - expected| / scale, as [`oracle::error`] defines it: a NaN
 /// that was not expected is an infinite error. `Err` if the lengths differ.
@@ -244,6 +246,14 @@ pub fn judge(
         }
     }
     finding
+}
+
+/// Asserts that every output is within `bound` of the oracle, in the golden metric.
+pub fn assert_outputs(what: &str, got: &Outputs, expected: &Expected, bound: f64) {
+    for (name, values) in got {
+        let (expected, scale) = &expected[name];
+        assert_close(&format!("{what}: {name}"), values, expected, *scale, bound);
+    }
 }
 
 /// Asserts that every output of a problem is there and passes [`judge`], with a bar for each. Returns
@@ -651,7 +661,7 @@ mod tests {
     /// A problem, what it must yield, and that as outputs.
     fn answered(dtype: DType) -> (Problem, Expected, Outputs) {
         let problem = Problem::random(&[3, 4, 31], 2, 5).with_dtype(dtype);
-        let expected = crate::run::expected(&problem);
+        let expected = crate::expected::expected(&problem);
         let stored = |name: &str| if is_tensor(name) { dtype } else { DType::F32 };
         let outputs = expected.iter().map(|(&name, (values, _))| {
             let values = values.iter().map(|&value| round(value, stored(name)));

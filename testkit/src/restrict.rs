@@ -2,8 +2,9 @@
 //! but their group, over all samples: they are a problem of their own, small enough for the oracle.
 //! Of norms without a group part every channel is one.
 
-use crate::problem::{Problem, Random};
-use crate::run::Outputs;
+use crate::outputs::Outputs;
+use crate::problem::Problem;
+use crate::random::Random;
 use bcnorm::NormKind;
 
 impl Problem {
@@ -121,7 +122,8 @@ fn picked(values: &[f32], indices: &[usize]) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{compare, run};
+    use crate::compare;
+    use crate::expected::expected;
     use bcnorm::{Activation, Fusion, NormDesc};
 
     /// The oracle on some parts is the oracle on all of them, seen through these parts.
@@ -141,16 +143,16 @@ mod tests {
         ] {
             let problem = Problem::random_of(norm, &[3, 12, 7], 5).with_fusion(fusion);
             let parts = [1, 3];
-            let whole = run::expected(&problem);
+            let whole = expected(&problem);
             let as_f32 = whole
                 .iter()
                 .map(|(&name, (values, _))| (name, values.iter().map(|&v| v as f32).collect()));
             let some = problem.restrict_outputs(&as_f32.collect(), &parts);
             let restricted = problem.restricted(&parts);
             restricted.check().unwrap();
-            let expected = run::expected(&restricted);
-            assert_eq!(expected.len(), some.len());
-            for (name, (values, scale)) in expected {
+            let of_some = expected(&restricted);
+            assert_eq!(of_some.len(), some.len());
+            for (name, (values, scale)) in of_some {
                 compare::assert_close(name, &some[name], &values, scale, 1e-7);
             }
         }

@@ -37,21 +37,30 @@
 //!
 //! # How far to trust it
 //! It shares no code and no method with the library's stages: no row tables, no folds, no
-//! coefficients, a loop over the tensor for each line above. All of it, the exponential of SiLU
-//! included, runs in double-double arithmetic (about 32 digits) and is rounded to `f64` once, at
-//! the end. So the results are good to about 1e-15 of their scale even where the mean is 1e7
-//! standard deviations, or where a gradient is what remains of terms 1e5 times its size. An `f64`
-//! alone would leave 1e-9 and 1e-11 there.
+//! coefficients, a loop over the tensor for each line above. [`normalize`] runs all of it, the
+//! exponential of SiLU included, in double-double arithmetic (about 32 digits, [`Double`]) and rounds
+//! to `f64` once, at the end. So the results are good to about 1e-15 of their scale even where the
+//! mean is 1e7 standard deviations, or where a gradient is what remains of terms 1e5 times its size.
 //!
-//! It is single-threaded and needs memory for eight `f64` copies of the input.
-
-#![forbid(unsafe_code)]
+//! [`normalize_in`] runs the same formulas in any [`Number`]. An `f64` is nine times as fast and
+//! leaves 1e-9 and 1e-11 in the two cases above, but 1e-14 where the data are tame: enough for the
+//! benchmark, which compares tensors of up to 256 MiB before it times them.
+//!
+//! Channels, groups and rows are spread over all cores. Each sum is one loop in the order of the
+//! elements, so the number of cores changes no bit. It needs memory for up to eight `f64` copies of
+//! the input.
 
 mod double;
+mod error;
+mod extents;
+mod number;
 
-use crate::desc::{Activation, ChannelStats, Mode, NormDesc, NormKind, TensorDesc};
-use double::Double;
-use std::ops::Range;
+pub use double::Double;
+pub use error::{element_error, error, scale};
+pub use number::Number;
+
+use bcnorm::{Activation, ChannelStats, Mode, NormDesc, NormKind, TensorDesc};
+use extents::Extents;
 
 /// The epsilon of BCNorm's channel part: PyTorch's default, a constant in the reference.
 const CHANNEL_EPS: f64 = 1e-5;
@@ -84,6 +93,7 @@ impl From<ChannelStats> for Stats {
             ChannelStats::Estimate { moving_speed } => Stats::Estimate {
                 moving_speed: f64::from(moving_speed),
             },
+            other => unimplemented!("the statistics {other:?}"),
         }
     }
 }
@@ -242,73 +252,89 @@ pub struct Gradients {
 /// When GroupNorm's or BCNorm's G is 0 or does not divide C, when a slice does not have the length
 /// that its field states, or when running statistics are missing where the norm has them.
 pub fn normalize(input: &Input) -> Output {
+    normalize_in::<Double>(input)
+}
+
+/// [`normalize`], calculated in this type of number.
+///
+/// # Panics
+/// As [`normalize`].
+pub fn normalize_in<T: Number>(input: &Input) -> Output {
     let parts = Parts::of(input);
-    let shape = Shape::of(input, &parts);
-    if shape.len() == 0 {
+    let extents = Extents::of(input, &parts);
+    if extents.len() == 0 {
         return without_elements(input, &parts);
     }
-    let mut running = parts.tracked.then(|| Running::before(input));
+    let mut running = parts.tracked.then(|| Running::<T>::before(input));
 
     // z, the output of the channel part.
-    let mut z: Vec<Double> = input.x.iter().copied().map(Double::from).collect();
+    let mut z = extents.map(extents.len(), |i| T::from(input.x[i]));
     let mut channels = Vec::new();
-    if parts.channel != ChannelPart::None {
-        channels = channel_statistics(input, &parts, &shape, running.as_mut());
+    if parts.channel != ChannelSource::None {
+        channels = channel_statistics(input, &parts, &extents, running.as_mut());
         let affine = parts.channel_affine(input);
-        for (c, channel) in channels.iter().enumerate() {
-            let (weight, bias) = affine.at(c);
-            for i in shape.channel(c) {
-                z[i] = weight * channel.normalize(z[i]) + bias;
+        extents.for_each_row(&mut z, |row, z| {
+            let c = row % extents.channels;
+            let (channel, (weight, bias)) = (&channels[c], affine.at::<T>(c));
+            for z in z {
+                *z = weight * channel.normalize(*z) + bias;
             }
-        }
+        });
     }
 
     // u, the output of the group part.
     let mut groups = Vec::new();
     let mut u = z.clone();
     if parts.group {
-        let affine = Affine::of(input.weight, input.bias);
-        let moments = group_moments(&shape, &z);
-        for (part, moments) in moments.iter().enumerate() {
+        let moments = extents.map(extents.num_groups(), |group| {
+            Moments::of(|| z[extents.group(group)].iter().copied())
+        });
+        groups.extend(moments.iter().map(|moments| {
             let variance = moments.sum_of_squares / parts.group_divisor(moments.count);
-            let group = Normalizer::new(moments.mean, variance, input.eps);
-            for i in shape.group(part) {
-                let (weight, bias) = affine.at(shape.group_parameter(i));
-                u[i] = weight * group.normalize(z[i]) + bias;
+            Normalizer::new(moments.mean, variance, input.eps)
+        }));
+        let affine = Affine::of(input.weight, input.bias);
+        extents.for_each_row(&mut u, |row, u| {
+            let group = &groups[extents.group_of_row(row)];
+            let (weight, bias) = affine.at::<T>(extents.parameter_of_row(row));
+            for u in u {
+                *u = weight * group.normalize(*u) + bias;
             }
-            groups.push(group);
-        }
+        });
         if let Some(running) = running.as_mut()
             && input.training
             && input.kind == NormKind::InstanceNorm
         {
-            running.move_by_instances(input, &shape, &moments);
+            running.move_by_instances(input, &extents, &moments);
         }
     }
 
-    // y; then u is the gradient with respect to what the activation is applied to.
-    let mut pre_activation = vec![0.0; shape.len()];
-    let mut y = vec![0.0; shape.len()];
-    for i in 0..shape.len() {
-        let residual = input
-            .residual
-            .map_or(Double::ZERO, |residual| residual[i].into());
-        let t = u[i] + residual;
-        pre_activation[i] = t.to_f64();
-        let (activated, slope) = activate(input.activation, t);
-        y[i] = activated.to_f64();
-        if let Some(grad_y) = input.grad_y {
-            u[i] = slope.gradient(grad_y[i].into());
-        }
+    // t, what the activation is applied to; and y.
+    let mut t = u;
+    if let Some(residual) = input.residual {
+        extents.for_each_row(&mut t, |row, t| {
+            for (t, &residual) in t.iter_mut().zip(&residual[extents.row(row)]) {
+                *t += T::from(residual);
+            }
+        });
     }
+    let y = extents.map(t.len(), |i| activate(input.activation, t[i]).to_f64());
+    let pre_activation = extents.map(t.len(), |i| t[i].to_f64());
 
-    let counts = parts.channel == ChannelPart::Batch && input.training && parts.tracked;
+    let counts = parts.channel == ChannelSource::Batch && input.training && parts.tracked;
     Output {
         y,
         pre_activation,
-        gradients: input
-            .grad_y
-            .map(|_| backward(input, &parts, &shape, &channels, &groups, z, &u)),
+        gradients: input.grad_y.map(|grad_y| {
+            // g, the gradient behind the activation.
+            let mut g = t;
+            extents.for_each_row(&mut g, |row, g| {
+                for (g, &grad_y) in g.iter_mut().zip(&grad_y[extents.row(row)]) {
+                    *g = Slope::of(input.activation, *g).gradient(T::from(grad_y));
+                }
+            });
+            backward(input, &parts, &extents, &channels, &groups, z, &g)
+        }),
         num_batches_tracked: input.num_batches_tracked.saturating_add(counts.into()),
         running_mean: running.as_ref().map(|running| rounded(&running.mean)),
         running_var: running.as_ref().map(|running| rounded(&running.var)),
@@ -317,151 +343,176 @@ pub fn normalize(input: &Input) -> Output {
 
 /// The gradients; `z` is the output of the channel part and gives its memory to its gradient, `g` is
 /// the gradient behind the activation.
-fn backward(
+fn backward<T: Number>(
     input: &Input,
     parts: &Parts,
-    shape: &Shape,
-    channels: &[Normalizer],
-    groups: &[Normalizer],
-    z: Vec<Double>,
-    g: &[Double],
+    extents: &Extents,
+    channels: &[Normalizer<T>],
+    groups: &[Normalizer<T>],
+    z: Vec<T>,
+    g: &[T],
 ) -> Gradients {
     // The group part: dz = (h - mean h - z-hat · mean(h · z-hat)) / std, where h = weight · g. With
     // the unbiased variance the second mean is over one element less.
-    let mut weight = vec![Sum::ZERO; shape.affine];
-    let mut bias = vec![Sum::ZERO; shape.affine];
+    let mut sums = Vec::new();
     let mut dz = z;
     if parts.group {
+        sums = extents.map(extents.affine, |parameter| {
+            let mut sums = AffineSums::ZERO;
+            for row in extents.rows_of_parameter(parameter) {
+                let group = &groups[extents.group_of_row(row)];
+                for i in extents.row(row) {
+                    sums.add(g[i], group.normalize(dz[i]));
+                }
+            }
+            sums
+        });
         let affine = Affine::of(input.weight, input.bias);
-        for (part, group) in groups.iter().enumerate() {
-            let elements = shape.group(part);
-            let count = Double::from(elements.len() as f64);
-            let (mut sum, mut product) = (Double::ZERO, Double::ZERO);
-            for i in elements.clone() {
-                let z_hat = group.normalize(dz[i]);
-                let parameter = shape.group_parameter(i);
-                weight[parameter].add(g[i] * z_hat);
-                bias[parameter].add(g[i]);
-                let h = affine.at(parameter).0 * g[i];
-                sum += h;
-                product += h * z_hat;
+        extents.for_each_group(&mut dz, |part, dz| {
+            let group = &groups[part];
+            let count = T::from(dz.len() as f64);
+            let weight_of = |row| affine.at::<T>(extents.parameter_of_row(row)).0;
+            let rows = || extents.rows_of_group(part);
+            let (mut sum, mut product) = (T::ZERO, T::ZERO);
+            for (row, z) in rows().zip(dz.chunks(extents.row_len)) {
+                let weight = weight_of(row);
+                for (&z, &g) in z.iter().zip(&g[extents.row(row)]) {
+                    let h = weight * g;
+                    sum += h;
+                    product += h * group.normalize(z);
+                }
             }
             let (mean, mean_product) = (sum / count, product / parts.group_divisor(count));
-            for i in elements {
-                let z_hat = group.normalize(dz[i]);
-                let h = affine.at(shape.group_parameter(i)).0 * g[i];
-                dz[i] = group.inverse_std * (h - mean - z_hat * mean_product);
+            for (row, z) in rows().zip(dz.chunks_mut(extents.row_len)) {
+                let weight = weight_of(row);
+                for (z, &g) in z.iter_mut().zip(&g[extents.row(row)]) {
+                    let h = weight * g;
+                    *z = group.inverse_std * (h - mean - group.normalize(*z) * mean_product);
+                }
             }
-        }
+        });
     } else {
         dz.copy_from_slice(g);
     }
 
     // The channel part, by the same formula with z for y; a constant mean and variance drop the
     // two middle terms.
-    let mut bn_weight = vec![Sum::ZERO; shape.channels];
-    let mut bn_bias = vec![Sum::ZERO; shape.channels];
-    if parts.channel != ChannelPart::None {
+    let mut bn_sums = Vec::new();
+    if parts.channel != ChannelSource::None {
+        bn_sums = extents.map(extents.channels, |c| {
+            let mut sums = AffineSums::ZERO;
+            for i in extents.rows_of_channel(c).flat_map(|row| extents.row(row)) {
+                sums.add(dz[i], channels[c].normalize(T::from(input.x[i])));
+            }
+            sums
+        });
         let affine = parts.channel_affine(input);
-        let count = Double::from((shape.samples * shape.row_len) as f64);
-        for (c, channel) in channels.iter().enumerate() {
-            let x_hat = |i: usize| channel.normalize(Double::from(input.x[i]));
-            for i in shape.channel(c) {
-                bn_weight[c].add(dz[i] * x_hat(i));
-                bn_bias[c].add(dz[i]);
-            }
-            let scale = affine.at(c).0 * channel.inverse_std;
-            let (mean, mean_product) = (bn_bias[c].sum / count, bn_weight[c].sum / count);
-            for i in shape.channel(c) {
-                let mut centred = dz[i];
-                if parts.channel == ChannelPart::Batch {
-                    centred = centred - mean - x_hat(i) * mean_product;
+        let count = T::from((extents.samples * extents.row_len) as f64);
+        extents.for_each_row(&mut dz, |row, dz| {
+            let c = row % extents.channels;
+            let channel = &channels[c];
+            let scale = affine.at::<T>(c).0 * channel.inverse_std;
+            let sums = &bn_sums[c];
+            let (mean, mean_product) = (sums.bias.sum / count, sums.weight.sum / count);
+            for (dz, &x) in dz.iter_mut().zip(&input.x[extents.row(row)]) {
+                if parts.channel == ChannelSource::Batch {
+                    let x_hat = channel.normalize(T::from(x));
+                    *dz = *dz - mean - x_hat * mean_product;
                 }
-                dz[i] = scale * centred;
+                *dz = scale * *dz;
             }
-        }
+        });
     }
 
     // Without a group part the channel part's affine is the norm's only one.
     if !parts.group {
-        (weight, bias) = (bn_weight, bn_bias);
-        (bn_weight, bn_bias) = (Vec::new(), Vec::new());
+        sums = std::mem::take(&mut bn_sums);
     }
     let both = parts.are_both();
+    let (bn_weight, bn_weight_scale) =
+        values_and_scale(both && input.bn_weight.is_some(), &bn_sums, |s| s.weight);
+    let (bn_bias, bn_bias_scale) =
+        values_and_scale(both && input.bn_bias.is_some(), &bn_sums, |s| s.bias);
+    let (weight, weight_scale) = values_and_scale(input.weight.is_some(), &sums, |s| s.weight);
+    let (bias, bias_scale) = values_and_scale(input.bias.is_some(), &sums, |s| s.bias);
     Gradients {
-        x: rounded(&dz),
+        x: extents.map(dz.len(), |i| dz[i].to_f64()),
         residual: input.residual.map(|_| rounded(g)),
-        bn_weight_scale: Sum::scale(both && input.bn_weight.is_some(), &bn_weight),
-        bn_bias_scale: Sum::scale(both && input.bn_bias.is_some(), &bn_bias),
-        weight_scale: Sum::scale(input.weight.is_some(), &weight),
-        bias_scale: Sum::scale(input.bias.is_some(), &bias),
-        bn_weight: Sum::values(both && input.bn_weight.is_some(), &bn_weight),
-        bn_bias: Sum::values(both && input.bn_bias.is_some(), &bn_bias),
-        weight: Sum::values(input.weight.is_some(), &weight),
-        bias: Sum::values(input.bias.is_some(), &bias),
+        bn_weight,
+        bn_bias,
+        weight,
+        bias,
+        bn_weight_scale,
+        bn_bias_scale,
+        weight_scale,
+        bias_scale,
     }
 }
 
 /// What normalises each channel; moves the running statistics.
-fn channel_statistics(
+fn channel_statistics<T: Number>(
     input: &Input,
     parts: &Parts,
-    shape: &Shape,
-    mut running: Option<&mut Running>,
-) -> Vec<Normalizer> {
+    extents: &Extents,
+    mut running: Option<&mut Running<T>>,
+) -> Vec<Normalizer<T>> {
     let eps = if parts.group { CHANNEL_EPS } else { input.eps };
-    let count = Double::from((shape.samples * shape.row_len) as f64);
-    let one = Double::from(1.0);
-    let mut normalizer = |c: usize| {
-        let values = || shape.channel(c).map(|i| Double::from(input.x[i]));
-        if parts.channel == ChannelPart::Batch {
-            let batch = Moments::of(values);
-            if let Some(running) = running.as_mut()
-                && input.training
-            {
-                let speed = match input.stats {
-                    Stats::Batch {
-                        momentum: Some(momentum),
-                    } => Double::from(momentum),
-                    _ => {
-                        let tracked = input.num_batches_tracked.saturating_add(1);
-                        one / Double::from(tracked as f64)
-                    }
-                };
-                let unbiased = batch.sum_of_squares / (count - one);
+    let count = T::from((extents.samples * extents.row_len) as f64);
+    let values = |c: usize| {
+        let rows = extents.rows_of_channel(c);
+        rows.flat_map(|row| input.x[extents.row(row)].iter().map(|&x| T::from(x)))
+    };
+    if parts.channel == ChannelSource::Batch {
+        let batch = extents.map(extents.channels, |c| Moments::of(|| values(c)));
+        if let Some(running) = running.as_mut()
+            && input.training
+        {
+            let speed = match input.stats {
+                Stats::Batch {
+                    momentum: Some(momentum),
+                } => T::from(momentum),
+                _ => T::ONE / T::from(input.num_batches_tracked.saturating_add(1) as f64),
+            };
+            for (c, batch) in batch.iter().enumerate() {
+                let unbiased = batch.sum_of_squares / (count - T::ONE);
                 running.move_to(c, batch.mean, unbiased, speed);
             }
-            return Normalizer::new(batch.mean, batch.sum_of_squares / count, eps);
         }
-        let running = running.as_mut().expect("the shape was checked for them");
-        if let (ChannelPart::Estimate, Stats::Estimate { moving_speed }) =
-            (parts.channel, input.stats)
-        {
-            let second_moment = sum_of_squares(values(), running.mean[c]) / count;
-            running.move_to(c, mean(values), second_moment, Double::from(moving_speed));
+        let normalizer =
+            |batch: &Moments<T>| Normalizer::new(batch.mean, batch.sum_of_squares / count, eps);
+        return batch.iter().map(normalizer).collect();
+    }
+    let running = running.expect("the extents were checked for them");
+    if let (ChannelSource::Estimate, Stats::Estimate { moving_speed }) =
+        (parts.channel, input.stats)
+    {
+        let moments = extents.map(extents.channels, |c| {
+            let second_moment = sum_of_squares(values(c), running.mean[c]) / count;
+            (mean(|| values(c)), second_moment)
+        });
+        for (c, (mean, second_moment)) in moments.into_iter().enumerate() {
+            running.move_to(c, mean, second_moment, T::from(moving_speed));
         }
-        Normalizer::new(running.mean[c], running.var[c], eps)
-    };
-    (0..shape.channels).map(&mut normalizer).collect()
-}
-
-/// The moments of each (sample, group).
-fn group_moments(shape: &Shape, z: &[Double]) -> Vec<Moments> {
-    (0..shape.samples * shape.groups)
-        .map(|part| Moments::of(|| z[shape.group(part)].iter().copied()))
+    }
+    let statistics = running.mean.iter().zip(&running.var);
+    statistics
+        .map(|(&mean, &var)| Normalizer::new(mean, var, eps))
         .collect()
 }
 
 /// The result of a call without elements.
 fn without_elements(input: &Input, parts: &Parts) -> Output {
-    let running = parts.tracked.then(|| Running::before(input));
+    let running = |values: Option<&[f32]>| {
+        let values = values.filter(|_| parts.tracked)?;
+        Some(values.iter().copied().map(f64::from).collect())
+    };
     let zeros = |given: Option<&[f32]>| given.map(|given| vec![0.0; given.len()]);
     let both = parts.are_both();
     Output {
         y: Vec::new(),
         pre_activation: Vec::new(),
-        running_mean: running.as_ref().map(|running| rounded(&running.mean)),
-        running_var: running.as_ref().map(|running| rounded(&running.var)),
+        running_mean: running(input.running_mean),
+        running_var: running(input.running_var),
         num_batches_tracked: input.num_batches_tracked,
         gradients: input.grad_y.map(|_| Gradients {
             x: Vec::new(),
@@ -478,10 +529,10 @@ fn without_elements(input: &Input, parts: &Parts) -> Output {
     }
 }
 
-/// What the channel part normalises by.
+/// Where the statistics that the channel part normalises by come from.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum ChannelPart {
-    /// There is none.
+enum ChannelSource {
+    /// There is no channel part.
     None,
     /// The batch's statistics.
     Batch,
@@ -494,7 +545,7 @@ enum ChannelPart {
 /// What a norm consists of in this call.
 struct Parts {
     kind: NormKind,
-    channel: ChannelPart,
+    channel: ChannelSource,
     group: bool,
     /// Whether there are running statistics.
     tracked: bool,
@@ -506,19 +557,20 @@ impl Parts {
         let (training, track) = (input.training, input.track_running_stats);
         let (channel, group, tracked) = match input.kind {
             NormKind::GroupNorm | NormKind::LayerNorm | NormKind::WeightStandardization => {
-                (ChannelPart::None, true, false)
+                (ChannelSource::None, true, false)
             }
-            NormKind::InstanceNorm if track && !training => (ChannelPart::Running, false, true),
-            NormKind::InstanceNorm => (ChannelPart::None, true, track),
+            NormKind::InstanceNorm if track && !training => (ChannelSource::Running, false, true),
+            NormKind::InstanceNorm => (ChannelSource::None, true, track),
             NormKind::BatchNorm | NormKind::EstBn | NormKind::BcNorm => {
                 let channel = match (estimate, training) {
-                    (true, true) => ChannelPart::Estimate,
-                    (false, true) => ChannelPart::Batch,
-                    (false, false) if !track => ChannelPart::Batch,
-                    (_, false) => ChannelPart::Running,
+                    (true, true) => ChannelSource::Estimate,
+                    (false, true) => ChannelSource::Batch,
+                    (false, false) if !track => ChannelSource::Batch,
+                    (_, false) => ChannelSource::Running,
                 };
                 (channel, input.kind == NormKind::BcNorm, track || estimate)
             }
+            other => unimplemented!("the norm {}", other.name()),
         };
         Self {
             kind: input.kind,
@@ -530,7 +582,7 @@ impl Parts {
 
     /// Whether the one part follows the other.
     fn are_both(&self) -> bool {
-        self.group && self.channel != ChannelPart::None
+        self.group && self.channel != ChannelSource::None
     }
 
     /// The channel part's weight and bias: where it is the only part, they are the norm's.
@@ -544,9 +596,9 @@ impl Parts {
 
     /// What a group's sum of squares is divided by: the count, and one less for the unbiased
     /// variance.
-    fn group_divisor(&self, count: Double) -> Double {
+    fn group_divisor<T: Number>(&self, count: T) -> T {
         match self.kind {
-            NormKind::WeightStandardization => count - Double::from(1.0),
+            NormKind::WeightStandardization => count - T::ONE,
             _ => count,
         }
     }
@@ -564,26 +616,26 @@ impl<'a> Affine<'a> {
     }
 
     /// One weight and one bias, 1 and 0 without any.
-    fn at(&self, index: usize) -> (Double, Double) {
-        let value = |values: Option<&[f32]>, otherwise: f64| {
-            values.map_or(Double::from(otherwise), |values| values[index].into())
+    fn at<T: Number>(&self, index: usize) -> (T, T) {
+        let value = |values: Option<&[f32]>, otherwise: T| {
+            values.map_or(otherwise, |values| T::from(values[index]))
         };
-        (value(self.weight, 1.0), value(self.bias, 0.0))
+        (value(self.weight, T::ONE), value(self.bias, T::ZERO))
     }
 }
 
 /// The running statistics.
-struct Running {
-    mean: Vec<Double>,
-    var: Vec<Double>,
+struct Running<T> {
+    mean: Vec<T>,
+    var: Vec<T>,
 }
 
-impl Running {
+impl<T: Number> Running<T> {
     /// As they are before the call.
     fn before(input: &Input) -> Self {
         let widened = |values: Option<&[f32]>| {
             let values = values.unwrap_or_default().iter();
-            values.copied().map(Double::from).collect()
+            values.copied().map(T::from).collect()
         };
         Self {
             mean: widened(input.running_mean),
@@ -592,25 +644,25 @@ impl Running {
     }
 
     /// Moves those of channel `c`.
-    fn move_to(&mut self, c: usize, mean: Double, var: Double, speed: Double) {
-        let moved = |old: Double, new: Double| (Double::from(1.0) - speed) * old + speed * new;
+    fn move_to(&mut self, c: usize, mean: T, var: T, speed: T) {
+        let moved = |old: T, new: T| (T::ONE - speed) * old + speed * new;
         self.mean[c] = moved(self.mean[c], mean);
         self.var[c] = moved(self.var[c], var);
     }
 
     /// InstanceNorm: towards the means, over the samples, of the instances' means and unbiased
     /// variances.
-    fn move_by_instances(&mut self, input: &Input, shape: &Shape, instances: &[Moments]) {
+    fn move_by_instances(&mut self, input: &Input, extents: &Extents, instances: &[Moments<T>]) {
         let speed = match input.stats {
             Stats::Batch {
                 momentum: Some(momentum),
-            } => Double::from(momentum),
-            _ => Double::ZERO,
+            } => T::from(momentum),
+            _ => T::ZERO,
         };
-        for c in 0..shape.channels {
-            let of_channel = || instances.iter().skip(c).step_by(shape.channels);
+        for c in 0..extents.channels {
+            let of_channel = || instances.iter().skip(c).step_by(extents.channels);
             let unbiased =
-                |instance: &Moments| instance.sum_of_squares / (instance.count - Double::from(1.0));
+                |instance: &Moments<T>| instance.sum_of_squares / (instance.count - T::ONE);
             let new_mean = mean(|| of_channel().map(|instance| instance.mean));
             let new_var = mean(|| of_channel().map(unbiased));
             self.move_to(c, new_mean, new_var, speed);
@@ -619,43 +671,43 @@ impl Running {
 }
 
 /// What elements are normalised by.
-struct Normalizer {
-    mean: Double,
-    inverse_std: Double,
+struct Normalizer<T> {
+    mean: T,
+    inverse_std: T,
 }
 
-impl Normalizer {
+impl<T: Number> Normalizer<T> {
     /// The standard deviation is sqrt(variance + eps). Where that is 0, its reciprocal is taken to
     /// be 0.
-    fn new(mean: Double, variance: Double, eps: f64) -> Self {
-        let std = (variance + Double::from(eps)).sqrt();
-        let inverse_std = if std == Double::ZERO {
-            Double::ZERO
+    fn new(mean: T, variance: T, eps: f64) -> Self {
+        let std = (variance + T::from(eps)).sqrt();
+        let inverse_std = if std == T::ZERO {
+            T::ZERO
         } else {
-            Double::from(1.0) / std
+            T::ONE / std
         };
         Self { mean, inverse_std }
     }
 
-    fn normalize(&self, value: Double) -> Double {
+    fn normalize(&self, value: T) -> T {
         (value - self.mean) * self.inverse_std
     }
 }
 
 /// The moments of some elements.
-struct Moments {
-    count: Double,
-    mean: Double,
+struct Moments<T> {
+    count: T,
+    mean: T,
     /// Of the deviations from the mean.
-    sum_of_squares: Double,
+    sum_of_squares: T,
 }
 
-impl Moments {
+impl<T: Number> Moments<T> {
     /// Of at least one element.
-    fn of<I: Iterator<Item = Double>>(values: impl Fn() -> I) -> Self {
+    fn of<I: Iterator<Item = T>>(values: impl Fn() -> I) -> Self {
         let mean = mean(&values);
         Self {
-            count: Double::from(values().count() as f64),
+            count: T::from(values().count() as f64),
             mean,
             sum_of_squares: sum_of_squares(values(), mean),
         }
@@ -663,123 +715,140 @@ impl Moments {
 }
 
 /// The mean of at least one element.
-fn mean<I: Iterator<Item = Double>>(values: impl Fn() -> I) -> Double {
+fn mean<T: Number, I: Iterator<Item = T>>(values: impl Fn() -> I) -> T {
     // Counting from the first element makes the mean of equal elements that element, to the bit,
     // and their variance 0. From an infinity one cannot count.
     let first = values().next().filter(|first| first.is_finite());
-    let origin = first.unwrap_or(Double::ZERO);
-    let (mut sum, mut count) = (Double::ZERO, 0usize);
+    let origin = first.unwrap_or(T::ZERO);
+    let (mut sum, mut count) = (T::ZERO, 0usize);
     values().for_each(|value| {
         sum += value - origin;
         count += 1;
     });
-    origin + sum / Double::from(count as f64)
+    origin + sum / T::from(count as f64)
 }
 
 /// The sum of the squared distances from `centre`.
-fn sum_of_squares(values: impl Iterator<Item = Double>, centre: Double) -> Double {
-    values.fold(Double::ZERO, |sum, value| {
+fn sum_of_squares<T: Number>(values: impl Iterator<Item = T>, centre: T) -> T {
+    values.fold(T::ZERO, |sum, value| {
         let distance = value - centre;
         sum + distance * distance
     })
 }
 
+/// An activation's value.
+fn activate<T: Number>(activation: Activation, t: T) -> T {
+    match activation {
+        Activation::None => t,
+        Activation::Relu if t.to_f64() <= 0.0 => T::ZERO,
+        Activation::Relu => t,
+        Activation::Silu => t * sigmoid(t),
+        other => unimplemented!("the activation {other:?}"),
+    }
+}
+
 /// The slope of an activation. No mere factor, as 0 · NaN is not the 0 that ReLU makes of any
 /// gradient.
-enum Slope {
+enum Slope<T> {
     /// The gradient is 0.
     Zero,
     /// The gradient stays.
     One,
     /// The gradient is multiplied.
-    Factor(Double),
+    Factor(T),
 }
 
-impl Slope {
+impl<T: Number> Slope<T> {
+    /// The slope at `t`.
+    fn of(activation: Activation, t: T) -> Self {
+        match activation {
+            Activation::None => Slope::One,
+            Activation::Relu if t.to_f64() <= 0.0 => Slope::Zero,
+            Activation::Relu => Slope::One,
+            // 1 - sigmoid(t) is sigmoid(-t), which cancels nothing.
+            Activation::Silu => Slope::Factor(sigmoid(t) * (T::ONE + t * sigmoid(-t))),
+            other => unimplemented!("the activation {other:?}"),
+        }
+    }
+
     /// The gradient before the activation, given the one behind it.
-    fn gradient(&self, grad_y: Double) -> Double {
+    fn gradient(&self, grad_y: T) -> T {
         match *self {
-            Slope::Zero => Double::ZERO,
+            Slope::Zero => T::ZERO,
             Slope::One => grad_y,
             Slope::Factor(factor) => factor * grad_y,
         }
     }
 }
 
-/// An activation's value and slope.
-fn activate(activation: Activation, t: Double) -> (Double, Slope) {
-    match activation {
-        Activation::None => (t, Slope::One),
-        Activation::Relu if t.to_f64() <= 0.0 => (Double::ZERO, Slope::Zero),
-        Activation::Relu => (t, Slope::One),
-        Activation::Silu => {
-            // 1 - sigmoid(t) is sigmoid(-t), which cancels nothing.
-            let sigmoid = sigmoid(t);
-            let slope = sigmoid * (Double::from(1.0) + t * self::sigmoid(-t));
-            (t * sigmoid, Slope::Factor(slope))
-        }
-    }
-}
-
 /// 1 / (1 + exp(-t)), by the exponential that cannot overflow.
-fn sigmoid(t: Double) -> Double {
-    let one = Double::from(1.0);
+fn sigmoid<T: Number>(t: T) -> T {
     if t.to_f64() < 0.0 {
         let small = t.exp();
-        small / (one + small)
+        small / (T::ONE + small)
     } else {
-        one / (one + (-t).exp())
+        T::ONE / (T::ONE + (-t).exp())
     }
 }
 
 /// Each value as an `f64`.
-fn rounded(values: &[Double]) -> Vec<f64> {
+fn rounded<T: Number>(values: &[T]) -> Vec<f64> {
     values.iter().map(|value| value.to_f64()).collect()
 }
 
 /// A sum beside the sum of its terms' magnitudes.
 #[derive(Clone, Copy)]
-struct Sum {
-    sum: Double,
+struct Sum<T> {
+    sum: T,
     magnitude: f64,
 }
 
-impl Sum {
+impl<T: Number> Sum<T> {
     const ZERO: Self = Self {
-        sum: Double::ZERO,
+        sum: T::ZERO,
         magnitude: 0.0,
     };
 
-    fn add(&mut self, term: Double) {
+    fn add(&mut self, term: T) {
         self.sum += term;
         self.magnitude += term.to_f64().abs();
     }
+}
 
-    /// The sums, where they are asked for.
-    fn values(wanted: bool, sums: &[Self]) -> Option<Vec<f64>> {
-        wanted.then(|| sums.iter().map(|sum| sum.sum.to_f64()).collect())
-    }
+/// The gradients of one entry of a weight and of a bias.
+struct AffineSums<T> {
+    weight: Sum<T>,
+    bias: Sum<T>,
+}
 
-    /// Their scale, 0 where they are not asked for.
-    fn scale(wanted: bool, sums: &[Self]) -> f64 {
-        let sums = sums.iter().filter(|_| wanted);
-        let magnitudes: Vec<f64> = sums.map(|sum| sum.magnitude).collect();
-        scale(&magnitudes)
+impl<T: Number> AffineSums<T> {
+    const ZERO: Self = Self {
+        weight: Sum::ZERO,
+        bias: Sum::ZERO,
+    };
+
+    /// Adds what an element contributes.
+    fn add(&mut self, gradient: T, normalized: T) {
+        self.weight.add(gradient * normalized);
+        self.bias.add(gradient);
     }
 }
 
-/// The extents of a call and the elements of its parts.
-struct Shape {
-    samples: usize,
-    channels: usize,
-    row_len: usize,
-    /// Of the group part, each of as many channels.
-    groups: usize,
-    /// Values of the weight and of the bias.
-    affine: usize,
+/// A parameter's gradient and its scale; none and 0 where it is not asked for.
+fn values_and_scale<T: Number>(
+    wanted: bool,
+    sums: &[AffineSums<T>],
+    of: impl Fn(&AffineSums<T>) -> Sum<T>,
+) -> (Option<Vec<f64>>, f64) {
+    if !wanted {
+        return (None, 0.0);
+    }
+    let magnitudes: Vec<f64> = sums.iter().map(|sums| of(sums).magnitude).collect();
+    let values = sums.iter().map(|sums| of(sums).sum.to_f64()).collect();
+    (Some(values), scale(&magnitudes))
 }
 
-impl Shape {
+impl Extents {
     /// Checks what [`normalize`] documents.
     fn of(input: &Input, parts: &Parts) -> Self {
         let (samples, channels) = (input.num_samples, input.num_channels);
@@ -840,77 +909,4 @@ impl Shape {
             affine,
         }
     }
-
-    /// The number of elements.
-    fn len(&self) -> usize {
-        if self.channels == 0 || self.row_len == 0 {
-            return 0;
-        }
-        self.samples * self.channels * self.row_len
-    }
-
-    /// Where channel `c` lies: in every sample.
-    fn channel(&self, c: usize) -> impl Iterator<Item = usize> + use<> {
-        let (channels, row_len) = (self.channels, self.row_len);
-        (0..self.samples).flat_map(move |n| {
-            let start = (n * channels + c) * row_len;
-            start..start + row_len
-        })
-    }
-
-    /// Where group `part` modulo G of sample `part` / G lies: its channels are neighbours.
-    fn group(&self, part: usize) -> Range<usize> {
-        let len = self.channels / self.groups * self.row_len;
-        part * len..(part + 1) * len
-    }
-
-    /// Which weight and bias of the group part element `i` has.
-    fn group_parameter(&self, i: usize) -> usize {
-        let c = i / self.row_len % self.channels;
-        c / (self.channels / self.affine)
-    }
-}
-
-/// The scale of an output, of its input's gradient or of a running statistic: the largest
-/// magnitude among the finite values, 0 if there is none.
-///
-/// The scale of a parameter's gradient is in [`Gradients`].
-pub fn scale(values: &[f64]) -> f64 {
-    let finite = values.iter().filter(|value| value.is_finite());
-    finite.fold(0.0, |largest, value| largest.max(value.abs()))
-}
-
-/// The error of one value: |got - expected| / scale, never NaN.
-///
-/// * Where either is NaN or infinite, the error is 0 if both are NaN or both the same infinity,
-///   and infinite otherwise.
-/// * A scale of 0 says that all that was expected is 0: the error is 0 for equal values and
-///   infinite for others. For an absolute error pass a scale of 1.
-/// * A negative, infinite or NaN scale is a mistake: the error is infinite whatever the values.
-pub fn element_error(got: f64, expected: f64, scale: f64) -> f64 {
-    if !scale.is_finite() || scale < 0.0 {
-        return f64::INFINITY;
-    }
-    if got == expected || (got.is_nan() && expected.is_nan()) {
-        return 0.0;
-    }
-    if !got.is_finite() || !expected.is_finite() || scale == 0.0 {
-        return f64::INFINITY;
-    }
-    (got - expected).abs() / scale
-}
-
-/// The error of a tensor: the largest [`element_error`], infinite if the lengths differ.
-///
-/// `got` may be of any type that widens to `f64`: `f32`, `f64` and the 16-bit floats of the
-/// `half` crate do.
-pub fn error<T: Copy + Into<f64>>(got: &[T], expected: &[f64], scale: f64) -> f64 {
-    if got.len() != expected.len() {
-        return f64::INFINITY;
-    }
-    let pairs = got.iter().zip(expected);
-    // No element error is NaN, so max hides none.
-    pairs.fold(0.0, |largest, (&got, &expected)| {
-        largest.max(element_error(got.into(), expected, scale))
-    })
 }

@@ -1,11 +1,13 @@
 //! One normalization to compute: from a golden file, or drawn at random.
 
-use crate::Failure;
-use crate::golden::Golden;
+use crate::failure::Failure;
+use crate::names::{input_name, parameter_len};
+use crate::oracle;
+use crate::random::Random;
 use crate::storage::{encode, round_all};
 use bcnorm::{
     Activation, BackwardOptions, ChannelStats, DType, Error, ForwardOptions, Fusion, Layout, Mode,
-    NormDesc, NormKind, Plan, Role, TensorDesc, Tuning, oracle,
+    NormDesc, NormKind, Plan, Role, TensorDesc, Tuning,
 };
 
 /// One call of a norm with all its data. Tensors are in row-major order with channels first, whatever
@@ -50,71 +52,6 @@ pub struct Problem {
     pub num_batches_tracked: u32,
 }
 
-/// A small generator (PCG, O'Neill 2014): tests need repeatable data, not a dependency.
-#[derive(Debug, Clone)]
-pub struct Random(u64);
-
-impl Random {
-    /// The generator of a seed.
-    pub fn new(seed: u64) -> Self {
-        let mut random = Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(1));
-        random.next();
-        random
-    }
-
-    fn next(&mut self) -> u32 {
-        let old = self.0;
-        self.0 = old
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        ((((old >> 18) ^ old) >> 27) as u32).rotate_right((old >> 59) as u32)
-    }
-
-    /// Uniform in [0, 1).
-    pub fn uniform(&mut self) -> f32 {
-        (self.next() >> 8) as f32 / (1 << 24) as f32
-    }
-
-    /// Below `n`.
-    pub fn below(&mut self, n: usize) -> usize {
-        (self.next() as usize) % n
-    }
-
-    /// Mean 0, standard deviation 1: the sum of 12 uniforms, less 6 (never beyond 6).
-    pub fn normal(&mut self) -> f32 {
-        (0..12).map(|_| self.uniform()).sum::<f32>() - 6.0
-    }
-
-    /// Normal values.
-    pub fn normals(&mut self, len: usize, mean: f32, std: f32) -> Vec<f32> {
-        (0..len).map(|_| mean + std * self.normal()).collect()
-    }
-}
-
-/// Values of each optional parameter and statistic, 0 for what the norm does without.
-#[derive(Debug, Clone, Copy)]
-struct Lengths {
-    bn_weight: usize,
-    bn_bias: usize,
-    weight: usize,
-    bias: usize,
-    running: usize,
-}
-
-impl Lengths {
-    fn of(norm: &NormDesc) -> Self {
-        let len = |there: bool, len: usize| if there { len } else { 0 };
-        let both = norm.kind == NormKind::BcNorm;
-        Self {
-            bn_weight: len(both && norm.bn_weight, norm.num_channels),
-            bn_bias: len(both && norm.bn_bias, norm.num_channels),
-            weight: len(norm.weight, norm.affine_len()),
-            bias: len(norm.bias, norm.affine_len()),
-            running: len(norm.has_running_stats(), norm.num_channels),
-        }
-    }
-}
-
 impl Problem {
     /// The first forward pass of a new layer in training, on f32 with channels first.
     pub fn new(norm: NormDesc, dims: &[usize], x: Vec<f32>) -> Self {
@@ -150,18 +87,18 @@ impl Problem {
     pub fn random_of(norm: NormDesc, dims: &[usize], seed: u64) -> Self {
         let mut random = Random::new(seed);
         let len = dims.iter().product();
-        let lengths = Lengths::of(&norm);
+        let len_of = |role| parameter_len(&norm, role);
         // In this order: another draws other data.
         let x = random.normals(len, 3.0, 2.0);
         Self {
             backward: true,
             grad_y: random.normals(len, 0.0, 1.0),
-            bn_weight: random.normals(lengths.bn_weight, 1.0, 0.3),
-            bn_bias: random.normals(lengths.bn_bias, 0.0, 0.3),
-            weight: random.normals(lengths.weight, 1.0, 0.3),
-            bias: random.normals(lengths.bias, 0.0, 0.3),
-            running_mean: random.normals(lengths.running, 3.0, 0.5),
-            running_var: (0..lengths.running)
+            bn_weight: random.normals(len_of(Role::BnWeight), 1.0, 0.3),
+            bn_bias: random.normals(len_of(Role::BnBias), 0.0, 0.3),
+            weight: random.normals(len_of(Role::Weight), 1.0, 0.3),
+            bias: random.normals(len_of(Role::Bias), 0.0, 0.3),
+            running_mean: random.normals(len_of(Role::RunningMean), 3.0, 0.5),
+            running_var: (0..len_of(Role::RunningVar))
                 .map(|_| 1.0 + 4.0 * random.uniform())
                 .collect(),
             num_batches_tracked: 3,
@@ -169,49 +106,17 @@ impl Problem {
         }
     }
 
-    /// The call of a golden file.
-    pub fn from_golden(golden: &Golden) -> Self {
-        let tensor = |name: &str| golden.tensors.get(name).cloned().unwrap_or_default();
-        let state = |role| {
-            let name = input_name(&golden.norm, role);
-            name.map(tensor).unwrap_or_default()
-        };
-        Self {
-            dims: golden.dims.clone(),
-            norm: golden.norm,
-            dtype: golden.dtype,
-            layout: Layout::ChannelsFirst,
-            mode: if golden.training {
-                Mode::Train
-            } else {
-                Mode::Eval
-            },
-            fusion: golden.fusion,
-            backward: true,
-            x: tensor("x"),
-            residual: tensor("residual"),
-            grad_y: tensor("grad_y"),
-            bn_weight: tensor("bn.weight"),
-            bn_bias: tensor("bn.bias"),
-            weight: tensor("weight"),
-            bias: tensor("bias"),
-            running_mean: state(Role::RunningMean),
-            running_var: state(Role::RunningVar),
-            num_batches_tracked: golden.num_batches_tracked,
-        }
-    }
-
     /// The parameters and the state of a new layer.
     #[must_use]
     pub fn with_fresh_state(self) -> Self {
-        let lengths = Lengths::of(&self.norm);
+        let len_of = |role| parameter_len(&self.norm, role);
         Self {
-            bn_weight: vec![1.0; lengths.bn_weight],
-            bn_bias: vec![0.0; lengths.bn_bias],
-            weight: vec![1.0; lengths.weight],
-            bias: vec![0.0; lengths.bias],
-            running_mean: vec![0.0; lengths.running],
-            running_var: vec![1.0; lengths.running],
+            bn_weight: vec![1.0; len_of(Role::BnWeight)],
+            bn_bias: vec![0.0; len_of(Role::BnBias)],
+            weight: vec![1.0; len_of(Role::Weight)],
+            bias: vec![0.0; len_of(Role::Bias)],
+            running_mean: vec![0.0; len_of(Role::RunningMean)],
+            running_var: vec![1.0; len_of(Role::RunningVar)],
             num_batches_tracked: 0,
             ..self
         }
@@ -302,23 +207,21 @@ impl Problem {
         let tensor = self.try_tensor()?;
         self.norm.validate_for(&tensor, self.mode)?;
         let elements = tensor.elements() as usize;
-        let lengths = Lengths::of(&self.norm);
         let where_set = |set: bool| if set { elements } else { 0 };
-        for (role, found, expected) in [
-            (Role::X, self.x.len(), elements),
+        let tensors = [
+            (Role::X, &self.x, elements),
             (
                 Role::Residual,
-                self.residual.len(),
+                &self.residual,
                 where_set(self.fusion.residual),
             ),
-            (Role::GradY, self.grad_y.len(), where_set(self.backward)),
-            (Role::BnWeight, self.bn_weight.len(), lengths.bn_weight),
-            (Role::BnBias, self.bn_bias.len(), lengths.bn_bias),
-            (Role::Weight, self.weight.len(), lengths.weight),
-            (Role::Bias, self.bias.len(), lengths.bias),
-            (Role::RunningMean, self.running_mean.len(), lengths.running),
-            (Role::RunningVar, self.running_var.len(), lengths.running),
-        ] {
+            (Role::GradY, &self.grad_y, where_set(self.backward)),
+        ];
+        let parameters = self.parameters();
+        let parameters =
+            parameters.map(|(role, values)| (role, values, parameter_len(&self.norm, role)));
+        for (role, values, expected) in tensors.into_iter().chain(parameters) {
+            let found = values.len();
             if found != expected {
                 let name = input_name(&self.norm, role).unwrap_or(role.name());
                 return Err(Failure::Data(format!(
@@ -368,6 +271,18 @@ impl Problem {
         Plan::backward(&self.norm, &self.try_tensor()?, self.mode, options, tuning)
     }
 
+    /// Parameters and running statistics by role.
+    fn parameters(&self) -> [(Role, &Vec<f32>); 6] {
+        [
+            (Role::BnWeight, &self.bn_weight),
+            (Role::BnBias, &self.bn_bias),
+            (Role::Weight, &self.weight),
+            (Role::Bias, &self.bias),
+            (Role::RunningMean, &self.running_mean),
+            (Role::RunningVar, &self.running_var),
+        ]
+    }
+
     /// The float inputs that are there, by role.
     pub fn inputs(&self) -> Vec<(Role, &[f32])> {
         let mut inputs: Vec<(Role, &[f32])> = vec![(Role::X, &self.x)];
@@ -377,16 +292,9 @@ impl Problem {
         if self.backward {
             inputs.push((Role::GradY, &self.grad_y));
         }
-        let parameters: [(Role, &[f32]); 6] = [
-            (Role::BnWeight, &self.bn_weight),
-            (Role::BnBias, &self.bn_bias),
-            (Role::Weight, &self.weight),
-            (Role::Bias, &self.bias),
-            (Role::RunningMean, &self.running_mean),
-            (Role::RunningVar, &self.running_var),
-        ];
-        let there = parameters.into_iter().filter(|(_, v)| !v.is_empty());
-        inputs.extend(there);
+        let parameters = self.parameters().into_iter();
+        let there = parameters.filter(|(_, values)| !values.is_empty());
+        inputs.extend(there.map(|(role, values)| (role, &values[..])));
         inputs
     }
 
@@ -398,9 +306,15 @@ impl Problem {
         }
     }
 
-    /// The f64 answer. Call [`check`](Self::check) first where the data may not fit.
+    /// The oracle's answer. Call [`check`](Self::check) first where the data may not fit.
     pub fn oracle(&self) -> oracle::Output {
         oracle::normalize(&self.oracle_input())
+    }
+
+    /// The oracle's answer, calculated in this type of number: in f64 for tensors that would take
+    /// too long otherwise.
+    pub fn oracle_in<T: oracle::Number>(&self) -> oracle::Output {
+        oracle::normalize_in::<T>(&self.oracle_input())
     }
 
     /// What the oracle is asked.
@@ -438,49 +352,6 @@ impl Problem {
     pub(crate) fn has_mask(&self) -> bool {
         self.backward && self.fusion.activation == Activation::Relu
     }
-}
-
-/// The name of an input in golden files: PyTorch's, where only BCNorm's channel part is called `bn`.
-pub fn input_name(norm: &NormDesc, role: Role) -> Option<&'static str> {
-    let both = norm.kind == NormKind::BcNorm;
-    Some(match role {
-        Role::RunningMean if !both => "running_mean",
-        Role::RunningVar if !both => "running_var",
-        Role::X
-        | Role::Residual
-        | Role::GradY
-        | Role::BnWeight
-        | Role::BnBias
-        | Role::Weight
-        | Role::Bias
-        | Role::RunningMean
-        | Role::RunningVar => role.name(),
-        _ => return None,
-    })
-}
-
-/// The name of an output in golden files.
-pub fn output_name(norm: &NormDesc, role: Role) -> Option<&'static str> {
-    let both = norm.kind == NormKind::BcNorm;
-    Some(match role {
-        Role::RunningMean if both => "bn.running_mean_after",
-        Role::RunningMean => "running_mean_after",
-        Role::RunningVar if both => "bn.running_var_after",
-        Role::RunningVar => "running_var_after",
-        Role::Y => "y",
-        Role::GradX => "grad_x",
-        Role::GradResidual => "grad_residual",
-        Role::GradBnWeight => "grad_bn.weight",
-        Role::GradBnBias => "grad_bn.bias",
-        Role::GradWeight => "grad_weight",
-        Role::GradBias => "grad_bias",
-        _ => return None,
-    })
-}
-
-/// Whether an output of that name is a tensor, stored in the problem's type; the others are f32.
-pub fn is_tensor(name: &str) -> bool {
-    matches!(name, "y" | "grad_x" | "grad_residual")
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! The paper's combination, y = BCNorm(conv2d(x, WS(w))): Weight Standardization and BCNorm by the
 //! library, the convolution between them here, in f64.
 
-use crate::golden::{Reader, bar};
+use super::reader::{Reader, bar};
+use crate::names::{gradient_or_state, output_name, parameters};
+use crate::outputs::Run;
 use crate::problem::Problem;
-use crate::run::Run;
 use bcnorm::{DType, Layout, Mode, NormDesc, NormKind, Role};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,7 +13,7 @@ use std::path::Path;
 pub const NORM: &str = "ws_conv_bc_norm";
 
 /// Whether a golden file's name says that it holds a chain.
-pub(crate) fn is_named(path: &Path) -> bool {
+pub(super) fn is_named(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     name.starts_with(&format!("{NORM}."))
 }
@@ -161,7 +162,7 @@ impl Chain {
 }
 
 impl Reader<'_> {
-    pub(crate) fn chain(&mut self) -> Option<Chain> {
+    pub(super) fn chain(&mut self) -> Option<Chain> {
         let shape = self.shape_of("conv.input");
         let filters = self.shape_of("conv.weight");
         let settings_of = |reader: &mut Self| {
@@ -229,7 +230,7 @@ impl Reader<'_> {
             ("grad_conv.weight", filters.iter().product()),
             ("grad_conv.input", shape.iter().product()),
         ];
-        for (role, len) in crate::golden::parameters(&norm) {
+        for (role, len) in parameters(&norm) {
             let values = self
                 .floats(role.name(), DType::F32, len)
                 .unwrap_or_default();
@@ -242,8 +243,8 @@ impl Reader<'_> {
                 _ => &mut problem.running_var,
             };
             *field = values;
-            let output = crate::golden::gradient_or_state(role);
-            outputs.extend(crate::problem::output_name(&norm, output).map(|name| (name, len)));
+            let output = gradient_or_state(role);
+            outputs.extend(output_name(&norm, output).map(|name| (name, len)));
         }
         let expectations = self.expectations(outputs, DType::F32);
         Some(Chain {
@@ -264,7 +265,7 @@ mod tests {
     use super::*;
     use crate::compare::judge;
     use crate::golden::{self, File};
-    use crate::problem::Random;
+    use crate::random::Random;
     use crate::run;
     use bcnorm::cpu::Executor;
 
