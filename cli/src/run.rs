@@ -1,19 +1,14 @@
 //! `bcnorm run`: normalizes stored activations with stored parameters.
 
-use crate::case::{Problem, Run, run_on_cpu, run_on_gpu};
-use crate::device;
-use crate::request::{
-    any_norm, describe_norm, describe_tensor, is_grouped, norm_parser, parse_dtype, parse_layout,
-};
+use crate::case::{Problem, Run};
+use crate::device::Engine;
+use crate::request::{NormArgs, describe_norm, describe_tensor, is_grouped};
 use crate::store::{Contents, Destination, Tensor, read_tensor};
 use crate::text::{listed, printable};
 use anyhow::{Context as _, Result, bail, ensure};
-use bcnorm::gpu::Pipelines;
 use bcnorm::layer::checkpoint;
 use bcnorm::layer::state::{self, StateDict, StateValue};
-use bcnorm::{
-    Activation, ChannelStats, DType, Fusion, Layout, Mode, NormDesc, NormKind, Role, cpu, host,
-};
+use bcnorm::{Activation, ChannelStats, DType, Fusion, Mode, NormDesc, NormKind, Role, host};
 use bcnorm_cases::problem::is_tensor;
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -54,9 +49,8 @@ pub struct Args {
     /// Name of the tensor in --input
     #[arg(long, value_name = "NAME")]
     input_name: Option<String>,
-    /// Which norm; the input of weight_standardization is a convolution's filters, (O, I, kH, kW)
-    #[arg(long, value_name = "NAME", default_value = "bc_norm", value_parser = norm_parser(any_norm))]
-    norm: NormKind,
+    #[command(flatten)]
+    norm: NormArgs,
     /// Parameters and running statistics, a .safetensors file with PyTorch's names; may be absent with
     /// instance_norm and weight_standardization
     #[arg(long, value_name = "FILE")]
@@ -64,15 +58,6 @@ pub struct Args {
     /// The norm's module in --params, such as layer1.0.bn1 [default: the file is the norm's own]
     #[arg(long, value_name = "PATH", requires = "params")]
     module: Option<String>,
-    /// Number of groups of bc_norm and group_norm, a divisor of the channels
-    #[arg(long, value_name = "G", allow_negative_numbers = true)]
-    groups: Option<usize>,
-    /// How tensors are stored: f32, f16 or bf16. Arithmetic is f32 whatever it is
-    #[arg(long, default_value = "f32", value_parser = parse_dtype)]
-    dtype: DType,
-    /// Order in the device's memory: first (N, C, H, W) or last (N, H, W, C)
-    #[arg(long, default_value = "first", value_parser = parse_layout)]
-    layout: Layout,
     /// Applied last: y = activation(norm(x) + residual)
     #[arg(long, value_enum, default_value = "none")]
     activation: Fused,
@@ -171,16 +156,16 @@ pub fn run(args: Args) -> Result<()> {
     let destination = Destination::new(&args.output, args.force, &inputs)?;
 
     let input = read_tensor(&args.input, args.input_name.as_deref(), "x")?;
-    let tensor = describe_tensor(args.norm, &input.dims);
+    let tensor = describe_tensor(args.norm.norm, &input.dims);
     let tensor = tensor.with_context(|| args.input.display().to_string())?;
     ensure!(
-        !is_grouped(args.norm) || args.groups.is_some(),
+        !is_grouped(args.norm.norm) || args.norm.groups.is_some(),
         "{} needs a number of groups: --groups G",
-        args.norm.name()
+        args.norm.norm.name()
     );
     // A mistake here would show as misshapen parameters.
     let channels = tensor.num_channels() as usize;
-    let plain = describe_norm(args.norm, channels, args.groups)?.with_eps(args.eps);
+    let plain = describe_norm(args.norm.norm, channels, args.norm.groups)?.with_eps(args.eps);
     let mut state = read_state(&args)?;
     let norm = as_stored(&args, plain, &mut state)?;
     let fit = match state::fit(&norm, &state) {
@@ -191,7 +176,7 @@ pub fn run(args: Args) -> Result<()> {
     warn(&args, &fit)?;
 
     let shape = input.dims.clone();
-    check_range(&args.input, args.dtype, &input)?;
+    check_range(&args.input, args.norm.dtype, &input)?;
     let same_shape = |path: &Option<PathBuf>, name: &Option<String>, default| {
         let Some(path) = path else {
             return Ok(None);
@@ -203,7 +188,7 @@ pub fn run(args: Args) -> Result<()> {
             path.display(),
             tensor.dims,
         );
-        check_range(path, args.dtype, &tensor)?;
+        check_range(path, args.norm.dtype, &tensor)?;
         Ok(Some(tensor.values))
     };
     let grad_y = same_shape(&args.grad, &args.grad_name, "grad_y")?;
@@ -212,7 +197,7 @@ pub fn run(args: Args) -> Result<()> {
     let count = fit.batch_count.unwrap_or(0);
     let mut case = Problem {
         mode: if args.eval { Mode::Eval } else { Mode::Train },
-        layout: args.layout,
+        layout: args.norm.layout,
         fusion: Fusion {
             activation: match args.activation {
                 Fused::None => Activation::None,
@@ -240,10 +225,11 @@ pub fn run(args: Args) -> Result<()> {
         };
         *place = values.to_vec();
     }
-    let case = case.with_dtype(args.dtype);
+    let case = case.with_dtype(args.norm.dtype);
     case.check()?;
 
-    let (outputs, adapter) = execute(&case, args.adapter.as_deref())?;
+    let engine = Engine::open(args.adapter.as_deref())?;
+    let (outputs, adapter) = (engine.run(&case)?, engine.describe());
     let counted = outputs.num_batches_tracked - case.num_batches_tracked;
     let count = count.saturating_add(counted.into());
     let mut contents = pack(&case, &outputs, &shape, &state, count);
@@ -272,12 +258,12 @@ fn read_state(args: &Args) -> Result<StateDict> {
     let Some(params) = &args.params else {
         ensure!(
             matches!(
-                args.norm,
+                args.norm.norm,
                 NormKind::InstanceNorm | NormKind::WeightStandardization
             ),
             "{} has parameters: give --params FILE, a state dict in a .safetensors file (an empty one \
              where affine and track_running_stats are False)",
-            args.norm.name()
+            args.norm.norm.name()
         );
         return Ok(StateDict::new());
     };
@@ -352,7 +338,7 @@ fn no_statistics(args: &Args) -> Result<()> {
         ensure!(
             !given,
             "{option} is of norms with running statistics: {} has none",
-            args.norm.name()
+            args.norm.norm.name()
         );
     }
     Ok(())
@@ -515,17 +501,6 @@ fn particulars(norm: &NormDesc) -> String {
         text += ", affine per channel";
     }
     text
-}
-
-/// Runs the case, and says where.
-fn execute(case: &Problem, adapter: Option<&str>) -> Result<(Run, String)> {
-    if adapter.is_some_and(|name| name.eq_ignore_ascii_case("cpu")) {
-        let outputs = run_on_cpu(case, &cpu::Executor::new())?;
-        return Ok((outputs, "CPU executor".to_owned()));
-    }
-    let gpu = device::open_best(adapter)?;
-    let outputs = run_on_gpu(case, &gpu, &Pipelines::new(&gpu.device))?;
-    Ok((outputs, gpu.describe()))
 }
 
 /// The output: state under the names of the norm's state dict, gradients in the shapes of what they

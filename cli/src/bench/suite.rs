@@ -1,6 +1,7 @@
 //! Named lists of shapes.
 
 use super::cliffs;
+use clap::ValueEnum as _;
 
 /// A named list of shapes.
 #[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,15 +22,9 @@ pub enum Suite {
 
 impl Suite {
     /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Suite::Default => "default",
-            Suite::Resnet50 => "resnet50",
-            Suite::Detection => "detection",
-            Suite::Unet => "unet",
-            Suite::Small => "small",
-            Suite::Cliffs => "cliffs",
-        }
+    pub fn name(self) -> String {
+        self.to_possible_value()
+            .map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
     /// Its shapes (N, C, *spatial), each with the part of the suite it belongs to.
@@ -127,18 +122,22 @@ const SMALL: [&[usize]; 10] = [
 
 #[cfg(test)]
 mod tests {
-    use super::super::shape::Shape;
+    use super::super::data;
     use super::*;
-    use bcnorm::{Mode, NormKind};
-    use clap::ValueEnum as _;
+    use crate::request::Request;
+    use bcnorm::{DType, Layout, Mode, NormKind};
 
     #[test]
     fn every_shape_can_be_measured() {
         for suite in Suite::value_variants() {
             for (_, dims) in suite.shapes(1) {
-                let problem = Shape::new(NormKind::BcNorm, &dims, None).unwrap().empty();
-                let tensor = bcnorm::TensorDesc::new(&dims).unwrap();
-                problem.norm.validate_for(&tensor, Mode::Train).unwrap();
+                let (dtype, layout) = (DType::F32, Layout::ChannelsFirst);
+                let request = Request::new(NormKind::BcNorm, &dims, None, dtype, layout).unwrap();
+                data::check_size(&request).unwrap();
+                request
+                    .norm
+                    .validate_for(&request.tensor, Mode::Train)
+                    .unwrap();
             }
         }
         assert_eq!(Suite::Resnet50.shapes(1).len(), 24);
