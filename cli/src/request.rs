@@ -52,7 +52,7 @@ pub fn norm_parser(taken: fn(NormKind) -> bool) -> impl TypedValueParser<Value =
 /// The options that every command has which plans: a norm, and how its tensors are stored.
 #[derive(clap::Args, Debug)]
 pub struct NormArgs {
-    /// Which norm; the tensor of weight_standardization is a convolution's filters, (O, I, kH, kW)
+    /// Which norm (weight standardization is of a convolution's filters, (O, I, kH, kW))
     #[arg(long, value_name = "NAME", default_value = "bc_norm", value_parser = norm_parser(|_| true))]
     pub norm: NormKind,
     /// Groups of bc_norm and group_norm, a divisor of the channels [default: 32, or the largest divisor below]

@@ -235,7 +235,8 @@ fn chart(
         .margin_top(TOP)
         .margin_right(RIGHT)
         .y_label_area_size(frame.left)
-        .x_label_area_size(58)
+        .x_label_area_size(40)
+        .margin_bottom(18)
         .build_cartesian_2d(x, y)?;
     let mut mesh = chart.configure_mesh();
     mesh.bold_line_style(GRID)
@@ -243,7 +244,7 @@ fn chart(
         .label_style(font(12, &INK));
     mesh.x_desc(x_title)
         .axis_desc_style(font(14, &INK))
-        .set_all_tick_mark_size(0);
+        .set_all_tick_mark_size(6);
     mesh.draw()?;
     data(&mut chart)?;
     drop(chart);
