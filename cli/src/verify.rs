@@ -10,7 +10,7 @@ use bcnorm::gpu::headless::describe;
 use bcnorm::{DType, Layout, cpu};
 use bcnorm_cases::chain::{self, Chain};
 use bcnorm_cases::compare::{Finding, judge};
-use bcnorm_cases::golden::{self, File, Golden, files_in};
+use bcnorm_cases::golden::{self, File, files_in};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -54,11 +54,30 @@ pub struct Args {
 struct Target(Option<wgpu::Adapter>);
 
 /// A golden file, ready to run.
-enum Case {
+struct Case {
+    work: Work,
+    /// What the norm is called.
+    norm: &'static str,
+    dtype: DType,
+    /// What must come out, by name.
+    wanted: BTreeMap<String, Wanted>,
+    /// num_batches_tracked after the call: no tensor of the golden files, but known.
+    count: u32,
+}
+
+enum Work {
     /// A call of a norm.
-    Norm(Box<(Golden, Problem)>),
+    Norm(Box<Problem>),
     /// Several, with a convolution between them.
     Chain(Box<Chain>),
+}
+
+/// A tensor that must come out.
+struct Wanted {
+    values: Vec<f64>,
+    scale: f64,
+    bar: f64,
+    pytorch_f32_error: Option<f64>,
 }
 
 /// How a case lies in memory, one after the other.
@@ -224,67 +243,63 @@ impl Target {
 
 impl Case {
     fn new(file: File) -> Self {
+        fn wanted(
+            expected: &BTreeMap<String, Vec<f64>>,
+            scales: &BTreeMap<String, f64>,
+            theirs: &BTreeMap<String, f64>,
+            bar: impl Fn(&str) -> f64,
+        ) -> BTreeMap<String, Wanted> {
+            let wanted = expected.iter().map(|(name, values)| {
+                let wanted = Wanted {
+                    values: values.clone(),
+                    scale: scales[name],
+                    bar: bar(name),
+                    pytorch_f32_error: theirs.get(name).copied(),
+                };
+                (name.clone(), wanted)
+            });
+            wanted.collect()
+        }
         match file {
-            File::Norm(golden) => {
-                let problem = Problem::from_golden(&golden);
-                Case::Norm(Box::new((*golden, problem)))
+            File::Norm(of) => {
+                let problem = Problem::from_golden(&of);
+                Self {
+                    norm: of.norm.kind.name(),
+                    dtype: of.dtype,
+                    wanted: wanted(&of.expected, &of.scale, &of.pytorch_f32_error, |n| {
+                        of.bar(n)
+                    }),
+                    count: problem.num_batches_tracked_after(),
+                    work: Work::Norm(Box::new(problem)),
+                }
             }
-            File::Chain(chain) => Case::Chain(chain),
+            File::Chain(of) => Self {
+                norm: chain::NORM,
+                dtype: DType::F32,
+                wanted: wanted(&of.expected, &of.scale, &of.pytorch_f32_error, |n| {
+                    of.bar(n)
+                }),
+                count: of.num_batches_tracked_after(),
+                work: Work::Chain(of),
+            },
         }
     }
 
     /// Runs it; `run` computes a norm.
     fn run(&self, layout: Layout, mut run: impl FnMut(&Problem) -> Result<Run>) -> Result<Run> {
-        match self {
-            Case::Norm(case) => run(&case.1.clone().with_layout(layout)),
-            Case::Chain(chain) => chain.run(layout, run),
-        }
-    }
-
-    /// What it is called, and how its tensors are stored.
-    fn norm(&self) -> (&'static str, DType) {
-        match self {
-            Case::Norm(case) => (case.0.norm.kind.name(), case.0.dtype),
-            Case::Chain(_) => (chain::NORM, DType::F32),
-        }
-    }
-
-    /// By name: the scales of what must come out of it, and PyTorch's own f32 errors.
-    fn scales_and_errors(&self) -> [&BTreeMap<String, f64>; 2] {
-        match self {
-            Case::Norm(case) => [&case.0.scale, &case.0.pytorch_f32_error],
-            Case::Chain(chain) => [&chain.scale, &chain.pytorch_f32_error],
-        }
-    }
-
-    fn expected(&self) -> &BTreeMap<String, Vec<f64>> {
-        match self {
-            Case::Norm(case) => &case.0.expected,
-            Case::Chain(chain) => &chain.expected,
-        }
-    }
-
-    fn bar(&self, name: &str) -> f64 {
-        match self {
-            Case::Norm(case) => case.0.bar(name),
-            Case::Chain(chain) => chain.bar(name),
-        }
-    }
-
-    /// num_batches_tracked after the call: no tensor of the golden files, but known.
-    fn count(&self) -> u32 {
-        match self {
-            Case::Norm(case) => case.1.num_batches_tracked_after(),
-            Case::Chain(chain) => chain.num_batches_tracked_after(),
+        match &self.work {
+            Work::Norm(problem) => run(&problem.as_ref().clone().with_layout(layout)),
+            Work::Chain(chain) => chain.run(layout, run),
         }
     }
 
     /// Compares every tensor that must come out. Of what did not come out, the error is infinite.
     fn findings(&self, run: &Run) -> Vec<(&str, Finding)> {
-        let ([scales, _], dtype) = (self.scales_and_errors(), self.norm().1);
-        let findings = self.expected().iter().map(|(name, values)| {
-            let (scale, bar) = (scales[name], self.bar(name));
-            let finding = judge(dtype, name, run.get(name), values, scale, bar);
+        let findings = self.wanted.iter().map(|(name, wanted)| {
+            let Wanted {
+                values, scale, bar, ..
+            } = wanted;
+            let finding = judge(self.dtype, name, run.get(name), values, *scale, *bar);
             (name.as_str(), finding)
         });
         findings.collect()
@@ -292,15 +307,11 @@ impl Case {
 
     /// What is wrong besides the tensors that must come out: one that must not, or the batches counted.
     fn surplus(&self, run: &Run) -> Option<String> {
-        let expected = self.expected();
-        let mut surplus = run
-            .outputs
-            .keys()
-            .filter(|name| !expected.contains_key(**name));
-        if let Some(name) = surplus.next() {
+        let mut names = run.outputs.keys();
+        if let Some(name) = names.find(|name| !self.wanted.contains_key(**name)) {
             return Some(format!("{name} came out, which the file does not have"));
         }
-        let (found, expected) = (run.num_batches_tracked, self.count());
+        let (found, expected) = (run.num_batches_tracked, self.count);
         (found != expected)
             .then(|| format!("num_batches_tracked is {found} after the call, expected {expected}"))
     }
@@ -318,8 +329,11 @@ impl<'a> Line<'a> {
             Ok(run) => (case.findings(run), case.surplus(run)),
             Err(error) => (Vec::new(), Some(describe_error(error))),
         };
-        let (norm, dtype) = case.norm();
-        let [_, theirs] = case.scales_and_errors();
+        let theirs = case
+            .wanted
+            .iter()
+            .map(|(name, wanted)| (name.as_str(), wanted));
+        let theirs = theirs.filter_map(|(name, wanted)| Some((name, wanted.pytorch_f32_error?)));
         let rounded = || {
             let rounded = findings
                 .iter()
@@ -330,17 +344,14 @@ impl<'a> Line<'a> {
             file: path.display().to_string(),
             adapter,
             backend,
-            norm,
-            dtype: dtype.name(),
+            norm: case.norm,
+            dtype: case.dtype.name(),
             layout: layout.name(),
             errors: findings
                 .iter()
                 .map(|(name, finding)| (*name, finding.error))
                 .collect(),
-            pytorch_f32_errors: theirs
-                .iter()
-                .map(|(name, error)| (name.as_str(), *error))
-                .collect(),
+            pytorch_f32_errors: theirs.collect(),
             ulps: rounded()
                 .map(|(name, rounded)| (name, rounded.worst_ulps))
                 .collect(),

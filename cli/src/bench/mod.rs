@@ -5,7 +5,7 @@
 //! timing what was timed must have written the same bits.
 
 mod cliffs;
-mod clock;
+pub mod clock;
 mod composition;
 mod data;
 mod kernel;
@@ -15,7 +15,7 @@ mod reference;
 mod report;
 mod subject;
 mod suite;
-mod timing;
+pub mod timing;
 
 use crate::request::{Dims, Direction, NormArgs, Request, norm_parser, parse_dims};
 use crate::text::describe_error;

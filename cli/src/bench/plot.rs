@@ -267,16 +267,13 @@ fn dots(chart: &mut Chart, points: Points, color: RGBColor, radius: i32) -> Resu
     Ok(())
 }
 
-fn color(direction: &str) -> RGBColor {
-    match direction {
-        "forward" => FORWARD,
-        "backward" => BACKWARD,
-        _ => EVAL,
-    }
-}
-
 const DIRECTIONS: [(&str, RGBColor); 3] =
     [("forward", FORWARD), ("backward", BACKWARD), ("eval", EVAL)];
+
+fn color(direction: &str) -> RGBColor {
+    let known = DIRECTIONS.iter().find(|(name, _)| *name == direction);
+    known.map_or(EVAL, |(_, color)| *color)
+}
 
 /// A chart with a row for each shape. `marks` draws those of a row at its height.
 fn row_chart(
@@ -284,7 +281,6 @@ fn row_chart(
     [title, note]: [&str; 2],
     more: &[(&'static str, RGBColor)],
     x: Axis,
-    before: impl FnOnce(&mut Chart, f64) -> Result<()>,
     marks: impl Fn(&mut Chart, &[&Measurement], f64) -> Result<()>,
 ) -> Result<String> {
     let mut rows: Vec<Vec<&Measurement>> = Vec::new();
@@ -302,11 +298,8 @@ fn row_chart(
         legend: DIRECTIONS.iter().chain(more).copied().collect(),
     };
     chart(measured, frame, x, Axis::rows(&rows), |chart| {
-        before(chart, rows.len() as f64)?;
-        for (i, row) in rows.iter().enumerate() {
-            marks(chart, row, height(i))?;
-        }
-        Ok(())
+        let mut rows = rows.iter().enumerate();
+        rows.try_for_each(|(i, row)| marks(chart, row, height(i)))
     })
 }
 
@@ -319,24 +312,17 @@ fn roofline(measured: &[&Measurement]) -> Result<String> {
         .flat_map(|m| [m.gb_per_s, copy(m), read(m).unwrap_or(0.0)]);
     let axis = Axis::linear("GB/s of tensor-sized data", rates.fold(0.0, f64::max));
     let more = [("copy", COPY), ("read", READ)];
-    row_chart(
-        measured,
-        ["Bandwidth", ""],
-        &more,
-        axis,
-        |_, _| Ok(()),
-        |chart, row, y| {
-            let strokes = [(Some(copy(row[0])), COPY), (read(row[0]), READ)];
-            for (rate, color) in strokes {
-                let style = ShapeStyle::from(&color).stroke_width(3);
-                chart.draw_series(rate.map(|rate| {
-                    EmptyElement::at((rate, y)) + PathElement::new(vec![(0, -9), (0, 9)], style)
-                }))?;
-            }
-            row.iter()
-                .try_for_each(|one| dots(chart, vec![(one.gb_per_s, y)], color(one.direction), 5))
-        },
-    )
+    row_chart(measured, ["Bandwidth", ""], &more, axis, |chart, row, y| {
+        let strokes = [(Some(copy(row[0])), COPY), (read(row[0]), READ)];
+        for (rate, color) in strokes {
+            let style = ShapeStyle::from(&color).stroke_width(3);
+            chart.draw_series(rate.map(|rate| {
+                EmptyElement::at((rate, y)) + PathElement::new(vec![(0, -9), (0, 9)], style)
+            }))?;
+        }
+        row.iter()
+            .try_for_each(|one| dots(chart, vec![(one.gb_per_s, y)], color(one.direction), 5))
+    })
 }
 
 /// Time in copies of every direction of every shape, and of the same work op by op.
@@ -353,14 +339,13 @@ fn ratio(measured: &[&Measurement]) -> Result<String> {
         "Time in copies of the same tensor",
         "; rings: the same work op by op",
     ];
-    let one_copy = |chart: &mut Chart, rows| line(chart, vec![(1.0, 0.0), (1.0, rows)], COPY, 2);
     row_chart(
         measured,
         titles,
         &[("one copy", COPY)],
         axis,
-        one_copy,
         |chart, row, y| {
+            line(chart, vec![(1.0, y - 0.5), (1.0, y + 0.5)], COPY, 2)?;
             for one in row {
                 let color = color(one.direction);
                 let ring = ShapeStyle::from(&color).stroke_width(2);

@@ -151,7 +151,21 @@ pub fn median(samples: &[f64]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::median;
+    use super::{measure_on_cpu, median};
+    use std::time::Duration;
+
+    #[test]
+    fn a_time_is_that_of_one_run() {
+        let mut calls = 0;
+        let ms = measure_on_cpu(|| {
+            calls += 1;
+            std::thread::sleep(Duration::from_millis(4));
+            Ok(())
+        });
+        // Sleep may take longer, never less.
+        assert!((4.0..60.0).contains(&ms.unwrap()));
+        assert!(calls > 3, "{calls}");
+    }
 
     #[test]
     fn the_median_is_in_the_middle() {

@@ -14,6 +14,9 @@ use std::collections::{BTreeMap, BTreeSet};
 /// here a mean of hundreds of standard deviations is possible.
 pub const BAR: f64 = 5e-6;
 
+/// How far outputs are off, and how large they are.
+type Deviations = Vec<(&'static str, (f64, f64))>;
+
 /// The error of every output, by golden name. `done` is called after each group.
 pub fn errors(case: &Problem, run: &Run, done: &(dyn Fn() + Sync)) -> BTreeMap<&'static str, f64> {
     // How far a group's part of each output is off, and how large the part is.
@@ -36,10 +39,8 @@ pub fn errors(case: &Problem, run: &Run, done: &(dyn Fn() + Sync)) -> BTreeMap<&
         done();
         (deviations, counted)
     };
-    let groups: Vec<(Vec<(&'static str, (f64, f64))>, bool)> = (0..case.num_parts())
-        .into_par_iter()
-        .map(of_group)
-        .collect();
+    let groups = (0..case.num_parts()).into_par_iter().map(of_group);
+    let groups: Vec<(Deviations, bool)> = groups.collect();
     let counted = groups.iter().all(|(_, counted)| *counted);
     let mut merged: BTreeMap<&'static str, (f64, f64)> = BTreeMap::new();
     for (name, (absolute, scale)) in groups.into_iter().flat_map(|(deviations, _)| deviations) {

@@ -153,30 +153,31 @@ impl Maps<'_> {
         // The rule of the other sheet: three standard deviations either side of the mean.
         let all = Summary::new(&[x]);
         let end = |side: f64| (all.mean + side * 3.0 * all.deviation) as f32;
-        let (low, high) = (end(-1.0), end(1.0));
-        let tone = Tone::Gray { low, high };
         let note = format!(
             "{CHANNELS} feature maps of each photograph, all on one linear scale: some saturate, most \
              vanish. Below each: mean ± standard deviation."
         );
-        let titles = ("Before: raw feature maps", note.as_str());
-        self.sheet(x, titles, Some(tone), |map| {
-            (Summary::new(&[map]).caption(), tone)
-        })
+        self.gray(
+            x,
+            ("Before: raw feature maps", &note),
+            (end(-1.0), end(1.0)),
+        )
     }
 
     fn after(&self, y: &[f32]) -> Canvas {
-        let (low, high) = (-3.0, 3.0);
-        let tone = Tone::Gray { low, high };
         let note = format!(
             "The same maps after Batch-Channel Normalization, {} groups, all on one linear scale. \
              Below each: mean ± standard deviation.",
             self.groups
         );
-        let titles = ("After: normalized feature maps", note.as_str());
-        self.sheet(y, titles, Some(tone), |map| {
-            (Summary::new(&[map]).caption(), tone)
-        })
+        self.gray(y, ("After: normalized feature maps", &note), (-3.0, 3.0))
+    }
+
+    /// A sheet whose maps share a scale.
+    fn gray(&self, tensor: &[f32], titles: (&str, &str), (low, high): (f32, f32)) -> Canvas {
+        let tone = Tone::Gray { low, high };
+        let tile = |map: &[f32]| (Summary::new(&[map]).caption(), tone);
+        self.sheet(tensor, titles, Some(tone), tile)
     }
 
     fn gradients(&self, dx: &[f32]) -> Canvas {

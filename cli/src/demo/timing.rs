@@ -1,13 +1,16 @@
-//! How long forward and backward take: medians of several rounds.
+//! How long forward and backward take, as the benchmark measures that.
 
+use crate::bench::clock::Clock;
+use crate::bench::timing::{self, Candidate, Effort, measure_on_cpu};
 use crate::case::{Plans, Problem};
 use crate::device::{Engine, guarded};
 use anyhow::{Context as _, Result};
-use bcnorm::gpu::Prepared;
 use bcnorm::gpu::transfer::read;
+use bcnorm::gpu::{Bound, Prepared};
 use bcnorm::{Plan, Role};
 use bcnorm_cases::run::host_buffers;
-use std::time::{Duration, Instant};
+use indicatif::ProgressBar;
+use std::time::Duration;
 
 /// A measurement.
 #[derive(Debug, Clone, Copy)]
@@ -41,30 +44,11 @@ pub struct Times {
     pub whole: Time,
 }
 
-/// Rounds of which the median is taken.
-const ROUNDS: usize = 5;
-/// How long a round should last.
-const ROUND: Duration = Duration::from_millis(80);
-/// Most repeats in a submission: drivers end what runs for seconds.
-const MAX_REPEATS: u32 = 100;
-
-/// The median time of a run in milliseconds. `work` is called with the number of runs it shall do.
-fn median_ms(mut work: impl FnMut(u32) -> Result<()>) -> Result<f64> {
-    let mut timed = |repeats: u32| -> Result<Duration> {
-        let start = Instant::now();
-        work(repeats)?;
-        Ok(start.elapsed() / repeats)
-    };
-    // The first run warms caches, the second says how many make a round.
-    timed(1)?;
-    let once = timed(1)?.max(Duration::from_micros(1));
-    let repeats = (ROUND.as_secs_f64() / once.as_secs_f64()).ceil() as u32;
-    let repeats = repeats.clamp(1, MAX_REPEATS);
-    let rounds = (0..ROUNDS).map(|_| timed(repeats));
-    let mut rounds = rounds.collect::<Result<Vec<Duration>>>()?;
-    rounds.sort_unstable();
-    Ok(rounds[ROUNDS / 2].as_secs_f64() * 1e3)
-}
+/// Submissions of which the median is taken.
+const EFFORT: Effort = Effort {
+    submission: Duration::from_millis(80),
+    rounds: 5,
+};
 
 /// Measures a case with a `grad_y`.
 pub fn measure(case: &Problem, engine: &Engine) -> Result<Times> {
@@ -76,13 +60,12 @@ pub fn measure(case: &Problem, engine: &Engine) -> Result<Times> {
             let plans = [forward, backward.context(NO_GRADIENT)?];
             let mut buffers = host_buffers(case, &plans);
             let mut run = |plans: &[&Plan]| {
-                let ms = median_ms(|repeats| {
-                    for plan in (0..repeats).flat_map(|_| plans) {
-                        executor.run(plan, &mut buffers)?;
-                    }
-                    Ok(())
-                });
-                Ok::<_, anyhow::Error>(Time::new(ms?, plans))
+                let all = || {
+                    plans
+                        .iter()
+                        .try_for_each(|plan| Ok(executor.run(plan, &mut buffers)?))
+                };
+                Ok::<_, anyhow::Error>(Time::new(measure_on_cpu(all)?, plans))
             };
             let [forward, backward] = &plans;
             return Ok(Times {
@@ -100,21 +83,6 @@ pub fn measure(case: &Problem, engine: &Engine) -> Result<Times> {
         } = Plans::new(gpu, pipelines, case)?;
         let backward = backward.context(NO_GRADIENT)?;
         let bindings = bench.bindings();
-        let run = |prepared: &Prepared| {
-            let bound = prepared.bind(&bindings)?;
-            let ms = median_ms(|repeats| {
-                let mut encoder = gpu.device.create_command_encoder(&Default::default());
-                (0..repeats).for_each(|_| bound.encode(&mut encoder));
-                let submission_index = Some(gpu.queue.submit([encoder.finish()]));
-                let timeout = None;
-                gpu.device.poll(wgpu::PollType::Wait {
-                    submission_index,
-                    timeout,
-                })?;
-                Ok(())
-            });
-            Ok::<_, anyhow::Error>(Time::new(ms?, &[prepared.plan()]))
-        };
         // There, through the kernels, and back.
         let way = |from: Role, values: &[f32], prepared: &Prepared, to: Role| -> Result<()> {
             let bytes = bytemuck::cast_slice(values);
@@ -126,17 +94,28 @@ pub fn measure(case: &Problem, engine: &Engine) -> Result<Times> {
             pollster::block_on(read::<f32>(&gpu.device, &gpu.queue, to, 0, values.len()))?;
             Ok(())
         };
-        let whole = median_ms(|repeats| {
-            for _ in 0..repeats {
-                way(Role::X, &case.x, &forward, Role::Y)?;
-                way(Role::GradY, &case.grad_y, &backward, Role::GradX)?;
-            }
-            Ok(())
+        let whole = measure_on_cpu(|| {
+            way(Role::X, &case.x, &forward, Role::Y)?;
+            way(Role::GradY, &case.grad_y, &backward, Role::GradX)
         })?;
+        let plans = [forward.plan(), backward.plan()];
+        let bound = [forward.bind(&bindings)?, backward.bind(&bindings)?];
+        let candidate = |(bound, plan): (_, &&Plan)| {
+            let bound: &Bound = bound;
+            Candidate::new(plan.steps().len(), |pass| bound.encode_in_pass(pass))
+        };
+        let mut candidates: Vec<Candidate> = bound.iter().zip(&plans).map(candidate).collect();
+        timing::measure(
+            gpu,
+            &Clock::Wall,
+            &mut candidates,
+            EFFORT,
+            &ProgressBar::hidden(),
+        )?;
         Ok(Times {
-            forward: run(&forward)?,
-            backward: run(&backward)?,
-            whole: Time::new(whole, &[forward.plan(), backward.plan()]),
+            forward: Time::new(candidates[0].median_ms(), &plans[..1]),
+            backward: Time::new(candidates[1].median_ms(), &plans[1..]),
+            whole: Time::new(whole, &plans),
         })
     })
 }
@@ -144,19 +123,6 @@ pub fn measure(case: &Problem, engine: &Engine) -> Result<Times> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_time_is_that_of_one_run() {
-        let mut calls = Vec::new();
-        let ms = median_ms(|repeats| {
-            calls.push(repeats);
-            std::thread::sleep(Duration::from_millis(4) * repeats);
-            Ok(())
-        });
-        // Sleep may take longer, never less; a whole round takes 80.
-        assert!((4.0..60.0).contains(&ms.unwrap()));
-        assert_eq!(calls.len(), 2 + ROUNDS);
-    }
 
     #[test]
     fn the_rate_is_bytes_over_time() {
