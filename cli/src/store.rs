@@ -1,7 +1,7 @@
 //! Tensors in files: reading, and writing whole files or none.
 
 use crate::npy;
-use crate::partial::Partial;
+use crate::partial::{self, folder_of};
 use crate::text::printable;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use bcnorm::layer::{StateValue, checkpoint};
@@ -192,19 +192,18 @@ impl Destination {
                 Err(error) if error.kind() == ErrorKind::NotFound => None,
                 Err(error) => return Err(error),
             };
-            let mut partial = Partial::new(folder_of(&self.target), old.is_some())?;
-            let file = partial.file()?;
-            if let Some(old) = old {
-                #[cfg(unix)]
-                {
-                    use std::os::unix::fs::{MetadataExt as _, fchown};
-                    let _ = fchown(&*file, Some(old.uid()), Some(old.gid()));
+            partial::write(&self.target, old.is_some(), self.force, |file| {
+                if let Some(old) = old {
+                    #[cfg(unix)]
+                    {
+                        use std::os::unix::fs::{MetadataExt as _, fchown};
+                        let _ = fchown(&*file, Some(old.uid()), Some(old.gid()));
+                    }
+                    file.set_permissions(old.permissions())?;
                 }
-                file.set_permissions(old.permissions())?;
-            }
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            partial.finish(&self.target, self.force)
+                file.write_all(bytes)?;
+                file.sync_all()
+            })
         };
         write().with_context(|| format!("cannot write {self}"))
     }
@@ -254,16 +253,7 @@ fn is_same_file(a: &Path, b: &Path) -> bool {
 
 /// Checks that files can be made in a folder, by making one.
 pub fn check_writable(folder: &Path) -> Result<()> {
-    let made = Partial::new(folder, true);
-    made.with_context(|| format!("no file can be made in {}", folder.display()))?;
-    Ok(())
-}
-
-fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
+    partial::check(folder).with_context(|| format!("no file can be made in {}", folder.display()))
 }
 
 #[cfg(test)]

@@ -182,6 +182,14 @@ impl Summary {
         let median = middle(measured.iter().map(|m| ns_per_byte(m)).collect());
         let copies: Vec<f64> = measured.iter().map(|m| m.ratio_to_copy).collect();
         let worst = ns_per_byte(sorted[0]);
+        let of_worst = |m: &Measurement| Worst {
+            shape: m.shape.clone(),
+            groups: m.groups,
+            ms: m.ms,
+            ns_per_byte: ns_per_byte(m),
+            ratio_to_median: ns_per_byte(m) / median,
+            ratio_to_copy: m.ratio_to_copy,
+        };
         let neighbours = measured.windows(2).map(|pair| Neighbours {
             ratio: ratio(pair[0], pair[1]),
             shapes: [pair[0].shape.clone(), pair[1].shape.clone()],
@@ -201,18 +209,7 @@ impl Summary {
             worst_ratio: worst / median,
             worst_ratio_to_copy: copies.iter().copied().fold(0.0, f64::max),
             median_ratio_to_copy: middle(copies),
-            worst: sorted
-                .into_iter()
-                .take(WORST)
-                .map(|m| Worst {
-                    shape: m.shape.clone(),
-                    groups: m.groups,
-                    ms: m.ms,
-                    ns_per_byte: ns_per_byte(m),
-                    ratio_to_median: ns_per_byte(m) / median,
-                    ratio_to_copy: m.ratio_to_copy,
-                })
-                .collect(),
+            worst: sorted.into_iter().take(WORST).map(of_worst).collect(),
             worst_neighbours: match part {
                 Part::Scan => neighbours.max_by(|a, b| a.ratio.total_cmp(&b.ratio)),
                 Part::Random => None,
@@ -224,46 +221,24 @@ impl Summary {
 /// For people.
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            summary,
-            shapes,
-            norm,
-            direction,
-            dtype,
-            layout,
-            adapter,
-            backend,
-            ..
-        } = self;
-        let heading = format!(
-            "cliffs, {summary} of {shapes} shapes, {norm} {direction} {dtype} {layout}, on {adapter} \
-             ({backend})"
-        );
+        let what = [self.norm, self.direction, self.dtype, self.layout].join(" ");
+        let (adapter, backend) = (&self.adapter, &self.backend);
+        let of = format!("cliffs, {} of {} shapes", self.summary, self.shapes);
+        let heading = title(format_args!("{of}, {what}, on {adapter} ({backend})"));
         let (median, copies) = (self.median_ns_per_byte, self.median_ratio_to_copy);
         let (worst, ratio) = (self.worst_ns_per_byte, self.worst_ratio);
         writeln!(
             f,
-            "{}\n  median {median:.4} ns a byte ({copies:.2} copies), worst {worst:.4}: {ratio:.2} times \
-             the median",
-            title(heading)
+            "{heading}\n  median {median:.4} ns a byte ({copies:.2} copies), worst {worst:.4}: {ratio:.2} times \
+             the median"
         )?;
-        if let Some(Neighbours {
-            ratio,
-            shapes: [from, to],
-        }) = &self.worst_neighbours
-        {
+        if let Some(jump) = &self.worst_neighbours {
+            let (ratio, [from, to]) = (jump.ratio, &jump.shapes);
             let jump = format!("{ratio:.2} times, from {from:?} to {to:?}");
             writeln!(f, "  largest jump from L to L + 1: {jump}")?;
         }
-        let headings = [
-            "the worst",
-            "groups",
-            "ms",
-            "ns a byte",
-            "of the median",
-            "copies",
-        ];
-        let mut table = Table::new(headings);
+        let headings = "the worst | groups | ms | ns a byte | of the median | copies";
+        let mut table = Table::new(headings.split(" | "));
         for worst in &self.worst {
             table.row([
                 format!("{:?}", worst.shape),

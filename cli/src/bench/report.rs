@@ -97,17 +97,10 @@ pub fn table(adapter: &str, request: &Request, measured: &[Measurement]) -> Stri
         tensor.layout().name(),
         size(tensor.bytes())
     );
-    let mut table = Table::new([
-        "direction",
-        "ms",
-        "copies",
-        "GB/s",
-        "moved",
-        "op by op",
-        "CPU ms",
-        "1 thread",
-        "error",
-    ]);
+    let mut table = Table::new(
+        "direction | ms | copies | GB/s | moved | op by op | CPU ms | 1 thread | error"
+            .split(" | "),
+    );
     let or_none = |ms: Option<f64>| ms.map_or("-".into(), milliseconds);
     for one in measured {
         let composition = one.composition_ms.map_or("-".into(), |ms| {
@@ -149,17 +142,12 @@ pub fn table(adapter: &str, request: &Request, measured: &[Measurement]) -> Stri
 }
 
 fn steps_of(measured: &Measurement) -> Table {
-    let mut table = Table::new([
-        measured.direction,
-        "ms",
-        "copies",
-        "share",
-        "workgroups",
-        "of",
-        "lanes",
-        "parts",
-        "words a part",
-    ]);
+    let headings = "ms | copies | share | workgroups | of | lanes | parts | words a part";
+    let mut table = Table::new(
+        [measured.direction]
+            .into_iter()
+            .chain(headings.split(" | ")),
+    );
     let sum: f64 = measured.steps.iter().map(|step| step.ms).sum();
     for step in &measured.steps {
         table.row([

@@ -121,14 +121,8 @@ impl Report<'_> {
             times.row([name.to_owned()].into_iter().chain(numbers));
         }
 
-        let headings = [
-            "channel",
-            "mean before",
-            "after",
-            "variance before",
-            "after",
-        ];
-        let mut running = Table::new(headings);
+        let headings = "channel | mean before | after | variance before | after";
+        let mut running = Table::new(headings.split(" | "));
         let names = channel_names();
         // The first of each group of the bank.
         for c in (0..names.len()).step_by(names.len() / GROUPS.len()) {

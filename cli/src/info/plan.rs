@@ -71,18 +71,9 @@ impl fmt::Display for Explained {
             "{}: {steps} steps, {transfers} transfers, {tensors} of tensors",
             title(&self.on)
         )?;
-        let mut table = Table::new([
-            "step",
-            "workgroups",
-            "of",
-            "lanes",
-            "items",
-            "parts",
-            "words a part",
-            "elements a word",
-            "tensors",
-            "tables",
-        ]);
+        let headings = "step | workgroups | of | lanes | items | parts | words a part | elements a word \
+                        | tensors | tables";
+        let mut table = Table::new(headings.split(" | "));
         let number = |value: Option<u32>| value.map_or("-".to_owned(), |value| value.to_string());
         for step in &self.steps {
             table.row([
