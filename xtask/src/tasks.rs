@@ -111,30 +111,15 @@ fn checks(rustdocflags: Option<OsString>) -> Vec<Step> {
         flags.push(" ");
     }
     flags.push("-D warnings");
-    let clippy = [
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--release",
-        "--",
-        "-D",
-        "warnings",
-    ];
-    // The library as a program gets it that asks for no feature: the tests turn all of them on.
-    let lean = [
-        "clippy",
-        "-p",
-        "bcnorm",
-        "--lib",
-        "--release",
-        "--",
-        "-D",
-        "warnings",
-    ];
+    let lints = |name, package: &[&str]| {
+        let strict = ["--release", "--", "-D", "warnings"];
+        Step::new(name, &[&["clippy"], package, &strict].concat())
+    };
     vec![
         Step::new("fmt", &["fmt", "--all", "--check"]),
-        Step::new("clippy", &clippy),
-        Step::new("clippy, no features", &lean),
+        lints("clippy", &["--workspace", "--all-targets"]),
+        // The library as a program gets it that asks for no feature: the tests turn all of them on.
+        lints("clippy, no features", &["-p", "bcnorm", "--lib"]),
         Step::new("doc", &["doc", "--no-deps", "--workspace", "--release"])
             .envs(vec![("RUSTDOCFLAGS", flags)]),
     ]

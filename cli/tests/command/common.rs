@@ -86,6 +86,11 @@ impl File {
         std::fs::write(path, bytes).expect("a writable folder");
     }
 
+    pub fn put(&mut self, name: impl Into<String>, dtype: Dtype, dims: &[usize], bytes: Vec<u8>) {
+        self.tensors
+            .insert(name.into(), (dtype, dims.to_vec(), bytes));
+    }
+
     pub fn floats(&self, name: &str) -> Vec<f32> {
         let (dtype, _, bytes) = &self.tensors[name];
         assert_eq!(*dtype, Dtype::F32, "{name}");

@@ -7,7 +7,7 @@ use bcnorm_cases::compare::judge;
 use bcnorm_cases::golden;
 use bcnorm_cases::problem::{Problem, input_name, is_tensor};
 use safetensors::Dtype;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -63,10 +63,7 @@ impl Setting {
             let tensor = params.tensors.get_mut(name).expect("there");
             tensor.1 = vec![1, self.groups(), 1];
         }
-        let count = (Dtype::I64, vec![], 41i64.to_le_bytes().to_vec());
-        params
-            .tensors
-            .insert("bn.num_batches_tracked".into(), count);
+        params.put(RUNNING[2], Dtype::I64, &[], 41i64.to_le_bytes().to_vec());
         params
     }
 
@@ -313,24 +310,19 @@ fn values_out_of_range_are_refused() {
     let bytes: Vec<u8> = wide.iter().flat_map(|x| x.to_le_bytes()).collect();
     write_npy(&setting.path("wide.npy"), "<f8", &dims, &bytes);
     let mut file = File::default();
-    file.tensors
-        .insert("x".into(), (Dtype::F64, dims.clone(), bytes));
+    file.put("x", Dtype::F64, &dims, bytes);
     file.write(&setting.path("wide.safetensors"));
     let mut params = setting.params();
     let var: Vec<u8> = [1.0f64, 1.0, 1e39, 1.0, 1.0, 1.0, 1.0, 1.0]
         .iter()
         .flat_map(|x| x.to_le_bytes())
         .collect();
-    params
-        .tensors
-        .insert("bn.running_var".into(), (Dtype::F64, vec![8], var));
+    params.put("bn.running_var", Dtype::F64, &[8], var);
     params.write(&setting.path("params64.safetensors"));
     let mut x = x;
     x[index(1, 6)] = 65520.0;
     let mut large = setting.golden.only("x");
-    large
-        .tensors
-        .insert("x".into(), (Dtype::F32, dims, stored(Dtype::F32, &x)));
+    large.put("x", Dtype::F32, &dims, stored(Dtype::F32, &x));
     large.write(&setting.path("large.safetensors"));
     let place = "[1, 6, 1, 2]";
     for (line, reasons) in [
@@ -381,38 +373,32 @@ fn the_family_is_run() {
                 if filters {
                     dims.remove(1);
                 }
-                let entry = (tensor_type, dims, stored(tensor_type, values));
-                let tensors = BTreeMap::from([(tensor.to_owned(), entry)]);
-                let file = File {
-                    tensors,
-                    ..File::default()
-                };
+                let mut file = File::default();
+                file.put(tensor, tensor_type, &dims, stored(tensor_type, values));
                 file.write(&at(tensor));
             }
         }
         // In a model, beside a module that is none of ours.
         let mut model = File::default();
-        let mut put = |name: &str, dtype, dims, bytes| {
-            let name = format!("layer1.0.bn1.{name}");
-            model.tensors.insert(name, (dtype, dims, bytes));
+        let mut put = |name: &str, dtype, dims: &[usize], bytes| {
+            model.put(format!("layer1.0.bn1.{name}"), dtype, dims, bytes);
         };
         let mut entries = state::entries(norm);
         for entry in &entries {
             let tensor = input_name(norm, entry.role).expect("a name");
             let bytes = stored(Dtype::F32, &case.tensors[tensor]);
-            put(entry.name, Dtype::F32, entry.dims.clone(), bytes);
+            put(entry.name, Dtype::F32, &entry.dims, bytes);
         }
         entries.retain(|entry| entry.gradient.is_some());
         if let Some(count) = state::batch_count(norm) {
             let bytes = i64::from(case.num_batches_tracked).to_le_bytes().to_vec();
-            put(count, Dtype::I64, vec![], bytes);
+            put(count, Dtype::I64, &[], bytes);
         }
         if let Some((speed, value)) = state::moving_speed(norm) {
-            put(speed, Dtype::F32, vec![1], stored(Dtype::F32, &[value]));
+            put(speed, Dtype::F32, &[1], stored(Dtype::F32, &[value]));
         }
         let no_entries = model.tensors.is_empty();
-        let mask = (Dtype::BOOL, vec![1], vec![1]);
-        model.tensors.insert("layer1.0.bn10.mask".into(), mask);
+        model.put("layer1.0.bn10.mask", Dtype::BOOL, &[1], vec![1]);
         model.write(&at("model"));
         // With the parameters there is always an affine of both, or none.
         let half = norm.weight && !norm.bias && norm.kind != NormKind::LayerNorm
@@ -538,22 +524,19 @@ fn state_dicts_are_read_as_the_library_does() {
 
     let mut shaped = plain.clone();
     let groups = setting.groups();
-    shaped.tensors.get_mut("weight").expect("there").1 = vec![groups];
-    shaped.tensors.get_mut("bias").expect("there").1 = vec![groups, 1];
-    shaped.tensors.get_mut("bn.weight").expect("there").1 = vec![1, 8, 1, 1];
-    shaped
-        .tensors
-        .get_mut("bn.num_batches_tracked")
-        .expect("there")
-        .1 = vec![1];
+    for (name, dims) in [
+        ("weight", vec![groups]),
+        ("bias", vec![groups, 1]),
+        ("bn.weight", vec![1, 8, 1, 1]),
+        (RUNNING[2], vec![1]),
+    ] {
+        shaped.tensors.get_mut(name).expect("there").1 = dims;
+    }
     assert_eq!(run(&shaped, "").1.floats("y"), expected);
 
     let count = |count: i64| {
         let mut params = plain.clone();
-        let entry = (Dtype::I64, vec![], count.to_le_bytes().to_vec());
-        params
-            .tensors
-            .insert("bn.num_batches_tracked".into(), entry);
+        params.put(RUNNING[2], Dtype::I64, &[], count.to_le_bytes().to_vec());
         run(&params, "").1.tensors[RUNNING[2]].2.clone()
     };
     let limit = i64::from(u32::MAX);
@@ -575,8 +558,12 @@ fn state_dicts_are_read_as_the_library_does() {
     assert_eq!(out.tensors.keys().collect::<Vec<_>>(), ["y"]);
     let mut wide = plain.clone();
     for (name, value) in [("weight", 1.0), ("bias", 0.0)] {
-        let entry = (Dtype::F32, vec![1, 8, 1], stored(Dtype::F32, &[value; 8]));
-        wide.tensors.insert(name.into(), entry);
+        wide.put(
+            name,
+            Dtype::F32,
+            &[1, 8, 1],
+            stored(Dtype::F32, &[value; 8]),
+        );
     }
     let (text, _) = run(&wide, "");
     assert!(text.contains("affine per channel"), "{text}");
@@ -584,9 +571,8 @@ fn state_dicts_are_read_as_the_library_does() {
     // A module that is not there; a model given as a module.
     let mut model = File::default();
     for (name, tensor) in &plain.tensors {
-        model
-            .tensors
-            .insert(format!("layer1.0.bn1.{name}"), tensor.clone());
+        let name = format!("layer1.0.bn1.{name}");
+        model.tensors.insert(name, tensor.clone());
     }
     let of_model = run(&model, "--module layer1.0.bn1").1;
     assert_eq!(of_model.floats("y"), expected);
@@ -740,12 +726,8 @@ fn wrong_requests_are_explained_and_write_nothing() {
     two.write(&setting.path("two.safetensors"));
     let mut params = setting.params();
     params.tensors.remove("bn.bias");
-    params
-        .tensors
-        .insert("conv.weight".into(), (Dtype::F32, vec![1], vec![0; 4]));
-    params
-        .tensors
-        .insert("weight".into(), (Dtype::F32, vec![3], vec![0; 12]));
+    params.put("conv.weight", Dtype::F32, &[1], vec![0; 4]);
+    params.put("weight", Dtype::F32, &[3], vec![0; 12]);
     params.write(&setting.path("odd.safetensors"));
     setting
         .golden
@@ -830,8 +812,8 @@ fn the_estimate_is_known_by_its_parameters() {
     let speed: f32 = setting.golden.metadata["moving_speed"]
         .parse()
         .expect("a number");
-    let entry = (Dtype::F32, vec![1], speed.to_le_bytes().to_vec());
-    params.tensors.insert("bn.estbn_moving_speed".into(), entry);
+    let bytes = speed.to_le_bytes().to_vec();
+    params.put("bn.estbn_moving_speed", Dtype::F32, &[1], bytes);
     params.write(&setting.path("est.safetensors"));
     let (text, out) = setting.run("--params est.safetensors");
     assert!(text.contains("estimate statistics"), "{text}");
