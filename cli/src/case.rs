@@ -37,10 +37,8 @@ impl<'a> Plans<'a> {
     /// Compiles and uploads.
     pub fn new(gpu: &'a Gpu, pipelines: &Pipelines, problem: &Problem) -> Result<Self> {
         let (forward, backward) = problem.plans(pipelines.tuning())?;
-        let plans: Vec<_> = [forward.clone()]
-            .into_iter()
-            .chain(backward.clone())
-            .collect();
+        let plans = [forward.clone()].into_iter().chain(backward.clone());
+        let plans: Vec<Plan> = plans.collect();
         Ok(Self {
             forward: pipelines.prepare(forward)?,
             backward: backward.map(|plan| pipelines.prepare(plan)).transpose()?,
@@ -65,10 +63,8 @@ impl<'a> Plans<'a> {
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
         let needs = self.bench.plans.iter().flat_map(Plan::needs);
         for need in needs.filter(|need| need.access == Access::ReadWrite) {
-            let is_state = matches!(
-                need.role,
-                Role::RunningMean | Role::RunningVar | Role::NumBatchesTracked
-            );
+            use Role::{NumBatchesTracked, RunningMean, RunningVar};
+            let is_state = matches!(need.role, RunningMean | RunningVar | NumBatchesTracked);
             if let (false, Some(buffer)) = (is_state, self.bench.buffers.get(&need.role)) {
                 encoder.clear_buffer(buffer, 0, None);
             }
@@ -82,17 +78,11 @@ impl<'a> Plans<'a> {
 /// and should not be, and of an output that did not come out or was not expected.
 pub fn errors(run: &Run, expected: &Expected) -> BTreeMap<&'static str, f64> {
     let names = run.outputs.keys().chain(expected.keys());
-    names
-        .map(|&name| {
-            let error = match (run.outputs.get(name), expected.get(name)) {
-                (Some(got), Some((values, scale))) => {
-                    bcnorm_testkit::oracle::error(got, values, *scale)
-                }
-                _ => f64::INFINITY,
-            };
-            (name, error)
-        })
-        .collect()
+    let error = |name| match (run.outputs.get(name), expected.get(name)) {
+        (Some(got), Some((values, scale))) => bcnorm_testkit::oracle::error(got, values, *scale),
+        _ => f64::INFINITY,
+    };
+    names.map(|&name| (name, error(name))).collect()
 }
 
 #[cfg(test)]
@@ -102,17 +92,22 @@ mod tests {
     use bcnorm::gpu::headless::DeviceLimits;
 
     fn problem() -> Problem {
-        let values = |modulus: usize| {
-            (0..24)
-                .map(|i| (i * i % modulus) as f32)
-                .collect::<Vec<_>>()
-        };
+        let values = |modulus: usize| (0..24).map(|i| (i * i % modulus) as f32).collect();
         Problem {
             bn_weight: vec![1.0, 2.0, 3.0, 4.0],
             bias: vec![0.5; 2],
             num_batches_tracked: 3,
             ..Problem::new(NormDesc::bc_norm(4, 2), &[2, 4, 3], values(17)).with_grad_y(values(11))
         }
+    }
+
+    /// A device; `cargo xtask test` makes sure that there is one.
+    fn device() -> Option<Gpu> {
+        let gpu = pollster::block_on(Gpu::new(DeviceLimits::Default)).ok();
+        if gpu.is_none() {
+            eprintln!("skipped: no GPU adapter");
+        }
+        gpu
     }
 
     #[test]
@@ -149,11 +144,7 @@ mod tests {
 
     #[test]
     fn a_lost_device_is_an_error_and_no_panic() {
-        let Ok(gpu) = pollster::block_on(Gpu::new(DeviceLimits::Default)) else {
-            // `cargo xtask test` makes sure that there is one.
-            eprintln!("skipped: no GPU adapter");
-            return;
-        };
+        let Some(gpu) = device() else { return };
         let pipelines = Pipelines::new(&gpu.device);
         run_on_gpu(&problem(), &gpu, &pipelines).unwrap();
         gpu.device.destroy();
@@ -163,10 +154,7 @@ mod tests {
 
     #[test]
     fn what_wgpu_objects_to_is_an_error_and_no_panic() {
-        let Ok(gpu) = pollster::block_on(Gpu::new(DeviceLimits::Default)) else {
-            eprintln!("skipped: no GPU adapter");
-            return;
-        };
+        let Some(gpu) = device() else { return };
         let result = guarded(&gpu, || {
             let _ = gpu.device.create_buffer(&wgpu::BufferDescriptor {
                 label: Some("too large"),

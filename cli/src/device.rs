@@ -1,27 +1,24 @@
-//! Adapters by name, and GPU work whose failures come back as errors.
+//! Adapters by name, what runs plans on them, and GPU work whose failures come back as errors.
 
+use crate::case::{Problem, Run, run_on_cpu, run_on_gpu};
 use anyhow::{Context as _, Result, bail, ensure};
+use bcnorm::gpu::Pipelines;
 use bcnorm::gpu::headless::{DeviceLimits, Gpu, adapters, describe};
-use std::fmt::Write as _;
+use bcnorm::tuning::AdapterClass;
+use bcnorm::{Tuning, cpu};
 
 /// Runs GPU work so that whatever wgpu or the driver objects to comes back as an error instead of
 /// a panic.
 pub fn guarded<T>(gpu: &Gpu, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let device = &gpu.device;
-    let scopes = [
-        wgpu::ErrorFilter::Internal,
-        wgpu::ErrorFilter::OutOfMemory,
-        wgpu::ErrorFilter::Validation,
-    ]
-    .map(|filter| device.push_error_scope(filter));
+    use wgpu::ErrorFilter::{Internal, OutOfMemory, Validation};
+    let filters = [Internal, OutOfMemory, Validation];
+    let scopes = filters.map(|filter| gpu.device.push_error_scope(filter));
     let result = work();
     // The innermost first.
-    let caught: Vec<wgpu::Error> = scopes
-        .into_iter()
-        .rev()
-        .filter_map(|scope| pollster::block_on(scope.pop()))
-        .collect();
-    match caught.first() {
+    let scopes = scopes.into_iter().rev();
+    let caught = scopes.map(|scope| pollster::block_on(scope.pop()));
+    // All of them are popped, whatever the first one caught.
+    match caught.collect::<Vec<_>>().into_iter().flatten().next() {
         None => result,
         // What wgpu caught came first; what the work says of it is a consequence.
         Some(wgpu::Error::OutOfMemory { .. }) => {
@@ -54,10 +51,10 @@ pub fn select(name: &str) -> Result<Vec<wgpu::Adapter>> {
         .into_iter()
         .partition(|adapter| describe(adapter).to_lowercase().contains(&wanted));
     if found.is_empty() {
-        let mut list = String::new();
-        for adapter in &others {
-            let _ = write!(list, "\n  {}", describe(adapter));
-        }
+        let list: String = others
+            .iter()
+            .map(|other| format!("\n  {}", describe(other)))
+            .collect();
         bail!("no adapter's name or backend contains \"{name}\"; there are:{list}");
     }
     Ok(found)
@@ -78,4 +75,72 @@ pub fn open_best(name: Option<&str>) -> Result<Gpu> {
         }
     }
     Err(failure.context("no adapter")?)
+}
+
+/// What runs plans.
+pub enum Engine {
+    /// A device, with its kernels.
+    Gpu(Box<Gpu>, Pipelines),
+    /// The library's CPU executor.
+    Cpu(cpu::Executor),
+}
+
+impl Engine {
+    /// The CPU executor where `name` is "cpu", else the best adapter that it stands for.
+    pub fn open(name: Option<&str>) -> Result<Self> {
+        match name.is_some_and(is_cpu) {
+            true => Ok(Self::Cpu(cpu::Executor::new())),
+            false => Ok(Self::on(open_best(name)?)),
+        }
+    }
+
+    /// A device with the library's kernels.
+    pub fn on(gpu: Gpu) -> Self {
+        let pipelines = Pipelines::new(&gpu.device);
+        Self::Gpu(Box::new(gpu), pipelines)
+    }
+
+    /// Runs a problem.
+    pub fn run(&self, problem: &Problem) -> Result<Run> {
+        match self {
+            Self::Gpu(gpu, pipelines) => run_on_gpu(problem, gpu, pipelines),
+            Self::Cpu(executor) => run_on_cpu(problem, executor),
+        }
+    }
+
+    /// Its name, for people: of an adapter also backend and kind.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Gpu(gpu, _) => gpu.describe(),
+            Self::Cpu(_) => "CPU executor".to_owned(),
+        }
+    }
+
+    /// Whether it is an adapter that is software.
+    pub fn is_software_adapter(&self) -> bool {
+        match self {
+            Self::Gpu(gpu, _) => {
+                Tuning::for_adapter(&gpu.adapter.get_info()).class == AdapterClass::Software
+            }
+            Self::Cpu(_) => false,
+        }
+    }
+
+    /// Bytes that a tensor may have on it.
+    pub fn largest_binding(&self) -> u64 {
+        match self {
+            Self::Gpu(gpu, _) => {
+                let limits = gpu.device.limits();
+                limits
+                    .max_storage_buffer_binding_size
+                    .min(limits.max_buffer_size)
+            }
+            Self::Cpu(_) => u64::MAX,
+        }
+    }
+}
+
+/// Whether an adapter's name is the CPU executor's.
+pub fn is_cpu(name: &str) -> bool {
+    name.eq_ignore_ascii_case("cpu")
 }

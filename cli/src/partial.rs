@@ -15,61 +15,60 @@ fn partial() -> MutexGuard<'static, BTreeSet<PathBuf>> {
     PARTIAL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A file in the making: removed when dropped, or when SIGINT, SIGTERM or SIGHUP ends the program.
-#[derive(Debug)]
-pub struct Partial(Option<NamedTempFile>);
-
-impl Partial {
-    /// Makes one in a folder. A private file is its owner's alone; others are as any new file, less the
-    /// umask.
-    pub fn new(folder: &Path, private: bool) -> io::Result<Self> {
-        #[cfg(unix)]
-        signals::watch();
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".bcnorm-").suffix(".partial");
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt as _;
-            let mode = if private { 0o600 } else { 0o666 };
-            builder.permissions(std::fs::Permissions::from_mode(mode));
-        }
-        #[cfg(not(unix))]
-        let _ = private;
-        let mut partial = partial();
-        let file = builder.tempfile_in(folder)?;
-        partial.insert(file.path().to_owned());
-        Ok(Self(Some(file)))
+/// Makes a file in a folder. A private file is its owner's alone; others are as any new file, less the umask.
+fn make(folder: &Path, private: bool) -> io::Result<NamedTempFile> {
+    #[cfg(unix)]
+    signals::watch();
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".bcnorm-").suffix(".partial");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = if private { 0o600 } else { 0o666 };
+        builder.permissions(std::fs::Permissions::from_mode(mode));
     }
-
-    /// The open file.
-    pub fn file(&mut self) -> io::Result<&mut File> {
-        let file = self.0.as_mut().map(NamedTempFile::as_file_mut);
-        file.ok_or_else(|| io::Error::other("the file is finished"))
-    }
-
-    /// Gives it its name. Without `replace` that is an error where there is a file of this name.
-    pub fn finish(mut self, path: &Path, replace: bool) -> io::Result<()> {
-        let mut partial = partial();
-        let Some(file) = self.0.take() else {
-            return Ok(());
-        };
-        partial.remove(file.path());
-        let named = match replace {
-            true => file.persist(path),
-            false => file.persist_noclobber(path),
-        };
-        // With the error goes the file.
-        named.map(|_| ()).map_err(|error| error.error)
-    }
+    #[cfg(not(unix))]
+    let _ = private;
+    let mut partial = partial();
+    let file = builder.tempfile_in(folder)?;
+    partial.insert(file.path().to_owned());
+    Ok(file)
 }
 
-impl Drop for Partial {
-    fn drop(&mut self) {
-        if let Some(file) = self.0.take() {
-            let mut partial = partial();
-            partial.remove(file.path());
-            drop(file);
-        }
+/// Checks that a file can be made in a folder, by making one.
+pub fn check(folder: &Path) -> io::Result<()> {
+    let file = make(folder, true)?;
+    let mut partial = partial();
+    partial.remove(file.path());
+    file.close()
+}
+
+/// Writes a file by `fill`, whole or not at all, beside its place and then into it. Without `replace` it is an error
+/// where there is a file of this name.
+pub fn write(
+    path: &Path,
+    private: bool,
+    replace: bool,
+    fill: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut file = make(folder_of(path), private)?;
+    let filled = fill(file.as_file_mut());
+    let mut partial = partial();
+    partial.remove(file.path());
+    // With an error goes the file.
+    filled?;
+    match replace {
+        true => file.persist(path)?,
+        false => file.persist_noclobber(path)?,
+    };
+    Ok(())
+}
+
+/// The folder that a file is in.
+pub fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
     }
 }
 
@@ -165,10 +164,13 @@ mod tests {
     #[test]
     fn a_signal_leaves_nothing() {
         if let Some(folder) = std::env::var_os(FOLDER) {
-            let mut partial = Partial::new(folder.as_ref(), true).unwrap();
-            partial.file().unwrap().write_all(b"half").unwrap();
-            std::thread::sleep(Duration::from_secs(60));
-            return;
+            let path = Path::new(&folder).join("whole");
+            let half = |file: &mut File| {
+                file.write_all(b"half")?;
+                std::thread::sleep(Duration::from_secs(60));
+                Ok(())
+            };
+            return write(&path, true, false, half).unwrap();
         }
         let folder = tempfile::tempdir().unwrap();
         for (name, number) in [("HUP", 1), ("INT", 2), ("TERM", 15)] {
@@ -192,17 +194,18 @@ mod tests {
     fn a_file_is_finished_or_gone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("whole");
-        drop(Partial::new(folder.path(), true).unwrap());
+        check(folder.path()).unwrap();
         assert_eq!(files(folder.path()), 0);
         for replace in [false, true] {
-            let mut partial = Partial::new(folder.path(), false).unwrap();
-            partial.file().unwrap().write_all(b"text").unwrap();
-            assert_eq!(files(folder.path()), 1 + usize::from(replace));
-            partial.finish(&path, replace).unwrap();
+            let fill = |file: &mut File| {
+                assert_eq!(files(folder.path()), 1 + usize::from(replace));
+                file.write_all(b"text")
+            };
+            write(&path, false, replace, fill).unwrap();
             assert_eq!(files(folder.path()), 1);
         }
-        let partial = Partial::new(folder.path(), false).unwrap();
-        partial.finish(&path, false).unwrap_err();
+        write(&path, false, false, |_| Ok(())).unwrap_err();
+        write(&path, false, true, |_| Err(io::Error::other("full"))).unwrap_err();
         assert_eq!(files(folder.path()), 1);
         assert_eq!(std::fs::read(&path).unwrap(), b"text");
         let left = super::partial();

@@ -1,4 +1,4 @@
-//! What to plan, from the command line: a norm of the family, and a tensor.
+//! What to plan, from the command line: a norm of the family, and a tensor. Every command reads it here.
 
 use anyhow::{Result, bail, ensure};
 use bcnorm::{
@@ -49,9 +49,28 @@ pub fn norm_parser(taken: fn(NormKind) -> bool) -> impl TypedValueParser<Value =
     })
 }
 
-/// For commands that take all of the family.
-pub fn any_norm(_: NormKind) -> bool {
-    true
+/// The options that every command has which plans: a norm, and how its tensors are stored.
+#[derive(clap::Args, Debug)]
+pub struct NormArgs {
+    /// Which norm (weight standardization is of a convolution's filters, (O, I, kH, kW))
+    #[arg(long, value_name = "NAME", default_value = "bc_norm", value_parser = norm_parser(|_| true))]
+    pub norm: NormKind,
+    /// Groups of bc_norm and group_norm, a divisor of the channels [default: 32, or the largest divisor below]
+    #[arg(long, value_name = "G", allow_negative_numbers = true)]
+    pub groups: Option<usize>,
+    /// How tensors are stored: f32, f16 or bf16. Arithmetic is f32 whatever it is
+    #[arg(long, default_value = "f32", value_parser = parse_dtype)]
+    pub dtype: DType,
+    /// Order in the device's memory: first (N, C, H, W) or last (N, H, W, C)
+    #[arg(long, default_value = "first", value_parser = parse_layout)]
+    pub layout: Layout,
+}
+
+impl NormArgs {
+    /// The norm of a tensor of these sizes.
+    pub fn request(&self, dims: &Dims) -> Result<Request> {
+        Request::new(self.norm, &dims.0, self.groups, self.dtype, self.layout)
+    }
 }
 
 /// What a plan computes.
@@ -132,20 +151,25 @@ impl Request {
     /// Without a number of groups: see [`describe_norm`].
     pub fn new(
         kind: NormKind,
-        dims: &Dims,
+        dims: &[usize],
         groups: Option<usize>,
         dtype: DType,
         layout: Layout,
     ) -> Result<Self> {
-        let dims = &dims.0;
-        let tensor = describe_tensor(kind, dims)?
-            .with_dtype(dtype)
-            .with_layout(layout);
+        let tensor = describe_tensor(kind, dims)?;
+        let tensor = tensor.with_dtype(dtype).with_layout(layout);
         let norm = describe_norm(kind, tensor.num_channels() as usize, groups)?;
-        if tensor.elements() == 0 {
-            bail!("a tensor of shape {dims:?} is empty: there is nothing to do");
-        }
+        ensure!(
+            tensor.elements() > 0,
+            "a tensor of shape {dims:?} is empty: there is nothing to do"
+        );
         Ok(Self { norm, tensor })
+    }
+
+    /// The tensor's sizes, as a tuple.
+    pub fn shape(&self) -> String {
+        let sizes: Vec<String> = self.tensor.dims().iter().map(usize::to_string).collect();
+        format!("({})", sizes.join(", "))
     }
 
     /// Its plan.
@@ -175,14 +199,21 @@ impl fmt::Display for Request {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::Parser;
+
+    const FIRST: Layout = Layout::ChannelsFirst;
 
     #[test]
     fn groups_divide() {
         let groups = |channels, given| {
-            let dims = Dims(vec![2, channels, 5]);
-            let first = Layout::ChannelsFirst;
-            Request::new(NormKind::BcNorm, &dims, given, DType::F32, first)
-                .map(|r| r.norm.num_groups)
+            let request = Request::new(
+                NormKind::BcNorm,
+                &[2, channels, 5],
+                given,
+                DType::F32,
+                FIRST,
+            );
+            request.map(|request| request.norm.num_groups)
         };
         for (channels, expected) in [(64, 32), (48, 24), (37, 1), (12, 12)] {
             assert_eq!(groups(channels, None).unwrap(), expected);
@@ -195,15 +226,12 @@ mod tests {
     #[test]
     fn the_family_is_planned() {
         for &norm in NormKind::ALL {
-            for layout in [Layout::ChannelsFirst, Layout::ChannelsLast] {
-                let dims = Dims(vec![4, 8, 3, 5]);
-                let request = Request::new(norm, &dims, None, DType::F16, layout);
+            for layout in [FIRST, Layout::ChannelsLast] {
+                let request = Request::new(norm, &[4, 8, 3, 5], None, DType::F16, layout);
                 let Ok(request) = request else {
                     // Filters have one order.
-                    assert_eq!(
-                        (norm, layout),
-                        (NormKind::WeightStandardization, Layout::ChannelsLast)
-                    );
+                    let filters = (NormKind::WeightStandardization, Layout::ChannelsLast);
+                    assert_eq!((norm, layout), filters);
                     continue;
                 };
                 for direction in Direction::ALL {
@@ -212,27 +240,28 @@ mod tests {
                 }
             }
         }
-        let dims = Dims(vec![0, 8, 3]);
-        let first = Layout::ChannelsFirst;
-        Request::new(NormKind::LayerNorm, &dims, None, DType::F32, first).unwrap_err();
-        let dims = Dims(vec![2, 8, 3]);
-        Request::new(NormKind::LayerNorm, &dims, Some(2), DType::F32, first).unwrap_err();
+        let layer_norm = |dims: &[usize], groups| {
+            Request::new(NormKind::LayerNorm, dims, groups, DType::F32, FIRST)
+        };
+        layer_norm(&[0, 8, 3], None).unwrap_err();
+        layer_norm(&[2, 8, 3], Some(2)).unwrap_err();
+        layer_norm(&[1], None).unwrap_err();
+    }
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: NormArgs,
     }
 
     #[test]
     fn norms_have_one_name_each() {
-        use clap::Parser;
-        #[derive(Parser)]
-        struct Line {
-            #[arg(value_parser = norm_parser(any_norm))]
-            norm: NormKind,
-        }
+        let parse = |name| Line::try_parse_from(["bcnorm", "--norm", name]);
         for &kind in NormKind::ALL {
-            let line = Line::try_parse_from(["bcnorm", kind.name()]).unwrap();
-            assert_eq!(line.norm, kind);
+            assert_eq!(parse(kind.name()).unwrap().args.norm, kind);
         }
         for wrong in ["", "bcnorm", "BC_NORM", "ws", "groupnorm"] {
-            let Err(error) = Line::try_parse_from(["bcnorm", wrong]) else {
+            let Err(error) = parse(wrong) else {
                 panic!("{wrong} is taken for a norm");
             };
             let error = error.to_string();

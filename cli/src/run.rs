@@ -1,19 +1,14 @@
 //! `bcnorm run`: normalizes stored activations with stored parameters.
 
-use crate::case::{Problem, Run, run_on_cpu, run_on_gpu};
-use crate::device;
-use crate::request::{
-    any_norm, describe_norm, describe_tensor, is_grouped, norm_parser, parse_dtype, parse_layout,
-};
+use crate::case::{Problem, Run};
+use crate::device::Engine;
+use crate::request::{NormArgs, describe_norm, describe_tensor, is_grouped};
 use crate::store::{Contents, Destination, Tensor, read_tensor};
 use crate::text::{listed, printable};
 use anyhow::{Context as _, Result, bail, ensure};
-use bcnorm::gpu::Pipelines;
 use bcnorm::layer::checkpoint;
 use bcnorm::layer::state::{self, StateDict, StateValue};
-use bcnorm::{
-    Activation, ChannelStats, DType, Fusion, Layout, Mode, NormDesc, NormKind, Role, cpu, host,
-};
+use bcnorm::{Activation, ChannelStats, DType, Fusion, Mode, NormDesc, NormKind, Role, host};
 use bcnorm_testkit::names::is_tensor;
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -54,9 +49,8 @@ pub struct Args {
     /// Name of the tensor in --input
     #[arg(long, value_name = "NAME")]
     input_name: Option<String>,
-    /// Which norm; the input of weight_standardization is a convolution's filters, (O, I, kH, kW)
-    #[arg(long, value_name = "NAME", default_value = "bc_norm", value_parser = norm_parser(any_norm))]
-    norm: NormKind,
+    #[command(flatten)]
+    norm: NormArgs,
     /// Parameters and running statistics, a .safetensors file with PyTorch's names; may be absent with
     /// instance_norm and weight_standardization
     #[arg(long, value_name = "FILE")]
@@ -64,15 +58,6 @@ pub struct Args {
     /// The norm's module in --params, such as layer1.0.bn1 [default: the file is the norm's own]
     #[arg(long, value_name = "PATH", requires = "params")]
     module: Option<String>,
-    /// Number of groups of bc_norm and group_norm, a divisor of the channels
-    #[arg(long, value_name = "G", allow_negative_numbers = true)]
-    groups: Option<usize>,
-    /// How tensors are stored: f32, f16 or bf16. Arithmetic is f32 whatever it is
-    #[arg(long, default_value = "f32", value_parser = parse_dtype)]
-    dtype: DType,
-    /// Order in the device's memory: first (N, C, H, W) or last (N, H, W, C)
-    #[arg(long, default_value = "first", value_parser = parse_layout)]
-    layout: Layout,
     /// Applied last: y = activation(norm(x) + residual)
     #[arg(long, value_enum, default_value = "none")]
     activation: Fused,
@@ -143,11 +128,9 @@ enum Fused {
 struct Momentum(Option<f32>);
 
 fn parse_momentum(text: &str) -> Result<Momentum, String> {
-    if text.eq_ignore_ascii_case("none") {
-        return Ok(Momentum(None));
-    }
     match text.parse() {
         Ok(momentum) => Ok(Momentum(Some(momentum))),
+        Err(_) if text.eq_ignore_ascii_case("none") => Ok(Momentum(None)),
         Err(_) => Err("expected a number from 0 to 1, or none".to_owned()),
     }
 }
@@ -171,16 +154,21 @@ pub fn run(args: Args) -> Result<()> {
     let destination = Destination::new(&args.output, args.force, &inputs)?;
 
     let input = read_tensor(&args.input, args.input_name.as_deref(), "x")?;
-    let tensor = describe_tensor(args.norm, &input.dims);
+    let tensor = describe_tensor(args.norm.norm, &input.dims);
     let tensor = tensor.with_context(|| args.input.display().to_string())?;
+    let NormArgs {
+        norm: kind,
+        groups,
+        dtype,
+        layout,
+    } = args.norm;
     ensure!(
-        !is_grouped(args.norm) || args.groups.is_some(),
+        !is_grouped(kind) || groups.is_some(),
         "{} needs a number of groups: --groups G",
-        args.norm.name()
+        kind.name()
     );
     // A mistake here would show as misshapen parameters.
-    let channels = tensor.num_channels() as usize;
-    let plain = describe_norm(args.norm, channels, args.groups)?.with_eps(args.eps);
+    let plain = describe_norm(kind, tensor.num_channels() as usize, groups)?.with_eps(args.eps);
     let mut state = read_state(&args)?;
     let norm = as_stored(&args, plain, &mut state)?;
     let fit = match state::fit(&norm, &state) {
@@ -188,10 +176,14 @@ pub fn run(args: Args) -> Result<()> {
         Err(bcnorm::Error::StateDict { problems }) => bail!(misfit(&args, &norm, &state, problems)),
         Err(error) => return Err(error.into()),
     };
-    warn(&args, &fit)?;
+    let file = args.params.as_deref().unwrap_or(Path::new("--params"));
+    for warning in &fit.warnings {
+        let text = format!("{}: {warning}", file.display());
+        writeln!(std::io::stderr(), "warning: {}", printable(&text))?;
+    }
 
     let shape = input.dims.clone();
-    check_range(&args.input, args.dtype, &input)?;
+    check_range(&args.input, dtype, &input)?;
     let same_shape = |path: &Option<PathBuf>, name: &Option<String>, default| {
         let Some(path) = path else {
             return Ok(None);
@@ -203,7 +195,7 @@ pub fn run(args: Args) -> Result<()> {
             path.display(),
             tensor.dims,
         );
-        check_range(path, args.dtype, &tensor)?;
+        check_range(path, dtype, &tensor)?;
         Ok(Some(tensor.values))
     };
     let grad_y = same_shape(&args.grad, &args.grad_name, "grad_y")?;
@@ -212,7 +204,7 @@ pub fn run(args: Args) -> Result<()> {
     let count = fit.batch_count.unwrap_or(0);
     let mut case = Problem {
         mode: if args.eval { Mode::Eval } else { Mode::Train },
-        layout: args.layout,
+        layout,
         fusion: Fusion {
             activation: match args.activation {
                 Fused::None => Activation::None,
@@ -240,44 +232,50 @@ pub fn run(args: Args) -> Result<()> {
         };
         *place = values.to_vec();
     }
-    let case = case.with_dtype(args.dtype);
+    let case = case.with_dtype(dtype);
     case.check()?;
 
-    let (outputs, adapter) = execute(&case, args.adapter.as_deref())?;
+    let engine = Engine::open(args.adapter.as_deref())?;
+    let (outputs, adapter) = (engine.run(&case)?, engine.describe());
     let counted = outputs.num_batches_tracked - case.num_batches_tracked;
     let count = count.saturating_add(counted.into());
-    let mut contents = pack(&case, &outputs, &shape, &state, count);
     let mode = if args.eval { "eval" } else { "train" };
-    let stats = stats_name(&case.norm);
-    contents.remark("adapter", &adapter);
-    contents.remark("bcnorm", env!("CARGO_PKG_VERSION"));
-    contents.remark("norm", case.norm.kind.name());
-    contents.remark("mode", mode);
-    if let Some(stats) = stats {
-        contents.remark("stats", stats);
-    }
+    let name = case.norm.kind.name();
+    let stats = stats_name(&case.norm).map(|stats| ("stats", stats));
+    let mut contents = pack(&case, &outputs, &shape, &state, count);
+    let version = env!("CARGO_PKG_VERSION");
+    let remarks = [
+        ("adapter", &*adapter),
+        ("bcnorm", version),
+        ("norm", name),
+        ("mode", mode),
+    ];
+    contents.metadata = remarks
+        .into_iter()
+        .chain(stats)
+        .map(|(k, v)| (k.into(), v.into()))
+        .collect();
     destination.write(&contents.serialize()?)?;
-
+    let what = particulars(&case.norm);
     writeln!(
         std::io::stdout(),
-        "{destination}: {} of shape {shape:?}{}, {mode}, on {adapter}",
-        case.norm.kind.name(),
-        particulars(&case.norm),
+        "{destination}: {name} of shape {shape:?}{what}, {mode}, on {adapter}"
     )?;
     Ok(())
 }
 
 /// The state dict, by the library's rules.
 fn read_state(args: &Args) -> Result<StateDict> {
+    let kind = args.norm.norm;
     let Some(params) = &args.params else {
         ensure!(
             matches!(
-                args.norm,
+                kind,
                 NormKind::InstanceNorm | NormKind::WeightStandardization
             ),
             "{} has parameters: give --params FILE, a state dict in a .safetensors file (an empty one \
              where affine and track_running_stats are False)",
-            args.norm.name()
+            kind.name()
         );
         return Ok(StateDict::new());
     };
@@ -285,43 +283,48 @@ fn read_state(args: &Args) -> Result<StateDict> {
     Ok(checkpoint::load_module(params, module)?)
 }
 
-/// The norm that has the entries of a state dict, as PyTorch's arguments `affine` and
-/// `track_running_stats` decide them: all of a kind are there, or none. What is there in part is missed
-/// when the dict is fitted.
+/// The norm that has the entries of a state dict, as PyTorch's arguments `affine` and `track_running_stats` decide
+/// them: all of a kind are there, or none. What is there in part is missed when the dict is fitted.
 ///
 /// The speed of the options, or 0, is put into a dict that lacks it.
-fn as_stored(args: &Args, norm: NormDesc, state: &mut StateDict) -> Result<NormDesc> {
+fn as_stored(args: &Args, mut norm: NormDesc, state: &mut StateDict) -> Result<NormDesc> {
     let kind = norm.kind;
-    let has = |names: &[&str]| names.iter().any(|&name| state.contains_key(name));
-    let running = ["running_mean", "running_var", "num_batches_tracked"];
-    let affine = has(&["weight", "bias"]);
-    if kind == NormKind::WeightStandardization {
-        no_statistics(args)?;
-        return Ok(norm);
+    let prefix = match kind == NormKind::BcNorm {
+        true if state.keys().any(|name| name.starts_with("pbn.")) => "pbn.",
+        true => "bn.",
+        false => "",
+    };
+    let has = |prefix: &str, names: &[&str]| {
+        names
+            .iter()
+            .any(|name| state.contains_key(&format!("{prefix}{name}")))
+    };
+    let weights = ["weight", "bias"];
+    let running = has(
+        prefix,
+        &["running_mean", "running_var", "num_batches_tracked"],
+    );
+    if kind != NormKind::WeightStandardization {
+        let affine = has("", &weights);
+        // PyTorch's LayerNorm alone can be without a bias.
+        norm = norm.with_affine(
+            affine,
+            affine && (kind != NormKind::LayerNorm || has("", &["bias"])),
+        );
     }
-    // PyTorch's LayerNorm alone can be without a bias.
-    let bias = affine && (kind != NormKind::LayerNorm || has(&["bias"]));
-    let norm = norm.with_affine(affine, bias);
     match kind {
         NormKind::BcNorm => {
-            let theirs = state.keys().any(|name| name.starts_with("pbn."));
-            let prefix = if theirs { "pbn." } else { "bn." };
-            let inner = |names: &[&str]| {
-                let mut names = names.iter().map(|name| format!("{prefix}{name}"));
-                names.any(|name| state.contains_key(&name))
+            let bn_affine = has(prefix, &weights);
+            let is_per_channel = |name: &str| match state.get(name) {
+                Some(StateValue::F32 { values, .. }) => {
+                    values.len() == norm.num_channels && values.len() != norm.num_groups
+                }
+                _ => false,
             };
-            let bn_affine = inner(&["weight", "bias"]);
-            let per_channel = ["weight", "bias"].iter().any(|&name| {
-                let len = match state.get(name) {
-                    Some(StateValue::F32 { values, .. }) => values.len(),
-                    _ => 0,
-                };
-                len == norm.num_channels && len != norm.num_groups
-            });
             let norm = norm
                 .with_bn_affine(bn_affine, bn_affine)
-                .with_track_running_stats(inner(&running))
-                .with_per_channel_affine(per_channel);
+                .with_track_running_stats(running)
+                .with_per_channel_affine(weights.into_iter().any(is_per_channel));
             with_statistics(args, norm, state, &format!("{prefix}estbn_moving_speed"))
         }
         NormKind::EstBn => with_statistics(args, norm, state, "estbn_moving_speed"),
@@ -331,35 +334,36 @@ fn as_stored(args: &Args, norm: NormDesc, state: &mut StateDict) -> Result<NormD
                 "{} has no estimates: those are of bc_norm and est_bn",
                 kind.name()
             );
-            let Momentum(momentum) = args.momentum.unwrap_or(Momentum(Some(0.1)));
             Ok(norm
-                .with_track_running_stats(has(&running))
-                .with_momentum(momentum))
+                .with_track_running_stats(running)
+                .with_momentum(args.momentum()))
         }
         _ => {
-            no_statistics(args)?;
+            for (option, given) in [
+                ("--stats", args.stats.is_some()),
+                ("--momentum", args.momentum.is_some()),
+                ("--moving-speed", args.moving_speed.is_some()),
+            ] {
+                ensure!(
+                    !given,
+                    "{option} is of norms with running statistics: {} has none",
+                    kind.name()
+                );
+            }
             Ok(norm)
         }
     }
 }
 
-fn no_statistics(args: &Args) -> Result<()> {
-    for (option, given) in [
-        ("--stats", args.stats.is_some()),
-        ("--momentum", args.momentum.is_some()),
-        ("--moving-speed", args.moving_speed.is_some()),
-    ] {
-        ensure!(
-            !given,
-            "{option} is of norms with running statistics: {} has none",
-            args.norm.name()
-        );
+impl Args {
+    fn momentum(&self) -> Option<f32> {
+        self.momentum
+            .map_or(Some(0.1), |Momentum(momentum)| momentum)
     }
-    Ok(())
 }
 
-/// The norm with the statistics that options and parameters ask for, each of which says which kind is
-/// meant; `entry` is the speed's name in the dict.
+/// The norm with the statistics that options and parameters ask for, each of which says which kind is meant;
+/// `entry` is the speed's name in the dict.
 fn with_statistics(
     args: &Args,
     norm: NormDesc,
@@ -383,20 +387,15 @@ fn with_statistics(
             args.moving_speed.is_none(),
             "--moving-speed belongs to --stats estimate"
         );
-        let Momentum(momentum) = args.momentum.unwrap_or(Momentum(Some(0.1)));
-        return Ok(norm.with_momentum(momentum));
+        return Ok(norm.with_momentum(args.momentum()));
     }
     ensure!(
         args.momentum.is_none() && args.stats != Some(Stats::Batch),
         "--momentum and --stats batch belong to batch statistics, and these are estimates"
     );
     if args.moving_speed.is_some() || !stored {
-        let speed = args.moving_speed.unwrap_or(0.0);
-        let value = StateValue::F32 {
-            dims: vec![1],
-            values: vec![speed],
-        };
-        state.insert(entry.to_owned(), value);
+        let (dims, values) = (vec![1], vec![args.moving_speed.unwrap_or(0.0)]);
+        state.insert(entry.to_owned(), StateValue::F32 { dims, values });
     }
     // The dict's takes its place.
     Ok(norm.with_moving_speed(0.0))
@@ -407,20 +406,19 @@ fn misfit(args: &Args, norm: &NormDesc, state: &StateDict, mut problems: Vec<Str
     /// Enough to see how they are called.
     const SHOWN: usize = 20;
     let parents = state.keys().filter_map(|name| name.rsplit_once('.'));
-    let modules: BTreeSet<&str> = parents
-        .map(|(module, _)| module)
+    let modules = parents.map(|(module, _)| module);
+    let modules: BTreeSet<&str> = modules
         .filter(|module| !matches!(*module, "bn" | "pbn"))
         .collect();
     if args.module.is_none() && !modules.is_empty() {
-        let shown: Vec<String> = modules
+        let shown = modules
             .iter()
             .take(SHOWN)
-            .map(|module| module.escape_debug().to_string())
-            .collect();
+            .map(|module| module.escape_debug().to_string());
+        let shown = shown.collect::<Vec<String>>().join(", ");
         let more = if modules.len() > SHOWN { ", ..." } else { "" };
         problems.push(format!(
-            "(if the file is a model's, choose a --module: {}{more})",
-            shown.join(", ")
+            "(if the file is a model's, choose a --module: {shown}{more})"
         ));
     }
     let file = args.params.as_deref().unwrap_or(Path::new("--params"));
@@ -437,16 +435,6 @@ fn misfit(args: &Args, norm: &NormDesc, state: &StateDict, mut problems: Vec<Str
     listed(&what, &problems)
 }
 
-/// Says what is computed all the same, though it hardly can be meant.
-fn warn(args: &Args, fit: &state::Fit) -> Result<()> {
-    let file = args.params.as_deref().unwrap_or(Path::new("--params"));
-    for warning in &fit.warnings {
-        let text = format!("{}: {warning}", file.display());
-        writeln!(std::io::stderr(), "warning: {}", printable(&text))?;
-    }
-    Ok(())
-}
-
 /// Refuses finite values that a 16-bit type makes infinite.
 fn check_range(path: &Path, dtype: DType, tensor: &Tensor) -> Result<()> {
     if dtype == DType::F32 {
@@ -457,11 +445,9 @@ fn check_range(path: &Path, dtype: DType, tensor: &Tensor) -> Result<()> {
     let mut pairs = values.iter().zip(&stored);
     if let Some(index) = pairs.position(|(value, stored)| value.is_finite() && stored.is_infinite())
     {
-        let mut rest = index;
-        let mut place: Vec<usize> = Vec::new();
-        for &size in tensor.dims.iter().rev() {
-            place.insert(0, rest % size);
-            rest /= size;
+        let (mut rest, mut place) = (index, tensor.dims.clone());
+        for size in place.iter_mut().rev() {
+            (rest, *size) = (rest / *size, rest % *size);
         }
         bail!(
             "{}: it has {:e} at {place:?}, beyond the largest {}: choose another --dtype",
@@ -493,39 +479,22 @@ fn particulars(norm: &NormDesc) -> String {
     if let Some(stats) = stats_name(norm) {
         text += &format!(", {stats} statistics");
     }
+    let both = norm.kind == NormKind::BcNorm;
     let affine = norm.kind != NormKind::WeightStandardization;
     let tracks = stats_name(norm).is_some() || norm.kind == NormKind::InstanceNorm;
-    for (there, what) in [
-        (norm.weight || !affine, ", without weight"),
-        (norm.bias || !affine, ", without bias"),
+    for (is_so, what) in [
+        (affine && !norm.weight, ", without weight"),
+        (affine && !norm.bias, ", without bias"),
+        (both && !norm.bn_weight, ", without bn.weight and bn.bias"),
         (
-            norm.bn_weight || norm.kind != NormKind::BcNorm,
-            ", without bn.weight and bn.bias",
-        ),
-        (
-            norm.has_running_stats() || !tracks,
+            tracks && !norm.has_running_stats(),
             ", without running statistics",
         ),
+        (both && norm.per_channel_affine, ", affine per channel"),
     ] {
-        if !there {
-            text += what;
-        }
-    }
-    if norm.kind == NormKind::BcNorm && norm.per_channel_affine {
-        text += ", affine per channel";
+        text += if is_so { what } else { "" };
     }
     text
-}
-
-/// Runs the case, and says where.
-fn execute(case: &Problem, adapter: Option<&str>) -> Result<(Run, String)> {
-    if adapter.is_some_and(|name| name.eq_ignore_ascii_case("cpu")) {
-        let outputs = run_on_cpu(case, &cpu::Executor::new())?;
-        return Ok((outputs, "CPU executor".to_owned()));
-    }
-    let gpu = device::open_best(adapter)?;
-    let outputs = run_on_gpu(case, &gpu, &Pipelines::new(&gpu.device))?;
-    Ok((outputs, gpu.describe()))
 }
 
 /// The output: state under the names of the norm's state dict, gradients in the shapes of what they

@@ -1,7 +1,7 @@
 //! Tensors in files: reading, and writing whole files or none.
 
 use crate::npy;
-use crate::partial::Partial;
+use crate::partial::{self, folder_of};
 use crate::text::printable;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use bcnorm::layer::{StateValue, checkpoint};
@@ -27,19 +27,15 @@ pub struct Tensor {
 /// one.
 pub fn read_tensor(path: &Path, name: Option<&str>, default: &str) -> Result<Tensor> {
     let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let tensor = if path
-        .extension()
-        .is_some_and(|end| end.eq_ignore_ascii_case("npy"))
-    {
-        match name {
-            Some(name) => bail!(
-                "{}: a .npy file holds one tensor without a name, so there is no {name:?}",
-                path.display()
-            ),
-            None => npy::parse(&bytes).and_then(|view| values(&view)),
+    let extension = path.extension();
+    let tensor = match name {
+        _ if !extension.is_some_and(|end| end.eq_ignore_ascii_case("npy")) => {
+            pick(&bytes, name, default)
         }
-    } else {
-        pick(&bytes, name, default)
+        Some(name) => Err(anyhow!(
+            "a .npy file holds one tensor without a name, so there is no {name:?}"
+        )),
+        None => npy::parse(&bytes).and_then(|view| values(&view)),
     };
     tensor.with_context(|| path.display().to_string())
 }
@@ -98,7 +94,8 @@ fn values(view: &TensorView) -> Result<Tensor> {
 #[derive(Debug, Default)]
 pub struct Contents {
     tensors: Vec<(&'static str, Dtype, Vec<usize>, Vec<u8>)>,
-    metadata: HashMap<String, String>,
+    /// What is said about them.
+    pub metadata: HashMap<String, String>,
 }
 
 impl Contents {
@@ -122,19 +119,13 @@ impl Contents {
         self.tensors.push((name, Dtype::I64, Vec::new(), bytes));
     }
 
-    /// Adds a remark.
-    pub fn remark(&mut self, name: &str, text: impl ToString) {
-        self.metadata.insert(name.to_owned(), text.to_string());
-    }
-
     /// The file's bytes.
     pub fn serialize(&self) -> Result<Vec<u8>> {
-        let mut views = Vec::with_capacity(self.tensors.len());
-        for (name, dtype, dims, bytes) in &self.tensors {
-            views.push((*name, TensorView::new(*dtype, dims.clone(), bytes)?));
-        }
-        let metadata = Some(self.metadata.clone());
-        Ok(safetensors::serialize(views, metadata)?)
+        let views = self.tensors.iter().map(|(name, dtype, dims, bytes)| {
+            Ok((*name, TensorView::new(*dtype, dims.clone(), bytes)?))
+        });
+        let views = views.collect::<Result<Vec<_>>>()?;
+        Ok(safetensors::serialize(views, Some(self.metadata.clone()))?)
     }
 }
 
@@ -201,19 +192,18 @@ impl Destination {
                 Err(error) if error.kind() == ErrorKind::NotFound => None,
                 Err(error) => return Err(error),
             };
-            let mut partial = Partial::new(folder_of(&self.target), old.is_some())?;
-            let file = partial.file()?;
-            if let Some(old) = old {
-                #[cfg(unix)]
-                {
-                    use std::os::unix::fs::{MetadataExt as _, fchown};
-                    let _ = fchown(&*file, Some(old.uid()), Some(old.gid()));
+            partial::write(&self.target, old.is_some(), self.force, |file| {
+                if let Some(old) = old {
+                    #[cfg(unix)]
+                    {
+                        use std::os::unix::fs::{MetadataExt as _, fchown};
+                        let _ = fchown(&*file, Some(old.uid()), Some(old.gid()));
+                    }
+                    file.set_permissions(old.permissions())?;
                 }
-                file.set_permissions(old.permissions())?;
-            }
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            partial.finish(&self.target, self.force)
+                file.write_all(bytes)?;
+                file.sync_all()
+            })
         };
         write().with_context(|| format!("cannot write {self}"))
     }
@@ -257,24 +247,13 @@ fn replaceable(path: &Path, is_link: bool) -> Result<PathBuf> {
 
 /// Whether two paths lead to one file.
 fn is_same_file(a: &Path, b: &Path) -> bool {
-    let (Ok(a), Ok(b)) = (a.canonicalize(), b.canonicalize()) else {
-        return false;
-    };
-    a == b
+    a.canonicalize()
+        .is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
 }
 
 /// Checks that files can be made in a folder, by making one.
 pub fn check_writable(folder: &Path) -> Result<()> {
-    let made = Partial::new(folder, true);
-    made.with_context(|| format!("no file can be made in {}", folder.display()))?;
-    Ok(())
-}
-
-fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
+    partial::check(folder).with_context(|| format!("no file can be made in {}", folder.display()))
 }
 
 #[cfg(test)]

@@ -1,60 +1,46 @@
 //! Tables of text, aligned, with colours on a terminal.
 
-use console::{Style, measure_text_width, style};
-use std::io::{self, Write};
+use console::{Alignment, measure_text_width, pad_str, style};
+use std::fmt;
 
-/// Columns with headings, and rows. The first column is flush left, the others flush right.
+/// Columns with headings, and rows, indented by two. The first column is flush left, the others flush right.
 #[derive(Debug)]
-pub struct Table {
-    rows: Vec<Vec<String>>,
-}
+pub struct Table(Vec<Vec<String>>);
 
 impl Table {
     /// A table of these columns.
-    pub fn new<S: Into<String>>(headings: impl IntoIterator<Item = S>) -> Self {
-        let bold = Style::new().bold();
-        let headings = headings.into_iter();
-        Self {
-            rows: vec![
-                headings
-                    .map(|text| bold.apply_to(text.into()).to_string())
-                    .collect(),
-            ],
-        }
+    pub fn new<S: fmt::Display>(headings: impl IntoIterator<Item = S>) -> Self {
+        Self(vec![headings.into_iter().map(title).collect()])
     }
 
     /// Adds a row.
     pub fn row<S: Into<String>>(&mut self, cells: impl IntoIterator<Item = S>) {
-        self.rows.push(cells.into_iter().map(Into::into).collect());
+        self.0.push(cells.into_iter().map(Into::into).collect());
     }
+}
 
-    /// Writes it, indented by two.
-    pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
-        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..columns)
-            .map(|column| {
-                let cells = self.rows.iter().filter_map(|row| row.get(column));
-                cells
-                    .map(|cell| measure_text_width(cell))
-                    .max()
-                    .unwrap_or(0)
-            })
-            .collect();
-        for row in &self.rows {
-            let mut line = String::from(" ");
-            for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
-                let padding = " ".repeat(width - measure_text_width(cell));
-                line.push(' ');
-                if column == 0 {
-                    line.push_str(cell);
-                    line.push_str(&padding);
-                } else {
-                    line.push(' ');
-                    line.push_str(&padding);
-                    line.push_str(cell);
-                }
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let columns = self.0.iter().map(Vec::len).max().unwrap_or(0);
+        let width = |column| {
+            let cells = self.0.iter().filter_map(|row| row.get(column));
+            cells
+                .map(|cell: &String| measure_text_width(cell))
+                .max()
+                .unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..columns).map(width).collect();
+        for row in &self.0 {
+            let mut line = String::new();
+            for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
+                let side = match column {
+                    0 => Alignment::Left,
+                    _ => Alignment::Right,
+                };
+                line += "  ";
+                line += &pad_str(cell, width, side, None);
             }
-            writeln!(out, "{}", line.trim_end())?;
+            writeln!(f, "{}", line.trim_end())?;
         }
         Ok(())
     }
@@ -62,24 +48,39 @@ impl Table {
 
 /// A verdict: green or red on a terminal.
 pub fn verdict(pass: bool) -> String {
-    if pass {
-        style("pass").green().to_string()
-    } else {
-        style("FAIL").red().bold().to_string()
+    match pass {
+        true => style("pass").green().to_string(),
+        false => style("FAIL").red().bold().to_string(),
     }
 }
 
 /// A title: bold on a terminal.
-pub fn title(text: &str) -> String {
+pub fn title(text: impl fmt::Display) -> String {
     style(text).bold().to_string()
 }
 
 /// An error or a bound, short: `3.1e-7`.
 pub fn scientific(value: f64) -> String {
-    if value.is_finite() {
-        format!("{value:.1e}")
-    } else {
-        format!("{value}")
+    match value.is_finite() {
+        true => format!("{value:.1e}"),
+        false => value.to_string(),
+    }
+}
+
+/// A number of bytes.
+pub fn size(bytes: u64) -> String {
+    match bytes {
+        0..1024 => format!("{bytes} B"),
+        1024..0x0010_0000 => format!("{:.1} KiB", bytes as f64 / 1024.0),
+        _ => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
+    }
+}
+
+/// The workgroups of a dispatch.
+pub fn workgroups([x, y]: [u32; 2]) -> String {
+    match y {
+        1 => x.to_string(),
+        _ => format!("{x} x {y}"),
     }
 }
 
@@ -92,9 +93,14 @@ mod tests {
         let mut table = Table::new(["name", "ms"]);
         table.row(["a", "1.25"]);
         table.row(["longer", "10.5"]);
-        let mut out = Vec::new();
-        table.write(&mut out).unwrap();
-        let text = console::strip_ansi_codes(std::str::from_utf8(&out).unwrap()).into_owned();
+        let text = table.to_string();
+        let text = console::strip_ansi_codes(&text);
         assert_eq!(text, "  name      ms\n  a       1.25\n  longer  10.5\n");
+    }
+
+    #[test]
+    fn sizes_are_short() {
+        assert_eq!([size(12), size(1536)], ["12 B", "1.5 KiB"]);
+        assert_eq!(size(3 << 19), "1.5 MiB");
     }
 }

@@ -1,13 +1,13 @@
 //! `bcnorm tune`: a measured search for a faster tuning of an adapter.
 
-use crate::request::{Dims, Request, any_norm, norm_parser, parse_dims, parse_dtype, parse_layout};
+use crate::request::{Dims, NormArgs, Request, parse_dims};
 use crate::store::Destination;
 use crate::table::{Table, title};
 use crate::{device, progress};
 use anyhow::Result;
-use bcnorm::gpu::autotune::{Effort, Tuned, Verdict, autotune};
+use bcnorm::Tuning;
+use bcnorm::gpu::autotune::{Effort, Trial, Tuned, Verdict, autotune};
 use bcnorm::gpu::headless::Gpu;
-use bcnorm::{DType, Layout, NormKind, Tuning};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -28,18 +28,8 @@ pub struct Args {
     /// Shape to tune for, may be repeated [default: 8,64,56,56 and 16,512,7,7]
     #[arg(long = "shape", value_name = "N,C,H,W", value_parser = parse_dims)]
     shapes: Vec<Dims>,
-    /// Which normalization
-    #[arg(long, value_name = "NAME", default_value = "bc_norm", value_parser = norm_parser(any_norm))]
-    norm: NormKind,
-    /// Groups [default: 32, or the largest divisor of C below]
-    #[arg(long, value_name = "G")]
-    groups: Option<usize>,
-    /// How tensors are stored: f32, f16 or bf16
-    #[arg(long, default_value = "f32", value_parser = parse_dtype)]
-    dtype: DType,
-    /// Order in memory: first (N, C, H, W) or last (N, H, W, C)
-    #[arg(long, default_value = "first", value_parser = parse_layout)]
-    layout: Layout,
+    #[command(flatten)]
+    norm: NormArgs,
     /// A part of an adapter's name or backend [default: the best adapter]
     #[arg(long, value_name = "NAME")]
     adapter: Option<String>,
@@ -71,33 +61,59 @@ pub fn run(args: Args) -> Result<()> {
         [] => &defaults[..],
         given => given,
     };
-    let requests = shapes
-        .iter()
-        .map(|dims| Request::new(args.norm, dims, args.groups, args.dtype, args.layout))
-        .collect::<Result<Vec<Request>>>()?;
+    let requests = shapes.iter().map(|dims| args.norm.request(dims));
+    let requests = requests.collect::<Result<Vec<Request>>>()?;
     let gpu = device::open_best(args.adapter.as_deref())?;
     let mut out = std::io::stdout().lock();
     for request in &requests {
-        writeln!(
-            out,
-            "{}",
-            title(&format!("{request}, on {}", gpu.describe()))
-        )?;
+        let heading = format!("{request}, on {}", gpu.describe());
+        writeln!(out, "{}", title(heading))?;
     }
     let tuned = search(&args, &gpu, &requests)?;
-    report(&tuned, &requests, &gpu, &mut out)?;
+    let mut table = Table::new(["tried", "result"]);
+    for trial in &tuned.trials {
+        table.row([trial.setting.clone(), verdict(&trial.verdict)]);
+    }
+    write!(out, "{table}")?;
+    // Fields that are not the default's, and what that gains.
+    let default = Tuning::for_device(&gpu.device).settings();
+    let settings = tuned.tuning.settings().into_iter().zip(default);
+    let changes = settings.filter(|(ours, default)| ours != default);
+    let changes = changes.map(|((name, ours), (_, was))| format!("{name}={ours} (default {was})"));
+    let changes: Vec<String> = changes.collect();
+    let gains = requests
+        .iter()
+        .zip(&tuned.ratios)
+        .map(|(request, [forward, backward])| {
+            format!("{request}: forward {forward:.2}, backward {backward:.2} of the default's time")
+        });
+    let gains: Vec<String> = gains.collect();
+    if changes.is_empty() {
+        writeln!(out, "nothing is clearly faster than the default")?;
+    } else {
+        writeln!(
+            out,
+            "{}\n  {}",
+            title(changes.join(", ")),
+            gains.join("\n  ")
+        )?;
+    }
     if let Some(file) = save {
-        file.write(text(&tuned, &requests, &gpu).as_bytes())?;
+        let version = env!("CARGO_PKG_VERSION");
+        let origin = format!("bcnorm tune {version}, on {}", gpu.describe());
+        let comments = [origin].into_iter().chain(gains).chain(changes);
+        let comments: String = comments.map(|comment| format!("# {comment}\n")).collect();
+        file.write(format!("{comments}{}", tuned.tuning).as_bytes())?;
         writeln!(out, "written to {file}")?;
     }
     Ok(())
 }
 
 fn search(args: &Args, gpu: &Gpu, requests: &[Request]) -> Result<Tuned> {
-    let work: Vec<_> = requests
+    let work = requests
         .iter()
-        .map(|request| (request.norm, request.tensor.clone()))
-        .collect();
+        .map(|request| (request.norm, request.tensor.clone()));
+    let work: Vec<_> = work.collect();
     let effort = Effort {
         submission: Duration::from_millis(u64::from(args.submission_ms)),
         rounds: args.repeats,
@@ -105,19 +121,14 @@ fn search(args: &Args, gpu: &Gpu, requests: &[Request]) -> Result<Tuned> {
     };
     // How many trials there will be, nobody knows.
     let bar = progress::bar(20, "tune");
+    let watch = |trial: &Trial| {
+        bar.inc_length(1);
+        bar.inc(1);
+        bar.set_message(format!("{}: {}", trial.setting, verdict(&trial.verdict)));
+    };
     let tuned = device::guarded(gpu, || {
-        let watch = |trial: &bcnorm::gpu::autotune::Trial| {
-            bar.inc_length(1);
-            bar.inc(1);
-            bar.set_message(format!("{}: {}", trial.setting, verdict(&trial.verdict)));
-        };
-        Ok(pollster::block_on(autotune(
-            &gpu.device,
-            &gpu.queue,
-            &work,
-            effort,
-            watch,
-        ))?)
+        let search = autotune(&gpu.device, &gpu.queue, &work, effort, watch);
+        Ok(pollster::block_on(search)?)
     });
     bar.finish_and_clear();
     tuned
@@ -131,58 +142,4 @@ fn verdict(verdict: &Verdict) -> String {
         Verdict::Wrong(role) => format!("WRONG {role}"),
         _ => String::new(),
     }
-}
-
-/// Fields that are not the default's.
-fn changes(tuned: &Tuned, gpu: &Gpu) -> Vec<String> {
-    let default = Tuning::for_device(&gpu.device).settings();
-    let settings = tuned.tuning.settings().into_iter().zip(default);
-    settings
-        .filter(|(ours, default)| ours != default)
-        .map(|((name, ours), (_, default))| format!("{name}={ours} (default {default})"))
-        .collect()
-}
-
-fn report(
-    tuned: &Tuned,
-    requests: &[Request],
-    gpu: &Gpu,
-    out: &mut impl std::io::Write,
-) -> Result<()> {
-    let mut table = Table::new(["tried", "result"]);
-    for trial in &tuned.trials {
-        table.row([trial.setting.clone(), verdict(&trial.verdict)]);
-    }
-    table.write(out)?;
-    let changes = changes(tuned, gpu);
-    if changes.is_empty() {
-        writeln!(out, "nothing is clearly faster than the default")?;
-        return Ok(());
-    }
-    writeln!(out, "{}", title(&changes.join(", ")))?;
-    for (request, [forward, backward]) in requests.iter().zip(&tuned.ratios) {
-        writeln!(
-            out,
-            "  {request}: forward {forward:.2}, backward {backward:.2} of the default's time"
-        )?;
-    }
-    Ok(())
-}
-
-/// The file: the tuning, and in comments where it comes from.
-fn text(tuned: &Tuned, requests: &[Request], gpu: &Gpu) -> String {
-    let mut text = format!(
-        "# bcnorm tune {}, on {}\n",
-        env!("CARGO_PKG_VERSION"),
-        gpu.describe()
-    );
-    for (request, [forward, backward]) in requests.iter().zip(&tuned.ratios) {
-        text += &format!(
-            "# {request}: forward {forward:.2}, backward {backward:.2} of the default's time\n"
-        );
-    }
-    for change in changes(tuned, gpu) {
-        text += &format!("# {change}\n");
-    }
-    text + &tuned.tuning.to_string()
 }

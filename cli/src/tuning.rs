@@ -4,11 +4,6 @@ use anyhow::{Context as _, Result};
 use bcnorm::Tuning;
 use std::path::Path;
 
-/// Names and numbers of a tuning.
-pub fn listed(tuning: Tuning) -> Vec<(&'static str, u64)> {
-    tuning.settings()
-}
-
 /// Applies `name=value` to a tuning.
 pub fn apply(tuning: &mut Tuning, setting: &str) -> Result<()> {
     tuning
@@ -21,10 +16,8 @@ pub fn load(file: Option<&Path>, default: Tuning) -> Result<Tuning> {
     let Some(file) = file else {
         return Ok(default);
     };
-    let text =
-        std::fs::read_to_string(file).with_context(|| format!("--tuning {}", file.display()))?;
-    text.parse()
-        .with_context(|| format!("--tuning {}", file.display()))
+    let read = || -> Result<Tuning> { Ok(std::fs::read_to_string(file)?.parse()?) };
+    read().with_context(|| format!("--tuning {}", file.display()))
 }
 
 #[cfg(test)]
@@ -35,10 +28,11 @@ mod tests {
     fn settings_change_one_field() {
         let mut tuning = Tuning::GPU;
         apply(&mut tuning, "fold_lanes=16").unwrap();
+        let fold_lanes = 16;
         assert_eq!(
             tuning,
             Tuning {
-                fold_lanes: 16,
+                fold_lanes,
                 ..Tuning::GPU
             }
         );
@@ -55,10 +49,8 @@ mod tests {
         assert_eq!(load(None, Tuning::GPU).unwrap(), Tuning::GPU);
         std::fs::write(&file, "class=gpu\nspeed=11").unwrap();
         let error = format!("{:#}", load(Some(&file), Tuning::GPU).unwrap_err());
-        assert!(
-            error.contains("tuning.txt") && error.contains("line 2"),
-            "{error}"
-        );
+        let named = error.contains("tuning.txt") && error.contains("line 2");
+        assert!(named, "{error}");
         load(Some(&folder.path().join("none")), Tuning::GPU).unwrap_err();
     }
 }

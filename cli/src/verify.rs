@@ -1,19 +1,19 @@
 //! `bcnorm verify`: golden vectors on every adapter.
 
-use crate::case::{Problem, Run, run_on_cpu, run_on_gpu};
+use crate::case::{Problem, Run};
+use crate::device::Engine;
 use crate::table::{Table, scientific, title, verdict};
 use crate::text::{describe_error, printable};
 use crate::{device, progress};
 use anyhow::{Result, ensure};
-use bcnorm::gpu::Pipelines;
-use bcnorm::gpu::headless::{Gpu, describe};
+use bcnorm::gpu::headless::describe;
 use bcnorm::{DType, Layout, cpu};
 use bcnorm_testkit::compare::{Finding, judge};
 use bcnorm_testkit::golden::chain::{self, Chain};
-use bcnorm_testkit::golden::{self, File, Golden, files_in};
+use bcnorm_testkit::golden::{self, File, files_in};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 /// Arguments of `bcnorm verify`.
@@ -50,25 +50,34 @@ pub struct Args {
     list_adapters: bool,
 }
 
-/// Where a case runs.
-enum Target {
-    Gpu(wgpu::Adapter),
-    Cpu(cpu::Executor),
-}
+/// Where a case runs: on an adapter, or on the CPU executor.
+struct Target(Option<wgpu::Adapter>);
 
 /// A golden file, ready to run.
-enum Case {
+struct Case {
+    work: Work,
+    /// What the norm is called.
+    norm: &'static str,
+    dtype: DType,
+    /// What must come out, by name.
+    wanted: BTreeMap<String, Wanted>,
+    /// num_batches_tracked after the call: no tensor of the golden files, but known.
+    count: u32,
+}
+
+enum Work {
     /// A call of a norm.
-    Norm(Box<(Golden, Problem)>),
+    Norm(Box<Problem>),
     /// Several, with a convolution between them.
     Chain(Box<Chain>),
 }
 
-/// What must come out of a case, by name.
-struct Wanted<'a> {
-    values: &'a BTreeMap<String, Vec<f64>>,
-    scales: &'a BTreeMap<String, f64>,
-    pytorch_f32_errors: &'a BTreeMap<String, f64>,
+/// A tensor that must come out.
+struct Wanted {
+    values: Vec<f64>,
+    scale: f64,
+    bar: f64,
+    pytorch_f32_error: Option<f64>,
 }
 
 /// How a case lies in memory, one after the other.
@@ -120,40 +129,50 @@ pub fn run(args: Args) -> Result<()> {
 
     let total = cases.len() * LAYOUTS.len();
     let bar = progress::bar(targets.len() * total, "verify");
-    let (mut runs, mut failed) = (0, 0);
+    let mut failed = 0;
     for target in &targets {
         let (name, backend) = target.names();
         bar.set_message(name.clone());
         let mut table = Table::new(["file", "layout", "worst error", "bar", "PyTorch", "in", ""]);
-        let mut runner = Runner::default();
-        let (mut passed, mut problems) = (0, Vec::new());
+        // Kept from case to case, until one fails: a device that did may be lost.
+        let mut engine = None;
+        let (mut passed, mut problems) = (0, String::new());
         for (path, case) in &cases {
             for layout in LAYOUTS {
-                let run = case.run(layout, |problem| runner.run(target, problem));
-                let line = judged(path, case, layout, run, (&name, &backend));
-                runs += 1;
+                let run = case.run(layout, |problem| {
+                    let open = engine.take().map_or_else(|| target.open(), Ok)?;
+                    let run = open.run(problem)?;
+                    engine = Some(open);
+                    Ok(run)
+                });
+                let line = Line::new(path, case, layout, run, (&name, &backend));
                 passed += usize::from(line.pass);
                 if args.json {
                     let text = serde_json::to_string(&line)?;
                     bar.suspend(|| writeln!(out, "{text}"))?;
                 } else {
-                    add_row(&mut table, &line);
-                    problems.extend(
-                        line.problem
-                            .map(|problem| format!("{} ({}): {problem}", line.file, line.layout)),
-                    );
+                    table.row(line.row());
+                    if let Some(problem) = &line.problem {
+                        let problem = format!("{} ({}): {problem}", line.file, line.layout);
+                        problems += &format!("  {}\n", printable(&problem));
+                    }
                 }
                 bar.inc(1);
             }
         }
         failed += total - passed;
         if !args.json {
-            let text = summary(target, &table, passed, total, &problems)?;
-            bar.suspend(|| out.write_all(&text))?;
+            let heading = title(target.describe());
+            let text = format!("{heading}\n{table}{problems}  {passed} of {total} pass\n\n");
+            bar.suspend(|| out.write_all(text.as_bytes()))?;
         }
     }
     bar.finish_and_clear();
-    ensure!(failed == 0, "{failed} of {runs} runs failed");
+    ensure!(
+        failed == 0,
+        "{failed} of {} runs failed",
+        targets.len() * total
+    );
     ensure!(
         unreadable == 0,
         "{unreadable} of the paths given could not be read (see above)"
@@ -162,15 +181,14 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 fn targets(args: &Args) -> Result<Vec<Target>> {
-    if args.adapter.eq_ignore_ascii_case("cpu") {
-        return Ok(vec![Target::Cpu(cpu::Executor::new())]);
+    if device::is_cpu(&args.adapter) {
+        return Ok(vec![Target(None)]);
     }
-    let adapters = device::select(&args.adapter)?;
-    let mut targets: Vec<Target> = adapters.into_iter().map(Target::Gpu).collect();
-    if args.cpu {
-        targets.push(Target::Cpu(cpu::Executor::new()));
-    }
-    Ok(targets)
+    let adapters = device::select(&args.adapter)?.into_iter().map(Some);
+    Ok(adapters
+        .chain(args.cpu.then_some(None))
+        .map(Target)
+        .collect())
 }
 
 /// Every golden file of the paths, and how many paths or files could not be read; each of those
@@ -189,15 +207,13 @@ fn load_all(paths: &[PathBuf]) -> (Vec<(PathBuf, Case)>, usize) {
             true => files_in(path),
             false => Ok(vec![path.clone()]),
         };
-        match files {
-            Err(error) => complain(error),
-            Ok(files) => {
-                for file in files {
-                    match golden::read(&file) {
-                        Ok(read) => cases.push((file, Case::new(read))),
-                        Err(error) => complain(error),
-                    }
-                }
+        for file in files.unwrap_or_else(|error| {
+            complain(error);
+            Vec::new()
+        }) {
+            match golden::read(&file) {
+                Ok(read) => cases.push((file, Case::new(read))),
+                Err(error) => complain(error),
             }
         }
     }
@@ -206,220 +222,176 @@ fn load_all(paths: &[PathBuf]) -> (Vec<(PathBuf, Case)>, usize) {
 
 impl Target {
     fn describe(&self) -> String {
-        match self {
-            Target::Gpu(adapter) => describe(adapter),
-            Target::Cpu(_) => "CPU executor".to_owned(),
-        }
+        self.0.as_ref().map_or("CPU executor".to_owned(), describe)
     }
 
     /// Name and backend.
     fn names(&self) -> (String, String) {
-        match self {
-            Target::Gpu(adapter) => {
-                let info = adapter.get_info();
-                (info.name, format!("{:?}", info.backend))
-            }
-            Target::Cpu(_) => ("cpu".to_owned(), "Cpu".to_owned()),
+        match self.0.as_ref().map(wgpu::Adapter::get_info) {
+            Some(info) => (info.name, format!("{:?}", info.backend)),
+            None => ("cpu".to_owned(), "Cpu".to_owned()),
+        }
+    }
+
+    fn open(&self) -> Result<Engine> {
+        match &self.0 {
+            Some(adapter) => Ok(Engine::on(device::open(adapter.clone())?)),
+            None => Ok(Engine::Cpu(cpu::Executor::new())),
         }
     }
 }
 
 impl Case {
     fn new(file: File) -> Self {
+        fn wanted(
+            expected: &BTreeMap<String, Vec<f64>>,
+            scales: &BTreeMap<String, f64>,
+            theirs: &BTreeMap<String, f64>,
+            bar: impl Fn(&str) -> f64,
+        ) -> BTreeMap<String, Wanted> {
+            let wanted = expected.iter().map(|(name, values)| {
+                let wanted = Wanted {
+                    values: values.clone(),
+                    scale: scales[name],
+                    bar: bar(name),
+                    pytorch_f32_error: theirs.get(name).copied(),
+                };
+                (name.clone(), wanted)
+            });
+            wanted.collect()
+        }
         match file {
-            File::Norm(golden) => {
-                let problem = golden.problem();
-                Case::Norm(Box::new((*golden, problem)))
+            File::Norm(of) => {
+                let problem = of.problem();
+                Self {
+                    norm: of.norm.kind.name(),
+                    dtype: of.dtype,
+                    wanted: wanted(&of.expected, &of.scale, &of.pytorch_f32_error, |n| {
+                        of.bar(n)
+                    }),
+                    count: problem.num_batches_tracked_after(),
+                    work: Work::Norm(Box::new(problem)),
+                }
             }
-            File::Chain(chain) => Case::Chain(chain),
+            File::Chain(of) => Self {
+                norm: chain::NORM,
+                dtype: DType::F32,
+                wanted: wanted(&of.expected, &of.scale, &of.pytorch_f32_error, |n| {
+                    of.bar(n)
+                }),
+                count: of.num_batches_tracked_after(),
+                work: Work::Chain(of),
+            },
         }
     }
 
     /// Runs it; `run` computes a norm.
     fn run(&self, layout: Layout, mut run: impl FnMut(&Problem) -> Result<Run>) -> Result<Run> {
-        match self {
-            Case::Norm(case) => run(&case.1.clone().with_layout(layout)),
-            Case::Chain(chain) => chain.run(layout, run),
-        }
-    }
-
-    /// What it is called, and how its tensors are stored.
-    fn norm(&self) -> (&'static str, DType) {
-        match self {
-            Case::Norm(case) => (case.0.norm.kind.name(), case.0.dtype),
-            Case::Chain(_) => (chain::NORM, DType::F32),
-        }
-    }
-
-    fn wanted(&self) -> Wanted<'_> {
-        match self {
-            Case::Norm(case) => Wanted {
-                values: &case.0.expected,
-                scales: &case.0.scale,
-                pytorch_f32_errors: &case.0.pytorch_f32_error,
-            },
-            Case::Chain(chain) => Wanted {
-                values: &chain.expected,
-                scales: &chain.scale,
-                pytorch_f32_errors: &chain.pytorch_f32_error,
-            },
-        }
-    }
-
-    fn bar(&self, name: &str) -> f64 {
-        match self {
-            Case::Norm(case) => case.0.bar(name),
-            Case::Chain(chain) => chain.bar(name),
-        }
-    }
-
-    /// num_batches_tracked after the call: no tensor of the golden files, but known.
-    fn count(&self) -> u32 {
-        match self {
-            Case::Norm(case) => case.1.num_batches_tracked_after(),
-            Case::Chain(chain) => chain.num_batches_tracked_after(),
+        match &self.work {
+            Work::Norm(problem) => run(&problem.as_ref().clone().with_layout(layout)),
+            Work::Chain(chain) => chain.run(layout, run),
         }
     }
 
     /// Compares every tensor that must come out. Of what did not come out, the error is infinite.
     fn findings(&self, run: &Run) -> Vec<(&str, Finding)> {
-        let (wanted, dtype) = (self.wanted(), self.norm().1);
-        let findings = wanted.values.iter().map(|(name, values)| {
-            let (scale, bar) = (wanted.scales[name], self.bar(name));
-            let finding = judge(dtype, name, run.get(name), values, scale, bar);
+        let findings = self.wanted.iter().map(|(name, wanted)| {
+            let Wanted {
+                values, scale, bar, ..
+            } = wanted;
+            let finding = judge(self.dtype, name, run.get(name), values, *scale, *bar);
             (name.as_str(), finding)
         });
         findings.collect()
     }
+
+    /// What is wrong besides the tensors that must come out: one that must not, or the batches counted.
+    fn surplus(&self, run: &Run) -> Option<String> {
+        let mut names = run.outputs.keys();
+        if let Some(name) = names.find(|name| !self.wanted.contains_key(**name)) {
+            return Some(format!("{name} came out, which the file does not have"));
+        }
+        let (found, expected) = (run.num_batches_tracked, self.count);
+        (found != expected)
+            .then(|| format!("num_batches_tracked is {found} after the call, expected {expected}"))
+    }
 }
 
-/// Keeps a device from case to case, until one fails.
-#[derive(Default)]
-struct Runner {
-    device: Option<(Gpu, Pipelines)>,
-}
-
-impl Runner {
-    fn run(&mut self, target: &Target, problem: &Problem) -> Result<Run> {
-        let adapter = match target {
-            Target::Cpu(executor) => return run_on_cpu(problem, executor),
-            Target::Gpu(adapter) => adapter,
+impl<'a> Line<'a> {
+    fn new(
+        path: &Path,
+        case: &'a Case,
+        layout: Layout,
+        run: Result<Run>,
+        (adapter, backend): (&'a str, &'a str),
+    ) -> Self {
+        let (findings, problem) = match &run {
+            Ok(run) => (case.findings(run), case.surplus(run)),
+            Err(error) => (Vec::new(), Some(describe_error(error))),
         };
-        let (gpu, pipelines) = match self.device.take() {
-            Some(device) => device,
-            None => {
-                let gpu = device::open(adapter.clone())?;
-                let pipelines = Pipelines::new(&gpu.device);
-                (gpu, pipelines)
+        let theirs = case
+            .wanted
+            .iter()
+            .map(|(name, wanted)| (name.as_str(), wanted));
+        let theirs = theirs.filter_map(|(name, wanted)| Some((name, wanted.pytorch_f32_error?)));
+        let rounded = || {
+            let rounded = findings
+                .iter()
+                .map(|(name, finding)| (*name, &finding.rounded));
+            rounded.filter_map(|(name, rounded)| Some((name, rounded.as_ref()?)))
+        };
+        Line {
+            file: path.display().to_string(),
+            adapter,
+            backend,
+            norm: case.norm,
+            dtype: case.dtype.name(),
+            layout: layout.name(),
+            errors: findings
+                .iter()
+                .map(|(name, finding)| (*name, finding.error))
+                .collect(),
+            pytorch_f32_errors: theirs.collect(),
+            ulps: rounded()
+                .map(|(name, rounded)| (name, rounded.worst_ulps))
+                .collect(),
+            exact: rounded()
+                .map(|(name, rounded)| (name, rounded.exact()))
+                .collect(),
+            pass: problem.is_none() && findings.iter().all(|(_, f)| f.wrong.is_none()),
+            problem,
+            worst: findings.into_iter().reduce(|worst, one| {
+                let fraction = |finding: &Finding| match finding.wrong {
+                    Some(_) => f64::INFINITY,
+                    None => finding.fraction(),
+                };
+                if fraction(&one.1) > fraction(&worst.1) {
+                    one
+                } else {
+                    worst
+                }
+            }),
+        }
+    }
+
+    /// The tensor that is nearest to its bar, or furthest beyond.
+    fn row(&self) -> Vec<String> {
+        let file = Path::new(&self.file);
+        let file = file.file_stem().unwrap_or(file.as_os_str());
+        let mut row = vec![printable(&file.to_string_lossy()), self.layout.to_owned()];
+        match &self.worst {
+            Some((name, finding)) => {
+                let (error, bar) = match &finding.rounded {
+                    Some(rounded) => (format!("{} ulp", rounded.worst_ulps), "1 ulp".to_owned()),
+                    None => (scientific(finding.error), scientific(finding.bar)),
+                };
+                let theirs = self.pytorch_f32_errors.get(name);
+                let theirs = theirs.map_or("-".to_owned(), |&error| scientific(error));
+                row.extend([error, bar, theirs, (*name).to_owned()]);
             }
-        };
-        let run = run_on_gpu(problem, &gpu, &pipelines)?;
-        // A device that failed may be lost: the next case gets a new one.
-        self.device = Some((gpu, pipelines));
-        Ok(run)
-    }
-}
-
-fn judged<'a>(
-    path: &Path,
-    case: &'a Case,
-    layout: Layout,
-    run: Result<Run>,
-    (adapter, backend): (&'a str, &'a str),
-) -> Line<'a> {
-    let (findings, problem) = match &run {
-        Ok(run) => (case.findings(run), surplus(case, run)),
-        Err(error) => (Vec::new(), Some(describe_error(error))),
-    };
-    let (norm, dtype) = case.norm();
-    let mut line = Line {
-        file: path.display().to_string(),
-        adapter,
-        backend,
-        norm,
-        dtype: dtype.name(),
-        layout: layout.name(),
-        errors: BTreeMap::new(),
-        pytorch_f32_errors: BTreeMap::new(),
-        ulps: BTreeMap::new(),
-        exact: BTreeMap::new(),
-        pass: problem.is_none() && findings.iter().all(|(_, finding)| finding.wrong.is_none()),
-        problem,
-        worst: None,
-    };
-    for (name, error) in case.wanted().pytorch_f32_errors {
-        line.pytorch_f32_errors.insert(name, *error);
-    }
-    for (name, finding) in findings {
-        line.errors.insert(name, finding.error);
-        if let Some(rounded) = &finding.rounded {
-            line.ulps.insert(name, rounded.worst_ulps);
-            line.exact.insert(name, rounded.exact());
+            None => row.extend(["-", "-", "-", "did not run"].map(String::from)),
         }
-        let fraction = |finding: &Finding| match finding.wrong {
-            Some(_) => f64::INFINITY,
-            None => finding.fraction(),
-        };
-        let worse = match &line.worst {
-            None => true,
-            Some((_, worst)) => fraction(&finding) > fraction(worst),
-        };
-        if worse {
-            line.worst = Some((name, finding));
-        }
+        row.push(verdict(self.pass));
+        row
     }
-    line
-}
-
-/// What is wrong besides the tensors that must come out: one that must not, or the batches counted.
-fn surplus(case: &Case, run: &Run) -> Option<String> {
-    let wanted = case.wanted().values;
-    let mut surplus = run
-        .outputs
-        .keys()
-        .filter(|name| !wanted.contains_key(**name));
-    if let Some(name) = surplus.next() {
-        return Some(format!("{name} came out, which the file does not have"));
-    }
-    let (found, expected) = (run.num_batches_tracked, case.count());
-    (found != expected)
-        .then(|| format!("num_batches_tracked is {found} after the call, expected {expected}"))
-}
-
-/// One row: the tensor that is nearest to its bar, or furthest beyond.
-fn add_row(table: &mut Table, line: &Line) {
-    let file = Path::new(&line.file);
-    let file = file.file_stem().unwrap_or(file.as_os_str());
-    let mut row = vec![printable(&file.to_string_lossy()), line.layout.to_owned()];
-    match &line.worst {
-        Some((name, finding)) => {
-            let (error, bar) = match &finding.rounded {
-                Some(rounded) => (format!("{} ulp", rounded.worst_ulps), "1 ulp".to_owned()),
-                None => (scientific(finding.error), scientific(finding.bar)),
-            };
-            let theirs = line.pytorch_f32_errors.get(name);
-            let theirs = theirs.map_or("-".to_owned(), |&error| scientific(error));
-            row.extend([error, bar, theirs, (*name).to_owned()]);
-        }
-        None => row.extend(["-", "-", "-", "did not run"].map(String::from)),
-    }
-    row.push(verdict(line.pass));
-    table.row(row);
-}
-
-fn summary(
-    target: &Target,
-    table: &Table,
-    passed: usize,
-    total: usize,
-    problems: &[String],
-) -> Result<Vec<u8>> {
-    let mut text = Vec::new();
-    writeln!(text, "{}", title(&target.describe()))?;
-    table.write(&mut text)?;
-    for problem in problems {
-        writeln!(text, "  {}", printable(problem))?;
-    }
-    writeln!(text, "  {passed} of {total} pass\n")?;
-    Ok(text)
 }

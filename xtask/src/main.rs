@@ -5,12 +5,14 @@
 //! - [`setup`]: installs what is missing
 //! - [`tasks`]: the cargo commands behind each task
 //! - [`web`]: the browser package and its page
+//! - [`workspace`]: where cargo and the sources are
 
 mod args;
 mod setup;
 mod system;
 mod tasks;
 mod web;
+mod workspace;
 
 use std::env;
 use std::io::{self, Write};

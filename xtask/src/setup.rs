@@ -437,21 +437,13 @@ mod tests {
         let all = |_: &str| true;
         let no_sudo = |name: &str| name != "sudo";
         let none = |_: &str| false;
-        assert!(
-            apt_prefix(false, all, true, true)
-                .unwrap_err()
-                .contains("--no-install")
-        );
-        assert!(
-            apt_prefix(true, none, true, true)
-                .unwrap_err()
-                .contains("no apt-get")
-        );
-        assert!(
-            apt_prefix(true, no_sudo, false, true)
-                .unwrap_err()
-                .contains("no sudo")
-        );
+        let refused = |install, has: fn(&str) -> bool, root, why: &str| {
+            let error = apt_prefix(install, has, root, true).unwrap_err();
+            assert!(error.contains(why), "{error}");
+        };
+        refused(false, all, true, "--no-install");
+        refused(true, none, true, "no apt-get");
+        refused(true, no_sudo, false, "no sudo");
         assert_eq!(apt_prefix(true, no_sudo, true, true).unwrap(), [""; 0]);
         assert_eq!(apt_prefix(true, all, true, false).unwrap(), [""; 0]);
         assert_eq!(apt_prefix(true, all, false, true).unwrap(), ["sudo"]);
@@ -498,26 +490,24 @@ mod machine_tests {
     use super::*;
     use crate::system::fake::Machine;
 
-    const ALL: Lacks = Lacks {
-        loader: true,
-        driver: true,
-        gl: true,
-        swiftshader: true,
-    };
+    /// These pieces.
+    fn lacks(names: &str) -> Lacks {
+        let has = |name| names.split(' ').any(|other| other == name);
+        Lacks {
+            loader: has("loader"),
+            driver: has("driver"),
+            gl: has("gl"),
+            swiftshader: has("swiftshader"),
+        }
+    }
 
     #[test]
     fn each_missing_piece_is_named_and_no_other() {
         let bare = Machine::bare();
-        assert_eq!(Lacks::of(&bare.system, Scope::Test), ALL);
+        let all = lacks("loader driver gl swiftshader");
+        assert_eq!(Lacks::of(&bare.system, Scope::Test), all);
         let demo = Lacks::of(&bare.system, Scope::Demo);
-        assert_eq!(
-            demo,
-            Lacks {
-                gl: false,
-                swiftshader: false,
-                ..ALL
-            }
-        );
+        assert_eq!(demo, lacks("loader driver"));
         assert_eq!(
             demo.packages(&bare.system),
             ["libvulkan1", "mesa-vulkan-drivers"]
@@ -530,25 +520,12 @@ mod machine_tests {
             assert!(problems(&lacks, &full.system, true).is_empty());
         }
         let only = |machine: Machine| Lacks::of(&machine.system, Scope::Test);
-        let none = Lacks::default();
         let lavapipe_only = Machine::bare().loader().lavapipe();
-        assert_eq!(
-            only(lavapipe_only.gl()),
-            Lacks {
-                swiftshader: true,
-                ..none
-            }
-        );
+        assert_eq!(only(lavapipe_only.gl()), lacks("swiftshader"));
         let no_gl = Machine::bare().loader().lavapipe().swiftshader();
-        assert_eq!(only(no_gl), Lacks { gl: true, ..none });
+        assert_eq!(only(no_gl), lacks("gl"));
         let no_loader = Machine::bare().lavapipe().gl().swiftshader();
-        assert_eq!(
-            only(no_loader),
-            Lacks {
-                loader: true,
-                ..none
-            }
-        );
+        assert_eq!(only(no_loader), lacks("loader"));
     }
 
     #[test]
@@ -578,16 +555,10 @@ mod machine_tests {
             .lavapipe()
             .gl()
             .var("VK_ICD_FILENAMES", "/no.json");
-        let lacks = Lacks::of(&machine.system, Scope::Test);
-        assert_eq!(
-            lacks,
-            Lacks {
-                driver: true,
-                ..Lacks::default()
-            }
-        );
-        assert!(lacks.packages(&machine.system).is_empty());
-        let problems = problems(&lacks, &machine.system, false);
+        let found = Lacks::of(&machine.system, Scope::Test);
+        assert_eq!(found, lacks("driver"));
+        assert!(found.packages(&machine.system).is_empty());
+        let problems = problems(&found, &machine.system, false);
         assert_eq!(problems.len(), 1);
         assert!(problems[0].contains("VK_ICD_FILENAMES"), "{problems:?}");
         assert_eq!(adapters(&machine.system, true), ["llvmpipe-gl"]);
@@ -612,11 +583,7 @@ mod machine_tests {
 
     #[test]
     fn every_package_manager_gets_its_names() {
-        let vulkan = Lacks {
-            loader: true,
-            driver: true,
-            ..Lacks::default()
-        };
+        let vulkan = lacks("loader driver");
         for (program, package) in [
             ("apt-get", "mesa-vulkan-drivers"),
             ("dnf", "mesa-vulkan-drivers"),

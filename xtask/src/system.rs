@@ -1,6 +1,7 @@
 //! What this machine has: Vulkan's loader and drivers, EGL, SwiftShader.
 //! Reads only, by the Vulkan loader's own rules, and without loading anything.
 
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -338,67 +339,44 @@ fn cached_libraries<'a>(
 
 /// The first string value of this key in a JSON text: all that a manifest asks for.
 fn string_field(json: &str, key: &str) -> Option<String> {
-    let key = format!("\"{key}\"");
-    let mut rest = json;
-    while let Some(at) = rest.find(&key) {
-        rest = &rest[at + key.len()..];
-        let value = rest.trim_start().strip_prefix(':');
-        if let Some(text) = value.and_then(|value| value.trim_start().strip_prefix('"')) {
-            return unescape(text);
-        }
+    fn find(value: &Value, key: &str) -> Option<String> {
+        let inner: Vec<&Value> = match value {
+            Value::Object(fields) => fields.values().collect(),
+            Value::Array(values) => values.iter().collect(),
+            _ => return None,
+        };
+        let own = value.get(key).and_then(Value::as_str).map(str::to_owned);
+        own.or_else(|| inner.into_iter().find_map(|value| find(value, key)))
     }
-    None
-}
-
-/// A JSON string from behind its opening quote to its closing one.
-fn unescape(text: &str) -> Option<String> {
-    let mut value = String::new();
-    let mut chars = text.chars();
-    loop {
-        match chars.next()? {
-            '"' => return Some(value),
-            '\\' => value.push(match chars.next()? {
-                'n' => '\n',
-                't' => '\t',
-                'r' => '\r',
-                'b' => '\u{8}',
-                'f' => '\u{c}',
-                'u' => {
-                    let digits: String = chars.by_ref().take(4).collect();
-                    char::from_u32(u32::from_str_radix(&digits, 16).ok()?)?
-                }
-                other => other,
-            }),
-            plain => value.push(plain),
-        }
-    }
+    find(&serde_json::from_str(json).ok()?, key)
 }
 
 /// Machines made of empty files, for the tests here and in `setup`.
 #[cfg(all(test, unix))]
 pub mod fake {
     use super::*;
-    use std::sync::atomic::{AtomicU32, Ordering};
 
     /// A folder that plays the machine's root, removed when dropped.
     pub struct Machine {
         /// What the tasks see of it.
         pub system: System,
+        _root: tempfile::TempDir,
     }
 
     impl Machine {
         /// A machine with nothing on it.
         pub fn bare() -> Self {
-            static COUNT: AtomicU32 = AtomicU32::new(0);
-            let count = COUNT.fetch_add(1, Ordering::Relaxed);
-            let root = env::temp_dir().join(format!("xtask-test-{}-{count}", std::process::id()));
-            fs::create_dir_all(&root).unwrap();
-            let system = System {
-                root,
-                env: BTreeMap::new(),
-                ldconfig: String::new(),
-            };
-            Self { system }
+            let folder = tempfile::tempdir().unwrap();
+            let root = folder.path().to_owned();
+            let (env, ldconfig) = (BTreeMap::new(), String::new());
+            Self {
+                system: System {
+                    root,
+                    env,
+                    ldconfig,
+                },
+                _root: folder,
+            }
         }
 
         /// Adds a file.
@@ -445,12 +423,6 @@ pub mod fake {
             let json = r#"{"ICD": {"library_path": "./libvk_swiftshader.so"}}"#;
             self.file("/usr/lib/chromium/vk_swiftshader_icd.json", json)
                 .file("/usr/lib/chromium/libvk_swiftshader.so", "")
-        }
-    }
-
-    impl Drop for Machine {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.system.root);
         }
     }
 }

@@ -2,17 +2,18 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::fs;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
 use std::process::{Command as Process, ExitCode, Stdio};
 use std::time::Instant;
+
+use tempfile::TempDir;
 
 use crate::args::{Args, Command, HELP};
 use crate::say;
 use crate::setup::{self, Outcome, Scope};
 use crate::system::System;
 use crate::web;
+use crate::workspace::{cargo, workspace};
 
 /// The tests' name for the adapters that they must not go without.
 const REQUIRE: &str = "BCNORM_REQUIRE_ADAPTERS";
@@ -110,30 +111,15 @@ fn checks(rustdocflags: Option<OsString>) -> Vec<Step> {
         flags.push(" ");
     }
     flags.push("-D warnings");
-    let clippy = [
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--release",
-        "--",
-        "-D",
-        "warnings",
-    ];
-    // The library as a program gets it that asks for no feature: the tests turn all of them on.
-    let lean = [
-        "clippy",
-        "-p",
-        "bcnorm",
-        "--lib",
-        "--release",
-        "--",
-        "-D",
-        "warnings",
-    ];
+    let lints = |name, package: &[&str]| {
+        let strict = ["--release", "--", "-D", "warnings"];
+        Step::new(name, &[&["clippy"], package, &strict].concat())
+    };
     vec![
         Step::new("fmt", &["fmt", "--all", "--check"]),
-        Step::new("clippy", &clippy),
-        Step::new("clippy, no features", &lean),
+        lints("clippy", &["--workspace", "--all-targets"]),
+        // The library as a program gets it that asks for no feature: the tests turn all of them on.
+        lints("clippy, no features", &["-p", "bcnorm", "--lib"]),
         Step::new("doc", &["doc", "--no-deps", "--workspace", "--release"])
             .envs(vec![("RUSTDOCFLAGS", flags)]),
     ]
@@ -229,18 +215,6 @@ fn has_nextest() -> bool {
         );
     }
     found
-}
-
-/// The cargo that runs this.
-pub fn cargo() -> OsString {
-    env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
-}
-
-/// The workspace's folder: cargo says where this package lies, also after a move.
-pub fn workspace() -> PathBuf {
-    let here = env::var_os("CARGO_MANIFEST_DIR")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
-    here.parent().unwrap_or(Path::new(".")).to_owned()
 }
 
 /// One cargo command.
@@ -369,34 +343,27 @@ const RUNTIME_DIR: &str = "XDG_RUNTIME_DIR";
 
 /// A private folder for XDG_RUNTIME_DIR where that is unset: without it EGL and
 /// Wayland complain at each start. Gone when dropped.
-struct RuntimeDir(Option<PathBuf>);
+struct RuntimeDir(Option<TempDir>);
 
 impl RuntimeDir {
     /// Makes the folder where it is missing; if that fails, there is only more noise.
     fn new(system: &System) -> Self {
         let wanted = env::consts::OS == "linux" && system.var(RUNTIME_DIR).is_none();
-        let path = env::temp_dir().join(format!("bcnorm-xtask-{}", std::process::id()));
-        #[cfg_attr(not(unix), expect(unused_mut, reason = "modes are Unix's"))]
-        let mut builder = fs::DirBuilder::new();
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        Self((wanted && builder.create(&path).is_ok()).then_some(path))
+        let folder = || {
+            tempfile::Builder::new()
+                .prefix("bcnorm-xtask-")
+                .tempdir()
+                .ok()
+        };
+        Self(wanted.then(folder).flatten())
     }
 
     /// The variable, if it is ours to set.
     fn env(&self) -> Vec<(&'static str, OsString)> {
-        self.0
-            .iter()
-            .map(|path| (RUNTIME_DIR, path.into()))
+        let folder = self.0.iter();
+        folder
+            .map(|folder| (RUNTIME_DIR, folder.path().into()))
             .collect()
-    }
-}
-
-impl Drop for RuntimeDir {
-    fn drop(&mut self) {
-        if let Some(path) = &self.0 {
-            let _ = fs::remove_dir_all(path);
-        }
     }
 }
 

@@ -7,11 +7,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
+use anyhow::{Context as _, Result, bail, ensure};
+
 use crate::args::WebAction;
 use crate::say;
 use crate::setup::{self, Scope};
 use crate::system::System;
-use crate::tasks::{cargo, workspace};
+use crate::workspace::{cargo, workspace};
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
@@ -60,7 +62,7 @@ pub fn run(action: WebAction, install: bool) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            say(&format!("error: {error}"));
+            say(&format!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -105,7 +107,7 @@ impl Web {
     }
 
     /// The package into web/dist, the page into target/web.
-    fn build(&self) -> Result<(), String> {
+    fn build(&self) -> Result<()> {
         let compiler = self.compiler()?;
         self.packages("web")?;
         for (name, features) in [("planner", &[][..]), ("cpu", &["--features", "cpu"])] {
@@ -127,7 +129,7 @@ impl Web {
     }
 
     /// The page: any host can serve the folder, under any path.
-    fn assemble(&self, dist: &Path) -> Result<(), String> {
+    fn assemble(&self, dist: &Path) -> Result<()> {
         let page = self.page();
         remove(&page)?;
         let out = ["--outDir".into(), page.clone().into()];
@@ -155,27 +157,27 @@ impl Web {
     }
 
     /// Every test of web/test.
-    fn test(&self) -> Result<(), String> {
+    fn test(&self) -> Result<()> {
         // A Rust program in the browser.
         let wasm = self.compile(&self.compiler()?, "bcnorm-wasm-example", &[])?;
         self.bind(&wasm, &self.root.join("target/wasm-example"), "example")?;
         // The native side of the comparison bit by bit.
         self.command()?;
         let folder = self.root.join("web/test");
-        let mut files: Vec<OsString> = listed(&folder)?
+        let tests = listed(&folder)?
             .into_iter()
-            .filter(|name| name.ends_with(".test.mjs"))
-            .map(|name| folder.join(name).into())
-            .collect();
-        files.sort();
-        if files.is_empty() {
-            return Err(format!("there are no tests in {}", folder.display()));
-        }
+            .filter(|name| name.ends_with(".test.mjs"));
+        let files: Vec<OsString> = tests.map(|name| folder.join(name).into()).collect();
+        ensure!(
+            !files.is_empty(),
+            "there are no tests in {}",
+            folder.display()
+        );
         self.node(&["--test", "--test-reporter=spec"], &files)
     }
 
     /// The package beside its peers, and beside the native run.
-    fn bench(&self) -> Result<(), String> {
+    fn bench(&self) -> Result<()> {
         self.packages("web/bench")?;
         self.command()?;
         let native = self.root.join("target/release/bcnorm");
@@ -190,16 +192,16 @@ impl Web {
 
     /// The native command, as the tests build it: of the whole workspace, and with a test beside it, since both
     /// turn features of dependencies on. With others wgpu would be compiled a second time.
-    fn command(&self) -> Result<(), String> {
+    fn command(&self) -> Result<()> {
         let build = ["build", "--release", "--workspace"];
         self.cargo(
-            &[&build[..], &["--bin", "bcnorm", "--test", "run"]].concat(),
+            &[&build[..], &["--bin", "bcnorm", "--test", "command"]].concat(),
             &[],
         )
     }
 
     /// A compiler for WebAssembly; installs what is missing where it may.
-    fn compiler(&self) -> Result<Compiler, String> {
+    fn compiler(&self) -> Result<Compiler> {
         if has_target() {
             return Ok(Compiler::Own);
         }
@@ -217,29 +219,24 @@ impl Web {
         let there =
             || Path::new("/usr/bin/wasm-ld-19").is_file() && Path::new("/usr/bin/rustc").is_file();
         if !there() {
-            setup::install(&self.system, &packages, self.install).map_err(|why| {
+            let installed = setup::install(&self.system, &packages, self.install);
+            installed.map_err(anyhow::Error::msg).with_context(|| {
+                let packages = packages.join(" ");
                 format!(
-                    "the target {TARGET} is missing ({why}): rustup target add {TARGET}, or, on Debian, \
-                     install {}",
-                    packages.join(" ")
+                    "the target {TARGET} is missing: rustup target add {TARGET}, or, on Debian, install \
+                     {packages}"
                 )
             })?;
         }
-        match there() {
-            true => Ok(Compiler::Debian),
-            false => Err(
-                "Debian's rustc-web and lld-19 are not where they belong, in /usr/bin".to_owned(),
-            ),
-        }
+        ensure!(
+            there(),
+            "Debian's rustc-web and lld-19 are not where they belong, in /usr/bin"
+        );
+        Ok(Compiler::Debian)
     }
 
     /// The WebAssembly of a package.
-    fn compile(
-        &self,
-        compiler: &Compiler,
-        package: &str,
-        features: &[&str],
-    ) -> Result<PathBuf, String> {
+    fn compile(&self, compiler: &Compiler, package: &str, features: &[&str]) -> Result<PathBuf> {
         let file = format!("{TARGET}/web/{}.wasm", package.replace('-', "_"));
         let build = [
             "build",
@@ -251,40 +248,38 @@ impl Web {
             TARGET,
         ];
         let args = [&build, features].concat();
-        match compiler {
-            Compiler::Own => self.cargo(&args, &[])?,
-            Compiler::Debian => {
-                // Another compiler's folder of its own: the two would build each other's work anew.
-                let target = self.root.join("target/wasm");
-                let std = ["-Z", "build-std=std,panic_abort", "--target-dir"];
-                let mut command = Command::new("/usr/bin/cargo");
-                command
-                    .args(args)
-                    .args(std)
-                    .arg(&target)
-                    .env("PATH", "/usr/bin:/bin")
-                    .env("RUSTC", "/usr/bin/rustc")
-                    .env("RUSTC_BOOTSTRAP", "1")
-                    .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", "wasm-ld-19")
-                    .env_remove("RUSTUP_TOOLCHAIN");
-                self.finish(command)?;
-                return Ok(target.join(file));
-            }
+        if let Compiler::Own = compiler {
+            self.cargo(&args, &[])?;
+            let target = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+            return Ok(target
+                .unwrap_or_else(|| self.root.join("target"))
+                .join(file));
         }
-        let target =
-            env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.root.join("target"), PathBuf::from);
+        // Another compiler's folder of its own: the two would build each other's work anew.
+        let target = self.root.join("target/wasm");
+        let mut command = Command::new("/usr/bin/cargo");
+        command
+            .args(args)
+            .args(["-Z", "build-std=std,panic_abort", "--target-dir"])
+            .arg(&target)
+            .env("PATH", "/usr/bin:/bin")
+            .env("RUSTC", "/usr/bin/rustc")
+            .env("RUSTC_BOOTSTRAP", "1")
+            .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", "wasm-ld-19")
+            .env_remove("RUSTUP_TOOLCHAIN");
+        self.finish(command)?;
         Ok(target.join(file))
     }
 
     /// The module around it, by the wasm-bindgen of this workspace's lock file.
-    fn bind(&self, wasm: &Path, folder: &Path, name: &str) -> Result<(), String> {
+    fn bind(&self, wasm: &Path, folder: &Path, name: &str) -> Result<()> {
         remove(folder)?;
         let tail = [wasm.into(), folder.into(), name.into()];
         self.cargo(&["run", "--release", "-p", "bcnorm-bindgen", "--"], &tail)
     }
 
     /// npm's packages, as the lock file has them, where they are not that already.
-    fn packages(&self, folder: &str) -> Result<(), String> {
+    fn packages(&self, folder: &str) -> Result<()> {
         let folder = self.root.join(folder);
         let modified = |name: &str| fs::metadata(folder.join(name)).and_then(|m| m.modified());
         let installed = modified("node_modules/.package-lock.json");
@@ -299,14 +294,14 @@ impl Web {
         self.finish(npm)
     }
 
-    fn tsc(&self, args: &[&str], more: &[OsString]) -> Result<(), String> {
+    fn tsc(&self, args: &[&str], more: &[OsString]) -> Result<()> {
         self.node(
             &[&["web/node_modules/typescript/bin/tsc"], args].concat(),
             more,
         )
     }
 
-    fn node(&self, args: &[&str], more: &[OsString]) -> Result<(), String> {
+    fn node(&self, args: &[&str], more: &[OsString]) -> Result<()> {
         let mut node = Command::new("node");
         node.args(args).args(more).current_dir(&self.root);
         if let Some(manifest) = self.system.swiftshader() {
@@ -315,14 +310,14 @@ impl Web {
         self.finish(node)
     }
 
-    fn cargo(&self, args: &[&str], more: &[OsString]) -> Result<(), String> {
+    fn cargo(&self, args: &[&str], more: &[OsString]) -> Result<()> {
         let mut command = Command::new(cargo());
         command.args(args).args(more).current_dir(&self.root);
         self.finish(command)
     }
 
     /// Runs a command, and says which.
-    fn finish(&self, mut command: Command) -> Result<(), String> {
+    fn finish(&self, mut command: Command) -> Result<()> {
         let words: Vec<_> = [command.get_program()]
             .into_iter()
             .chain(command.get_args())
@@ -333,11 +328,9 @@ impl Web {
         if command.get_current_dir().is_none() {
             command.current_dir(&self.root);
         }
-        match command.status() {
-            Ok(status) if status.success() => Ok(()),
-            Ok(status) => Err(format!("{line}: {status}")),
-            Err(error) => Err(format!("{line}: {error}")),
-        }
+        let status = command.status().with_context(|| line.clone())?;
+        ensure!(status.success(), "{line}: {status}");
+        Ok(())
     }
 }
 
@@ -353,45 +346,31 @@ fn has_target() -> bool {
     })
 }
 
-fn failed(path: &Path) -> impl Fn(io::Error) -> String {
-    move |error| format!("{}: {error}", path.display())
-}
-
-fn remove(folder: &Path) -> Result<(), String> {
+fn remove(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(folder)(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            bail!("{}: {error}", folder.display())
+        }
         _ => Ok(()),
     }
 }
 
-fn write(file: &Path, text: &str) -> Result<(), String> {
-    fs::write(file, text).map_err(failed(file))
+fn write(file: &Path, text: &str) -> Result<()> {
+    fs::write(file, text).with_context(|| file.display().to_string())
 }
 
-/// The names in a folder.
-fn listed(folder: &Path) -> Result<Vec<String>, String> {
-    let entries = fs::read_dir(folder).map_err(failed(folder))?;
-    let mut names = Vec::new();
-    for entry in entries {
-        names.push(
-            entry
-                .map_err(failed(folder))?
-                .file_name()
-                .to_string_lossy()
-                .into_owned(),
-        );
-    }
+/// The names in a folder, in order.
+fn listed(folder: &Path) -> Result<Vec<String>> {
+    let entries = fs::read_dir(folder).with_context(|| folder.display().to_string())?;
+    let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    let mut names = names.collect::<Result<Vec<String>>>()?;
     names.sort();
     Ok(names)
 }
 
 /// Copies the files of a folder, and of those in it, whose names are wanted; their paths in it. What npm and
 /// tsc put beside the sources is none of these.
-fn copy(
-    from: &Path,
-    to: &Path,
-    wanted: impl Fn(&str) -> bool + Copy,
-) -> Result<Vec<String>, String> {
+fn copy(from: &Path, to: &Path, wanted: impl Fn(&str) -> bool + Copy) -> Result<Vec<String>> {
     let mut copied = Vec::new();
     for name in listed(from)? {
         let (source, target) = (from.join(&name), to.join(&name));
@@ -402,8 +381,8 @@ fn copy(
             let inner = copy(&source, &target, wanted)?;
             copied.extend(inner.into_iter().map(|inner| format!("{name}/{inner}")));
         } else if wanted(&name) {
-            fs::create_dir_all(to).map_err(failed(to))?;
-            fs::copy(&source, &target).map_err(failed(&source))?;
+            fs::create_dir_all(to).with_context(|| to.display().to_string())?;
+            fs::copy(&source, &target).with_context(|| source.display().to_string())?;
             copied.push(name);
         }
     }
@@ -416,7 +395,8 @@ mod tests {
 
     #[test]
     fn folders_are_copied_by_name() {
-        let root = env::temp_dir().join(format!("xtask-web-{}", std::process::id()));
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
         let (from, to) = (root.join("from"), root.join("to"));
         for name in ["a.jpg", "b.txt", "in/c.jpg", "node_modules/d.jpg"] {
             let file = from.join(name);
@@ -428,8 +408,8 @@ mod tests {
         assert_eq!(fs::read_to_string(to.join("in/c.jpg")).unwrap(), "in/c.jpg");
         assert!(!to.join("b.txt").exists() && !to.join("node_modules").exists());
         let error = copy(&root.join("none"), &to, |_| true).unwrap_err();
-        assert!(error.contains("none"), "{error}");
-        remove(&root).unwrap();
-        remove(&root).unwrap();
+        assert!(error.to_string().contains("none"), "{error}");
+        remove(&to).unwrap();
+        remove(&to).unwrap();
     }
 }

@@ -1,11 +1,10 @@
 //! Where time per byte jumps from one shape to the next: rows of every length, and random shapes.
 
-use super::shape::Random;
 use super::{Direction, report::Measurement};
-use crate::table::Table;
-use anyhow::Result;
+use crate::table::{Table, title};
+use fastrand::Rng;
 use serde::Serialize;
-use std::io::Write;
+use std::fmt;
 
 /// A part of the suite.
 #[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,46 +44,36 @@ const WORST: usize = 10;
 pub fn shapes(seed: u64) -> Vec<(Option<Part>, Vec<usize>)> {
     let scan = (1..=SCAN).map(|len| {
         let samples = (SCAN_ELEMENTS as f64 / (SCAN_CHANNELS * len) as f64).round();
-        (
-            Some(Part::Scan),
-            vec![(samples as usize).max(1), SCAN_CHANNELS, len],
-        )
+        vec![(samples as usize).max(1), SCAN_CHANNELS, len]
     });
-    let mut random = Random(seed);
+    let scan = scan.map(|dims| (Some(Part::Scan), dims));
+    let mut random = Rng::with_seed(seed);
     let drawn = (0..RANDOM).map(|_| (Some(Part::Random), draw(&mut random).to_vec()));
     scan.chain(drawn).collect()
 }
 
-/// A random shape (N, C, H, W): log-uniform in its size and in each of its sizes, two thirds of which are
-/// made odd or prime.
-fn draw(random: &mut Random) -> [usize; 4] {
+/// A random shape (N, C, H, W): log-uniform in its size and in each of its sizes, two thirds of which are made
+/// odd or prime.
+fn draw(random: &mut Rng) -> [usize; 4] {
     let [least, most] = RANDOM_ELEMENTS.map(|n| n as f64);
     loop {
-        let log_uniform =
-            |random: &mut Random, low: f64, high: f64| low * (high / low).powf(random.uniform());
-        let elements = log_uniform(random, least, most);
-        let channels = log_uniform(random, 1.0, RANDOM_CHANNELS as f64 + 1.0).floor();
+        let mut log_uniform = |low: f64, high: f64| low * (high / low).powf(random.f64());
+        let elements = log_uniform(least, most);
+        let channels = log_uniform(1.0, RANDOM_CHANNELS as f64 + 1.0).floor();
         let rest = elements / channels;
-        let mut cuts = [random.uniform(), random.uniform()];
+        let mut cuts = [random.f64(), random.f64()];
         cuts.sort_by(f64::total_cmp);
-        let [first, second] = cuts;
-        let mut sizes = [
-            rest.powf(first),
-            channels,
-            rest.powf(second - first),
-            rest.powf(1.0 - second),
-        ]
-        .map(|size| (size.round() as usize).max(1));
-        for size in &mut sizes {
-            match (3.0 * random.uniform()) as u32 {
-                0 => *size |= 1,
-                1 => *size = (*size..).find(|&n| is_prime(n)).unwrap_or(*size),
-                _ => {}
+        let [n, h, w] = [cuts[0], cuts[1] - cuts[0], 1.0 - cuts[1]].map(|share| rest.powf(share));
+        let sizes = [n, channels, h, w].map(|size| {
+            let size = (size.round() as usize).max(1);
+            match random.u8(..3) {
+                0 => size | 1,
+                1 => (size..).find(|&n| is_prime(n)).unwrap_or(size),
+                _ => size,
             }
-        }
+        });
         let [n, c, h, w] = sizes;
-        let total = n * c * h * w;
-        let fits = (RANDOM_ELEMENTS[0]..=RANDOM_ELEMENTS[1]).contains(&total);
+        let fits = (RANDOM_ELEMENTS[0]..=RANDOM_ELEMENTS[1]).contains(&(n * c * h * w));
         if fits && c <= RANDOM_CHANNELS && n * h * w > 1 {
             return sizes;
         }
@@ -92,10 +81,8 @@ fn draw(random: &mut Random) -> [usize; 4] {
 }
 
 fn is_prime(n: usize) -> bool {
-    n >= 2
-        && (2..)
-            .take_while(|d| d * d <= n)
-            .all(|d| !n.is_multiple_of(d))
+    let mut divisors = (2..).take_while(|d| d * d <= n);
+    n >= 2 && divisors.all(|d| !n.is_multiple_of(d))
 }
 
 /// Nanoseconds a byte that must move: 3 transfers forward and in eval, 5 backward, whatever the plan makes
@@ -195,6 +182,14 @@ impl Summary {
         let median = middle(measured.iter().map(|m| ns_per_byte(m)).collect());
         let copies: Vec<f64> = measured.iter().map(|m| m.ratio_to_copy).collect();
         let worst = ns_per_byte(sorted[0]);
+        let of_worst = |m: &Measurement| Worst {
+            shape: m.shape.clone(),
+            groups: m.groups,
+            ms: m.ms,
+            ns_per_byte: ns_per_byte(m),
+            ratio_to_median: ns_per_byte(m) / median,
+            ratio_to_copy: m.ratio_to_copy,
+        };
         let neighbours = measured.windows(2).map(|pair| Neighbours {
             ratio: ratio(pair[0], pair[1]),
             shapes: [pair[0].shape.clone(), pair[1].shape.clone()],
@@ -214,62 +209,36 @@ impl Summary {
             worst_ratio: worst / median,
             worst_ratio_to_copy: copies.iter().copied().fold(0.0, f64::max),
             median_ratio_to_copy: middle(copies),
-            worst: sorted
-                .into_iter()
-                .take(WORST)
-                .map(|m| Worst {
-                    shape: m.shape.clone(),
-                    groups: m.groups,
-                    ms: m.ms,
-                    ns_per_byte: ns_per_byte(m),
-                    ratio_to_median: ns_per_byte(m) / median,
-                    ratio_to_copy: m.ratio_to_copy,
-                })
-                .collect(),
+            worst: sorted.into_iter().take(WORST).map(of_worst).collect(),
             worst_neighbours: match part {
                 Part::Scan => neighbours.max_by(|a, b| a.ratio.total_cmp(&b.ratio)),
                 Part::Random => None,
             },
         })
     }
+}
 
-    /// For people.
-    pub fn write(&self, out: &mut impl Write) -> Result<()> {
-        let title = format!(
-            "cliffs, {} of {} shapes, {} {} {} {}, on {} ({})",
-            self.summary,
-            self.shapes,
-            self.norm,
-            self.direction,
-            self.dtype,
-            self.layout,
-            self.adapter,
-            self.backend
-        );
-        writeln!(out, "{}", crate::table::title(&title))?;
+/// For people.
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = [self.norm, self.direction, self.dtype, self.layout].join(" ");
+        let (adapter, backend) = (&self.adapter, &self.backend);
+        let of = format!("cliffs, {} of {} shapes", self.summary, self.shapes);
+        let heading = title(format_args!("{of}, {what}, on {adapter} ({backend})"));
+        let (median, copies) = (self.median_ns_per_byte, self.median_ratio_to_copy);
+        let (worst, ratio) = (self.worst_ns_per_byte, self.worst_ratio);
         writeln!(
-            out,
-            "  median {:.4} ns a byte ({:.2} copies), worst {:.4}: {:.2} times the median",
-            self.median_ns_per_byte,
-            self.median_ratio_to_copy,
-            self.worst_ns_per_byte,
-            self.worst_ratio
+            f,
+            "{heading}\n  median {median:.4} ns a byte ({copies:.2} copies), worst {worst:.4}: {ratio:.2} times \
+             the median"
         )?;
-        if let Some(Neighbours { ratio, shapes }) = &self.worst_neighbours {
-            writeln!(
-                out,
-                "  largest jump from L to L + 1: {ratio:.2} times, from {:?} to {:?}",
-                shapes[0], shapes[1]
-            )?;
+        if let Some(jump) = &self.worst_neighbours {
+            let (ratio, [from, to]) = (jump.ratio, &jump.shapes);
+            let jump = format!("{ratio:.2} times, from {from:?} to {to:?}");
+            writeln!(f, "  largest jump from L to L + 1: {jump}")?;
         }
-        let mut table = Table::new([
-            "the worst",
-            "groups",
-            "ms",
-            "ns a byte",
-            "of the median",
-            "copies",
-        ]);
+        let headings = "the worst | groups | ms | ns a byte | of the median | copies";
+        let mut table = Table::new(headings.split(" | "));
         for worst in &self.worst {
             table.row([
                 format!("{:?}", worst.shape),
@@ -280,9 +249,7 @@ impl Summary {
                 format!("{:.2}", worst.ratio_to_copy),
             ]);
         }
-        table.write(out)?;
-        writeln!(out)?;
-        Ok(())
+        writeln!(f, "{table}")
     }
 }
 

@@ -47,87 +47,46 @@ struct Op {
 }
 
 impl Op {
+    const fn new(kernel: &'static str, name: &'static str, tables: &'static [u32]) -> Self {
+        Self {
+            kernel,
+            name,
+            tables,
+        }
+    }
+
     /// Its text: what follows its name, up to the next one.
     fn text(&self) -> Option<&'static str> {
-        let of_op = |section: &&str| section.lines().next() == Some(self.name);
-        OPS.split("//! ")
-            .find(of_op)?
-            .split_once('\n')
+        let mut sections = OPS
+            .split("//! ")
+            .filter_map(|section| section.split_once('\n'));
+        sections
+            .find(|(name, _)| *name == self.name)
             .map(|(_, text)| text)
     }
 }
 
-/// Sums of x and of its squares.
-const STATISTICS: Op = Op {
-    kernel: "reduce",
-    name: "statistics",
-    tables: &[],
-};
-/// Sums of dy and of dy (x - mean).
-const PRODUCTS: Op = Op {
-    kernel: "reduce",
-    name: "products",
-    tables: &[3],
-};
-/// Sums of x.
-const SUM: Op = Op {
-    kernel: "reduce",
-    name: "sum",
-    tables: &[],
-};
-/// Mean and 1 / standard deviation.
-const FOLD_STATISTICS: Op = Op {
-    kernel: "fold",
-    name: "fold_statistics",
-    tables: &[],
-};
-/// The means that backward subtracts, and the parameters' gradients.
-const FOLD_PRODUCTS: Op = Op {
-    kernel: "fold",
-    name: "fold_products",
-    tables: &[3, 9],
-};
-/// A parameter's gradient.
-const FOLD_SUM: Op = Op {
-    kernel: "fold",
-    name: "fold_sum",
-    tables: &[],
-};
-const NORMALIZE: Op = Op {
-    kernel: "map",
-    name: "normalize",
-    tables: &[3, 4, 5],
-};
-const NORMALIZE_PLAIN: Op = Op {
-    kernel: "map",
-    name: "normalize_plain",
-    tables: &[3],
-};
-const SCALE: Op = Op {
-    kernel: "map",
-    name: "scale",
-    tables: &[4],
-};
-const SHIFT: Op = Op {
-    kernel: "map",
-    name: "shift",
-    tables: &[5],
-};
-const MULTIPLY: Op = Op {
-    kernel: "map",
-    name: "multiply",
-    tables: &[],
-};
-const GRADIENT: Op = Op {
-    kernel: "map",
-    name: "gradient",
-    tables: &[3, 4, 6],
-};
-const GRADIENT_PLAIN: Op = Op {
-    kernel: "map",
-    name: "gradient_plain",
-    tables: &[3, 6],
-};
+// Statistics are sums of x and of its squares, then mean and 1 / standard deviation; products are sums of dy and of
+// dy (x - mean), then the means that backward subtracts, and the parameters' gradients.
+const STATISTICS: [&Op; 2] = [
+    &Op::new("reduce", "statistics", &[]),
+    &Op::new("fold", "fold_statistics", &[]),
+];
+const PRODUCTS: [&Op; 2] = [
+    &Op::new("reduce", "products", &[3]),
+    &Op::new("fold", "fold_products", &[3, 9]),
+];
+const SUM: [&Op; 2] = [
+    &Op::new("reduce", "sum", &[]),
+    &Op::new("fold", "fold_sum", &[]),
+];
+const NORMALIZE: Op = Op::new("map", "normalize", &[3, 4, 5]);
+const NORMALIZE_PLAIN: Op = Op::new("map", "normalize_plain", &[3]);
+const SCALE: Op = Op::new("map", "scale", &[4]);
+const SHIFT: Op = Op::new("map", "shift", &[5]);
+const MULTIPLY: Op = Op::new("map", "multiply", &[]);
+const GRADIENT: Op = Op::new("map", "gradient", &[3, 4, 6]);
+const GRADIENT_PLAIN: Op = Op::new("map", "gradient_plain", &[3, 6]);
 
 /// A tensor seen as rows: `channels` of them a sample.
 #[derive(Clone, Copy)]
@@ -192,11 +151,11 @@ pub fn compositions(
     problem: &Problem,
 ) -> Result<Vec<Composition>> {
     guarded(gpu, || {
-        kernels
-            .runnable(&WORKGROUP_SIZES)
+        let sizes = WORKGROUP_SIZES
             .into_iter()
-            .map(|size| Composition::new(gpu, kernels, class, size, problem))
-            .collect()
+            .filter(|&size| kernels.runs(size));
+        let make = |size| Composition::new(gpu, kernels, class, size, problem);
+        sizes.map(make).collect()
     })
 }
 
@@ -249,10 +208,10 @@ impl Builder<'_> {
                 (entries.next_power_of_two().min(size), view.channels)
             }
         };
+        let entries = view.samples * split.parts;
         ensure!(
-            view.samples * split.parts / lanes <= MAX_FOLD,
-            "{} parts a channel are more than the composition's folds take",
-            view.samples * split.parts
+            entries / lanes <= MAX_FOLD,
+            "{entries} parts a channel are more than the composition's folds take"
         );
         let gather = match (lanes, op.kernel) {
             (_, "map") => "",
@@ -264,11 +223,12 @@ impl Builder<'_> {
             "fold" => FOLD,
             _ => MAP,
         };
+        let text = op
+            .text()
+            .with_context(|| format!("there is no op {}", op.name))?;
         let text = format!(
             "const WORKGROUP_SIZE: u32 = {size}u;\nconst LANES: u32 = {lanes}u;\n{COMMON}\n\
-             struct Terms {{ first: vec4<f32>, second: vec4<f32> }}\n{gather}\n{}\n{main}",
-            op.text()
-                .with_context(|| format!("there is no op {}", op.name))?
+             struct Terms {{ first: vec4<f32>, second: vec4<f32> }}\n{gather}\n{text}\n{main}"
         );
         let count = (view.samples * view.len) as f32;
         let words = [
@@ -281,15 +241,11 @@ impl Builder<'_> {
             count.to_bits(),
             view.eps.to_bits(),
         ];
-        let uniform = buffer_with_bytes(
-            &self.gpu.device,
-            "composition",
-            bytemuck::cast_slice(&words),
-            wgpu::BufferUsages::UNIFORM,
-        )?;
-        let fixed: &[u32] = if folds { &[7, 8] } else { &[] };
-        let bound = tables.iter().filter(|(number, _)| {
-            op.tables.contains(number) || fixed.contains(number) || *number == 8
+        let (device, usage) = (&self.gpu.device, wgpu::BufferUsages::UNIFORM);
+        let bytes = bytemuck::cast_slice(&words);
+        let uniform = buffer_with_bytes(device, "composition", bytes, usage)?;
+        let bound = tables.iter().filter(|&(number, _)| {
+            op.tables.contains(number) || *number == 8 || (folds && *number == 7)
         });
         let mut buffers = vec![(0, &uniform)];
         buffers.extend(tensors.iter().chain(bound));
@@ -312,11 +268,8 @@ impl Builder<'_> {
         results: &[(u32, &Buffer)],
     ) -> Result<()> {
         let split = self.split(view, true);
-        let parts = zeros(
-            &self.gpu.device,
-            "composition parts",
-            2 * view.rows() * split.parts,
-        )?;
+        let count = 2 * view.rows() * split.parts;
+        let parts = zeros(&self.gpu.device, "composition parts", count)?;
         let to = [tables, &[(8, &parts)]].concat();
         self.op(ops[0], view, split, tensors, &to)?;
         let from = [tables, &[(7, &parts)], results].concat();
@@ -352,11 +305,12 @@ impl Composition {
         let (samples, channels) = (tensor.num_samples().into(), tensor.num_channels().into());
         let (len, groups) = (u64::from(tensor.row_len()), problem.norm.num_groups as u64);
         // The tensor as it is; its groups as channels of one sample, and as channels of many.
+        let eps = desc::CHANNEL_EPS;
         let whole = View {
             samples,
             channels,
             len,
-            eps: desc::CHANNEL_EPS,
+            eps,
         };
         let grouped = View {
             samples: 1,
@@ -386,7 +340,6 @@ impl Composition {
         let weight = upload(device, "weight", &problem.weight)?;
         let bias = upload(device, "bias", &problem.bias)?;
         let running = problem.running_mean.iter().zip(&problem.running_var);
-        let eps = desc::CHANNEL_EPS;
         let running = running.flat_map(|(&mean, &var)| [mean, (var + eps).sqrt().recip()]);
         let running = upload(device, "running", &running.collect::<Vec<f32>>())?;
         let batch = table("batch statistics", channels)?;
@@ -408,21 +361,20 @@ impl Composition {
         };
 
         // out = batch_norm(x): 3 transfers in training, 2 in eval.
-        let statistics = [&STATISTICS, &FOLD_STATISTICS];
         let normalized = |builder: &mut Builder, table: &Buffer| {
             let tables = [(3, table), (4, &bn_weight), (5, &bn_bias)];
             builder.map(&NORMALIZE, whole, &[(1, &x), (10, &z)], &tables)
         };
         // out = batch_norm(out, groups as channels): 3; out = weight * out: 2; out = out + bias: 2.
         let group_part = |builder: &mut Builder| {
-            builder.reduce(statistics, grouped, &[(1, &z)], &[], &[(8, &group)])?;
+            builder.reduce(STATISTICS, grouped, &[(1, &z)], &[], &[(8, &group)])?;
             let tensors = [(1, &z), (10, &z_hat)];
             builder.map(&NORMALIZE_PLAIN, grouped, &tensors, &[(3, &group)])?;
             let tensors = [(1, &z_hat), (10, &scratch)];
             builder.map(&SCALE, affine, &tensors, &[(4, &weight)])?;
             builder.map(&SHIFT, affine, &[(1, &scratch), (10, &y)], &[(5, &bias)])
         };
-        builder.reduce(statistics, whole, &[(1, &x)], &[], &[(8, &batch)])?;
+        builder.reduce(STATISTICS, whole, &[(1, &x)], &[], &[(8, &batch)])?;
         normalized(&mut builder, &batch)?;
         group_part(&mut builder)?;
         let forward = builder.take();
@@ -431,29 +383,27 @@ impl Composition {
         let eval = builder.take();
 
         if problem.backward {
-            let sum = [&SUM, &FOLD_SUM];
-            let products = [&PRODUCTS, &FOLD_PRODUCTS];
             // Of + bias: the bias's gradient, 1.
             let [channel, of_bias, of_weight] = &gradients;
-            builder.reduce(sum, affine, &[(1, &dy)], &[], &[(8, of_bias)])?;
+            builder.reduce(SUM, affine, &[(1, &dy)], &[], &[(8, of_bias)])?;
             // Of weight * out: dy * weight, 2; dy * out, 3, and its sum, 1.
             let d_z_hat = &scratch;
             builder.map(&SCALE, affine, &[(1, &dy), (10, d_z_hat)], &[(4, &weight)])?;
             let product = &dx;
             let tensors = [(1, &z_hat), (2, &dy), (10, product)];
             builder.map(&MULTIPLY, affine, &tensors, &[])?;
-            builder.reduce(sum, affine, &[(1, product)], &[], &[(8, of_weight)])?;
+            builder.reduce(SUM, affine, &[(1, product)], &[], &[(8, of_weight)])?;
             // Of each batch norm: a reduction over dy and x, 2, and the gradient, 3.
             let dz = &y;
             let results = [(8, &group_means), (9, &unused)];
             let tensors = [(1, &z), (2, d_z_hat)];
-            builder.reduce(products, grouped, &tensors, &[(3, &group)], &results)?;
+            builder.reduce(PRODUCTS, grouped, &tensors, &[(3, &group)], &results)?;
             let tensors = [(1, &z), (2, d_z_hat), (10, dz)];
             let tables = [(3, &group), (6, &group_means)];
             builder.map(&GRADIENT_PLAIN, grouped, &tensors, &tables)?;
             let results = [(8, &channel_means), (9, channel)];
             let tensors = [(1, &x), (2, dz)];
-            builder.reduce(products, whole, &tensors, &[(3, &batch)], &results)?;
+            builder.reduce(PRODUCTS, whole, &tensors, &[(3, &batch)], &results)?;
             let tensors = [(1, &x), (2, dz), (10, &dx)];
             let tables = [(3, &batch), (4, &bn_weight), (6, &channel_means)];
             builder.map(&GRADIENT, whole, &tensors, &tables)?;
@@ -470,12 +420,11 @@ impl Composition {
     }
 
     fn sequence(&self, direction: Direction) -> &Sequence {
-        let [forward, backward, eval] = &self.sequences;
-        match direction {
-            Direction::Forward => forward,
-            Direction::Backward => backward,
-            Direction::Eval => eval,
-        }
+        &self.sequences[match direction {
+            Direction::Forward => 0,
+            Direction::Backward => 1,
+            Direction::Eval => 2,
+        }]
     }
 
     /// Tensor-sized bytes that a direction moves.
@@ -483,42 +432,46 @@ impl Composition {
         self.sequence(direction).transfers * self.tensor_bytes
     }
 
+    fn encode(&self, direction: Direction, pass: &mut wgpu::ComputePass<'_>) {
+        let dispatches = &self.sequence(direction).dispatches;
+        dispatches.iter().for_each(|dispatch| dispatch.encode(pass));
+    }
+
     /// A direction, to be timed. Backward reads what forward (or eval) left.
     pub fn candidate(&self, direction: Direction) -> Candidate<'_> {
-        let dispatches = &self.sequence(direction).dispatches;
-        Candidate::new(dispatches.len(), move |pass| {
-            dispatches.iter().for_each(|dispatch| dispatch.encode(pass));
-        })
+        let dispatches = self.sequence(direction).dispatches.len();
+        Candidate::new(dispatches, move |pass| self.encode(direction, pass))
     }
 
-    fn run(&self, gpu: &Gpu, direction: Direction) {
-        let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        let mut pass = encoder.begin_compute_pass(&Default::default());
-        for dispatch in &self.sequence(direction).dispatches {
-            dispatch.encode(&mut pass);
-        }
-        drop(pass);
-        gpu.queue.submit([encoder.finish()]);
-    }
-
-    /// Runs the directions once and compares with the reference: of training, and of eval where it is
-    /// measured.
+    /// Runs the directions once and compares with the reference: of training, and of eval where it is measured.
     pub fn check(&self, gpu: &Gpu, training: &Expected, eval: Option<&Expected>) -> Result<()> {
+        let run = |direction| {
+            let mut encoder = gpu.device.create_command_encoder(&Default::default());
+            self.encode(
+                direction,
+                &mut encoder.begin_compute_pass(&Default::default()),
+            );
+            gpu.queue.submit([encoder.finish()]);
+        };
         guarded(gpu, || {
             if let Some(eval) = eval {
-                self.run(gpu, Direction::Eval);
+                run(Direction::Eval);
                 self.compare(gpu, "y", eval, &self.y, None)?;
             }
-            self.run(gpu, Direction::Forward);
+            run(Direction::Forward);
             self.compare(gpu, "y", training, &self.y, None)?;
             if training.contains_key("grad_x") {
-                self.run(gpu, Direction::Backward);
+                run(Direction::Backward);
                 let [channel, bias, weight] = &self.gradients;
-                self.compare(gpu, "grad_x", training, &self.dx, None)?;
-                self.compare(gpu, "grad_bn.bias", training, channel, Some(0))?;
-                self.compare(gpu, "grad_bn.weight", training, channel, Some(1))?;
-                self.compare(gpu, "grad_bias", training, bias, Some(0))?;
-                self.compare(gpu, "grad_weight", training, weight, Some(0))?;
+                for (name, buffer, of_pair) in [
+                    ("grad_x", &self.dx, None),
+                    ("grad_bn.bias", channel, Some(0)),
+                    ("grad_bn.weight", channel, Some(1)),
+                    ("grad_bias", bias, Some(0)),
+                    ("grad_weight", weight, Some(0)),
+                ] {
+                    self.compare(gpu, name, training, buffer, of_pair)?;
+                }
             }
             Ok(())
         })
@@ -539,11 +492,8 @@ impl Composition {
         let stride = if of_pair.is_some() { 2 } else { 1 };
         let len = values.len() * stride;
         let got: Vec<f32> = pollster::block_on(read(&gpu.device, &gpu.queue, buffer, 0, len))?;
-        let got: Vec<f32> = got
-            .into_iter()
-            .skip(of_pair.unwrap_or(0))
-            .step_by(stride)
-            .collect();
+        let got = got.into_iter().skip(of_pair.unwrap_or(0)).step_by(stride);
+        let got: Vec<f32> = got.collect();
         let error = oracle::error(&got, values, *scale);
         ensure!(
             error <= MAX_ERROR,

@@ -2,11 +2,9 @@
 
 use super::clock::Clock;
 use super::composition::{self, Composition};
-use super::copy::{self, Copies};
-use super::kernel::Kernels;
-use super::read::Reads;
+use super::kernel::{Baseline, COPY_SIZES, Kernels};
 use super::report::{Measurement, Step};
-use super::subject::{BoundSubject, Reference, Subject};
+use super::subject::{Reference, Subject};
 use super::timing::{self, Candidate, Effort};
 use super::{Case, Direction};
 use crate::device;
@@ -67,19 +65,16 @@ pub fn measure(
     bar: &ProgressBar,
 ) -> Result<Vec<Measurement>> {
     let Machine { gpu, kernels, .. } = machine;
-    let class = machine.pipelines.tuning().class;
-    let directions = &what.directions[..];
+    let (effort, directions) = (what.effort, &what.directions[..]);
     let subject = Subject::new(gpu, &machine.pipelines, reference)?;
-    let checked = subject.check(gpu, reference)?;
-    let training = reference.training();
+    let training = &reference.training.problem;
     let stored = training.words(Role::X, &training.x);
     let fastest = machine.copy_size.get().filter(|_| what.lean);
-    let sizes = fastest.map_or(copy::WORKGROUP_SIZES.to_vec(), |size| vec![size]);
-    let copies = Copies::new(gpu, kernels, &sizes, &stored)?;
-    let reads = match what.lean {
-        true => None,
-        false => Some(Reads::new(gpu, kernels, class, &stored)?),
-    };
+    let sizes = fastest.map_or(COPY_SIZES.to_vec(), |size| vec![size]);
+    let copies = Baseline::copies(gpu, kernels, &sizes, &stored)?;
+    let class = machine.pipelines.tuning().class;
+    let reads = (!what.lean).then(|| Baseline::reads(gpu, kernels, class, &stored));
+    let reads = reads.transpose()?;
     drop(stored);
     let compositions = match what.lean || !composition::applies(gpu, training) {
         true => Vec::new(),
@@ -89,108 +84,104 @@ pub fn measure(
         let clock = match machine.clock.get() {
             Some(clock) => clock,
             None => {
-                let candidate = copies.candidates().next().context("no copy")?;
-                let (clock, why) = timing::choose_clock(gpu, candidate)?;
+                let (clock, why) = timing::choose_clock(gpu, copies.candidate(0))?;
                 if let Some(why) = why {
                     note(bar, &format!("{}: {why}", gpu.describe()));
                 }
                 machine.clock.get_or_init(|| clock)
             }
         };
-        let effort = what.effort;
         let pick = |candidates| timing::fastest(gpu, clock, candidates, effort);
-        let best_copy = pick(copies.candidates().collect())?;
+        let time =
+            |candidates: &mut [Candidate]| timing::measure(gpu, clock, candidates, effort, bar);
+        let best_copy = pick(copies.candidates())?;
         let copy_workgroup_size = copies.workgroup_size(best_copy);
         machine.copy_size.set(Some(copy_workgroup_size));
-        let best_read = match &reads {
-            Some(reads) => Some(reads.candidate(pick(reads.candidates().collect())?)),
-            None => None,
-        };
-        // The best of each direction.
-        let mut composed: Vec<&Composition> = Vec::new();
-        if !compositions.is_empty() {
-            for &direction in directions {
-                let all = compositions.iter().map(|c| c.candidate(direction));
-                composed.push(&compositions[pick(all.collect())?]);
-            }
-        }
-
-        let bound = subject.bind()?;
         let mut candidates = vec![copies.candidate(best_copy)];
-        let has_read = best_read.is_some();
-        candidates.extend(best_read);
-        for &direction in directions {
-            candidates.push(bound.candidate(direction));
+        if let Some(reads) = &reads {
+            candidates.push(reads.candidate(pick(reads.candidates())?));
         }
-        for (composition, &direction) in composed.iter().zip(directions) {
-            candidates.push(composition.candidate(direction));
+        let baselines = candidates.len();
+        candidates.extend(
+            directions
+                .iter()
+                .map(|&direction| subject.candidate(direction)),
+        );
+        // The best composition of each direction; none of none.
+        let mut composed: Vec<&Composition> = Vec::new();
+        for &direction in directions.iter().filter(|_| !compositions.is_empty()) {
+            let all = compositions.iter().map(|c| c.candidate(direction));
+            let best = &compositions[pick(all.collect())?];
+            candidates.push(best.candidate(direction));
+            composed.push(best);
         }
-        bound.prime(gpu);
-        timing::measure(gpu, clock, &mut candidates, effort, bar)?;
+        subject.prime(gpu);
+        time(&mut candidates)?;
         subject
-            .check_written(&checked, directions)
+            .check_written(directions)
             .context("what was timed is not what was checked")?;
 
-        let mut medians = candidates.iter().map(Candidate::median_ms);
-        let copy_ms = medians.next().context("no copy")?;
-        let read_ms = match has_read {
-            true => medians.next(),
-            false => None,
-        };
-        let timed: Vec<f64> = medians.by_ref().take(directions.len()).collect();
-        let composition_ms: Vec<f64> = medians.collect();
-        let steps = match what.steps {
-            true => time_steps(gpu, clock, &bound, directions, effort, bar)?,
-            false => directions.iter().map(|_| Vec::new()).collect(),
-        };
+        let medians: Vec<f64> = candidates.iter().map(Candidate::median_ms).collect();
+        let (before, timed) = medians.split_at(baselines);
+        let (timed, composition_ms) = timed.split_at(directions.len());
+        let copy_ms = before[0];
         let info = gpu.adapter.get_info();
-        let shape = reference.shape();
-        Ok(directions
-            .iter()
-            .enumerate()
-            .zip(steps)
-            .map(|((index, &direction), steps)| {
-                let ms = timed[index];
-                let bytes = bound.tensor_bytes(direction);
-                Measurement {
-                    suite: case.suite.map(super::Suite::name),
-                    part: case.part.map(super::cliffs::Part::name),
-                    again: false,
-                    adapter: info.name.clone(),
-                    backend: format!("{:?}", info.backend),
-                    shape: shape.dims.clone(),
-                    groups: shape.norm.num_groups,
-                    dtype: shape.dtype.name(),
-                    layout: match shape.layout {
-                        Layout::ChannelsLast => "nhwc",
-                        _ => "nchw",
-                    },
-                    norm: shape.norm.kind.name(),
-                    direction: direction.name(),
-                    clock: clock.name(),
-                    ms,
-                    bytes,
-                    gb_per_s: bytes as f64 / ms / 1e6,
-                    tensor_bytes: shape.bytes(),
-                    copy_ms,
-                    copy_bytes: 2 * shape.bytes(),
-                    copy_workgroup_size,
-                    ratio_to_copy: ms / copy_ms,
-                    read_ms,
-                    composition_ms: composition_ms.get(index).copied(),
-                    composition_bytes: composed.get(index).map(|c| c.bytes(direction)),
-                    cpu_ms: None,
-                    cpu_1_ms: None,
-                    error: checked.error_of(direction),
-                    steps,
-                }
-            })
-            .collect())
+        let (norm, tensor) = (&reference.request.norm, &reference.request.tensor);
+        let mut steps: Vec<Candidate> = Vec::new();
+        if what.steps {
+            steps.extend(
+                directions
+                    .iter()
+                    .flat_map(|&direction| subject.step_candidates(direction)),
+            );
+            time(&mut steps)?;
+        }
+        let mut steps = steps.iter().map(Candidate::median_ms);
+        let mut measured = Vec::new();
+        for (index, (&direction, &ms)) in directions.iter().zip(timed).enumerate() {
+            let plan = subject.plan(direction);
+            let timed = plan.steps().iter().zip(steps.by_ref());
+            let steps = timed.map(|(step, ms)| Step::new(step, ms)).collect();
+            let bytes = plan.tensor_bytes();
+            measured.push(Measurement {
+                suite: case.suite.map(super::Suite::name),
+                part: case.part.map(super::cliffs::Part::name),
+                again: false,
+                adapter: info.name.clone(),
+                backend: format!("{:?}", info.backend),
+                shape: tensor.dims().to_vec(),
+                groups: norm.num_groups,
+                dtype: tensor.dtype().name(),
+                layout: match tensor.layout() {
+                    Layout::ChannelsLast => "nhwc",
+                    _ => "nchw",
+                },
+                norm: norm.kind.name(),
+                direction: direction.name(),
+                clock: clock.name(),
+                ms,
+                bytes,
+                gb_per_s: bytes as f64 / ms / 1e6,
+                tensor_bytes: tensor.bytes(),
+                copy_ms,
+                copy_bytes: 2 * tensor.bytes(),
+                copy_workgroup_size,
+                ratio_to_copy: ms / copy_ms,
+                read_ms: before.get(1).copied(),
+                composition_ms: composition_ms.get(index).copied(),
+                composition_bytes: composed.get(index).map(|c| c.bytes(direction)),
+                cpu_ms: None,
+                cpu_1_ms: None,
+                error: subject.error_of(direction),
+                steps,
+            });
+        }
+        Ok(measured)
     })
 }
 
-/// The compositions that are right; none, with a note, where one is not: on groups that all but cancel its
-/// plain formulas fail, which is no fault of the device.
+/// The compositions that are right; none, with a note, where one is not: on groups that all but cancel its plain
+/// formulas fail, which is no fault of the device.
 fn compositions(
     machine: &Machine,
     reference: &Reference,
@@ -198,19 +189,13 @@ fn compositions(
 ) -> Result<Vec<Composition>> {
     let Machine { gpu, kernels, .. } = machine;
     let class = machine.pipelines.tuning().class;
-    let compositions = composition::compositions(gpu, kernels, class, reference.training())?;
-    let (training, eval) = reference.expected();
+    let (training, eval) = (&reference.training, reference.eval.as_ref());
+    let compositions = composition::compositions(gpu, kernels, class, &training.problem)?;
     for composition in &compositions {
-        if let Err(error) = composition.check(gpu, training, eval) {
-            note(
-                bar,
-                &format!(
-                    "{} on {}: {}",
-                    reference.shape(),
-                    gpu.describe(),
-                    describe_error(&error)
-                ),
-            );
+        let eval = eval.map(|eval| &eval.expected);
+        if let Err(error) = composition.check(gpu, &training.expected, eval) {
+            let (shape, why) = (reference.request.shape(), describe_error(&error));
+            note(bar, &format!("{shape} on {}: {why}", gpu.describe()));
             return Ok(Vec::new());
         }
     }
@@ -222,32 +207,4 @@ fn note(bar: &ProgressBar, text: &str) {
     bar.suspend(|| {
         let _ = writeln!(std::io::stderr(), "note: {text}");
     });
-}
-
-/// Times the steps of each direction's plan, each alone.
-fn time_steps(
-    gpu: &Gpu,
-    clock: &Clock,
-    bound: &BoundSubject<'_>,
-    directions: &[Direction],
-    effort: Effort,
-    bar: &ProgressBar,
-) -> Result<Vec<Vec<Step>>> {
-    let mut candidates = Vec::new();
-    for &direction in directions {
-        candidates.extend(bound.step_candidates(direction));
-    }
-    timing::measure(gpu, clock, &mut candidates, effort, bar)?;
-    let mut medians = candidates.iter().map(Candidate::median_ms);
-    Ok(directions
-        .iter()
-        .map(|&direction| {
-            let steps = bound.plan(direction).steps();
-            steps
-                .iter()
-                .zip(medians.by_ref())
-                .map(|(step, ms)| Step::new(step, ms))
-                .collect()
-        })
-        .collect())
 }

@@ -5,29 +5,27 @@
 //! timing what was timed must have written the same bits.
 
 mod cliffs;
-mod clock;
+pub mod clock;
 mod composition;
-mod copy;
+mod data;
 mod kernel;
 mod measure;
 mod plot;
-mod read;
 mod report;
-mod shape;
 mod subject;
 mod suite;
-mod timing;
+pub mod timing;
 
-use crate::request::{Dims, Direction, norm_parser, parse_dims, parse_dtype, parse_layout};
+use crate::request::{Dims, Direction, NormArgs, Request, norm_parser, parse_dims};
 use crate::text::describe_error;
 use crate::{device, progress, store, tuning};
 use anyhow::{Context as _, Result, ensure};
 use bcnorm::gpu::Pipelines;
 use bcnorm::gpu::headless::Gpu;
-use bcnorm::{DType, Layout, Mode, NormKind, TensorDesc, Tuning, cpu};
+use bcnorm::{Mode, NormKind, Tuning, cpu};
+use indicatif::ProgressBar;
 use measure::{Machine, What};
-use report::{Measurement, write_json, write_table};
-use shape::Shape;
+use report::Measurement;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -36,7 +34,12 @@ use suite::Suite;
 
 /// Arguments of `bcnorm bench`.
 #[derive(clap::Args, Debug)]
-#[command(after_help = "\
+#[command(
+    // The filters of a convolution are no activations.
+    mut_arg("norm", |arg| {
+        arg.value_parser(norm_parser(|kind| kind != NormKind::WeightStandardization))
+    }),
+    after_help = "\
 Forward is training forward (3 tensor-sized transfers), backward yields all gradients (5), eval is \
 forward with running statistics. \"copies\" is the time divided by that of a kernel that copies the \
 same tensor (2 transfers), the fastest of a few workgroup sizes, timed in the same run; \"read\" reads it \
@@ -54,7 +57,8 @@ Examples:
   bcnorm bench --norm group_norm                    another norm of the family
   bcnorm bench --dtype bf16 --layout last           16 bits, channels last
   bcnorm bench --direction forward --steps          which stage takes how long
-  bcnorm bench --tune workgroup_size=64 --steps     and with another tuning (see bcnorm info)")]
+  bcnorm bench --tune workgroup_size=64 --steps     and with another tuning (see bcnorm info)"
+)]
 pub struct Args {
     /// Shape to measure, may be repeated
     #[arg(long = "shape", value_name = "N,C,H,W", value_parser = parse_dims)]
@@ -68,18 +72,8 @@ pub struct Args {
     /// Seed of the random shapes of the suite cliffs
     #[arg(long, value_name = "N", default_value_t = 4)]
     seed: u64,
-    /// Which norm
-    #[arg(long, value_name = "NAME", default_value = "bc_norm", value_parser = norm_parser(is_of_activations))]
-    norm: NormKind,
-    /// Groups of bc_norm and group_norm [default: 32, or the largest divisor of C below]
-    #[arg(long, value_name = "G")]
-    groups: Option<usize>,
-    /// How tensors are stored: f32, f16 or bf16
-    #[arg(long, default_value = "f32", value_parser = parse_dtype)]
-    dtype: DType,
-    /// Order in memory: first (N, C, H, W) or last (N, H, W, C)
-    #[arg(long, default_value = "first", value_parser = parse_layout)]
-    layout: Layout,
+    #[command(flatten)]
+    norm: NormArgs,
     /// "all", or a part of an adapter's name or backend [default: the best adapter]
     #[arg(long, value_name = "all|NAME")]
     adapter: Option<String>,
@@ -110,14 +104,9 @@ pub struct Args {
     json: bool,
 }
 
-/// The filters of a convolution are no activations.
-fn is_of_activations(kind: NormKind) -> bool {
-    kind != NormKind::WeightStandardization
-}
-
 /// A shape to measure, and where it comes from.
 pub struct Case {
-    shape: Shape,
+    request: Request,
     /// None where the shape was given by itself.
     suite: Option<Suite>,
     part: Option<cliffs::Part>,
@@ -135,8 +124,9 @@ pub fn run(args: Args) -> Result<()> {
     let cases = cases(&args)?;
     if let Some(folder) = &args.plot {
         // Before minutes are spent on measuring.
-        std::fs::create_dir_all(folder).with_context(|| format!("--plot {}", folder.display()))?;
-        store::check_writable(folder).with_context(|| format!("--plot {}", folder.display()))?;
+        let writable = std::fs::create_dir_all(folder).map_err(anyhow::Error::from);
+        let writable = writable.and_then(|()| store::check_writable(folder));
+        writable.with_context(|| format!("--plot {}", folder.display()))?;
     }
     let machines = machines(&args)?;
     let (full, lean) = (args.what(false), args.what(true));
@@ -144,11 +134,44 @@ pub fn run(args: Args) -> Result<()> {
     let what = |case: &Case| if case.part.is_some() { &lean } else { &full };
     let steps: usize = cases.iter().map(|case| rounds(what(case))).sum();
     let bar = progress::bar(steps * machines.len(), "bench");
+    let mut bench = Bench {
+        args: &args,
+        cases: &cases,
+        machines: &machines,
+        bar,
+        measured: Vec::new(),
+    };
     let mut failed = 0;
-    let mut measured = Vec::new();
-    for (case_index, case) in cases.iter().enumerate() {
-        let (shape, what) = (&case.shape, what(case));
-        let before = bar.position();
+    for (case, what) in cases.iter().map(what).enumerate() {
+        let before = bench.bar.position();
+        failed += bench.case(case, what)?;
+        let steps = rounds(what) * machines.len();
+        bench.bar.set_position(before + steps as u64);
+    }
+    bench.again(&lean)?;
+    bench.bar.finish_and_clear();
+    bench.summarize()?;
+    bench.plot()?;
+    let total = cases.len() * machines.len();
+    ensure!(failed == 0, "{failed} of {total} measurements failed");
+    Ok(())
+}
+
+/// What is to be measured, and what was.
+struct Bench<'a> {
+    args: &'a Args,
+    cases: &'a [Case],
+    machines: &'a [Machine],
+    bar: ProgressBar,
+    measured: Vec<Measured>,
+}
+
+impl Bench<'_> {
+    /// Measures a case on every machine, and says on how many that failed.
+    fn case(&mut self, index: usize, what: &What) -> Result<usize> {
+        let (case, bar) = (&self.cases[index], self.bar.clone());
+        let shape = case.request.shape();
+        let mut failed = 0;
         let mut complain = |gpu: &Gpu, error: anyhow::Error| {
             failed += 1;
             let why = describe_error(&error);
@@ -156,156 +179,144 @@ pub fn run(args: Args) -> Result<()> {
             bar.suspend(|| writeln!(std::io::stderr(), "{text}"))
         };
         let mut fitting = Vec::new();
-        for (index, machine) in machines.iter().enumerate() {
-            match check_fits(shape, &machine.gpu, &machine.pipelines) {
-                Ok(()) => fitting.push((index, machine)),
+        for (number, machine) in self.machines.iter().enumerate() {
+            match check_fits(&case.request, &machine.gpu, &machine.pipelines) {
+                Ok(()) => fitting.push((number, machine)),
                 Err(error) => complain(&machine.gpu, error)?,
             }
         }
-        if !fitting.is_empty() {
-            bar.set_message(format!("{shape}: reference"));
-            let reference = Reference::new(shape, &what.directions)?;
-            let on_cpu = |executor| on_cpu(&reference, &what.directions, &executor);
-            let (cpu_ms, cpu_1_ms) = match args.no_cpu || what.lean {
-                true => (Vec::new(), Vec::new()),
-                false => {
-                    bar.set_message(format!("{shape}: CPU executor"));
-                    let all = on_cpu(cpu::Executor::new())?;
-                    (all, on_cpu(cpu::Executor::with_threads(1))?)
-                }
-            };
-            for (index, machine) in fitting {
-                bar.set_message(format!("{shape}: {}", machine.gpu.describe()));
-                match measure::measure(machine, case, &reference, what, &bar) {
-                    Ok(mut measurements) => {
-                        for (index, measurement) in measurements.iter_mut().enumerate() {
-                            measurement.cpu_ms = cpu_ms.get(index).copied();
-                            measurement.cpu_1_ms = cpu_1_ms.get(index).copied();
-                        }
-                        print(&args, machine, case, &measurements, &bar)?;
-                        measured.push(Measured {
-                            case: case_index,
-                            machine: index,
-                            measurements,
-                        });
+        if fitting.is_empty() {
+            return Ok(failed);
+        }
+        bar.set_message(format!("{shape}: reference"));
+        let reference = Reference::new(&case.request, &what.directions)?;
+        let on_cpu = |executor| on_cpu(&reference, &what.directions, &executor);
+        let [cpu_ms, cpu_1_ms] = match self.args.no_cpu || what.lean {
+            true => [Vec::new(), Vec::new()],
+            false => {
+                bar.set_message(format!("{shape}: CPU executor"));
+                [
+                    on_cpu(cpu::Executor::new())?,
+                    on_cpu(cpu::Executor::with_threads(1))?,
+                ]
+            }
+        };
+        for (number, machine) in fitting {
+            bar.set_message(format!("{shape}: {}", machine.gpu.describe()));
+            match measure::measure(machine, case, &reference, what, &bar) {
+                Ok(mut measurements) => {
+                    for (index, measurement) in measurements.iter_mut().enumerate() {
+                        measurement.cpu_ms = cpu_ms.get(index).copied();
+                        measurement.cpu_1_ms = cpu_1_ms.get(index).copied();
                     }
-                    Err(error) => complain(&machine.gpu, error)?,
+                    self.print(machine, case, &measurements)?;
+                    self.measured.push(Measured {
+                        case: index,
+                        machine: number,
+                        measurements,
+                    });
+                }
+                Err(error) => complain(&machine.gpu, error)?,
+            }
+        }
+        Ok(failed)
+    }
+
+    /// Prints what was measured of one case: of cliffs only lines of JSON, of which there are hundreds.
+    fn print(&self, machine: &Machine, case: &Case, measured: &[Measurement]) -> Result<()> {
+        let mut text = String::new();
+        if self.args.json {
+            for measurement in measured {
+                text += &serde_json::to_string(measurement)?;
+                text += "\n";
+            }
+        } else if case.part.is_none() {
+            text = report::table(&machine.gpu.describe(), &case.request, measured);
+        }
+        Ok(self
+            .bar
+            .suspend(|| std::io::stdout().lock().write_all(text.as_bytes()))?)
+    }
+
+    /// What was measured of a part of the cliffs on a machine, and where in `measured`.
+    fn of_part(&self, part: cliffs::Part, machine: usize) -> (Vec<usize>, Vec<&Measurement>) {
+        let of = self.measured.iter().enumerate();
+        let of = of.filter(|(_, m)| m.machine == machine && self.cases[m.case].part == Some(part));
+        of.flat_map(|(owner, m)| m.measurements.iter().map(move |one| (owner, one)))
+            .unzip()
+    }
+
+    /// Measures the worst of the cliffs again: the better time counts, lest a busy moment of the machine pass for
+    /// a cliff.
+    fn again(&mut self, what: &What) -> Result<()> {
+        for part in [cliffs::Part::Scan, cliffs::Part::Random] {
+            for (index, machine) in self.machines.iter().enumerate() {
+                let (owners, all) = self.of_part(part, index);
+                let doubtful = cliffs::doubtful(&all, part).into_iter().map(|i| owners[i]);
+                let mut doubtful: Vec<usize> = doubtful.collect();
+                doubtful.dedup();
+                self.bar
+                    .inc_length(doubtful.len() as u64 * u64::from(what.effort.rounds));
+                for owner in doubtful {
+                    let case = &self.cases[self.measured[owner].case];
+                    self.bar
+                        .set_message(format!("{} again", case.request.shape()));
+                    let reference = Reference::new(&case.request, &what.directions)?;
+                    let mut second = measure::measure(machine, case, &reference, what, &self.bar)?;
+                    let first = &mut self.measured[owner].measurements;
+                    for (first, second) in first.iter_mut().zip(&mut second) {
+                        second.again = true;
+                        if second.ms < first.ms {
+                            *first = second.clone();
+                        }
+                    }
+                    self.print(machine, case, &second)?;
                 }
             }
         }
-        bar.set_position(before + (rounds(what) * machines.len()) as u64);
+        Ok(())
     }
-    again(&args, &lean, &machines, &cases, &mut measured, &bar)?;
-    bar.finish_and_clear();
-    summarize(&args, &machines, &cases, &measured)?;
-    if let Some(folder) = &args.plot {
+
+    /// Prints what the cliffs come to.
+    fn summarize(&self) -> Result<()> {
+        let mut out = std::io::stdout().lock();
+        for part in [cliffs::Part::Scan, cliffs::Part::Random] {
+            for index in 0..self.machines.len() {
+                let (_, all) = self.of_part(part, index);
+                for direction in Direction::ALL {
+                    let of = all
+                        .iter()
+                        .copied()
+                        .filter(|m| m.direction == direction.name());
+                    match cliffs::Summary::of(&of.collect::<Vec<_>>(), part) {
+                        Some(summary) if self.args.json => {
+                            writeln!(out, "{}", serde_json::to_string(&summary)?)?;
+                        }
+                        Some(summary) => write!(out, "{summary}")?,
+                        None => {}
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Draws charts, where they are asked for.
+    fn plot(&self) -> Result<()> {
+        let Some(folder) = &self.args.plot else {
+            return Ok(());
+        };
         let mut written = Vec::new();
-        for index in 0..machines.len() {
-            let of_machine = measured.iter().filter(|m| m.machine == index);
+        for index in 0..self.machines.len() {
+            let of_machine = self.measured.iter().filter(|m| m.machine == index);
             let all: Vec<&Measurement> = of_machine.flat_map(|m| &m.measurements).collect();
-            let paths = plot::draw(folder, &all, &written)?;
-            written.extend(paths);
+            written.extend(plot::draw(folder, &all, &written)?);
         }
         for path in &written {
             writeln!(std::io::stderr(), "wrote {}", path.display())?;
         }
+        Ok(())
     }
-    let total = cases.len() * machines.len();
-    ensure!(failed == 0, "{failed} of {total} measurements failed");
-    Ok(())
-}
-
-/// Prints what was measured of one case: of cliffs only lines of JSON, of which there are hundreds.
-fn print(
-    args: &Args,
-    machine: &Machine,
-    case: &Case,
-    measurements: &[Measurement],
-    bar: &indicatif::ProgressBar,
-) -> Result<()> {
-    let mut text = Vec::new();
-    if args.json {
-        write_json(measurements, &mut text)?;
-    } else if case.part.is_none() {
-        write_table(
-            &machine.gpu.describe(),
-            &case.shape,
-            measurements,
-            &mut text,
-        )?;
-    }
-    Ok(bar.suspend(|| std::io::stdout().lock().write_all(&text))?)
-}
-
-/// Measures the worst of the cliffs again: the better time counts, lest a busy moment of the machine pass
-/// for a cliff.
-fn again(
-    args: &Args,
-    what: &What,
-    machines: &[Machine],
-    cases: &[Case],
-    measured: &mut [Measured],
-    bar: &indicatif::ProgressBar,
-) -> Result<()> {
-    for part in [cliffs::Part::Scan, cliffs::Part::Random] {
-        for (index, machine) in machines.iter().enumerate() {
-            let of_part = |m: &Measured| m.machine == index && cases[m.case].part == Some(part);
-            let (owners, all): (Vec<usize>, Vec<&Measurement>) = measured
-                .iter()
-                .enumerate()
-                .filter(|(_, m)| of_part(m))
-                .flat_map(|(owner, m)| m.measurements.iter().map(move |one| (owner, one)))
-                .unzip();
-            let doubtful = cliffs::doubtful(&all, part);
-            let mut doubtful: Vec<usize> = doubtful.into_iter().map(|i| owners[i]).collect();
-            doubtful.dedup();
-            bar.inc_length(doubtful.len() as u64 * u64::from(what.effort.rounds));
-            for owner in doubtful {
-                let case = &cases[measured[owner].case];
-                bar.set_message(format!("{} again", case.shape));
-                let reference = Reference::new(&case.shape, &what.directions)?;
-                let mut second = measure::measure(machine, case, &reference, what, bar)?;
-                for (first, second) in measured[owner].measurements.iter_mut().zip(&mut second) {
-                    second.again = true;
-                    if second.ms < first.ms {
-                        *first = second.clone();
-                    }
-                }
-                print(args, machine, case, &second, bar)?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Prints what the cliffs come to.
-fn summarize(
-    args: &Args,
-    machines: &[Machine],
-    cases: &[Case],
-    measured: &[Measured],
-) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    for part in [cliffs::Part::Scan, cliffs::Part::Random] {
-        for index in 0..machines.len() {
-            for direction in Direction::ALL {
-                let of: Vec<&Measurement> = measured
-                    .iter()
-                    .filter(|m| m.machine == index && cases[m.case].part == Some(part))
-                    .flat_map(|m| &m.measurements)
-                    .filter(|m| m.direction == direction.name())
-                    .collect();
-                match cliffs::Summary::of(&of, part) {
-                    Some(summary) if args.json => {
-                        writeln!(out, "{}", serde_json::to_string(&summary)?)?;
-                    }
-                    Some(summary) => summary.write(&mut out)?,
-                    None => {}
-                }
-            }
-        }
-    }
-    Ok(())
 }
 
 impl Args {
@@ -348,22 +359,29 @@ fn cases(args: &Args) -> Result<Vec<Case>> {
     });
     let mut cases = Vec::new();
     for (suite, part, dims) in wanted {
-        let shape =
-            Shape::new(args.norm, &dims, args.groups)?.with_storage(args.dtype, args.layout);
+        let request = args.norm.request(&Dims(dims))?;
+        data::check_size(&request)?;
         // A suite is for all norms, and has shapes that some of them refuse.
-        let refused = shape
-            .norm
-            .validate_for(&TensorDesc::new(&dims)?, Mode::Train);
-        match (suite, refused) {
+        match (
+            suite,
+            request.norm.validate_for(&request.tensor, Mode::Train),
+        ) {
             (Some(_), Err(error)) => {
                 let why = describe_error(&error.into());
-                writeln!(std::io::stderr(), "note: {shape} is left out: {why}")?;
+                writeln!(
+                    std::io::stderr(),
+                    "note: {} is left out: {why}",
+                    request.shape()
+                )?;
             }
-            (None, refused) => {
+            (_, refused) => {
                 refused?;
-                cases.push(Case { shape, suite, part });
+                cases.push(Case {
+                    request,
+                    suite,
+                    part,
+                });
             }
-            (Some(_), Ok(())) => cases.push(Case { shape, suite, part }),
         }
     }
     Ok(cases)
@@ -378,14 +396,13 @@ fn machines(args: &Args) -> Result<Vec<Machine>> {
             .collect::<Result<Vec<_>>>()?,
         name => vec![device::open_best(name)?],
     };
-    gpus.into_iter()
-        .map(|gpu| {
-            let mut tuning = Tuning::for_device(&gpu.device);
-            for setting in &args.tune {
-                tuning::apply(&mut tuning, setting)?;
-            }
-            let pipelines = Pipelines::with_tuning(&gpu.device, tuning);
-            Ok(Machine::new(gpu, pipelines))
-        })
-        .collect()
+    let machine = |gpu: Gpu| {
+        let mut tuning = Tuning::for_device(&gpu.device);
+        for setting in &args.tune {
+            tuning::apply(&mut tuning, setting)?;
+        }
+        let pipelines = Pipelines::with_tuning(&gpu.device, tuning);
+        Ok(Machine::new(gpu, pipelines))
+    };
+    gpus.into_iter().map(machine).collect()
 }

@@ -1,15 +1,15 @@
-//! Charts of what was measured, as SVG.
+//! Charts of what was measured, as SVG: one frame, in which four charts draw what is theirs.
 
 use super::cliffs::{self, Part};
-use super::report::{Measurement, size};
+use super::report::Measurement;
 use crate::store::Destination;
-use anyhow::{Context as _, Result, anyhow};
-use plotters::coord::Shift;
+use crate::table::size;
+use anyhow::{Context as _, Result};
+use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
-
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 const FORWARD: RGBColor = RGBColor(0x1f, 0x6f, 0xb4);
 const BACKWARD: RGBColor = RGBColor(0xd6, 0x5a, 0x0f);
@@ -19,43 +19,31 @@ const READ: RGBColor = RGBColor(0xa0, 0x40, 0xa0);
 const GRID: RGBColor = RGBColor(0xdd, 0xdd, 0xdd);
 const INK: RGBColor = RGBColor(0x22, 0x22, 0x22);
 
-/// Pixels of a dot's radius.
-const DOT: i32 = 5;
-
 /// Draws what there is to draw of one machine's measurements, and says which files it wrote.
 ///
 /// `taken` are the files of other machines, which may be of the same name.
 pub fn draw(folder: &Path, measured: &[&Measurement], taken: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    type Draw = fn(&[&Measurement]) -> Result<String>;
     let mut written = Vec::new();
-    let Some(first) = measured.first() else {
-        return Ok(written);
-    };
-    let of_part = |part: Option<Part>| -> Vec<&Measurement> {
-        let name = part.map(Part::name);
-        let of = measured.iter().copied().filter(|m| m.part == name);
-        of.collect()
-    };
-    let (cases, scan, random) = (
-        of_part(None),
-        of_part(Some(Part::Scan)),
-        of_part(Some(Part::Random)),
-    );
-    for (name, measured, chart) in [
-        ("roofline", &cases, roofline as Chart),
-        ("ratio", &cases, ratio),
-        ("scan", &scan, scan_chart),
-        ("random", &random, random_chart),
+    for (name, part, chart) in [
+        ("roofline", None, roofline as Draw),
+        ("ratio", None, ratio),
+        ("scan", Some(Part::Scan), scan),
+        ("random", Some(Part::Random), random),
     ] {
-        if measured.is_empty() {
+        let of_part = measured
+            .iter()
+            .copied()
+            .filter(|m| m.part == part.map(Part::name));
+        let measured: Vec<&Measurement> = of_part.collect();
+        let Some(first) = measured.first() else {
             continue;
-        }
+        };
+        let [adapter, backend, norm] =
+            [&first.adapter, &first.backend, first.norm].map(|name: &str| slug(name));
         let file = format!(
-            "{}-{}-{}-{}-{}-{name}",
-            slug(&first.adapter),
-            slug(&first.backend),
-            slug(first.norm),
-            first.dtype,
-            first.layout
+            "{adapter}-{backend}-{norm}-{}-{}-{name}",
+            first.dtype, first.layout
         );
         let names = (1..).map(|copy| match copy {
             1 => folder.join(format!("{file}.svg")),
@@ -63,14 +51,11 @@ pub fn draw(folder: &Path, measured: &[&Measurement], taken: &[PathBuf]) -> Resu
         });
         let path = names.into_iter().find(|path| !taken.contains(path));
         let path = path.context("no name for a chart")?;
-        let text = chart(measured)?;
-        Destination::new(&path, true, &[])?.write(text.as_bytes())?;
+        Destination::new(&path, true, &[])?.write(chart(&measured)?.as_bytes())?;
         written.push(path);
     }
     Ok(written)
 }
-
-type Chart = fn(&[&Measurement]) -> Result<String>;
 
 /// An adapter's name as part of a file's: what is in brackets is left out.
 fn slug(name: &str) -> String {
@@ -79,216 +64,225 @@ fn slug(name: &str) -> String {
     name.to_lowercase().chars().map(kept).collect()
 }
 
-/// Where a value lies along an axis.
-#[derive(Clone)]
+/// Where values lie along an axis, and at which of them something is written.
 struct Axis {
     title: String,
     range: [f64; 2],
     log: bool,
-    ticks: Vec<f64>,
-    pixels: [i32; 2],
+    ticks: Vec<(f64, String)>,
 }
 
 impl Axis {
+    fn new(title: &str, log: bool, ticks: Vec<f64>) -> Self {
+        let range = [ticks[0], ticks[ticks.len() - 1]];
+        let ticks = ticks.into_iter().map(|tick| (tick, label(tick))).collect();
+        Self {
+            title: title.into(),
+            range,
+            log,
+            ticks,
+        }
+    }
+
     /// From 0, linear.
     fn linear(title: &str, most: f64) -> Self {
         let rough = most.max(1e-9) / 6.0;
         let power = 10f64.powf(rough.log10().floor());
-        let step = [1.0, 2.0, 5.0, 10.0]
+        let mut steps = [1.0, 2.0, 5.0, 10.0]
             .into_iter()
-            .map(|factor| factor * power)
-            .find(|step| *step >= rough)
-            .unwrap_or(10.0 * power);
-        let end = (most / step).ceil().max(1.0);
-        Self {
-            title: title.into(),
-            range: [0.0, end * step],
-            log: false,
-            ticks: (0..=end as u32).map(|i| f64::from(i) * step).collect(),
-            pixels: [0, 0],
-        }
+            .map(|factor| factor * power);
+        let step = steps.find(|step| *step >= rough).unwrap_or(10.0 * power);
+        let end = (most / step).ceil().max(1.0) as u32;
+        Self::new(
+            title,
+            false,
+            (0..=end).map(|i| f64::from(i) * step).collect(),
+        )
     }
 
     /// Logarithmic, from one of 1, 2, 5, 10, ... to another.
     fn log(title: &str, least: f64, most: f64) -> Self {
-        let mut ticks = Vec::new();
-        for power in -9..=9 {
-            ticks.extend([1.0, 2.0, 5.0].map(|factor| factor * 10f64.powi(power)));
-        }
+        let power = |power| [1.0, 2.0, 5.0].map(|factor| factor * 10f64.powi(power));
+        let ticks: Vec<f64> = (-9..=9).flat_map(power).collect();
         let low = ticks.iter().rposition(|&tick| tick <= least).unwrap_or(0);
         let high = ticks.iter().position(|&tick| tick >= most);
         let high = high.unwrap_or(ticks.len() - 1).max(low + 1);
-        let ticks = ticks[low..=high].to_vec();
+        Self::new(title, true, ticks[low..=high].to_vec())
+    }
+
+    /// One row a shape, from top to bottom, each named.
+    fn rows(rows: &[Vec<&Measurement>]) -> Self {
+        let label = |row: &Vec<&Measurement>| {
+            let sizes: Vec<String> = row[0].shape.iter().map(usize::to_string).collect();
+            format!("{} ({})", sizes.join(" x "), size(row[0].tensor_bytes))
+        };
+        let ticks = rows
+            .iter()
+            .enumerate()
+            .map(|(i, row)| (height(i), label(row)));
+        let range = [rows.len() as f64, 0.0];
         Self {
-            title: title.into(),
-            range: [ticks[0], ticks[ticks.len() - 1]],
-            log: true,
-            ticks,
-            pixels: [0, 0],
+            title: String::new(),
+            range,
+            log: false,
+            ticks: ticks.collect(),
+        }
+    }
+}
+
+impl Ranged for Axis {
+    type FormatOption = NoDefaultFormatting;
+    type ValueType = f64;
+
+    /// Values beyond the ends lie at the ends.
+    fn map(&self, value: &f64, (from, to): (i32, i32)) -> i32 {
+        let scale = |v: f64| if self.log { v.ln() } else { v };
+        let [low, high] = self.range.map(scale);
+        let share = ((scale(*value) - low) / (high - low)).clamp(0.0, 1.0);
+        (f64::from(from) + share * f64::from(to - from)).round() as i32
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
+        match hint.weight().allow_light_points() {
+            true => Vec::new(),
+            false => self.ticks.iter().map(|(value, _)| *value).collect(),
         }
     }
 
-    fn at(&self, value: f64) -> i32 {
-        let scale = |v: f64| if self.log { v.ln() } else { v };
-        let [low, high] = self.range.map(scale);
-        let share = (scale(value.clamp(self.range[0], self.range[1])) - low) / (high - low);
-        let [from, to] = self.pixels.map(f64::from);
-        (from + share * (to - from)).round() as i32
+    fn range(&self) -> Range<f64> {
+        self.range[0]..self.range[1]
+    }
+}
+
+impl ValueFormatter<f64> for Axis {
+    fn format_ext(&self, value: &f64) -> String {
+        let tick = self.ticks.iter().find(|(tick, _)| tick == value);
+        tick.map_or_else(String::new, |(_, label)| label.clone())
     }
 }
 
 /// 0.05, 2, 1000: as few digits as tell ticks apart.
 fn label(tick: f64) -> String {
     let text = format!("{tick:.6}");
-    let text = text.trim_end_matches('0').trim_end_matches('.');
-    text.to_owned()
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// A chart's frame: title, axes, grid.
+/// The middle of a row.
+fn height(row: usize) -> f64 {
+    row as f64 + 0.5
+}
+
+type Chart<'a> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<Axis, Axis>>;
+
+/// What a chart has besides its data.
 struct Frame<'a> {
-    root: Area<'a>,
-    x: Axis,
-    y: Option<Axis>,
-    top: i32,
-    bottom: i32,
+    size: (u32, u32),
+    /// Pixels left of the data.
     left: i32,
-    right: i32,
+    title: &'a str,
+    /// What is said below the title after how things were measured.
+    note: String,
+    legend: Vec<(&'static str, RGBColor)>,
 }
 
-fn drawn<T, E: std::fmt::Display>(result: Result<T, E>) -> Result<T> {
-    result.map_err(|error| anyhow!("a chart cannot be drawn: {error}"))
-}
-
-impl<'a> Frame<'a> {
-    /// The frame of a chart; without a y axis the caller labels rows.
-    fn new(
-        svg: &'a mut String,
-        size: [i32; 2],
-        left: i32,
-        title: &str,
-        subtitle: &str,
-        x: Axis,
-        y: Option<Axis>,
-    ) -> Result<Self> {
-        let [width, height] = size;
-        let root = SVGBackend::with_string(svg, (width as u32, height as u32)).into_drawing_area();
-        drawn(root.fill(&WHITE))?;
-        let (top, bottom, right) = (88, height - 58, width - 24);
-        let mut frame = Self {
-            root,
-            x: Axis {
-                pixels: [left, right],
-                ..x
-            },
-            y: y.map(|y| Axis {
-                pixels: [bottom, top],
-                ..y
-            }),
-            top,
-            bottom,
-            left,
-            right,
-        };
-        frame.text(title, [16, 12], 20, HPos::Left, INK)?;
-        frame.text(subtitle, [16, 38], 13, HPos::Left, COPY)?;
-        frame.grid()?;
-        Ok(frame)
-    }
-
-    fn text(&self, text: &str, at: [i32; 2], size: i32, h: HPos, color: RGBColor) -> Result<()> {
-        let v = if size > 12 { VPos::Top } else { VPos::Center };
-        let style = ("sans-serif", size).into_font().color(&color);
-        let style = style.pos(Pos::new(h, v));
-        drawn(
-            self.root
-                .draw(&Text::new(text.to_owned(), (at[0], at[1]), style)),
-        )
-    }
-
-    fn line(&self, points: &[[i32; 2]], color: RGBColor, width: u32) -> Result<()> {
-        let points: Vec<(i32, i32)> = points.iter().map(|p| (p[0], p[1])).collect();
-        let style = ShapeStyle::from(&color).stroke_width(width);
-        drawn(self.root.draw(&PathElement::new(points, style)))
-    }
-
-    fn dot(&self, at: [i32; 2], color: RGBColor, filled: bool, radius: i32) -> Result<()> {
-        let style = match filled {
-            true => color.mix(0.85).filled(),
-            false => ShapeStyle::from(&color).stroke_width(2),
-        };
-        drawn(self.root.draw(&Circle::new((at[0], at[1]), radius, style)))
-    }
-
-    /// A short vertical stroke in a row.
-    fn stroke(&self, at: [i32; 2], color: RGBColor) -> Result<()> {
-        self.line(&[[at[0], at[1] - 9], [at[0], at[1] + 9]], color, 3)
-    }
-
-    fn grid(&mut self) -> Result<()> {
-        let (top, bottom, left, right) = (self.top, self.bottom, self.left, self.right);
-        for &tick in &self.x.ticks {
-            let x = self.x.at(tick);
-            self.line(&[[x, top], [x, bottom]], GRID, 1)?;
-            self.text(&label(tick), [x, bottom + 14], 12, HPos::Center, INK)?;
-        }
-        let middle = i32::midpoint(left, right);
-        self.text(&self.x.title, [middle, bottom + 28], 14, HPos::Center, INK)?;
-        if let Some(y) = &self.y {
-            for &tick in &y.ticks {
-                let at = y.at(tick);
-                self.line(&[[left, at], [right, at]], GRID, 1)?;
-                self.text(&label(tick), [left - 8, at], 12, HPos::Right, INK)?;
-            }
-            // Above the axis rather than along it, so that nobody has to tilt the head.
-            self.text(&y.title, [16, top - 14], 12, HPos::Left, INK)?;
-        }
-        self.line(&[[left, top], [left, bottom], [right, bottom]], INK, 1)
-    }
-
-    /// Marks and what they stand for, from the right end of the line above the chart.
-    fn legend(&self, entries: &[(&str, RGBColor)]) -> Result<()> {
-        let mut x = self.right;
-        for (text, color) in entries.iter().rev() {
-            x -= 7 * text.len() as i32;
-            self.text(text, [x, self.top - 14], 12, HPos::Left, INK)?;
-            let style = color.filled();
-            let corners = [(x - 16, self.top - 19), (x - 6, self.top - 9)];
-            drawn(self.root.draw(&Rectangle::new(corners, style)))?;
-            x -= 30;
-        }
-        Ok(())
-    }
-
-    fn finish(self) -> Result<()> {
-        drawn(self.root.present())
-    }
-}
-
-fn color(direction: &str) -> RGBColor {
-    match direction {
-        "forward" => FORWARD,
-        "backward" => BACKWARD,
-        _ => EVAL,
-    }
-}
-
-/// The adapter, and how it was measured.
-fn titles(what: &str, measured: &[&Measurement]) -> (String, String) {
+/// Draws a frame with axes and grid, and `data` in it.
+fn chart(
+    measured: &[&Measurement],
+    frame: Frame,
+    x: Axis,
+    y: Axis,
+    data: impl FnOnce(&mut Chart) -> Result<()>,
+) -> Result<String> {
+    const TOP: i32 = 88;
+    const RIGHT: i32 = 24;
     let first = measured[0];
-    let title = format!("{what}: {} ({})", first.adapter, first.backend);
     let clock = match first.clock {
         "wall" => "wall clock",
         clock => clock,
     };
-    let subtitle = format!(
-        "{} {} {}, medians, by {clock}",
-        first.norm, first.dtype, first.layout
-    );
-    (title, subtitle)
+    let title = format!("{}: {} ({})", frame.title, first.adapter, first.backend);
+    let Measurement {
+        norm,
+        dtype,
+        layout,
+        ..
+    } = first;
+    let subtitle = format!("{norm} {dtype} {layout}, medians, by {clock}{}", frame.note);
+    let font = |size: i32, color: &RGBColor| ("sans-serif", size).into_font().color(color);
+    let mut svg = String::new();
+    let root = SVGBackend::with_string(&mut svg, frame.size).into_drawing_area();
+    root.fill(&WHITE)?;
+    let text = |text: &str, at: (i32, i32), size: i32, color: &RGBColor| {
+        let vertical = if size > 12 { VPos::Top } else { VPos::Center };
+        let style = font(size, color).pos(Pos::new(HPos::Left, vertical));
+        root.draw(&Text::new(text.to_owned(), at, style))
+    };
+    text(&title, (16, 12), 20, &INK)?;
+    text(&subtitle, (16, 38), 13, &COPY)?;
+    // Above the axis rather than along it, so that nobody has to tilt the head.
+    text(&y.title, (16, TOP - 14), 12, &INK)?;
+    // Marks and what they stand for, from the right end of the line above the chart.
+    let mut right = frame.size.0 as i32 - RIGHT;
+    for (name, color) in frame.legend.iter().rev() {
+        right -= 7 * name.len() as i32;
+        text(name, (right, TOP - 14), 12, &INK)?;
+        let corners = [(right - 16, TOP - 19), (right - 6, TOP - 9)];
+        root.draw(&Rectangle::new(corners, color.filled()))?;
+        right -= 30;
+    }
+    let x_title = x.title.clone();
+    let mut chart = ChartBuilder::on(&root)
+        .margin_top(TOP)
+        .margin_right(RIGHT)
+        .y_label_area_size(frame.left)
+        .x_label_area_size(40)
+        .margin_bottom(18)
+        .build_cartesian_2d(x, y)?;
+    let mut mesh = chart.configure_mesh();
+    mesh.bold_line_style(GRID)
+        .axis_style(INK)
+        .label_style(font(12, &INK));
+    mesh.x_desc(x_title)
+        .axis_desc_style(font(14, &INK))
+        .set_all_tick_mark_size(6);
+    mesh.draw()?;
+    data(&mut chart)?;
+    drop(chart);
+    root.present()?;
+    drop(root);
+    Ok(svg)
 }
 
-/// A shape's row.
-fn rows<'m>(measured: &[&'m Measurement]) -> Vec<Vec<&'m Measurement>> {
+type Points = Vec<(f64, f64)>;
+
+fn line(chart: &mut Chart, points: Points, color: RGBColor, width: u32) -> Result<()> {
+    let style = ShapeStyle::from(&color).stroke_width(width);
+    chart.draw_series([PathElement::new(points, style)])?;
+    Ok(())
+}
+
+fn dots(chart: &mut Chart, points: Points, color: RGBColor, radius: i32) -> Result<()> {
+    let style = color.mix(0.85).filled();
+    chart.draw_series(points.into_iter().map(|at| Circle::new(at, radius, style)))?;
+    Ok(())
+}
+
+const DIRECTIONS: [(&str, RGBColor); 3] =
+    [("forward", FORWARD), ("backward", BACKWARD), ("eval", EVAL)];
+
+fn color(direction: &str) -> RGBColor {
+    let known = DIRECTIONS.iter().find(|(name, _)| *name == direction);
+    known.map_or(EVAL, |(_, color)| *color)
+}
+
+/// A chart with a row for each shape. `marks` draws those of a row at its height.
+fn row_chart(
+    measured: &[&Measurement],
+    [title, note]: [&str; 2],
+    more: &[(&'static str, RGBColor)],
+    x: Axis,
+    marks: impl Fn(&mut Chart, &[&Measurement], f64) -> Result<()>,
+) -> Result<String> {
     let mut rows: Vec<Vec<&Measurement>> = Vec::new();
     for &one in measured {
         match rows.last_mut() {
@@ -296,121 +290,90 @@ fn rows<'m>(measured: &[&'m Measurement]) -> Vec<Vec<&'m Measurement>> {
             _ => rows.push(vec![one]),
         }
     }
-    rows
-}
-
-/// One row a shape: labels, and the height at which its marks lie.
-fn shape_rows(frame: &Frame, rows: &[Vec<&Measurement>]) -> Result<Vec<i32>> {
-    let height = f64::from(frame.bottom - frame.top) / rows.len() as f64;
-    let at = |index: usize| frame.top + ((index as f64 + 0.5) * height) as i32;
-    for (index, row) in rows.iter().enumerate() {
-        let sizes: Vec<String> = row[0].shape.iter().map(usize::to_string).collect();
-        let text = format!("{} ({})", sizes.join(" x "), size(row[0].tensor_bytes));
-        let y = at(index);
-        frame.text(&text, [frame.left - 10, y], 12, HPos::Right, INK)?;
-        frame.line(&[[frame.left, y], [frame.right, y]], GRID, 1)?;
-    }
-    Ok((0..rows.len()).map(at).collect())
-}
-
-fn rows_size(rows: usize) -> [i32; 2] {
-    [1000, 88 + 58 + 28 * rows.max(3) as i32]
+    let frame = Frame {
+        size: (1000, 88 + 58 + 28 * rows.len().max(3) as u32),
+        left: 230,
+        title,
+        note: note.to_owned(),
+        legend: DIRECTIONS.iter().chain(more).copied().collect(),
+    };
+    chart(measured, frame, x, Axis::rows(&rows), |chart| {
+        let mut rows = rows.iter().enumerate();
+        rows.try_for_each(|(i, row)| marks(chart, row, height(i)))
+    })
 }
 
 /// GB/s of every direction of every shape, between those of a copy and of a read.
 fn roofline(measured: &[&Measurement]) -> Result<String> {
-    let rows = rows(measured);
     let copy = |m: &Measurement| m.copy_bytes as f64 / m.copy_ms / 1e6;
     let read = |m: &Measurement| m.read_ms.map(|ms| m.tensor_bytes as f64 / ms / 1e6);
     let rates = measured
         .iter()
         .flat_map(|m| [m.gb_per_s, copy(m), read(m).unwrap_or(0.0)]);
-    let most = rates.fold(0.0, f64::max);
-    let mut svg = String::new();
-    let (title, subtitle) = titles("Bandwidth", measured);
-    let axis = Axis::linear("GB/s of tensor-sized data", most);
-    let extent = rows_size(rows.len());
-    let frame = Frame::new(&mut svg, extent, 230, &title, &subtitle, axis, None)?;
-    for (row, y) in rows.iter().zip(shape_rows(&frame, &rows)?) {
-        frame.stroke([frame.x.at(copy(row[0])), y], COPY)?;
-        if let Some(read) = read(row[0]) {
-            frame.stroke([frame.x.at(read), y], READ)?;
+    let axis = Axis::linear("GB/s of tensor-sized data", rates.fold(0.0, f64::max));
+    let more = [("copy", COPY), ("read", READ)];
+    row_chart(measured, ["Bandwidth", ""], &more, axis, |chart, row, y| {
+        let strokes = [(Some(copy(row[0])), COPY), (read(row[0]), READ)];
+        for (rate, color) in strokes {
+            let style = ShapeStyle::from(&color).stroke_width(3);
+            chart.draw_series(rate.map(|rate| {
+                EmptyElement::at((rate, y)) + PathElement::new(vec![(0, -9), (0, 9)], style)
+            }))?;
         }
-        for one in row {
-            frame.dot(
-                [frame.x.at(one.gb_per_s), y],
-                color(one.direction),
-                true,
-                DOT,
-            )?;
-        }
-    }
-    frame.legend(&[
-        ("forward", FORWARD),
-        ("backward", BACKWARD),
-        ("eval", EVAL),
-        ("copy", COPY),
-        ("read", READ),
-    ])?;
-    frame.finish()?;
-    Ok(svg)
+        row.iter()
+            .try_for_each(|one| dots(chart, vec![(one.gb_per_s, y)], color(one.direction), 5))
+    })
 }
 
 /// Time in copies of every direction of every shape, and of the same work op by op.
 fn ratio(measured: &[&Measurement]) -> Result<String> {
-    let rows = rows(measured);
     let composed = |m: &Measurement| m.composition_ms.map(|ms| ms / m.copy_ms);
-    let all: Vec<f64> = measured
-        .iter()
-        .flat_map(|m| [m.ratio_to_copy, composed(m).unwrap_or(m.ratio_to_copy)])
-        .collect();
-    let least = all.iter().copied().fold(1.0, f64::min);
-    let most = all.iter().copied().fold(2.0, f64::max);
-    let mut svg = String::new();
-    let (title, subtitle) = titles("Time in copies of the same tensor", measured);
-    let subtitle = format!("{subtitle}; rings: the same work op by op");
-    let axis = Axis::log("copies (log scale)", least, most);
-    let extent = rows_size(rows.len());
-    let frame = Frame::new(&mut svg, extent, 230, &title, &subtitle, axis, None)?;
-    let one_copy = frame.x.at(1.0);
-    frame.line(&[[one_copy, frame.top], [one_copy, frame.bottom]], COPY, 2)?;
-    for (row, y) in rows.iter().zip(shape_rows(&frame, &rows)?) {
-        for one in row {
-            let color = color(one.direction);
-            if let Some(ratio) = composed(one) {
-                frame.dot([frame.x.at(ratio), y], color, false, DOT)?;
+    let ratios = |m: &&Measurement| [m.ratio_to_copy, composed(m).unwrap_or(m.ratio_to_copy)];
+    let all = || measured.iter().flat_map(ratios);
+    let axis = Axis::log(
+        "copies (log scale)",
+        all().fold(1.0, f64::min),
+        all().fold(2.0, f64::max),
+    );
+    let titles = [
+        "Time in copies of the same tensor",
+        "; rings: the same work op by op",
+    ];
+    row_chart(
+        measured,
+        titles,
+        &[("one copy", COPY)],
+        axis,
+        |chart, row, y| {
+            line(chart, vec![(1.0, y - 0.5), (1.0, y + 0.5)], COPY, 2)?;
+            for one in row {
+                let color = color(one.direction);
+                let ring = ShapeStyle::from(&color).stroke_width(2);
+                chart.draw_series(composed(one).map(|ratio| Circle::new((ratio, y), 5, ring)))?;
+                dots(chart, vec![(one.ratio_to_copy, y)], color, 5)?;
             }
-            frame.dot([frame.x.at(one.ratio_to_copy), y], color, true, DOT)?;
-        }
-    }
-    frame.legend(&[
-        ("forward", FORWARD),
-        ("backward", BACKWARD),
-        ("eval", EVAL),
-        ("one copy", COPY),
-    ])?;
-    frame.finish()?;
-    Ok(svg)
+            Ok(())
+        },
+    )
 }
 
 /// Measurements of each direction that there is.
-fn by_direction<'m>(measured: &[&'m Measurement]) -> Vec<Vec<&'m Measurement>> {
-    let directions = super::Direction::ALL.map(|direction| {
-        let of = measured.iter().copied();
-        of.filter(|m| m.direction == direction.name())
-            .collect::<Vec<_>>()
+fn by_direction<'m>(measured: &[&'m Measurement]) -> Vec<(&'static str, Vec<&'m Measurement>)> {
+    let directions = DIRECTIONS.map(|(direction, _)| {
+        let of = measured
+            .iter()
+            .copied()
+            .filter(|m| m.direction == direction);
+        (direction, of.collect::<Vec<_>>())
     });
-    directions.into_iter().filter(|of| !of.is_empty()).collect()
-}
-
-/// Which directions a legend lists.
-fn direction_legend(measured: &[Vec<&Measurement>]) -> Vec<(&'static str, RGBColor)> {
-    let names = measured.iter().map(|of| of[0].direction);
-    names.map(|name| (name, color(name))).collect()
+    directions
+        .into_iter()
+        .filter(|(_, of)| !of.is_empty())
+        .collect()
 }
 
 /// Nanoseconds a byte over the length of rows.
-fn scan_chart(measured: &[&Measurement]) -> Result<String> {
+fn scan(measured: &[&Measurement]) -> Result<String> {
     let directions = by_direction(measured);
     let copy = |m: &Measurement| 1e6 * m.copy_ms / m.copy_bytes as f64;
     let all = || {
@@ -421,82 +384,77 @@ fn scan_chart(measured: &[&Measurement]) -> Result<String> {
     let (least, most) = (all().fold(f64::MAX, f64::min), all().fold(0.0, f64::max));
     let length = |m: &Measurement| m.shape[2..].iter().product::<usize>() as f64;
     let longest = measured.iter().map(|m| length(m)).fold(1.0, f64::max);
-    let mut svg = String::new();
-    let (title, subtitle) = titles("Rows of every length", measured);
-    let subtitle = format!(
-        "{subtitle}; (N, {}, L), N chosen for 2 MB",
-        measured[0].shape[1]
-    );
+    let ticks = (0..=longest as u32 / 32)
+        .map(|i| f64::from(32 * i))
+        .collect();
     let x = Axis {
         range: [0.0, longest + 7.0],
-        ticks: (0..=longest as u32 / 32)
-            .map(|i| f64::from(32 * i))
-            .collect(),
-        ..Axis::linear("L, elements of a row", longest)
+        ..Axis::new("L, elements of a row", false, ticks)
     };
     let y = Axis::log("ns a byte that must move (log scale)", least, most);
-    let frame = Frame::new(&mut svg, [1000, 520], 64, &title, &subtitle, x, Some(y))?;
-    let at = |m: &Measurement, value: f64| {
-        let y = frame.y.as_ref().map_or(0, |y| y.at(value));
-        [frame.x.at(length(m)), y]
+    let legend = directions.iter().map(|&(name, _)| (name, color(name)));
+    let frame = Frame {
+        size: (1000, 520),
+        left: 64,
+        title: "Rows of every length",
+        note: format!("; (N, {}, L), N chosen for 2 MB", measured[0].shape[1]),
+        legend: legend.chain([("copy", COPY)]).collect(),
     };
-    let copies: Vec<[i32; 2]> = directions[0].iter().map(|m| at(m, copy(m))).collect();
-    frame.line(&copies, COPY, 1)?;
-    for of in &directions {
-        let color = color(of[0].direction);
-        let points: Vec<[i32; 2]> = of.iter().map(|m| at(m, cliffs::ns_per_byte(m))).collect();
-        frame.line(&points, color, 1)?;
-        for &point in &points {
-            frame.dot(point, color, true, 2)?;
+    chart(measured, frame, x, y, |chart| {
+        let copies = directions[0].1.iter().map(|m| (length(m), copy(m)));
+        line(chart, copies.collect(), COPY, 1)?;
+        for (direction, of) in &directions {
+            let points = of.iter().map(|m| (length(m), cliffs::ns_per_byte(m)));
+            let points: Points = points.collect();
+            line(chart, points.clone(), color(direction), 1)?;
+            dots(chart, points, color(direction), 2)?;
         }
-    }
-    let mut legend = direction_legend(&directions);
-    legend.push(("copy", COPY));
-    frame.legend(&legend)?;
-    frame.finish()?;
-    Ok(svg)
+        Ok(())
+    })
 }
 
 /// Time per byte of random shapes, relative to the median of their direction, over their size.
-fn random_chart(measured: &[&Measurement]) -> Result<String> {
+fn random(measured: &[&Measurement]) -> Result<String> {
+    let megabytes = |m: &Measurement| m.tensor_bytes as f64 / 1e6;
     let directions = by_direction(measured);
-    let mut points = Vec::new();
-    for of in &directions {
+    let relative = |(direction, of): &(&'static str, Vec<&Measurement>)| {
         let all: Vec<f64> = of.iter().map(|m| cliffs::ns_per_byte(m)).collect();
         let median = super::timing::median(&all);
-        points.extend(of.iter().zip(all).map(|(m, ns)| (*m, ns / median)));
-    }
-    let least = points.iter().map(|p| p.1).fold(0.5, f64::min);
-    let most = points.iter().map(|p| p.1).fold(2.0, f64::max);
-    let megabytes = |m: &Measurement| m.tensor_bytes as f64 / 1e6;
-    let mut svg = String::new();
-    let (title, subtitle) = titles("Random shapes", measured);
-    let subtitle = format!("{subtitle}; {} shapes", directions[0].len());
-    let sizes = || measured.iter().map(|m| megabytes(m));
-    let smallest = sizes().fold(f64::MAX, f64::min);
-    let x = Axis::log(
-        "MB of the tensor (log scale)",
-        smallest,
+        let points = of
+            .iter()
+            .zip(all)
+            .map(|(m, ns)| (megabytes(m), ns / median));
+        (*direction, points.collect::<Points>())
+    };
+    let relative: Vec<(&'static str, Points)> = directions.iter().map(relative).collect();
+    let all = || relative.iter().flat_map(|(_, points)| points);
+    let ratios = || all().map(|point| point.1);
+    let (least, most) = (ratios().fold(0.5, f64::min), ratios().fold(2.0, f64::max));
+    let y = Axis::log("time per byte over the median (log scale)", least, most);
+    let sizes = || all().map(|point| point.0);
+    let (smallest, largest) = (
+        sizes().fold(f64::MAX, f64::min),
         sizes().fold(0.0, f64::max),
     );
-    let y = Axis::log("time per byte over the median (log scale)", least, most);
-    let frame = Frame::new(&mut svg, [1000, 560], 64, &title, &subtitle, x, Some(y))?;
-    for bar in [1.0, 2.0] {
-        let y = frame.y.as_ref().map_or(0, |y| y.at(bar));
-        frame.line(&[[frame.left, y], [frame.right, y]], COPY, 1)?;
-    }
-    for (one, ratio) in points {
-        let y = frame.y.as_ref().map_or(0, |y| y.at(ratio));
-        frame.dot(
-            [frame.x.at(megabytes(one)), y],
-            color(one.direction),
-            true,
-            3,
-        )?;
-    }
-    frame.legend(&direction_legend(&directions))?;
-    frame.finish()?;
-    Ok(svg)
+    let x = Axis::log("MB of the tensor (log scale)", smallest, largest);
+    let [left, right] = x.range;
+    let frame = Frame {
+        size: (1000, 560),
+        left: 64,
+        title: "Random shapes",
+        note: format!("; {} shapes", relative[0].1.len()),
+        legend: relative
+            .iter()
+            .map(|&(name, _)| (name, color(name)))
+            .collect(),
+    };
+    chart(measured, frame, x, y, |chart| {
+        for bar in [1.0, 2.0] {
+            line(chart, vec![(left, bar), (right, bar)], COPY, 1)?;
+        }
+        let mut drawn = relative.into_iter();
+        drawn.try_for_each(|(direction, points)| dots(chart, points, color(direction), 3))
+    })
 }
 
 #[cfg(test)]
@@ -506,19 +464,15 @@ mod tests {
     #[test]
     fn axes_hold_their_values() {
         for most in [0.03, 1.0, 7.3, 59.0, 3000.0] {
-            let axis = Axis::linear("", most);
-            assert!(
-                axis.range[1] >= most && axis.range[1] < 2.0 * most,
-                "{most}"
-            );
-            assert!((2..=12).contains(&axis.ticks.len()), "{:?}", axis.ticks);
+            let Axis { range, ticks, .. } = Axis::linear("", most);
+            assert!(range[1] >= most && range[1] < 2.0 * most, "{most}");
+            assert!((2..=12).contains(&ticks.len()), "{ticks:?}");
         }
-        let axis = Axis {
-            pixels: [0, 100],
-            ..Axis::log("", 0.3, 7.0)
-        };
-        assert_eq!(axis.ticks, [0.2, 0.5, 1.0, 2.0, 5.0, 10.0]);
-        assert_eq!([0.2, 10.0, 99.0].map(|v| axis.at(v)), [0, 100, 100]);
+        let axis = Axis::log("", 0.3, 7.0);
+        let ticks: Vec<f64> = axis.ticks.iter().map(|(tick, _)| *tick).collect();
+        assert_eq!(ticks, [0.2, 0.5, 1.0, 2.0, 5.0, 10.0]);
+        let at = |value| axis.map(&value, (0, 100));
+        assert_eq!([0.2, 10.0, 99.0].map(at), [0, 100, 100]);
         assert_eq!([0.2, 5.0, 1000.0].map(label), ["0.2", "5", "1000"]);
     }
 

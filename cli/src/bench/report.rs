@@ -1,36 +1,29 @@
 //! What a benchmark prints.
 
-use super::shape::Shape;
-use crate::table::{Table, scientific, title};
-use anyhow::Result;
+use crate::request::Request;
+use crate::table::{Table, scientific, size, title, workgroups};
 use bcnorm::plan;
 use serde::Serialize;
-use std::io::Write;
 
 /// One direction of one shape on one adapter.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Measurement {
     /// The suite that the shape is of; null of a shape given by itself.
-    pub suite: Option<&'static str>,
+    pub suite: Option<String>,
     /// The part of the suite.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub part: Option<&'static str>,
     /// Whether it is a second look at one of the worst.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub again: bool,
-    /// Name of the adapter.
     pub adapter: String,
-    /// Its backend.
     pub backend: String,
     /// (N, C, *spatial).
     pub shape: Vec<usize>,
-    /// G.
     pub groups: usize,
-    /// Element type.
     pub dtype: &'static str,
     /// Order of the dimensions in memory.
     pub layout: &'static str,
-    /// Which normalization.
     pub norm: &'static str,
     /// forward, backward or eval.
     pub direction: &'static str,
@@ -40,17 +33,13 @@ pub struct Measurement {
     pub ms: f64,
     /// Tensor-sized data moved.
     pub bytes: u64,
-    /// The same per second.
     pub gb_per_s: f64,
-    /// Bytes of one tensor.
     pub tensor_bytes: u64,
     /// Median of the fastest copy kernel.
     pub copy_ms: f64,
-    /// What the copy moves.
     pub copy_bytes: u64,
     /// Which copy kernel was the fastest.
     pub copy_workgroup_size: u32,
-    /// `ms / copy_ms`.
     pub ratio_to_copy: f64,
     /// Median of the fastest read-only kernel; null where it was not timed.
     pub read_ms: Option<f64>,
@@ -98,61 +87,44 @@ impl Step {
     }
 }
 
-/// One JSON object a line.
-pub fn write_json(measured: &[Measurement], out: &mut impl Write) -> Result<()> {
-    for measurement in measured {
-        writeln!(out, "{}", serde_json::to_string(measurement)?)?;
-    }
-    Ok(())
-}
-
 /// A table for people.
-pub fn write_table(
-    adapter: &str,
-    shape: &Shape,
-    measured: &[Measurement],
-    out: &mut impl Write,
-) -> Result<()> {
-    writeln!(
-        out,
-        "{}",
-        title(&format!(
-            "{shape}, {} groups, {} {}, {}, on {adapter}",
-            shape.norm.num_groups,
-            shape.dtype.name(),
-            shape.layout.name(),
-            size(shape.bytes())
-        ))
-    )?;
-    let mut table = Table::new([
-        "direction",
-        "ms",
-        "copies",
-        "GB/s",
-        "moved",
-        "op by op",
-        "CPU ms",
-        "1 thread",
-        "error",
-    ]);
-    for measurement in measured {
-        let composition = measurement.composition_ms.map_or("-".into(), |ms| {
-            format!("{} ({:.1} x)", milliseconds(ms), ms / measurement.ms)
+pub fn table(adapter: &str, request: &Request, measured: &[Measurement]) -> String {
+    let (tensor, groups) = (&request.tensor, request.norm.num_groups);
+    let heading = format!(
+        "{}, {groups} groups, {} {}, {}, on {adapter}",
+        request.shape(),
+        tensor.dtype().name(),
+        tensor.layout().name(),
+        size(tensor.bytes())
+    );
+    let mut table = Table::new(
+        "direction | ms | copies | GB/s | moved | op by op | CPU ms | 1 thread | error"
+            .split(" | "),
+    );
+    let or_none = |ms: Option<f64>| ms.map_or("-".into(), milliseconds);
+    for one in measured {
+        let composition = one.composition_ms.map_or("-".into(), |ms| {
+            format!("{} ({:.1} x)", milliseconds(ms), ms / one.ms)
         });
         table.row([
-            measurement.direction.to_owned(),
-            milliseconds(measurement.ms),
-            format!("{:.2}", measurement.ratio_to_copy),
-            format!("{:.1}", measurement.gb_per_s),
-            size(measurement.bytes),
+            one.direction.to_owned(),
+            milliseconds(one.ms),
+            format!("{:.2}", one.ratio_to_copy),
+            format!("{:.1}", one.gb_per_s),
+            size(one.bytes),
             composition,
-            milliseconds_or_none(measurement.cpu_ms),
-            milliseconds_or_none(measurement.cpu_1_ms),
-            scientific(measurement.error),
+            or_none(one.cpu_ms),
+            or_none(one.cpu_1_ms),
+            scientific(one.error),
         ]);
     }
     if let Some(first) = measured.first() {
-        let mut against = |what: String, ms: f64, bytes: u64| {
+        let copy = format!("copy (workgroups of {})", first.copy_workgroup_size);
+        let copy = (copy, first.copy_ms, first.copy_bytes);
+        let read = first
+            .read_ms
+            .map(|ms| ("read".to_owned(), ms, first.tensor_bytes));
+        for (what, ms, bytes) in [copy].into_iter().chain(read) {
             let mut row = vec![
                 what,
                 milliseconds(ms),
@@ -162,77 +134,44 @@ pub fn write_table(
             ];
             row.resize(9, "-".into());
             table.row(row);
-        };
-        let copy = format!("copy (workgroups of {})", first.copy_workgroup_size);
-        against(copy, first.copy_ms, first.copy_bytes);
-        if let Some(read_ms) = first.read_ms {
-            against("read".into(), read_ms, first.tensor_bytes);
         }
     }
-    table.write(out)?;
-    write_steps(measured, out)?;
-    writeln!(out)?;
-    Ok(())
+    let steps = measured.iter().filter(|one| !one.steps.is_empty());
+    let steps: String = steps.map(|one| format!("\n{}", steps_of(one))).collect();
+    format!("{}\n{table}{steps}\n", title(heading))
 }
 
-fn write_steps(measured: &[Measurement], out: &mut impl Write) -> Result<()> {
-    for measurement in measured.iter().filter(|m| !m.steps.is_empty()) {
-        let mut table = Table::new([
-            measurement.direction,
-            "ms",
-            "copies",
-            "share",
-            "workgroups",
-            "of",
-            "lanes",
-            "parts",
-            "words a part",
+fn steps_of(measured: &Measurement) -> Table {
+    let headings = "ms | copies | share | workgroups | of | lanes | parts | words a part";
+    let mut table = Table::new(
+        [measured.direction]
+            .into_iter()
+            .chain(headings.split(" | ")),
+    );
+    let sum: f64 = measured.steps.iter().map(|step| step.ms).sum();
+    for step in &measured.steps {
+        table.row([
+            step.name.to_owned(),
+            milliseconds(step.ms),
+            format!("{:.2}", step.ms / measured.copy_ms),
+            format!("{:.0} %", 100.0 * step.ms / sum),
+            workgroups(step.workgroups),
+            step.workgroup_size.to_string(),
+            step.lanes.to_string(),
+            step.parts.to_string(),
+            step.words_per_part.to_string(),
         ]);
-        let sum: f64 = measurement.steps.iter().map(|step| step.ms).sum();
-        for step in &measurement.steps {
-            let [x, y] = step.workgroups;
-            table.row([
-                step.name.to_owned(),
-                milliseconds(step.ms),
-                format!("{:.2}", step.ms / measurement.copy_ms),
-                format!("{:.0} %", 100.0 * step.ms / sum),
-                if y == 1 {
-                    x.to_string()
-                } else {
-                    format!("{x} x {y}")
-                },
-                step.workgroup_size.to_string(),
-                step.lanes.to_string(),
-                step.parts.to_string(),
-                step.words_per_part.to_string(),
-            ]);
-        }
-        table.row(["sum of the steps", &milliseconds(sum)]);
-        writeln!(out)?;
-        table.write(out)?;
     }
-    Ok(())
-}
-
-/// A number of bytes for people.
-pub fn size(bytes: u64) -> String {
-    match bytes {
-        0..1024 => format!("{bytes} B"),
-        1024..0x0010_0000 => format!("{:.1} KiB", bytes as f64 / 1024.0),
-        _ => format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20)),
-    }
-}
-
-fn milliseconds_or_none(ms: Option<f64>) -> String {
-    ms.map_or("-".into(), milliseconds)
+    table.row(["sum of the steps", &milliseconds(sum)]);
+    table
 }
 
 /// Three digits that count.
 fn milliseconds(ms: f64) -> String {
     let digits = match ms {
-        _ if ms >= 100.0 => 0,
-        _ if ms >= 10.0 => 1,
-        _ if ms >= 1.0 => 2,
+        100.0.. => 0,
+        10.0.. => 1,
+        1.0.. => 2,
         _ => 4,
     };
     format!("{ms:.digits$}")

@@ -1,10 +1,11 @@
 //! What is measured: the plans of one shape on one device, and what they must yield.
 
 use super::Direction;
-use super::shape::Shape;
+use super::data;
 use super::timing::{Candidate, measure_on_cpu};
 use crate::case::{Expected, Plans, Problem, Run, errors, run_on_cpu};
 use crate::device::guarded;
+use crate::request::Request;
 use anyhow::{Result, ensure};
 use bcnorm::gpu::headless::Gpu;
 use bcnorm::gpu::{Bound, Pipelines};
@@ -16,136 +17,85 @@ use std::collections::BTreeMap;
 /// Results further than this from the reference are not timed.
 const MAX_ERROR: f64 = 5e-6;
 
-/// The same where a group has two elements. Their difference carries a rounding of 2^-24 of values up to
-/// 6, and is divided by a deviation that may be as small as sqrt(eps) = 3e-3: 1e-4, of outputs whose scale
-/// is a little more than 1. (The golden case "pixel" of the library is of this kind: there PyTorch's f32
-/// gradients are off by 1.5e-3.)
+/// The same where a group has two elements. Their difference carries a rounding of 2^-24 of values up to 6, and
+/// is divided by a deviation that may be as small as sqrt(eps) = 3e-3: 1e-4, of outputs whose scale is a little
+/// more than 1. (The golden case "pixel" of the library is of this kind: there PyTorch's f32 gradients are off by
+/// 1.5e-3.)
 const MAX_ERROR_OF_PAIRS: f64 = 1e-4;
 
 /// One shape's data and what must come of it.
 pub struct Reference {
-    shape: Shape,
-    training: Part,
+    /// The shape.
+    pub request: Request,
+    /// Training, forward and backward.
+    pub training: Part,
     /// Only where eval is measured.
-    eval: Option<Part>,
+    pub eval: Option<Part>,
 }
 
-/// A case, and what it should yield.
-struct Part {
-    case: Problem,
-    expected: Expected,
-}
-
-/// What a device made of a case when it was checked, and how far that was off.
-pub struct Checked {
-    training: (Run, BTreeMap<&'static str, f64>),
-    eval: Option<(Run, BTreeMap<&'static str, f64>)>,
+/// A problem, and what it should yield.
+pub struct Part {
+    /// The problem.
+    pub problem: Problem,
+    /// What it should yield.
+    pub expected: Expected,
 }
 
 impl Reference {
     /// Makes the data and what must come of them.
-    pub fn new(shape: &Shape, directions: &[Direction]) -> Result<Self> {
-        let mut training = shape.case();
-        let eval = match directions.contains(&Direction::Eval) {
-            true => Some(Part::new(
-                training.clone().with_mode(Mode::Eval).forward_only(),
-            )?),
-            false => None,
-        };
+    pub fn new(request: &Request, directions: &[Direction]) -> Result<Self> {
+        let mut training = data::random(request);
+        let eval = training.clone().with_mode(Mode::Eval).forward_only();
         if !directions.contains(&Direction::Backward) {
             training = training.forward_only();
         }
+        let eval = directions
+            .contains(&Direction::Eval)
+            .then(|| Part::new(eval));
         Ok(Self {
-            shape: shape.clone(),
+            request: request.clone(),
             training: Part::new(training)?,
-            eval,
+            eval: eval.transpose()?,
         })
-    }
-
-    /// The shape.
-    pub fn shape(&self) -> &Shape {
-        &self.shape
-    }
-
-    /// The training case.
-    pub fn training(&self) -> &Problem {
-        &self.training.case
-    }
-}
-
-impl Reference {
-    /// What training, and eval where it is measured, must yield.
-    pub fn expected(&self) -> (&Expected, Option<&Expected>) {
-        let eval = self.eval.as_ref().map(|eval| &eval.expected);
-        (&self.training.expected, eval)
     }
 }
 
 impl Part {
-    fn new(case: Problem) -> Result<Self> {
-        case.check()?;
-        Ok(Self {
-            expected: expected_in::<f64>(&case),
-            case,
-        })
+    fn new(problem: Problem) -> Result<Self> {
+        problem.check()?;
+        let expected = expected_in::<f64>(&problem);
+        Ok(Self { problem, expected })
     }
 
-    /// Judges what a device or the CPU made of it.
-    fn check(&self, got: Run, place: &str) -> Result<(Run, BTreeMap<&'static str, f64>)> {
-        let errors = errors(&got, &self.expected);
-        check_errors(&self.case, &got, &self.expected, &errors, place)?;
-        Ok((got, errors))
-    }
-}
-
-/// Refuses results that are wrong: of 16-bit tensors, those that are not within a unit in the last
-/// place.
-fn check_errors(
-    case: &Problem,
-    got: &Run,
-    expected: &Expected,
-    errors: &BTreeMap<&'static str, f64>,
-    place: &str,
-) -> Result<()> {
-    let group = case.num_channels() / case.norm.num_groups * case.tensor().row_len() as usize;
-    let bar = match group {
-        2 => MAX_ERROR_OF_PAIRS,
-        _ => MAX_ERROR,
-    };
-    for (name, error) in errors {
-        let judged = expected
-            .get(name)
-            .map(|(values, scale)| judge(case.dtype, name, got.get(name), values, *scale, bar));
-        ensure!(
-            judged.is_some_and(|finding| finding.wrong.is_none()),
-            "{name} is wrong by {error:.1e}{place} (mode {:?}), so it is not timed",
-            case.mode
-        );
-    }
-    Ok(())
-}
-
-impl Checked {
-    /// The worst error of a direction's outputs.
-    pub fn error_of(&self, direction: Direction) -> f64 {
-        let worst = |errors: &BTreeMap<&'static str, f64>, backward: bool| {
-            errors
-                .iter()
-                .filter(|(name, _)| name.starts_with("grad_") == backward)
-                .fold(0.0, |worst: f64, (_, &error)| worst.max(error))
+    /// The errors of what a device or the CPU made of it. Refuses results that are wrong: of 16-bit tensors,
+    /// those that are not within a unit in the last place.
+    fn check(&self, got: &Run, place: &str) -> Result<BTreeMap<&'static str, f64>> {
+        let Problem {
+            norm, dtype, mode, ..
+        } = self.problem;
+        let channels = self.problem.num_channels() / norm.num_groups;
+        let bar = match channels * self.problem.tensor().row_len() as usize {
+            2 => MAX_ERROR_OF_PAIRS,
+            _ => MAX_ERROR,
         };
-        match (direction, &self.eval) {
-            (Direction::Forward, _) => worst(&self.training.1, false),
-            (Direction::Backward, _) => worst(&self.training.1, true),
-            (Direction::Eval, Some(eval)) => worst(&eval.1, false),
-            (Direction::Eval, None) => f64::INFINITY,
+        let errors = errors(got, &self.expected);
+        for (name, error) in &errors {
+            let right = self.expected.get(name).is_some_and(|(values, scale)| {
+                let finding = judge(dtype, name, got.get(name), values, *scale, bar);
+                finding.wrong.is_none()
+            });
+            ensure!(
+                right,
+                "{name} is wrong by {error:.1e}{place} (mode {mode:?}), so it is not timed"
+            );
         }
+        Ok(errors)
     }
 }
 
 /// Checks that a device takes the plans of a shape, before anything of that size is made.
-pub fn check_fits(shape: &Shape, gpu: &Gpu, pipelines: &Pipelines) -> Result<()> {
-    let empty = shape.empty();
+pub fn check_fits(request: &Request, gpu: &Gpu, pipelines: &Pipelines) -> Result<()> {
+    let empty = data::empty(request);
     let tuning = pipelines.tuning();
     let forward = empty.forward_plan(Default::default(), tuning)?;
     let backward = empty.backward_plan(Default::default(), tuning)?;
@@ -156,144 +106,131 @@ pub fn check_fits(shape: &Shape, gpu: &Gpu, pipelines: &Pipelines) -> Result<()>
     })
 }
 
-/// Plans and buffers on a device.
+/// Plans and buffers on a device, checked.
 pub struct Subject<'a> {
-    training: Plans<'a>,
-    eval: Option<Plans<'a>>,
+    training: Side<'a>,
+    eval: Option<Side<'a>>,
+}
+
+/// Training or eval: plans, what they yielded when they were checked, and how far that was off.
+struct Side<'a> {
+    plans: Plans<'a>,
+    forward: Bound,
+    backward: Option<Bound>,
+    run: Run,
+    errors: BTreeMap<&'static str, f64>,
+}
+
+impl<'a> Side<'a> {
+    /// Compiles and uploads, runs everything once on poisoned buffers, compares with the reference, and wipes
+    /// what was written, so that what is timed must write it again.
+    fn new(gpu: &'a Gpu, pipelines: &Pipelines, part: &Part) -> Result<Self> {
+        let plans = Plans::new(gpu, pipelines, &part.problem)?;
+        plans.run_once(gpu)?;
+        let run = plans.bench.results()?;
+        let errors = part.check(&run, "")?;
+        plans.wipe(gpu);
+        let bindings = plans.bench.bindings();
+        let backward = plans
+            .backward
+            .as_ref()
+            .map(|backward| backward.bind(&bindings));
+        Ok(Self {
+            forward: plans.forward.bind(&bindings)?,
+            backward: backward.transpose()?,
+            plans,
+            run,
+            errors,
+        })
+    }
+
+    /// Compares those outputs that repetitions do not change (the running statistics move on).
+    fn compare(&self, counts: impl Fn(&str) -> bool) -> Result<()> {
+        let written = self.plans.bench.results()?;
+        for (&name, checked) in &self.run.outputs {
+            let same = same_bits(checked, written.get(name));
+            ensure!(!counts(name) || same, "{name} differs");
+        }
+        Ok(())
+    }
 }
 
 impl<'a> Subject<'a> {
-    /// Compiles and uploads.
+    /// Makes all plans ready, and checks them.
     pub fn new(gpu: &'a Gpu, pipelines: &Pipelines, reference: &Reference) -> Result<Self> {
         guarded(gpu, || {
+            let side = |part| Side::new(gpu, pipelines, part);
             Ok(Self {
-                training: Plans::new(gpu, pipelines, &reference.training.case)?,
-                eval: match &reference.eval {
-                    Some(eval) => Some(Plans::new(gpu, pipelines, &eval.case)?),
-                    None => None,
-                },
-            })
-        })
-    }
-
-    /// Makes the bind groups.
-    pub fn bind(&self) -> Result<BoundSubject<'_>> {
-        let training = self.training.bench.bindings();
-        Ok(BoundSubject {
-            subject: self,
-            forward: self.training.forward.bind(&training)?,
-            backward: match &self.training.backward {
-                Some(backward) => Some(backward.bind(&training)?),
-                None => None,
-            },
-            eval: match &self.eval {
-                Some(plans) => Some(plans.forward.bind(&plans.bench.bindings())?),
-                None => None,
-            },
-        })
-    }
-
-    /// Runs everything once on poisoned buffers, compares with the reference, and wipes what was
-    /// written, so that what is timed must write it again.
-    pub fn check(&self, gpu: &Gpu, reference: &Reference) -> Result<Checked> {
-        guarded(gpu, || {
-            let run = |plans: &Plans, part: &Part| {
-                plans.run_once(gpu)?;
-                let checked = part.check(plans.bench.results()?, "")?;
-                plans.wipe(gpu);
-                Ok::<_, anyhow::Error>(checked)
-            };
-            Ok(Checked {
-                training: run(&self.training, &reference.training)?,
-                eval: match (&self.eval, &reference.eval) {
-                    (Some(plans), Some(part)) => Some(run(plans, part)?),
-                    _ => None,
-                },
+                training: side(&reference.training)?,
+                eval: reference.eval.as_ref().map(side).transpose()?,
             })
         })
     }
 
     /// Makes sure that what was timed wrote the very bits that were checked.
-    pub fn check_written(&self, checked: &Checked, directions: &[Direction]) -> Result<()> {
-        compare(&self.training, &checked.training.0, |name| {
-            directions.iter().any(|direction| match direction {
-                Direction::Forward => name == "y",
-                Direction::Backward => name.starts_with("grad_"),
-                Direction::Eval => false,
-            })
-        })?;
-        match (&self.eval, &checked.eval) {
-            (Some(plans), Some((run, _))) => compare(plans, run, |name| name == "y"),
-            _ => Ok(()),
+    pub fn check_written(&self, directions: &[Direction]) -> Result<()> {
+        let times = |direction| directions.contains(&direction);
+        let forward = |name: &str| name == "y" && times(Direction::Forward);
+        let backward = |name: &str| name.starts_with("grad_") && times(Direction::Backward);
+        self.training
+            .compare(|name| forward(name) || backward(name))?;
+        self.eval
+            .iter()
+            .try_for_each(|eval| eval.compare(|name| name == "y"))
+    }
+
+    fn side(&self, direction: Direction) -> &Side<'a> {
+        // A direction that is not there is not asked for.
+        match (direction, &self.eval) {
+            (Direction::Eval, Some(eval)) => eval,
+            _ => &self.training,
         }
     }
-}
 
-/// Compares those outputs that repetitions do not change (the running statistics move on).
-fn compare(plans: &Plans, checked: &Run, counts: impl Fn(&str) -> bool) -> Result<()> {
-    let written = plans.bench.results()?;
-    for (&name, checked) in &checked.outputs {
-        let same = same_bits(checked, written.get(name));
-        ensure!(!counts(name) || same, "{name} differs");
+    /// The worst error of a direction's outputs.
+    pub fn error_of(&self, direction: Direction) -> f64 {
+        let backward = direction == Direction::Backward;
+        let errors = self.side(direction).errors.iter();
+        let errors = errors.filter(|(name, _)| name.starts_with("grad_") == backward);
+        errors.fold(0.0, |worst: f64, (_, &error)| worst.max(error))
     }
-    Ok(())
-}
 
-/// A subject ready to be recorded.
-pub struct BoundSubject<'a> {
-    subject: &'a Subject<'a>,
-    forward: Bound,
-    backward: Option<Bound>,
-    eval: Option<Bound>,
-}
-
-impl BoundSubject<'_> {
-    /// Runs forward once: backward reads the tables it saves, and what backward times must be what
-    /// was checked.
+    /// Runs forward once: backward reads the tables it saves, and what backward times must be what was checked.
     pub fn prime(&self, gpu: &Gpu) {
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        self.forward.encode(&mut encoder);
+        self.training.forward.encode(&mut encoder);
         gpu.queue.submit([encoder.finish()]);
     }
 
     fn bound(&self, direction: Direction) -> &Bound {
-        // A direction that is not there is not asked for.
-        match direction {
-            Direction::Forward => &self.forward,
-            Direction::Backward => self.backward.as_ref().unwrap_or(&self.forward),
-            Direction::Eval => self.eval.as_ref().unwrap_or(&self.forward),
+        let side = self.side(direction);
+        match (direction, &side.backward) {
+            (Direction::Backward, Some(backward)) => backward,
+            _ => &side.forward,
         }
     }
 
     /// The plan of a direction.
     pub fn plan(&self, direction: Direction) -> &Plan {
-        let Subject { training, eval } = self.subject;
-        let prepared = match direction {
-            Direction::Forward => Some(&training.forward),
-            Direction::Backward => training.backward.as_ref(),
-            Direction::Eval => eval.as_ref().map(|plans| &plans.forward),
-        };
-        prepared.unwrap_or(&training.forward).plan()
-    }
-
-    /// Tensor-sized bytes that a direction moves.
-    pub fn tensor_bytes(&self, direction: Direction) -> u64 {
-        self.plan(direction).tensor_bytes()
+        let plans = &self.side(direction).plans;
+        match (direction, &plans.backward) {
+            (Direction::Backward, Some(backward)) => backward.plan(),
+            _ => plans.forward.plan(),
+        }
     }
 
     /// A direction, to be timed.
     pub fn candidate(&self, direction: Direction) -> Candidate<'_> {
         let bound = self.bound(direction);
-        Candidate::new(self.plan(direction).steps().len(), move |pass| {
-            bound.encode_in_pass(pass);
-        })
+        let steps = self.plan(direction).steps().len();
+        Candidate::new(steps, move |pass| bound.encode_in_pass(pass))
     }
 
     /// Its steps, to be timed one by one.
     pub fn step_candidates(&self, direction: Direction) -> impl Iterator<Item = Candidate<'_>> {
         let bound = self.bound(direction);
-        (0..self.plan(direction).steps().len())
-            .map(move |index| Candidate::new(1, move |pass| bound.encode_step(pass, index)))
+        let steps = 0..self.plan(direction).steps().len();
+        steps.map(move |index| Candidate::new(1, move |pass| bound.encode_step(pass, index)))
     }
 }
 
@@ -303,51 +240,49 @@ pub fn on_cpu(
     directions: &[Direction],
     executor: &cpu::Executor,
 ) -> Result<Vec<f64>> {
-    let check = |part: &Part| {
-        let got = run_on_cpu(&part.case, executor)?;
-        part.check(got, " on the CPU executor")
-    };
-    check(&reference.training)?;
-    if let Some(eval) = &reference.eval {
-        check(eval)?;
+    let (training, eval) = (&reference.training, reference.eval.as_ref());
+    for part in [training].into_iter().chain(eval) {
+        part.check(
+            &run_on_cpu(&part.problem, executor)?,
+            " on the CPU executor",
+        )?;
     }
-    directions
-        .iter()
-        .map(|&direction| {
-            let part = match (direction, &reference.eval) {
-                (Direction::Eval, Some(eval)) => eval,
-                _ => &reference.training,
-            };
-            let (forward, backward) = part.case.plans(&executor.tuning())?;
-            let plans: Vec<Plan> = [forward].into_iter().chain(backward).collect();
-            let mut buffers = host_buffers(&part.case, &plans);
-            executor.run(&plans[0], &mut buffers)?;
-            let plan = match (direction, plans.get(1)) {
-                (Direction::Backward, Some(backward)) => backward,
-                _ => &plans[0],
-            };
-            measure_on_cpu(|| Ok(executor.run(plan, &mut buffers)?))
-        })
-        .collect()
+    let time = |&direction: &Direction| {
+        let part = match direction {
+            Direction::Eval => eval.unwrap_or(training),
+            _ => training,
+        };
+        let (forward, backward) = part.problem.plans(&executor.tuning())?;
+        let plans: Vec<Plan> = [forward].into_iter().chain(backward).collect();
+        let mut buffers = host_buffers(&part.problem, &plans);
+        executor.run(&plans[0], &mut buffers)?;
+        let plan = match direction {
+            Direction::Backward => plans.last().unwrap_or(&plans[0]),
+            _ => &plans[0],
+        };
+        measure_on_cpu(|| Ok(executor.run(plan, &mut buffers)?))
+    };
+    directions.iter().map(time).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bcnorm::NormKind;
+    use bcnorm::{DType, Layout, NormKind};
 
     #[test]
     fn a_wrong_result_is_not_timed() {
-        let shape = Shape::new(NormKind::BcNorm, &[2, 6, 5, 5], None).unwrap();
-        let reference = Reference::new(&shape, &Direction::ALL).unwrap();
+        let (dims, first) = ([2, 6, 5, 5], Layout::ChannelsFirst);
+        let request = Request::new(NormKind::BcNorm, &dims, None, DType::F32, first).unwrap();
+        let reference = Reference::new(&request, &Direction::ALL).unwrap();
         let executor = cpu::Executor::new();
         let part = &reference.training;
-        let right = run_on_cpu(&part.case, &executor).unwrap();
-        part.check(right.clone(), "").unwrap();
+        let right = run_on_cpu(&part.problem, &executor).unwrap();
+        part.check(&right, "").unwrap();
         for wrong in [f32::NAN, 1e-3] {
             let mut got = right.clone();
             got.outputs.get_mut("grad_x").unwrap()[7] += wrong;
-            let error = part.check(got, "").unwrap_err();
+            let error = part.check(&got, "").unwrap_err();
             assert!(error.to_string().contains("grad_x is wrong"));
         }
         let ms = on_cpu(&reference, &Direction::ALL, &executor).unwrap();

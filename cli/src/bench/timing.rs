@@ -49,7 +49,7 @@ impl<'a> Candidate<'a> {
         self.submit(gpu, clock)?;
         loop {
             let elapsed = self.submit(gpu, clock)?;
-            let seconds = elapsed.wall();
+            let seconds = elapsed.wall;
             if seconds >= 0.7 * target || self.repeats >= self.max_repeats {
                 return Ok(elapsed);
             }
@@ -65,7 +65,7 @@ impl<'a> Candidate<'a> {
 pub fn choose_clock(gpu: &Gpu, mut candidate: Candidate<'_>) -> Result<(Clock, Option<String>)> {
     let clock = Clock::new(gpu);
     let long = candidate.calibrate(gpu, &clock, CALIBRATION)?;
-    clock.trusted(long)
+    Ok(clock.trusted(long))
 }
 
 /// Which of some candidates is the fastest, by a few short submissions.
@@ -83,11 +83,9 @@ pub fn fastest(
         rounds: 3,
     };
     measure(gpu, clock, &mut candidates, brief, &ProgressBar::hidden())?;
-    candidates
-        .iter()
-        .enumerate()
-        .min_by(|(_, a), (_, b)| a.median_ms().total_cmp(&b.median_ms()))
-        .map(|(index, _)| index)
+    let medians = candidates.iter().map(Candidate::median_ms).enumerate();
+    let best = medians.min_by(|(_, a), (_, b)| a.total_cmp(b));
+    best.map(|(index, _)| index)
         .context("nothing to choose from")
 }
 
@@ -131,8 +129,8 @@ pub fn measure_on_cpu(mut work: impl FnMut() -> Result<()>) -> Result<f64> {
     work()?;
     let begin = Instant::now();
     let mut samples = Vec::new();
-    while samples.len() < 3 || (begin.elapsed() < Duration::from_millis(500) && samples.len() < 99)
-    {
+    let half = Duration::from_millis(500);
+    while samples.len() < 3 || (begin.elapsed() < half && samples.len() < 99) {
         let start = Instant::now();
         work()?;
         samples.push(1e3 * start.elapsed().as_secs_f64());
@@ -153,7 +151,21 @@ pub fn median(samples: &[f64]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::median;
+    use super::{measure_on_cpu, median};
+    use std::time::Duration;
+
+    #[test]
+    fn a_time_is_that_of_one_run() {
+        let mut calls = 0;
+        let ms = measure_on_cpu(|| {
+            calls += 1;
+            std::thread::sleep(Duration::from_millis(4));
+            Ok(())
+        });
+        // Sleep may take longer, never less.
+        assert!((4.0..60.0).contains(&ms.unwrap()));
+        assert!(calls > 3, "{calls}");
+    }
 
     #[test]
     fn the_median_is_in_the_middle() {

@@ -1,30 +1,27 @@
 //! `bcnorm demo`: the norm at work on photographs, end to end.
 //!
-//! Photographs become feature maps ([`filters`]), the GPU normalizes them and differentiates
-//! ([`engine`], [`norm`]), every output is checked ([`check`]) and timed ([`timing`]), and the
-//! maps are drawn before and after ([`pictures`]).
+//! Photographs become feature maps ([`filters`]), the GPU normalizes them and differentiates ([`norm`]), every
+//! output is checked ([`check`]) and timed ([`timing`]), and the maps are drawn before and after ([`pictures`]).
 
 mod check;
 mod draw;
-mod engine;
 mod filters;
 mod norm;
 mod output;
-mod parallel;
 mod photos;
 mod pictures;
 mod report;
 mod timing;
 
-use anyhow::{Result, bail, ensure};
+use crate::device::Engine;
+use anyhow::{Result, ensure};
 use bcnorm::NormDesc;
+use bcnorm::desc::MAX_ELEMENTS;
 use bcnorm_testkit::run::same_bits;
-use engine::Engine;
 use filters::{CHANNELS, GROUPS};
-use indicatif::ProgressBar;
 use norm::Stats;
 use output::{Folder, SUMMARY};
-use photos::Photo;
+use photos::{Photo, Room};
 use report::Report;
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -82,23 +79,29 @@ pub fn run(args: Args) -> Result<()> {
             .map(|path| photos::open(path))
             .collect::<Result<_>>()?,
     };
-    let engine = Engine::open(args.adapter.as_deref(), args.cpu)?;
-    let room = engine.room(4 * CHANNELS as u64);
-    let fitted = photos::fit(originals, &room, args.shrink)?;
-    let photos = fitted.photos.as_slice();
-    let size = photos
-        .first()
-        .map_or((1, 1), |photo| (photo.width, photo.height));
+    let engine = match args.cpu {
+        true => Engine::open(Some("cpu")),
+        false => Engine::open(args.adapter.as_deref()),
+    }?;
+    let room = Room {
+        bytes: engine.largest_binding().min(4 * MAX_ELEMENTS),
+        owner: engine.describe(),
+        bytes_per_pixel: 4 * CHANNELS as u64,
+    };
+    let (photos, notes) = photos::fit(originals, &room, args.shrink)?;
+    let size = (photos[0].width, photos[0].height);
     ensure!(
-        args.stats == Stats::Estimate || !of_one_colour(photos),
+        args.stats == Stats::Estimate || !of_one_colour(&photos),
         "all pixels have the same colour, so no feature varies and there is nothing to normalize: \
          give another photograph, or several, or --stats estimate"
     );
 
-    let progress = progress(photos.len() * GROUPS.len() + args.groups + 9);
+    let steps = photos.len() * GROUPS.len() + args.groups + 9;
+    let progress = crate::progress::bar(steps, "demo");
+    progress.enable_steady_tick(std::time::Duration::from_millis(100));
     let step = || progress.inc(1);
     progress.set_message("filtering");
-    let maps = filters::feature_maps(photos, &step);
+    let maps = filters::feature_maps(&photos, &step);
     let mut case = norm::case(maps, photos.len(), size, args.groups, args.stats);
     progress.set_message("normalizing, forward");
     let first = engine.run(&case)?;
@@ -114,8 +117,8 @@ pub fn run(args: Args) -> Result<()> {
     step();
     let report = Report {
         engine: &engine,
-        photos,
-        notes: &fitted.notes,
+        photos: &photos,
+        notes: &notes,
         stats: args.stats,
         repeatable: same_bits(&first["y"], &outputs["y"]),
         case: &case,
@@ -124,7 +127,7 @@ pub fn run(args: Args) -> Result<()> {
         times,
     };
     progress.set_message("drawing");
-    let pictures = pictures::draw(photos, &case, &outputs, &step)?;
+    let pictures = pictures::draw(&photos, &case, &outputs, &step)?;
     // First, so that the folder is known as ours should a later file fail.
     let summary = format!("{:#}\n", report.json());
     folder.write(SUMMARY, summary.as_bytes())?;
@@ -133,12 +136,13 @@ pub fn run(args: Args) -> Result<()> {
     }
     progress.finish_and_clear();
 
-    report.write(folder.path(), &mut std::io::stdout().lock())?;
-    std::io::stdout().flush()?;
+    write!(std::io::stdout(), "{}", report.text(&args.output))?;
     let failures = report.failures();
-    if !failures.is_empty() {
-        bail!("wrong beyond the bar: {}", failures.join(", "));
-    }
+    ensure!(
+        failures.is_empty(),
+        "wrong beyond the bar: {}",
+        failures.join(", ")
+    );
     ensure!(report.repeatable, "two runs gave y with different bits");
     Ok(())
 }
@@ -150,10 +154,4 @@ fn of_one_colour(photos: &[Photo]) -> bool {
         let first = values.next();
         values.all(|value| Some(value) == first)
     })
-}
-
-fn progress(steps: usize) -> ProgressBar {
-    let bar = crate::progress::bar(steps, "demo");
-    bar.enable_steady_tick(std::time::Duration::from_millis(100));
-    bar
 }

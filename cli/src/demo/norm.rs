@@ -1,9 +1,9 @@
 //! The call that the demo makes: parameters, and the gradient that backward starts from.
 
 use super::filters::CHANNELS;
-use super::parallel;
 use crate::case::Problem;
 use bcnorm::{ChannelStats, NormDesc};
+use rayon::prelude::*;
 
 /// The statistics that normalize the channels.
 #[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +23,7 @@ impl Stats {
         }
     }
 
-    /// For people.
+    /// What people read.
     pub fn describe(self) -> &'static str {
         match self {
             Stats::Batch => "batch statistics, momentum 0.1",
@@ -69,21 +69,20 @@ pub const LOSS: &str = "half the sum of max(y, 0)² and of squared differences o
 pub fn loss_gradient(y: &[f32], (width, height): (usize, usize)) -> Vec<f32> {
     let mut gradient = vec![0.0; y.len()];
     let area = (width * height).max(1);
-    let planes = y.chunks_exact(area).zip(gradient.chunks_exact_mut(area));
-    parallel::for_each(planes, |(y, gradient)| {
+    let planes = y
+        .par_chunks_exact(area)
+        .zip(gradient.par_chunks_exact_mut(area));
+    planes.for_each(|(y, gradient)| {
         for (i, (&value, gradient)) in y.iter().zip(gradient).enumerate() {
             let (column, row) = (i % width, i / width);
-            let mut sum = value.max(0.0);
-            let mut neighbour = |inside: bool, offset: usize, back: bool| {
-                if inside {
-                    sum += value - if back { y[i - offset] } else { y[i + offset] };
-                }
-            };
-            neighbour(column > 0, 1, true);
-            neighbour(column + 1 < width, 1, false);
-            neighbour(row > 0, width, true);
-            neighbour(row + 1 < height, width, false);
-            *gradient = sum;
+            let neighbours = [
+                (column > 0).then(|| y[i - 1]),
+                (column + 1 < width).then(|| y[i + 1]),
+                (row > 0).then(|| y[i - width]),
+                (row + 1 < height).then(|| y[i + width]),
+            ];
+            let differences = neighbours.into_iter().flatten().map(|other| value - other);
+            *gradient = differences.fold(value.max(0.0), |sum, difference| sum + difference);
         }
     });
     gradient

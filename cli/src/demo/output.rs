@@ -24,68 +24,56 @@ pub const MADE_BY: &str = "bcnorm demo";
 
 /// A folder in which the demo may write its files.
 #[derive(Debug)]
-pub struct Folder {
-    path: PathBuf,
-}
+pub struct Folder(PathBuf);
 
 impl Folder {
-    /// A folder that need not exist. Files of an earlier demo may be replaced; other files of the
-    /// same names only with `force`, and the photographs never.
+    /// A folder that need not exist. Files of an earlier demo may be replaced; other files of the same names
+    /// only with `force`, and the photographs never.
     pub fn new(path: &Path, force: bool, photos: &[PathBuf]) -> Result<Self> {
         let shown = path.display();
         ensure!(
             path.is_dir() || path.symlink_metadata().is_err(),
             "cannot write into {shown}: it is no folder"
         );
-        let there = FILES
-            .iter()
-            .find(|file| path.join(file).symlink_metadata().is_ok());
-        if let Some(file) = there {
+        let there = FILES.map(|file| path.join(file)).into_iter();
+        let there: Vec<PathBuf> = there
+            .filter(|file| file.symlink_metadata().is_ok())
+            .collect();
+        if let Some(file) = there.first().and_then(|file| file.file_name()) {
             ensure!(
                 force || is_ours(path),
-                "{shown} has a {file} that no earlier demo wrote: choose another folder with \
-                 --output, or replace it with --force"
+                "{shown} has a {} that no earlier demo wrote: choose another folder with \
+                 --output, or replace it with --force",
+                file.display()
             );
         }
-        let inputs: Vec<(&str, &Path)> = photos
+        let inputs = photos
             .iter()
-            .map(|photo| ("a photograph of the batch", photo.as_path()))
-            .collect();
-        for file in FILES.map(|file| path.join(file)) {
-            if file.symlink_metadata().is_ok() {
-                Destination::new(&file, true, &inputs)?;
-            }
+            .map(|photo| ("a photograph of the batch", photo.as_path()));
+        let inputs: Vec<(&str, &Path)> = inputs.collect();
+        for file in &there {
+            Destination::new(file, true, &inputs)?;
         }
         // What is there of the folder and those around it.
-        let there = path.ancestors().find(|folder| folder.exists());
-        check_writable(there.unwrap_or(Path::new(".")))
+        let folder = path.ancestors().find(|folder| folder.exists());
+        check_writable(folder.unwrap_or(Path::new(".")))
             .with_context(|| format!("cannot write into {shown}"))?;
-        Ok(Self {
-            path: path.to_owned(),
-        })
+        Ok(Self(path.to_owned()))
     }
 
     /// Writes a file, whole or not at all; makes the folder if need be.
     pub fn write(&self, file: &str, bytes: &[u8]) -> Result<()> {
-        let shown = self.path.display();
-        fs::create_dir_all(&self.path)
-            .with_context(|| format!("cannot make the folder {shown}"))?;
-        Destination::new(&self.path.join(file), true, &[])?.write(bytes)
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
+        let shown = self.0.display();
+        fs::create_dir_all(&self.0).with_context(|| format!("cannot make the folder {shown}"))?;
+        Destination::new(&self.0.join(file), true, &[])?.write(bytes)
     }
 }
 
 /// Whether an earlier demo wrote into the folder.
 fn is_ours(path: &Path) -> bool {
-    let Ok(text) = fs::read(path.join(SUMMARY)) else {
-        return false;
-    };
-    serde_json::from_slice::<serde_json::Value>(&text)
-        .is_ok_and(|summary| summary.get("made_by").is_some_and(|name| name == MADE_BY))
+    let summary = fs::read(path.join(SUMMARY)).unwrap_or_default();
+    let summary = serde_json::from_slice::<serde_json::Value>(&summary);
+    summary.is_ok_and(|summary| summary.get("made_by").is_some_and(|name| name == MADE_BY))
 }
 
 #[cfg(test)]
@@ -102,19 +90,14 @@ mod tests {
         assert_eq!(fs::read(path.join("input.png")).unwrap(), b"one");
 
         let error = Folder::new(&path, false, &[]).unwrap_err().to_string();
-        assert!(
-            error.contains("input.png") && error.contains("--force"),
-            "{error}"
-        );
+        let named = error.contains("input.png") && error.contains("--force");
+        assert!(named, "{error}");
         Folder::new(&path, true, &[]).unwrap();
 
-        folder
-            .write(SUMMARY, br#"{"made_by": "somebody"}"#)
-            .unwrap();
+        let write = |summary: &str| folder.write(SUMMARY, summary.as_bytes()).unwrap();
+        write(r#"{"made_by": "somebody"}"#);
         Folder::new(&path, false, &[]).unwrap_err();
-        folder
-            .write(SUMMARY, br#"{"made_by": "bcnorm demo"}"#)
-            .unwrap();
+        write(r#"{"made_by": "bcnorm demo"}"#);
         let folder = Folder::new(&path, false, &[]).unwrap();
         folder.write("input.png", b"two").unwrap();
         assert_eq!(fs::read(path.join("input.png")).unwrap(), b"two");

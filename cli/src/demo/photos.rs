@@ -3,7 +3,7 @@
 use crate::text::printable;
 use anyhow::{Context as _, Result, ensure};
 use image::imageops::FilterType;
-use image::{DynamicImage, ImageDecoder, ImageReader};
+use image::{DynamicImage, GenericImageView as _, ImageDecoder, ImageReader};
 use std::io::{BufRead, Cursor, Seek};
 use std::path::Path;
 
@@ -50,10 +50,8 @@ pub struct Original {
 
 /// The photographs in the program.
 pub fn bundled() -> Result<Vec<Original>> {
-    let photos = BUNDLED.iter();
-    photos
-        .map(|&(name, file)| decode(name.to_owned(), ImageReader::new(Cursor::new(file))))
-        .collect()
+    let decode = |(name, file)| decode(String::from(name), ImageReader::new(Cursor::new(file)));
+    BUNDLED.into_iter().map(decode).collect()
 }
 
 /// Reads a JPEG or PNG.
@@ -101,27 +99,41 @@ pub struct Room {
     pub bytes_per_pixel: u64,
 }
 
-/// Photographs of one size, and what was done to them for it.
-#[derive(Debug)]
-pub struct Fitted {
-    /// The photographs.
-    pub photos: Vec<Photo>,
-    /// One line for each change.
-    pub notes: Vec<String>,
+impl Room {
+    /// Bytes of the feature maps of `count` photographs.
+    fn needed(&self, (width, height): (u32, u32), count: u64) -> u128 {
+        let pixels = u128::from(width) * u128::from(height);
+        pixels * u128::from(count) * u128::from(self.bytes_per_pixel)
+    }
+
+    /// The largest size of the same shape that fits, or one pixel.
+    fn reduced(&self, size: (u32, u32), count: u64) -> (u32, u32) {
+        let factor = (self.bytes as f64 / self.needed(size, count) as f64).sqrt();
+        let pixels = self.bytes / count.saturating_mul(self.bytes_per_pixel).max(1);
+        let pixels = u32::try_from(pixels.max(1)).unwrap_or(u32::MAX);
+        let scaled = |length: u32| ((f64::from(length) * factor) as u32).max(1);
+        // A side of one pixel cannot give its share: the other is cut instead.
+        let width = scaled(size.0).min(pixels);
+        (width, scaled(size.1).min(pixels / width))
+    }
 }
 
-/// Brings all photographs to the size of the first. With `shrink`, that size is reduced until the
-/// feature maps fit into the room; otherwise it is an error if they do not.
-pub fn fit(originals: Vec<Original>, room: &Room, shrink: bool) -> Result<Fitted> {
+/// Brings all photographs to the size of the first, and says in a line what was done to each. With `shrink`,
+/// that size is reduced until the feature maps fit into the room; otherwise it is an error if they do not.
+pub fn fit(
+    originals: Vec<Original>,
+    room: &Room,
+    shrink: bool,
+) -> Result<(Vec<Photo>, Vec<String>)> {
     let count = originals.len() as u64;
     let first = originals.first().context("no photograph was given")?;
-    let (width, height) = (first.image.width(), first.image.height());
-    let mut size = (width, height);
-    let needed = bytes(size, count, room);
+    let mut size = first.image.dimensions();
+    let needed = room.needed(size, count);
     if needed > u128::from(room.bytes) {
-        size = reduced(size, count, room);
+        let (width, height) = size;
+        size = room.reduced(size, count);
         ensure!(
-            bytes(size, count, room) <= u128::from(room.bytes),
+            room.needed(size, count) <= u128::from(room.bytes),
             "{count} photographs are too many for {}: give fewer",
             room.owner
         );
@@ -139,68 +151,35 @@ pub fn fit(originals: Vec<Original>, room: &Room, shrink: bool) -> Result<Fitted
         );
     }
     let mut notes = Vec::new();
-    let photos = originals.into_iter().map(|original| {
-        let (photo, note) = resized(original, size);
-        notes.extend(note);
-        photo
+    let photos = originals.into_iter().map(|Original { name, mut image }| {
+        let (was, (width, height)) = (image.dimensions(), size);
+        if was != size {
+            // Rounding to whole pixels is no crop.
+            let skew = u64::from(was.0) * u64::from(height);
+            let skew = skew.abs_diff(u64::from(was.1) * u64::from(width));
+            let crop = match skew > u64::from(was.0.max(was.1)) {
+                true => " and cropped",
+                false => "",
+            };
+            let (before, now) = (
+                format!("{} x {}", was.0, was.1),
+                format!("{width} x {height}"),
+            );
+            notes.push(format!("{name} is {before}: resized{crop} to {now}"));
+            image = image.resize_to_fill(width, height, FilterType::CatmullRom);
+        }
+        let image = image.to_rgb32f();
+        let (width, height) = (width as usize, height as usize);
+        let plane = |channel| image.pixels().map(move |pixel| 255.0 * pixel.0[channel]);
+        let pixels = (0..3).flat_map(plane).collect();
+        Photo {
+            name,
+            width,
+            height,
+            pixels,
+        }
     });
-    Ok(Fitted {
-        photos: photos.collect(),
-        notes,
-    })
-}
-
-fn bytes((width, height): (u32, u32), count: u64, room: &Room) -> u128 {
-    let pixels = u128::from(width) * u128::from(height);
-    pixels * u128::from(count) * u128::from(room.bytes_per_pixel)
-}
-
-/// The largest size of the same shape that fits, or one pixel.
-fn reduced(size: (u32, u32), count: u64, room: &Room) -> (u32, u32) {
-    let factor = (room.bytes as f64 / bytes(size, count, room) as f64).sqrt();
-    let pixels = room.bytes / count.saturating_mul(room.bytes_per_pixel).max(1);
-    let pixels = u32::try_from(pixels.max(1)).unwrap_or(u32::MAX);
-    let scaled = |length: u32| ((f64::from(length) * factor) as u32).max(1);
-    // A side of one pixel cannot give its share: the other is cut instead.
-    let width = scaled(size.0).min(pixels);
-    (width, scaled(size.1).min(pixels / width))
-}
-
-fn resized(original: Original, (width, height): (u32, u32)) -> (Photo, Option<String>) {
-    let Original { name, image } = original;
-    let was = (image.width(), image.height());
-    if was == (width, height) {
-        return (planar(name, &image), None);
-    }
-    // Rounding to whole pixels is no crop.
-    let skew = u64::from(was.0) * u64::from(height);
-    let skew = skew.abs_diff(u64::from(was.1) * u64::from(width));
-    let how = if skew > u64::from(was.0.max(was.1)) {
-        "resized and cropped"
-    } else {
-        "resized"
-    };
-    let note = format!(
-        "{name} is {} x {}: {how} to {width} x {height}",
-        was.0, was.1
-    );
-    let image = image.resize_to_fill(width, height, FilterType::CatmullRom);
-    (planar(name, &image), Some(note))
-}
-
-fn planar(name: String, image: &DynamicImage) -> Photo {
-    let image = image.to_rgb32f();
-    let (width, height) = (image.width() as usize, image.height() as usize);
-    let mut pixels = Vec::with_capacity(3 * width * height);
-    for channel in 0..3 {
-        pixels.extend(image.pixels().map(|pixel| 255.0 * pixel.0[channel]));
-    }
-    Photo {
-        name,
-        width,
-        height,
-        pixels,
-    }
+    Ok((photos.collect(), notes))
 }
 
 #[cfg(test)]
@@ -218,11 +197,18 @@ mod tests {
     }
 
     fn original(width: u32, height: u32) -> Original {
-        decode(
-            "p".into(),
-            ImageReader::new(Cursor::new(png(width, height))),
-        )
-        .unwrap()
+        decoded(png(width, height))
+    }
+
+    fn decoded(file: Vec<u8>) -> Original {
+        decode("p".into(), ImageReader::new(Cursor::new(file))).unwrap()
+    }
+
+    /// The only photograph, at its own size.
+    fn single(original: Original) -> Photo {
+        let (mut photos, notes) = fit(vec![original], &room(u64::MAX), false).unwrap();
+        assert!(photos.len() == 1 && notes.is_empty());
+        photos.remove(0)
     }
 
     fn room(bytes: u64) -> Room {
@@ -242,10 +228,10 @@ mod tests {
 
     #[test]
     fn bundled_photographs_are_of_one_size() {
-        let fitted = fit(bundled().unwrap(), &room(u64::MAX), false).unwrap();
-        assert_eq!(fitted.photos.len(), 4);
-        assert!(fitted.notes.is_empty());
-        for photo in &fitted.photos {
+        let (photos, notes) = fit(bundled().unwrap(), &room(u64::MAX), false).unwrap();
+        assert_eq!(photos.len(), 4);
+        assert!(notes.is_empty());
+        for photo in &photos {
             assert_eq!((photo.width, photo.height), (288, 288));
             assert!(photo.pixels.iter().all(|v| (0.0..=255.0).contains(v)));
         }
@@ -253,8 +239,7 @@ mod tests {
 
     #[test]
     fn pixels_lie_in_planes() {
-        let fitted = fit(vec![original(3, 2)], &room(u64::MAX), false).unwrap();
-        let photo = &fitted.photos[0];
+        let photo = single(original(3, 2));
         assert_eq!(photo.channel(0), [0.0, 1.0, 2.0, 0.0, 1.0, 2.0]);
         assert_eq!(photo.channel(1), [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]);
         assert_eq!(photo.channel(2), [9.0; 6]);
@@ -263,26 +248,19 @@ mod tests {
     #[test]
     fn all_take_the_size_of_the_first() {
         let originals = vec![original(20, 10), original(7, 30), original(20, 10)];
-        let fitted = fit(originals, &room(u64::MAX), false).unwrap();
-        assert!(
-            fitted
-                .photos
-                .iter()
-                .all(|p| (p.width, p.height) == (20, 10))
-        );
-        assert_eq!(
-            fitted.notes,
-            ["p is 7 x 30: resized and cropped to 20 x 10"]
-        );
+        let (photos, notes) = fit(originals, &room(u64::MAX), false).unwrap();
+        assert!(photos.iter().all(|p| (p.width, p.height) == (20, 10)));
+        assert_eq!(notes, ["p is 7 x 30: resized and cropped to 20 x 10"]);
     }
 
     #[test]
     fn what_is_too_large_is_refused_or_shrunk() {
-        let error = fit(vec![original(40, 20)], &room(128 * 200), false).unwrap_err();
+        let fit = |shrink| fit(vec![original(40, 20)], &room(128 * 200), shrink);
+        let error = fit(false).unwrap_err();
         assert!(error.to_string().contains("--shrink"), "{error}");
         assert!(error.to_string().contains("20 x 10"), "{error}");
-        let fitted = fit(vec![original(40, 20)], &room(128 * 200), true).unwrap();
-        assert_eq!((fitted.photos[0].width, fitted.photos[0].height), (20, 10));
+        let (photos, _) = fit(true).unwrap();
+        assert_eq!((photos[0].width, photos[0].height), (20, 10));
     }
 
     #[test]
@@ -291,12 +269,10 @@ mod tests {
             for pixels in [1, 2, 10, 100, 1000] {
                 for count in 1..4 {
                     let room = room(128 * pixels * count);
-                    let (w, h) = reduced((width, height), count, &room);
+                    let (w, h) = room.reduced((width, height), count);
                     assert!(w >= 1 && h >= 1);
-                    assert!(
-                        bytes((w, h), count, &room) <= room.bytes.into(),
-                        "{width} x {height} to {w} x {h}"
-                    );
+                    let fits = room.needed((w, h), count) <= room.bytes.into();
+                    assert!(fits, "{width} x {height} to {w} x {h}");
                 }
             }
         }
@@ -323,13 +299,8 @@ mod tests {
     fn a_picture_bomb_is_refused() {
         // A header that promises 60,000 x 60,000 pixels.
         let mut file = png(1, 1);
-        let header: Vec<u8> = [*b"IHDR"]
-            .concat()
-            .into_iter()
-            .chain(60_000u32.to_be_bytes())
-            .chain(60_000u32.to_be_bytes())
-            .chain([8, 2, 0, 0, 0])
-            .collect();
+        let side = 60_000u32.to_be_bytes();
+        let header = [&b"IHDR"[..], &side, &side, &[8, 2, 0, 0, 0]].concat();
         file[12..29].copy_from_slice(&header);
         file[29..33].copy_from_slice(&crc32(&header).to_be_bytes());
         let error = error(&file);
@@ -357,9 +328,7 @@ mod tests {
         let pixels = [[10; 3], [20; 3], [30; 3], [40; 3], [50; 3], [60; 3]].concat();
         let kind = image::ExtendedColorType::Rgb8;
         encoder.write_image(&pixels, 3, 2, kind).unwrap();
-        let original = decode("p".into(), ImageReader::new(Cursor::new(file))).unwrap();
-        let fitted = fit(vec![original], &room(u64::MAX), false).unwrap();
-        let photo = &fitted.photos[0];
+        let photo = single(decoded(file));
         assert_eq!((photo.width, photo.height), (2, 3));
         assert_eq!(photo.channel(0), [40.0, 10.0, 50.0, 20.0, 60.0, 30.0]);
     }
@@ -369,10 +338,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("photo.jpg");
         std::fs::write(&path, png(5, 4)).unwrap();
-        let original = open(&path).unwrap();
-        assert_eq!(
-            (original.name.as_str(), original.image.width()),
-            ("photo", 5)
-        );
+        let Original { name, image } = open(&path).unwrap();
+        assert_eq!((name.as_str(), image.width()), ("photo", 5));
     }
 }

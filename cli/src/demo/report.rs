@@ -1,17 +1,17 @@
 //! What a run says: a table for people, a JSON object for programs.
 
 use super::check::BAR;
-use super::engine::Engine;
+use super::draw::short;
 use super::filters::{GROUPS, channel_names};
 use super::norm::Stats;
 use super::output::{FILES, MADE_BY};
 use super::photos::Photo;
 use super::timing::{Time, Times};
 use crate::case::{Problem, Run};
+use crate::device::Engine;
 use crate::table::{Table, scientific, title, verdict};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::io::{self, Write};
 use std::path::Path;
 
 /// Everything that a run found out.
@@ -28,11 +28,11 @@ pub struct Report<'a> {
     pub case: &'a Problem,
     /// What came out.
     pub outputs: &'a Run,
-    /// By how much it is off.
+    /// By how much each output is off.
     pub errors: BTreeMap<&'static str, f64>,
     /// Whether a second run gave the same bits.
     pub repeatable: bool,
-    /// How long it took.
+    /// How long the run took.
     pub times: Times,
 }
 
@@ -49,9 +49,6 @@ const ORDER: [&str; 9] = [
     "bn.num_batches_tracked_after",
 ];
 
-/// Channels whose running statistics are printed: the first of each group of the bank.
-const EXAMPLES: usize = GROUPS.len();
-
 impl Report<'_> {
     /// The outputs that are off by more than the bar.
     pub fn failures(&self) -> Vec<&'static str> {
@@ -59,174 +56,134 @@ impl Report<'_> {
         failed.map(|(&name, _)| name).collect()
     }
 
-    fn ordered(&self) -> impl Iterator<Item = (&'static str, f64)> {
-        let mut errors: Vec<_> = self
-            .errors
-            .iter()
-            .map(|(&name, &error)| (name, error))
-            .collect();
-        let place = |name| ORDER.iter().position(|&other| other == name);
-        errors.sort_by_key(|&(name, _)| place(name).unwrap_or(ORDER.len()));
-        errors.into_iter()
-    }
-
-    /// Writes it for people. `folder` is where the files are.
-    pub fn write(&self, folder: &Path, out: &mut impl Write) -> io::Result<()> {
-        self.write_head(out)?;
-        self.write_errors(out)?;
-        self.write_times(out)?;
-        self.write_running_statistics(out)?;
-        writeln!(
-            out,
-            "{}",
-            title(&format!("Written to {}", folder.display()))
-        )?;
-        writeln!(out, "  {}", FILES.join("  "))
-    }
-
-    fn write_head(&self, out: &mut impl Write) -> io::Result<()> {
-        let case = self.case;
-        writeln!(
-            out,
-            "{}",
-            title("Batch-Channel Normalization of feature maps, in training")
-        )?;
+    /// All of it for people. `folder` is where the files are.
+    pub fn text(&self, folder: &Path) -> String {
+        let (case, engine) = (self.case, self.engine);
         let names: Vec<&str> = self
             .photos
             .iter()
             .map(|photo| photo.name.as_str())
             .collect();
-        writeln!(out, "  photographs  {}", list(&names))?;
-        for note in self.notes {
-            writeln!(out, "               {note}")?;
-        }
-        writeln!(out, "  device       {}", self.engine.describe())?;
-        if self.engine.is_software_adapter() {
-            writeln!(
-                out,
-                "               no GPU was used: this adapter is software on the processor"
-            )?;
+        let mut head = vec![("photographs", list(&names))];
+        head.extend(self.notes.iter().map(|note| ("", note.clone())));
+        head.push(("device", engine.describe()));
+        if engine.is_software_adapter() {
+            let text = "no GPU was used: this adapter is software on the processor";
+            head.push(("", text.to_owned()));
         }
         let mebibytes = case.x.len() as f64 * 4.0 / f64::from(1 << 20);
-        writeln!(
-            out,
-            "  tensor       {:?} f32, {mebibytes:.1} MiB",
-            case.dims
-        )?;
+        head.push(("tensor", format!("{:?} f32, {mebibytes:.1} MiB", case.dims)));
         let groups = match case.norm.num_groups {
             1 => "1 group".to_owned(),
             groups => format!("{groups} groups"),
         };
-        writeln!(
-            out,
-            "  norm         {groups}, {}, eps {:e}",
-            self.stats.describe(),
-            case.norm.eps
-        )?;
-        writeln!(out)
-    }
+        let (stats, eps) = (self.stats.describe(), case.norm.eps);
+        head.push(("norm", format!("{groups}, {stats}, eps {eps:e}")));
+        let head = head
+            .iter()
+            .map(|(what, text)| format!("  {what:<13}{text}\n"));
 
-    fn write_errors(&self, out: &mut impl Write) -> io::Result<()> {
-        writeln!(
-            out,
-            "{}",
-            title("Errors against the f64 oracle, over each tensor's scale")
-        )?;
-        let mut table = Table::new(["output", "error", "bar", ""]);
-        for (name, error) in self.ordered() {
+        let mut outputs: Vec<_> = self.errors.iter().collect();
+        let place = |name| ORDER.iter().position(|other| other == name);
+        outputs.sort_by_key(|&(name, _)| place(name).unwrap_or(ORDER.len()));
+        let mut errors = Table::new(["output", "error", "bar", ""]);
+        for (&name, &error) in outputs {
             let shown = if error == 0.0 {
                 "0".into()
             } else {
                 scientific(error)
             };
-            table.row([
+            errors.row([
                 name.to_owned(),
                 shown,
                 scientific(BAR),
                 verdict(passes(error)),
             ]);
         }
-        table.write(out)?;
-        if self.repeatable {
-            writeln!(out, "  A second run gave y with the same bits.")?;
-        } else {
-            writeln!(out, "  A second run gave y with other bits.")?;
-        }
-        writeln!(out)
-    }
+        let bits = if self.repeatable { "the same" } else { "other" };
 
-    fn write_times(&self, out: &mut impl Write) -> io::Result<()> {
-        writeln!(out, "{}", title("Times (medians)"))?;
-        let mut table = Table::new(["", "ms", "MB moved", "GB/s"]);
-        let whole = match self.engine {
-            Engine::Gpu { .. } => "both, upload and readback too",
+        let mut times = Table::new(["", "ms", "MB moved", "GB/s"]);
+        let whole = match engine {
+            Engine::Gpu(..) => "both, upload and readback too",
             Engine::Cpu(_) => "both",
         };
-        for (name, time) in [
-            ("forward", self.times.forward),
-            ("backward", self.times.backward),
-            (whole, self.times.whole),
-        ] {
-            table.row([
-                name.to_owned(),
+        let Times {
+            forward,
+            backward,
+            whole: both,
+        } = self.times;
+        for (name, time) in [("forward", forward), ("backward", backward), (whole, both)] {
+            let numbers = [
                 format!("{:.2}", time.ms),
                 format!("{:.1}", time.bytes as f64 / 1e6),
                 format!("{:.1}", time.gigabytes_per_second()),
-            ]);
+            ];
+            times.row([name.to_owned()].into_iter().chain(numbers));
         }
-        table.write(out)?;
-        writeln!(out)
+
+        let headings = "channel | mean before | after | variance before | after";
+        let mut running = Table::new(headings.split(" | "));
+        let names = channel_names();
+        // The first of each group of the bank.
+        for c in (0..names.len()).step_by(names.len() / GROUPS.len()) {
+            let numbers = self.running().map(|values| short(values[c].into()));
+            running.row([names[c].to_owned()].into_iter().chain(numbers));
+        }
+
+        let titles = [
+            "Batch-Channel Normalization of feature maps, in training",
+            "Errors against the f64 oracle, over each tensor's scale",
+            "Times (medians)",
+            "Running statistics of some channels",
+        ];
+        let parts = [
+            head.collect(),
+            format!("{errors}  A second run gave y with {bits} bits.\n"),
+            times.to_string(),
+            running.to_string(),
+        ];
+        let parts = titles.into_iter().zip(parts);
+        let parts = parts.map(|(heading, part)| format!("{}\n{part}\n", title(heading)));
+        let written = title(format!("Written to {}", folder.display()));
+        format!(
+            "{}{written}\n  {}\n",
+            parts.collect::<String>(),
+            FILES.join("  ")
+        )
     }
 
-    fn write_running_statistics(&self, out: &mut impl Write) -> io::Result<()> {
-        writeln!(out, "{}", title("Running statistics of some channels"))?;
-        let mut table = Table::new([
-            "channel",
-            "mean before",
-            "after",
-            "variance before",
-            "after",
-        ]);
-        let names = channel_names();
-        for c in (0..names.len()).step_by(names.len() / EXAMPLES) {
-            let number = |values: &[f32]| {
-                let value = values.get(c).copied().unwrap_or(f32::NAN);
-                super::draw::short(value.into())
-            };
-            table.row([
-                names[c].to_owned(),
-                number(&self.case.running_mean),
-                number(&self.outputs["bn.running_mean_after"]),
-                number(&self.case.running_var),
-                number(&self.outputs["bn.running_var_after"]),
-            ]);
-        }
-        table.write(out)?;
-        writeln!(out)
+    /// The running mean before and after, and the running variance.
+    fn running(&self) -> [&[f32]; 4] {
+        [
+            &self.case.running_mean,
+            &self.outputs["bn.running_mean_after"],
+            &self.case.running_var,
+            &self.outputs["bn.running_var_after"],
+        ]
     }
 
     /// All of it for programs. Numbers that are not finite become null.
     pub fn json(&self) -> Value {
-        let (adapter, backend) = self.engine.names();
-        let time = |time: Time| {
-            json!({
-                "ms": time.ms,
-                "bytes": time.bytes,
-                "gb_per_s": time.gigabytes_per_second(),
-            })
+        let (adapter, backend) = match self.engine {
+            Engine::Gpu(gpu, _) => {
+                let info = gpu.adapter.get_info();
+                (info.name, info.backend.to_string())
+            }
+            Engine::Cpu(_) => ("cpu".into(), "cpu".into()),
         };
-        let photos: Vec<Value> = self
-            .photos
-            .iter()
-            .map(|photo| json!({"name": photo.name, "width": photo.width, "height": photo.height}))
-            .collect();
+        let time = |time: Time| {
+            let gb_per_s = time.gigabytes_per_second();
+            json!({"ms": time.ms, "bytes": time.bytes, "gb_per_s": gb_per_s})
+        };
+        let photo = |photo: &Photo| json!({"name": photo.name, "width": photo.width, "height": photo.height});
+        let [mean_before, mean_after, var_before, var_after] = self.running();
         json!({
             "made_by": MADE_BY,
             "version": env!("CARGO_PKG_VERSION"),
             "adapter": adapter,
             "backend": backend,
             "software": self.engine.is_software_adapter(),
-            "photographs": photos,
+            "photographs": self.photos.iter().map(photo).collect::<Vec<Value>>(),
             "notes": self.notes,
             "shape": self.case.dims,
             "groups": self.case.norm.num_groups,
@@ -246,14 +203,8 @@ impl Report<'_> {
                 "backward": time(self.times.backward),
                 "whole": time(self.times.whole),
             },
-            "running_mean": {
-                "before": self.case.running_mean,
-                "after": self.outputs["bn.running_mean_after"],
-            },
-            "running_var": {
-                "before": self.case.running_var,
-                "after": self.outputs["bn.running_var_after"],
-            },
+            "running_mean": {"before": mean_before, "after": mean_after},
+            "running_var": {"before": var_before, "after": var_after},
             "files": FILES,
         })
     }

@@ -1,13 +1,13 @@
 //! `bcnorm info --plan`: a plan step by step, and which fields of the tuning decided it.
 
 use crate::request::{Direction, Request};
-use crate::table::{Table, title};
+use crate::table::{Table, size, title, workgroups};
 use anyhow::Result;
 use bcnorm::plan::Step;
 use bcnorm::{Plan, Tuning};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::fmt;
 
 /// A plan, explained.
 #[derive(Debug, Serialize)]
@@ -60,38 +60,25 @@ impl Explained {
             steps: steps.collect(),
         })
     }
+}
 
-    /// For people.
-    pub fn write(&self, out: &mut impl Write) -> Result<()> {
+impl fmt::Display for Explained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (steps, transfers) = (self.steps.len(), short(self.transfers));
+        let tensors = bytes(self.tensor_bytes);
         writeln!(
-            out,
-            "{}: {} steps, {} transfers, {} of tensors",
-            title(&self.on),
-            self.steps.len(),
-            short(self.transfers),
-            bytes(self.tensor_bytes)
+            f,
+            "{}: {steps} steps, {transfers} transfers, {tensors} of tensors",
+            title(&self.on)
         )?;
-        let mut table = Table::new([
-            "step",
-            "workgroups",
-            "of",
-            "lanes",
-            "items",
-            "parts",
-            "words a part",
-            "elements a word",
-            "tensors",
-            "tables",
-        ]);
+        let headings = "step | workgroups | of | lanes | items | parts | words a part | elements a word \
+                        | tensors | tables";
+        let mut table = Table::new(headings.split(" | "));
         let number = |value: Option<u32>| value.map_or("-".to_owned(), |value| value.to_string());
         for step in &self.steps {
-            let [x, y] = step.workgroups;
             table.row([
                 step.kernel.to_owned(),
-                match y {
-                    1 => x.to_string(),
-                    _ => format!("{x} x {y}"),
-                },
+                workgroups(step.workgroups),
                 step.workgroup_size.to_string(),
                 step.lanes.to_string(),
                 step.items.to_string(),
@@ -102,23 +89,21 @@ impl Explained {
                 bytes(step.table_bytes),
             ]);
         }
-        table.write(out)?;
         writeln!(
-            out,
-            "  Decided by these fields of the tuning: halved, doubled or flipped they change the step"
+            f,
+            "{table}  Decided by these fields of the tuning: halved, doubled or flipped they change the step"
         )?;
         for step in &self.steps {
-            let fields = step.decided_by.iter();
-            let fields: Vec<String> = fields
-                .map(|(name, value)| format!("{name}={value}"))
-                .collect();
-            let fields = match fields.is_empty() {
+            let fields = step
+                .decided_by
+                .iter()
+                .map(|(name, value)| format!("{name}={value}"));
+            let fields = match step.decided_by.is_empty() {
                 true => "none: its shape alone".to_owned(),
-                false => fields.join(", "),
+                false => fields.collect::<Vec<String>>().join(", "),
             };
-            writeln!(out, "    {}: {fields}", step.kernel)?;
+            writeln!(f, "    {}: {fields}", step.kernel)?;
         }
-        writeln!(out)?;
         Ok(())
     }
 }
@@ -127,15 +112,9 @@ impl ExplainedStep {
     fn new(plan: &Plan, index: usize, step: &Step, others: &[Other]) -> Self {
         let tensor = step.spec.kernel.kernel().family.is_tensor_sized();
         let tables = step.bindings.iter().filter(|role| !role.is_tensor());
-        let table_bytes = tables
-            .filter_map(|role| plan.need(*role))
-            .map(|need| need.bytes)
-            .sum();
         let decided_by = others
             .iter()
-            .filter(|other| differs(plan, index, &other.plan))
-            .map(|other| (other.name, other.value))
-            .collect();
+            .filter(|(.., other)| differs(plan, index, other));
         Self {
             kernel: step.spec.kernel.name(),
             workgroups: step.workgroups,
@@ -146,36 +125,34 @@ impl ExplainedStep {
             words_per_part: tensor.then_some(step.params.words_per_part),
             width: tensor.then_some(step.spec.width),
             tensor_bytes: plan.step_bytes(step),
-            table_bytes,
-            decided_by,
+            table_bytes: tables
+                .filter_map(|role| plan.need(*role))
+                .map(|need| need.bytes)
+                .sum(),
+            decided_by: decided_by.map(|&(name, value, _)| (name, value)).collect(),
         }
     }
 }
 
-/// The plan with one field changed.
-struct Other {
-    name: &'static str,
-    value: u64,
-    plan: Plan,
-}
+/// A field of the tuning, its value, and the plan with that changed.
+type Other = (&'static str, u64, Plan);
 
 /// Plans with one field halved, doubled or flipped each, as far as the planner takes them.
 fn others(request: &Request, direction: Direction, tuning: &Tuning) -> Vec<Other> {
-    let mut others = Vec::new();
-    for (name, value) in tuning.settings() {
+    let changed = |(name, value): (&'static str, u64)| {
         let flipped = (value <= 1).then(|| 1 - value);
-        let changed = [Some(value / 2), value.checked_mul(2), flipped];
-        for changed in changed.into_iter().flatten().filter(|&c| c != value) {
-            let mut tuning = *tuning;
-            if tuning.set(&format!("{name}={changed}")).is_err() {
-                continue;
-            }
-            if let Ok(plan) = request.plan(direction, &tuning) {
-                others.push(Other { name, value, plan });
-            }
-        }
-    }
-    others
+        let changed = [Some(value / 2), value.checked_mul(2), flipped]
+            .into_iter()
+            .flatten();
+        changed
+            .filter(move |&changed| changed != value)
+            .filter_map(move |changed| {
+                let mut tuning = *tuning;
+                tuning.set(&format!("{name}={changed}")).ok()?;
+                Some((name, value, request.plan(direction, &tuning).ok()?))
+            })
+    };
+    tuning.settings().into_iter().flat_map(changed).collect()
 }
 
 /// Whether a step of a plan is another one in another plan: its kernel's step of the same number, if there
@@ -197,35 +174,31 @@ fn short(value: f64) -> String {
 fn bytes(bytes: u64) -> String {
     match bytes {
         0 => "-".to_owned(),
-        1..1024 => format!("{bytes} B"),
-        1024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1024.0),
-        _ => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
+        _ => size(bytes),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::Dims;
     use bcnorm::{DType, Layout, NormKind};
 
     fn explained(dims: &[usize], direction: Direction, tuning: &Tuning) -> Explained {
-        let dims = Dims(dims.to_vec());
         let (dtype, layout) = (DType::F32, Layout::ChannelsFirst);
-        let request = Request::new(NormKind::BcNorm, &dims, None, dtype, layout).unwrap();
+        let request = Request::new(NormKind::BcNorm, dims, None, dtype, layout).unwrap();
         Explained::new("here", &request, direction, tuning).unwrap()
     }
 
     /// The bytes of the steps are those of the plan.
     #[test]
     fn bytes_add_up() {
-        use clap::ValueEnum as _;
+        let max_binding_bytes = 1 << 14;
         let windows = Tuning {
-            max_binding_bytes: 1 << 14,
+            max_binding_bytes,
             ..Tuning::SOFTWARE
         };
         for tuning in [Tuning::GPU, Tuning::SOFTWARE, windows] {
-            for &direction in Direction::value_variants() {
+            for direction in Direction::ALL {
                 for dims in [&[8, 64, 56, 56][..], &[3, 6, 701]] {
                     let explained = explained(dims, direction, &tuning);
                     let sum: u64 = explained.steps.iter().map(|s| s.tensor_bytes).sum();
@@ -239,23 +212,17 @@ mod tests {
     #[test]
     fn what_decides_is_named() {
         let plan = explained(&[8, 64, 56, 56], Direction::Forward, &Tuning::SOFTWARE);
-        let step = plan
-            .steps
-            .iter()
-            .find(|step| step.kernel == "row_affine")
-            .unwrap();
-        assert!(step.decided_by.contains_key("workgroup_size"), "{step:?}");
-        assert!(!step.decided_by.contains_key("fold_workgroup_size"));
-        let fold = plan
-            .steps
-            .iter()
-            .find(|step| step.kernel == "channel_fold")
-            .unwrap();
+        let step = |name| plan.steps.iter().find(|step| step.kernel == name).unwrap();
+        let affine = step("row_affine");
+        assert!(
+            affine.decided_by.contains_key("workgroup_size"),
+            "{affine:?}"
+        );
+        assert!(!affine.decided_by.contains_key("fold_workgroup_size"));
+        let fold = step("channel_fold");
         assert!(fold.decided_by.contains_key("fold_workgroup_size"));
         assert!(!fold.decided_by.contains_key("column_tile"));
-        let mut text = Vec::new();
-        plan.write(&mut text).unwrap();
-        let text = String::from_utf8(text).unwrap();
+        let text = plan.to_string();
         assert!(text.contains("transfers") && text.contains("    channel_fold: "));
     }
 

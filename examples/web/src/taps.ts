@@ -1,4 +1,4 @@
-/** One-dimensional filters, the same as those of `bcnorm demo` (cli/src/demo/filters). */
+/** One-dimensional filters, the same as those of `bcnorm demo` (cli/src/demo/filters.rs). */
 export type Taps = readonly number[];
 
 const bell = (x: number, sigma: number): number => Math.exp((-x * x) / (2 * sigma * sigma));

@@ -1,60 +1,7 @@
 //! Histograms: a panel for each group, its channels over one another, on common axes.
 
-use super::canvas::{Canvas, Colour, FAINT, GRAY, INK, Rect};
-use super::number::{short, step};
-use super::text::Font;
-
-/// Counts of values in bins of equal width.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Histogram {
-    bins: Vec<u64>,
-    /// Values outside of the range, and NaN.
-    outside: u64,
-}
-
-impl Histogram {
-    /// Counts values from `low` to `high`, both included.
-    fn new(values: impl Iterator<Item = f32>, (low, high): (f64, f64), bins: usize) -> Self {
-        let mut histogram = Self {
-            bins: vec![0; bins],
-            outside: 0,
-        };
-        let scale = bins as f64 / (high - low);
-        for value in values {
-            let value = f64::from(value);
-            if (low..=high).contains(&value) {
-                // Rounding may take the upper end to one bin too many; an empty range gives NaN,
-                // which is bin 0.
-                let bin = ((value - low) * scale) as usize;
-                histogram.bins[bin.min(bins - 1)] += 1;
-            } else {
-                histogram.outside += 1;
-            }
-        }
-        histogram
-    }
-
-    fn total(&self) -> u64 {
-        self.outside + self.bins.iter().sum::<u64>()
-    }
-
-    /// The share of all values in each bin.
-    fn shares(&self) -> Vec<f64> {
-        let total = self.total().max(1) as f64;
-        self.bins
-            .iter()
-            .map(|&count| count as f64 / total)
-            .collect()
-    }
-}
-
-/// A group.
-pub struct Panel<'a> {
-    /// Its name.
-    pub title: String,
-    /// Its channels: name, what is said of it, and its values, a slice for each photograph.
-    pub channels: Vec<(&'a str, String, Vec<&'a [f32]>)>,
-}
+use super::canvas::{Canvas, Colour, FAINT, Font, GRAY, INK, Rect};
+use super::scale::{short, step};
 
 /// A page of panels.
 pub struct Plot<'a> {
@@ -68,6 +15,31 @@ pub struct Plot<'a> {
     pub panels: Vec<Panel<'a>>,
 }
 
+/// A group.
+pub struct Panel<'a> {
+    pub title: String,
+    /// Its channels: name, what is said of it, and its values, a slice for each photograph.
+    pub channels: Vec<(&'a str, String, Vec<&'a [f32]>)>,
+}
+
+/// The share of all values in each of some bins of equal width, from `low` to `high`, both included. The
+/// others, NaN too, are in none.
+fn shares(values: impl Iterator<Item = f32>, (low, high): (f64, f64), bins: usize) -> Vec<f64> {
+    let mut counts = vec![0u64; bins];
+    let mut total = 0;
+    let scale = bins as f64 / (high - low);
+    for value in values.map(f64::from) {
+        total += 1;
+        if (low..=high).contains(&value) {
+            // Rounding may take the upper end to one bin too many; an empty range gives NaN, which is bin 0.
+            let bin = ((value - low) * scale) as usize;
+            counts[bin.min(bins - 1)] += 1;
+        }
+    }
+    let share = |count| count as f64 / total.max(1) as f64;
+    counts.into_iter().map(share).collect()
+}
+
 /// Distinct, also for the colour-blind (Okabe and Ito).
 const COLOURS: [Colour; 7] = [
     [0, 114, 178],
@@ -78,6 +50,13 @@ const COLOURS: [Colour; 7] = [
     [230, 159, 0],
     [90, 90, 90],
 ];
+
+/// The colour of a channel: after the first seven, the same ones darker and paler.
+fn colour(channel: usize) -> Colour {
+    let (end, share) = [(0, 0), (0, 5), (255, 5), (0, 7)][channel / COLOURS.len() % 4];
+    COLOURS[channel % COLOURS.len()]
+        .map(|part| ((u16::from(part) * (10 - share) + end * share) / 10) as u8)
+}
 
 const BINS: usize = 120;
 const MARGIN: usize = 28;
@@ -94,241 +73,145 @@ const LEAST: f64 = 1e-5;
 /// Width of a column of names.
 const NAMES: usize = 340;
 
-/// Sizes that depend on how many panels there are.
-#[derive(Debug, Clone, Copy)]
-struct Layout {
-    columns: usize,
-    rows: usize,
-    bin_width: usize,
-    /// Lines of names above each plot.
-    lines: usize,
-}
-
-impl Layout {
-    fn new(panels: usize, channels: usize) -> Self {
-        // Few panels are wide, so that pages are about as wide as one another.
-        let (columns, bin_width) = match panels {
-            0..=1 => (1, 11),
-            2 => (2, 6),
-            3 => (3, 4),
-            4..=16 => (4, 3),
-            _ => (6, 3),
-        };
-        let mut layout = Self {
-            columns,
-            rows: panels.div_ceil(columns),
-            bin_width,
-            lines: 0,
-        };
-        layout.lines = channels.div_ceil(layout.name_columns());
-        layout
-    }
-
-    fn plot_width(self) -> usize {
-        BINS * self.bin_width
-    }
-
-    fn name_columns(self) -> usize {
-        (self.plot_width() / NAMES).max(1)
-    }
-
-    fn panel_height(self) -> usize {
-        TITLE + self.lines * LINE + 8 + PLOT_HEIGHT + TICKS
-    }
-
-    fn size(self) -> (usize, usize) {
-        (
-            2 * MARGIN + LEFT + self.columns * (self.plot_width() + GAP) - GAP,
-            HEADER + self.rows * (self.panel_height() + GAP) - GAP + MARGIN,
-        )
-    }
-
-    /// The upper left corner of a panel.
-    fn panel(self, index: usize) -> (usize, usize) {
-        let (column, row) = (index % self.columns, index / self.columns);
-        (
-            MARGIN + LEFT + column * (self.plot_width() + GAP),
-            HEADER + row * (self.panel_height() + GAP),
-        )
-    }
-
-    /// Where the data of a panel are drawn.
-    fn plot(self, index: usize) -> Rect {
-        let (x, y) = self.panel(index);
-        Rect {
-            x,
-            y: y + TITLE + self.lines * LINE + 8,
-            width: self.plot_width(),
-            height: PLOT_HEIGHT,
-        }
-    }
-}
-
-/// The colour of a channel: after the first seven, the same ones darker and paler.
-fn colour(channel: usize) -> Colour {
-    let colour = COLOURS[channel % COLOURS.len()];
-    let towards = |end: u16, share: u16| {
-        colour.map(|part| ((u16::from(part) * (10 - share) + end * share) / 10) as u8)
-    };
-    match channel / COLOURS.len() % 4 {
-        0 => colour,
-        1 => towards(0, 5),
-        2 => towards(255, 5),
-        _ => towards(0, 7),
-    }
-}
-
 /// Draws a page.
 pub fn histograms(plot: &Plot) -> Canvas {
+    // Few panels are wide, so that pages are about as wide as one another.
+    let (columns, bin_width) = match plot.panels.len() {
+        0..=1 => (1, 11),
+        2 => (2, 6),
+        3 => (3, 4),
+        4..=16 => (4, 3),
+        _ => (6, 3),
+    };
+    let width = BINS * bin_width;
+    let name_columns = (width / NAMES).max(1);
     let channels = plot.panels.iter().map(|panel| panel.channels.len());
-    let layout = Layout::new(plot.panels.len(), channels.max().unwrap_or(0));
-    let (width, height) = layout.size();
-    let mut canvas = Canvas::new(width, height);
-    canvas.text(MARGIN, 18, plot.title, Font::Title, INK);
-    let note = Font::Small.fit(plot.note, width - 2 * MARGIN);
-    canvas.text(MARGIN, 48, &note, Font::Small, GRAY);
+    // Lines of names above each plot.
+    let lines = channels.max().unwrap_or(0).div_ceil(name_columns);
+    let above = TITLE + lines * LINE + 8;
+    let pitch = above + PLOT_HEIGHT + TICKS + GAP;
+    let rows = plot.panels.len().div_ceil(columns);
+    let mut canvas = Canvas::new(
+        2 * MARGIN + LEFT + columns * (width + GAP) - GAP,
+        HEADER + rows * pitch - GAP + MARGIN,
+    );
+    canvas.heading(MARGIN, plot.title, plot.note);
     for (i, panel) in plot.panels.iter().enumerate() {
-        let (x, y) = layout.panel(i);
-        let title = Font::SmallBold.fit(&panel.title, layout.plot_width());
-        canvas.text(x, y, &title, Font::SmallBold, INK);
-        draw_names(&mut canvas, layout, (x, y + TITLE), panel);
-        let part = layout.plot(i);
-        draw_axes(&mut canvas, part, plot.range, i % layout.columns == 0);
+        let x = MARGIN + LEFT + i % columns * (width + GAP);
+        let y = HEADER + i / columns * pitch;
+        let title = Font::SMALL_BOLD.fit(&panel.title, width);
+        canvas.text(x, y, &title, Font::SMALL_BOLD, INK);
+        for (i, (name, caption, _)) in panel.channels.iter().enumerate() {
+            let pitch = (width + GAP) / name_columns;
+            let (x, y) = (x + i / lines * pitch, y + TITLE + i % lines * LINE);
+            canvas.fill(Rect::new(x, y + 4, 11, 11), colour(i), 255);
+            canvas.text(x + 18, y, name, Font::SMALL, INK);
+            let room = (pitch - GAP).saturating_sub(28 + Font::SMALL.width(name));
+            canvas.text_left_of(x + pitch - GAP, y, &Font::SMALL.fit(caption, room));
+        }
+        let part = Rect::new(x, y + above, width, PLOT_HEIGHT);
+        draw_axes(&mut canvas, part, plot.range, i % columns == 0);
         draw_channels(&mut canvas, part, plot.range, panel);
     }
     canvas
 }
 
-fn draw_names(canvas: &mut Canvas, layout: Layout, (left, top): (usize, usize), panel: &Panel) {
-    let columns = layout.name_columns();
-    let pitch = (layout.plot_width() + GAP) / columns;
-    let width = pitch - GAP;
-    for (i, (name, caption, _)) in panel.channels.iter().enumerate() {
-        let x = left + i / layout.lines * pitch;
-        let y = top + i % layout.lines * LINE;
-        let key = Rect {
-            x,
-            y: y + 4,
-            width: 11,
-            height: 11,
-        };
-        canvas.fill(key, colour(i), 255);
-        canvas.text(x + 18, y, name, Font::Small, INK);
-        let room = width.saturating_sub(28 + Font::Small.width(name));
-        let caption = Font::Small.fit(caption, room);
-        canvas.text_left_of(x + width, y, &caption, Font::Small, GRAY);
-    }
-}
-
-/// Height above the axis of a share of all values.
+/// Height above the axis of a share of all values; 0 of NaN and of what is below the axis.
 fn height(share: f64) -> usize {
     let position = (share / LEAST).log10() / (1.0 / LEAST).log10();
-    // NaN and what is below the axis become 0.
     (position.clamp(0.0, 1.0) * PLOT_HEIGHT as f64).round() as usize
 }
 
 fn draw_axes(canvas: &mut Canvas, part: Rect, (low, high): (f64, f64), labelled: bool) {
     let step = step(high - low, 5.0);
-    let mut tick = (low / step).ceil();
     // Bounded by the ticks that a plot has room for, whatever the range.
-    for _ in 0..12 {
-        let value = tick * step;
-        if value > high {
-            break;
-        }
+    let ticks = (0..12).map(|i| ((low / step).ceil() + f64::from(i)) * step);
+    for value in ticks.take_while(|&value| value <= high) {
         let share = if high > low {
             (value - low) / (high - low)
         } else {
             0.5
         };
         let x = part.x + (share * (part.width - 1) as f64).round() as usize;
-        let line = Rect {
-            x,
-            width: 1,
-            ..part
-        };
-        canvas.fill(line, FAINT, 255);
-        canvas.text_centred(x, part.bottom() + 6, &short(value), Font::Small, GRAY);
-        tick += 1.0;
+        canvas.fill(
+            Rect {
+                x,
+                width: 1,
+                ..part
+            },
+            FAINT,
+            255,
+        );
+        let label = short(value);
+        let left = x.saturating_sub(Font::SMALL.width(&label) / 2);
+        canvas.text(left, part.bottom() + 6, &label, Font::SMALL, GRAY);
     }
-    let shares = [1.0, 0.1, 1e-2, 1e-3, 1e-4];
-    for (share, label) in shares
-        .into_iter()
-        .zip(["100%", "10%", "1%", "0.1%", "0.01%"])
-    {
+    let labels = ["100%", "10%", "1%", "0.1%", "0.01%"];
+    for (share, label) in [1.0, 0.1, 1e-2, 1e-3, 1e-4].into_iter().zip(labels) {
         let y = part.bottom() - height(share);
-        let line = Rect {
+        canvas.fill(
+            Rect {
+                y,
+                height: 1,
+                ..part
+            },
+            FAINT,
+            255,
+        );
+        if labelled {
+            canvas.text_left_of(part.x - 8, y.saturating_sub(8), label);
+        }
+    }
+    let y = part.bottom();
+    canvas.fill(
+        Rect {
             y,
             height: 1,
             ..part
-        };
-        canvas.fill(line, FAINT, 255);
-        if labelled {
-            canvas.text_left_of(part.x - 8, y.saturating_sub(8), label, Font::Small, GRAY);
-        }
-    }
-    let axis = Rect {
-        y: part.bottom(),
-        height: 1,
-        ..part
-    };
-    canvas.fill(axis, GRAY, 255);
+        },
+        GRAY,
+        255,
+    );
 }
 
 fn draw_channels(canvas: &mut Canvas, part: Rect, range: (f64, f64), panel: &Panel) {
     let width = part.width / BINS;
-    let tops: Vec<Vec<usize>> = panel
-        .channels
-        .iter()
-        .map(|(_, _, values)| {
-            let values = values.iter().flat_map(|values| values.iter().copied());
-            let shares = Histogram::new(values, range, BINS).shares();
-            shares.into_iter().map(height).collect()
-        })
-        .collect();
+    // A bar of a bin, of some height, whose top is so far above the axis.
+    let bar = |bin: usize, width, top: usize, height| {
+        Rect::new(
+            part.x + bin * (part.width / BINS),
+            part.bottom() - top,
+            width,
+            height,
+        )
+    };
+    let tops = panel.channels.iter().map(|(_, _, values)| {
+        let values = values.iter().flat_map(|values| values.iter().copied());
+        shares(values, range, BINS)
+            .into_iter()
+            .map(height)
+            .collect()
+    });
+    let tops: Vec<Vec<usize>> = tops.collect();
     // Many areas over one another would be mud.
     for (i, tops) in tops.iter().enumerate().take_while(|_| tops.len() <= 4) {
         for (bin, &top) in tops.iter().enumerate() {
-            let column = Rect {
-                x: part.x + bin * width,
-                y: part.bottom() - top,
-                width,
-                height: top,
-            };
-            canvas.fill(column, colour(i), 16);
+            canvas.fill(bar(bin, width, top, top), colour(i), 16);
         }
     }
-    // Outlines over all areas, so that none is tinted by another.
+    // Outlines over all areas, so that none is tinted by another: two pixels thick at least, and nothing on
+    // the axis itself.
     for (i, tops) in tops.iter().enumerate() {
-        let colour = colour(i);
         // Open at the ends: values may go on beyond them.
-        let mut before = tops.first().copied().unwrap_or(0);
+        let mut before = tops[0];
         for (bin, &top) in tops.iter().enumerate() {
-            let x = part.x + bin * width;
-            outline(canvas, part, (x, width), (top, top), colour);
-            outline(canvas, part, (x, 2), (before, top), colour);
+            for (from, width) in [(top, width), (before, 2)] {
+                let high = from.max(top);
+                let thick = from.abs_diff(top).max(2).min(high);
+                canvas.fill(bar(bin, width, high, thick), colour(i), 255);
+            }
             before = top;
         }
-    }
-}
-
-/// A bar from one height to another, two pixels thick at least; nothing on the axis itself.
-fn outline(
-    canvas: &mut Canvas,
-    part: Rect,
-    (x, width): (usize, usize),
-    (from, to): (usize, usize),
-    colour: Colour,
-) {
-    let (low, high) = (from.min(to), from.max(to));
-    if high > 0 {
-        let bar = Rect {
-            x,
-            y: part.bottom() - high,
-            width,
-            height: (high - low).max(2).min(high),
-        };
-        canvas.fill(bar, colour, 255);
     }
 }
 
@@ -340,31 +223,23 @@ mod tests {
     #[test]
     fn every_value_is_counted_once() {
         let values: Vec<f32> = (0..1000).map(|i| (i as f32 * 0.37).sin() * 5.0).collect();
-        let histogram = Histogram::new(values.iter().copied(), (-4.0, 4.0), 17);
-        assert_eq!(histogram.total(), 1000);
         let outside = values.iter().filter(|v| v.abs() > 4.0).count();
-        assert_eq!(histogram.outside, outside as u64);
-        let shares: f64 = histogram.shares().iter().sum();
-        assert!((shares - (1000 - outside) as f64 / 1000.0).abs() < 1e-12);
+        let sum: f64 = shares(values.into_iter(), (-4.0, 4.0), 17).iter().sum();
+        assert!((sum - (1000 - outside) as f64 / 1000.0).abs() < 1e-12);
     }
 
     #[test]
     fn the_ends_belong_to_the_range_and_nan_to_none() {
         let values = [0.0, 0.99, 1.0, 2.0, 2.01, f32::NAN, f32::INFINITY];
-        let histogram = Histogram::new(values.into_iter(), (0.0, 2.0), 2);
-        assert_eq!(histogram.bins, [2, 2]);
-        assert_eq!(histogram.outside, 3);
+        // Two each of seven: three are outside.
+        assert_eq!(shares(values.into_iter(), (0.0, 2.0), 2), [2.0 / 7.0; 2]);
     }
 
     #[test]
     fn a_range_of_one_value_and_no_values_at_all_are_fine() {
-        let histogram = Histogram::new([3.0; 4].into_iter(), (3.0, 3.0), 5);
-        assert_eq!(histogram.total(), 4);
-        assert_eq!(histogram.outside, 0);
-        assert_eq!(
-            Histogram::new([].into_iter(), (0.0, 1.0), 2).shares(),
-            [0.0; 2]
-        );
+        let one = shares([3.0; 4].into_iter(), (3.0, 3.0), 5);
+        assert_eq!(one.iter().sum::<f64>(), 1.0);
+        assert_eq!(shares([].into_iter(), (0.0, 1.0), 2), [0.0; 2]);
     }
 
     #[test]
@@ -384,22 +259,20 @@ mod tests {
     fn pages_have_room_for_any_number_of_groups() {
         let values = [0.0, 1.0, 2.0];
         for (groups, channels) in [(1, 32), (2, 16), (8, 4), (32, 1)] {
-            let panels = (0..groups).map(|g| Panel {
+            let channel = || ("channel", "1 ± 2".into(), vec![&values[..]]);
+            let panel = |g| Panel {
                 title: format!("group {g}"),
-                channels: (0..channels)
-                    .map(|_| ("channel", "1 ± 2".into(), vec![&values[..]]))
-                    .collect(),
-            });
+                channels: (0..channels).map(|_| channel()).collect(),
+            };
             let canvas = histograms(&Plot {
                 title: "title",
                 note: "note",
                 range: (-1.0, 3.0),
-                panels: panels.collect(),
+                panels: (0..groups).map(panel).collect(),
             });
             // The lowest line is white: nothing was cut.
-            let (width, height) = image::load_from_memory(&canvas.png().unwrap())
-                .map(|image| (image.width() as usize, image.height() as usize))
-                .unwrap();
+            let picture = image::load_from_memory(&canvas.clone().png().unwrap()).unwrap();
+            let (width, height) = (picture.width() as usize, picture.height() as usize);
             assert!((0..width).all(|x| canvas.get(x, height - 1) == WHITE));
             assert!((1300..2600).contains(&width), "{groups}: {width}");
         }

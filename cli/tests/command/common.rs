@@ -1,8 +1,5 @@
 //! Runs the built command and edits its files.
 
-// Each test crate that includes this uses its own part of it.
-#![allow(dead_code)]
-
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use std::collections::{BTreeMap, HashMap};
@@ -15,6 +12,11 @@ pub fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_bcnorm"));
     command.env_remove("XDG_RUNTIME_DIR");
     command
+}
+
+/// The words of a command line.
+pub fn words(line: &str) -> Vec<&str> {
+    line.split_whitespace().collect()
 }
 
 /// Runs it to its end.
@@ -82,6 +84,11 @@ impl File {
         });
         let bytes = safetensors::serialize(views, Some(self.metadata.clone())).expect("bytes");
         std::fs::write(path, bytes).expect("a writable folder");
+    }
+
+    pub fn put(&mut self, name: impl Into<String>, dtype: Dtype, dims: &[usize], bytes: Vec<u8>) {
+        self.tensors
+            .insert(name.into(), (dtype, dims.to_vec(), bytes));
     }
 
     pub fn floats(&self, name: &str) -> Vec<f32> {

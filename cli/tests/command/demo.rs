@@ -1,5 +1,6 @@
 //! `bcnorm demo` as a user runs it.
 
+use crate::common::words;
 use image::{GenericImageView as _, ImageFormat, RgbImage};
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,10 +17,10 @@ const PICTURES: [&str; 6] = [
 ];
 
 /// Runs `bcnorm demo` in a folder.
-fn demo(folder: &Path, args: &[&str]) -> Output {
+fn demo(folder: &Path, line: &str) -> Output {
     Command::new(env!("CARGO_BIN_EXE_bcnorm"))
         .arg("demo")
-        .args(args)
+        .args(words(line))
         .current_dir(folder)
         .output()
         .unwrap()
@@ -84,7 +85,7 @@ fn check_summary(folder: &Path, shape: [usize; 4], groups: usize) {
 fn a_photograph_on_the_gpu() {
     let folder = tempfile::tempdir().unwrap();
     photo(folder.path(), "photo.png", 61, 47);
-    let output = demo(folder.path(), &["photo.png", "--output", "out"]);
+    let output = demo(folder.path(), "photo.png --output out");
     if stderr(&output).contains("no GPU adapter") {
         // House rule: say why, and fail where adapters are promised.
         assert!(std::env::var_os("CI").is_none(), "{}", stderr(&output));
@@ -118,10 +119,8 @@ fn a_batch_on_the_processor() {
     photo(folder.path(), "a.png", 40, 30);
     photo(folder.path(), "b.jpg", 90, 90);
     photo(folder.path(), "c.png", 3, 5);
-    let args = [
-        "a.png", "b.jpg", "c.png", "--cpu", "--groups", "4", "--stats", "estimate",
-    ];
-    let output = demo(folder.path(), &args);
+    let args = "a.png b.jpg c.png --cpu --groups 4 --stats estimate";
+    let output = demo(folder.path(), args);
     assert!(output.status.success(), "{}", stderr(&output));
     let out = folder.path().join("demo-output");
     check_pictures(&out);
@@ -133,7 +132,7 @@ fn a_batch_on_the_processor() {
     );
     assert_eq!(summary(&out)["backend"], "cpu");
     // Once more into the same folder, and no trace of temporary files.
-    assert!(demo(folder.path(), &args).status.success());
+    assert!(demo(folder.path(), args).status.success());
     assert_eq!(fs::read_dir(&out).unwrap().count(), PICTURES.len() + 1);
 }
 
@@ -146,17 +145,17 @@ fn small_photographs_work_or_say_why_not() {
         .save(folder.path().join("flat.png"))
         .unwrap();
     for file in ["point.png", "flat.png"] {
-        let output = demo(folder.path(), &[file, "--cpu"]);
+        let output = demo(folder.path(), &format!("{file} --cpu"));
         assert_eq!(output.status.code(), Some(1));
         let error = stderr(&output);
         assert!(error.contains("same colour"), "{error}");
     }
     assert!(!folder.path().join("demo-output").exists());
     for args in [
-        &["point.png", "--cpu", "--stats", "estimate"][..],
-        &["point.png", "line.png", "--cpu"],
-        &["line.png", "--cpu"],
-        &["flat.png", "--cpu", "--stats", "estimate"],
+        "point.png --cpu --stats estimate",
+        "point.png line.png --cpu",
+        "line.png --cpu",
+        "flat.png --cpu --stats estimate",
     ] {
         let output = demo(folder.path(), args);
         assert!(output.status.success(), "{args:?}: {}", stderr(&output));
@@ -171,17 +170,14 @@ fn mistakes_are_named() {
     fs::create_dir(folder.path().join("theirs")).unwrap();
     fs::write(folder.path().join("theirs/input.png"), "theirs").unwrap();
     for (args, part) in [
-        (&["missing.jpg"][..], "missing.jpg"),
-        (&["text.png"], "no JPEG or PNG"),
-        (&["."], "folder"),
-        (&["photo.png", "--groups", "5"], "num_groups = 5"),
-        (&["photo.png", "--groups", "0"], "num_groups = 0"),
-        (&["photo.png", "--output", "text.png"], "no folder"),
-        (&["photo.png", "--cpu", "--output", "theirs"], "--force"),
-        (
-            &["photo.png", "--cpu", "--output", "text.png/below"],
-            "text.png/below",
-        ),
+        ("missing.jpg", "missing.jpg"),
+        ("text.png", "no JPEG or PNG"),
+        (".", "folder"),
+        ("photo.png --groups 5", "num_groups = 5"),
+        ("photo.png --groups 0", "num_groups = 0"),
+        ("photo.png --output text.png", "no folder"),
+        ("photo.png --cpu --output theirs", "--force"),
+        ("photo.png --cpu --output text.png/below", "text.png/below"),
     ] {
         let output = demo(folder.path(), args);
         assert_eq!(output.status.code(), Some(1), "{args:?}");
@@ -193,6 +189,6 @@ fn mistakes_are_named() {
     }
     let kept = fs::read(folder.path().join("theirs/input.png")).unwrap();
     assert_eq!(kept, b"theirs");
-    let usage = demo(folder.path(), &["photo.png", "--stats", "none"]);
+    let usage = demo(folder.path(), "photo.png --stats none");
     assert_eq!(usage.status.code(), Some(2));
 }

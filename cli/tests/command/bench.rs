@@ -1,25 +1,13 @@
 //! `bcnorm bench` and `bcnorm info` on tiny work.
 
-mod common;
-
+use crate::common::{fail, json_lines, succeed, words};
 use bcnorm::NormKind;
-use common::{fail, json_lines, succeed};
 
 #[test]
 fn a_line_has_every_field() {
-    let text = succeed([
-        "bench",
-        "--json",
-        "--shape",
-        "2,6,5,5",
-        "--shape",
-        "3x4x17",
-        "--repeats",
-        "2",
-        "--steps",
-        "--submission-ms",
-        "4",
-    ]);
+    let text = succeed(words(
+        "bench --json --shape 2,6,5,5 --shape 3x4x17 --repeats 2 --steps --submission-ms 4",
+    ));
     let lines = json_lines(&text);
     assert_eq!(lines.len(), 6);
     let directions = ["forward", "backward", "eval"].iter().cycle();
@@ -79,22 +67,9 @@ fn a_line_has_every_field() {
 
 #[test]
 fn the_table_is_for_people() {
-    let text = succeed([
-        "bench",
-        "--shape",
-        "2,6,5,5",
-        "--repeats",
-        "1",
-        "--direction",
-        "eval",
-        "--no-cpu",
-        "--groups",
-        "2",
-        "--tune",
-        "entries_per_lane=2",
-        "--submission-ms",
-        "1",
-    ]);
+    let text = succeed(words(
+        "bench --shape 2,6,5,5 --repeats 1 --direction eval --no-cpu --groups 2 --tune entries_per_lane=2 --submission-ms 1",
+    ));
     for part in [
         "(2, 6, 5, 5), 2 groups",
         "eval",
@@ -110,17 +85,9 @@ fn the_table_is_for_people() {
 }
 
 /// Runs a bench as brief as it gets.
-fn brief(args: &[&str]) -> Vec<serde_json::Value> {
-    let common = [
-        "bench",
-        "--json",
-        "--no-cpu",
-        "--repeats",
-        "1",
-        "--submission-ms",
-        "1",
-    ];
-    json_lines(&succeed([&common[..], args].concat()))
+fn brief(args: &str) -> Vec<serde_json::Value> {
+    let common = words("bench --json --no-cpu --repeats 1 --submission-ms 1");
+    json_lines(&succeed(common.into_iter().chain(words(args))))
 }
 
 #[test]
@@ -133,7 +100,7 @@ fn every_norm_is_measured() {
         "instance_norm",
         "layer_norm",
     ] {
-        let lines = brief(&["--norm", norm, "--shape", "2,6,5,5", "--shape", "3,8,6"]);
+        let lines = brief(&format!("--norm {norm} --shape 2,6,5,5 --shape 3,8,6"));
         assert_eq!(lines.len(), 6);
         for line in lines {
             assert_eq!(line["norm"], norm);
@@ -146,8 +113,8 @@ fn every_norm_is_measured() {
 
 #[test]
 fn other_types_and_layouts_have_no_composition() {
-    for args in [["--dtype", "bf16"], ["--layout", "last"]] {
-        for line in brief(&[&args[..], &["--shape", "2,6,5,5"]].concat()) {
+    for args in ["--dtype bf16", "--layout last"] {
+        for line in brief(&format!("{args} --shape 2,6,5,5")) {
             assert!(line["composition_ms"].is_null() && line["composition_bytes"].is_null());
             assert!(line["read_ms"].as_f64() > Some(0.0));
         }
@@ -160,16 +127,8 @@ fn suites_are_measured_and_drawn() {
     let charts = folder.path().join("new").join("charts");
     let path = charts.to_str().expect("UTF-8");
     // Two given shapes and a suite; the part of a suite that one norm refuses is left out.
-    let lines = brief(&[
-        "--suite",
-        "small",
-        "--norm",
-        "instance_norm",
-        "--shape",
-        "2,6,5",
-        "--plot",
-        path,
-    ]);
+    let args = format!("--suite small --norm instance_norm --shape 2,6,5 --plot {path}");
+    let lines = brief(&args);
     let shapes = lines.len() / 3;
     assert!(shapes > 5 && lines.len().is_multiple_of(3));
     assert!(lines[0]["suite"].is_null() && lines[3]["suite"] == "small");
@@ -198,36 +157,32 @@ fn suites_are_measured_and_drawn() {
 #[test]
 fn wrong_requests_are_explained() {
     for (status, args, reason) in [
-        (
-            1,
-            &["--shape", "2,6,5", "--groups", "4"][..],
-            "num_groups = 4",
-        ),
-        (1, &["--shape", "0,6,5"], "empty"),
-        (1, &["--shape", "7"], "rank 1"),
-        (1, &["--shape", "99999,99999,99999"], "elements"),
+        (1, "--shape 2,6,5 --groups 4", "num_groups = 4"),
+        (1, "--shape 0,6,5", "empty"),
+        (1, "--shape 7", "rank 1"),
+        (1, "--shape 99999,99999,99999", "elements"),
         // Refused before anything of that size is made.
-        (1, &["--shape", "64,1024,128,256"], "reference"),
-        (2, &["--shape", "2,a"], "N,C,H,W"),
-        (2, &["--dtype", "f64"], "bf16"),
-        (2, &["--layout", "middle"], "last"),
-        (2, &["--repeats", "0"], "repeats"),
-        (2, &["--suite", "imagenet"], "resnet50"),
-        (2, &["--norm", "weight_standardization"], "layer_norm"),
-        (2, &["--suite", "cliffs", "--filter", "slow"], "random"),
-        (1, &["--filter", "scan"], "--suite cliffs"),
+        (1, "--shape 64,1024,128,256", "reference"),
+        (2, "--shape 2,a", "N,C,H,W"),
+        (2, "--dtype f64", "bf16"),
+        (2, "--layout middle", "last"),
+        (2, "--repeats 0", "repeats"),
+        (2, "--suite imagenet", "resnet50"),
+        (2, "--norm weight_standardization", "layer_norm"),
+        (2, "--suite cliffs --filter slow", "random"),
+        (1, "--filter scan", "--suite cliffs"),
         (
             1,
-            &["--norm", "instance_norm", "--shape", "2,6,1"],
+            "--norm instance_norm --shape 2,6,1",
             "more than one value",
         ),
         // No folder can be made below a file.
-        (1, &["--plot", "/dev/null/charts"], "--plot"),
-        (2, &["--direction", "sideways"], "forward"),
-        (1, &["--adapter", "no such"], "no such"),
-        (1, &["--shape", "2,6,5", "--tune", "speed=9"], "speed"),
+        (1, "--plot /dev/null/charts", "--plot"),
+        (2, "--direction sideways", "forward"),
+        (1, "--adapter no-such", "no-such"),
+        (1, "--shape 2,6,5 --tune speed=9", "speed"),
     ] {
-        let stderr = fail(status, [&["bench"], args].concat());
+        let stderr = fail(status, words("bench").into_iter().chain(words(args)));
         assert!(
             stderr.contains(reason),
             "{args:?}: \"{stderr}\" lacks \"{reason}\""
@@ -274,7 +229,7 @@ fn outputs_are_checked_before_the_work() {
 fn norms_have_one_name_each() {
     for norm in NormKind::ALL {
         let args = ["info", "--plan", "4,6,5,5", "--norm", norm.name(), "--json"];
-        let output = common::bcnorm(args);
+        let output = crate::common::bcnorm(args);
         assert!(output.status.success());
         assert_eq!(String::from_utf8_lossy(&output.stderr), "");
         let plans: serde_json::Value = serde_json::from_slice(&output.stdout).expect("an object");
@@ -296,7 +251,7 @@ fn norms_have_one_name_each() {
 #[test]
 fn one_adapter_is_the_default() {
     let report: serde_json::Value =
-        serde_json::from_str(&succeed(["info", "--json"])).expect("an object");
+        serde_json::from_str(&succeed(words("info --json"))).expect("an object");
     let adapters = report["adapters"].as_array().expect("a list");
     let default = adapters.iter().filter(|adapter| adapter["default"] == true);
     assert_eq!(default.count(), 1, "{report}");
@@ -310,7 +265,7 @@ fn one_adapter_is_the_default() {
         );
     }
     assert!(report["cpu"]["threads"].as_u64() > Some(0));
-    let text = succeed(["info"]);
+    let text = succeed(words("info"));
     assert!(
         text.contains("the default") && text.contains("workgroup_size"),
         "{text}"
@@ -324,9 +279,9 @@ fn help_teaches() {
         assert!(text.contains("Usage: bcnorm"), "{text}");
         assert!(command == "demo" || text.contains("Examples:"), "{text}");
     }
-    assert!(succeed(["--help"]).contains("Examples:"));
-    assert!(succeed(["--version"]).starts_with("bcnorm "));
+    assert!(succeed(words("--help")).contains("Examples:"));
+    assert!(succeed(words("--version")).starts_with("bcnorm "));
     // Nothing to do is wrong usage.
-    let output = common::bcnorm::<&str>([]);
+    let output = crate::common::bcnorm::<&str>([]);
     assert_eq!(output.status.code(), Some(2));
 }

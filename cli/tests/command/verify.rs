@@ -1,10 +1,9 @@
 //! `bcnorm verify` on the golden vectors of the repository.
 
-mod common;
-
-use common::{File, bcnorm, command, fail, golden, golden_file, json_lines, succeed};
+use crate::common::{File, bcnorm, command, fail, golden, golden_file, json_lines, succeed, words};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::io::Read as _;
 use std::path::Path;
 use std::process::Stdio;
@@ -19,6 +18,14 @@ const TENSORS: [&str; 8] = [
     "grad_x",
     "y",
 ];
+
+/// A command line: paths and options.
+fn line(paths: &[&Path], options: &str) -> Vec<OsString> {
+    let mut line = vec![OsString::from("verify")];
+    line.extend(paths.iter().map(|path| path.into()));
+    line.extend(words(options).into_iter().map(OsString::from));
+    line
+}
 
 /// How many lines a file gives on one adapter: one a layout.
 const LAYOUTS: usize = 2;
@@ -36,12 +43,7 @@ fn count_files(folder: &Path) -> usize {
 #[test]
 fn golden_vectors_pass_on_every_adapter_and_the_cpu() {
     let folder = golden();
-    let text = succeed([
-        "verify".as_ref(),
-        folder.as_os_str(),
-        "--cpu".as_ref(),
-        "--json".as_ref(),
-    ]);
+    let text = succeed(line(&[&folder], "--cpu --json"));
     let lines = json_lines(&text);
     let mut runs: BTreeMap<(String, String, String), BTreeSet<String>> = BTreeMap::new();
     let mut norms = BTreeSet::new();
@@ -129,11 +131,7 @@ fn several_folders_are_read() {
     good.write(&folder.path().join("a/b/two.safetensors"));
     good.write(&folder.path().join("c/three.safetensors"));
     let [a, c] = ["a", "c"].map(|name| folder.path().join(name));
-    let args = ["verify".as_ref(), a.as_os_str(), c.as_os_str()];
-    let args = args
-        .into_iter()
-        .chain(["--adapter", "cpu", "--json"].map(AsRef::as_ref));
-    let lines = json_lines(&succeed(args));
+    let lines = json_lines(&succeed(line(&[&a, &c], "--adapter cpu --json")));
     let files: BTreeSet<&str> = lines
         .iter()
         .filter_map(|line| line["file"].as_str())
@@ -144,7 +142,7 @@ fn several_folders_are_read() {
 #[test]
 fn the_table_is_for_people() {
     let file = golden_file("small.batch.train");
-    let text = succeed(["verify".as_ref(), file.as_os_str(), "--cpu".as_ref()]);
+    let text = succeed(line(&[&file], "--cpu"));
     for part in [
         "CPU executor",
         "small.batch.train",
@@ -179,13 +177,7 @@ fn one_wrong_value_fails_in_any_tensor() {
         }
     }
     good.write(&folder.path().join("good.safetensors"));
-    let output = bcnorm([
-        "verify".as_ref(),
-        folder.path().as_os_str(),
-        "--adapter".as_ref(),
-        "cpu".as_ref(),
-        "--json".as_ref(),
-    ]);
+    let output = bcnorm(line(&[folder.path()], "--adapter cpu --json"));
     assert_eq!(output.status.code(), Some(1));
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(stderr.contains("48 of 50 runs failed"), "{stderr}");
@@ -235,13 +227,7 @@ fn one_wrong_value_fails_in_16_bits() {
         file.set_double(&entry, at, value * (1.0 + 2.5 / 1024.0));
         file.write(&folder.path().join(format!("{tensor}.safetensors")));
     }
-    let output = bcnorm([
-        "verify".as_ref(),
-        folder.path().as_os_str(),
-        "--adapter".as_ref(),
-        "cpu".as_ref(),
-        "--json".as_ref(),
-    ]);
+    let output = bcnorm(line(&[folder.path()], "--adapter cpu --json"));
     assert_eq!(output.status.code(), Some(1));
     let lines = json_lines(&String::from_utf8(output.stdout).expect("UTF-8"));
     assert_eq!(lines.len(), tensors.len() * LAYOUTS);
@@ -277,14 +263,10 @@ fn bad_files_are_named_and_the_others_still_run() {
         .insert("pytorch_f32_error.y".into(), "NaN".into());
     file.write(&path("nan.safetensors"));
 
-    let output = bcnorm([
-        "verify".as_ref(),
-        folder.path().as_os_str(),
-        path("nowhere").as_os_str(),
-        "--adapter".as_ref(),
-        "cpu".as_ref(),
-        "--json".as_ref(),
-    ]);
+    let output = bcnorm(line(
+        &[folder.path(), &path("nowhere")],
+        "--adapter cpu --json",
+    ));
     assert_eq!(output.status.code(), Some(1));
     let lines = json_lines(&String::from_utf8(output.stdout).expect("UTF-8"));
     assert_eq!(lines.len(), LAYOUTS, "the good one runs");
@@ -312,7 +294,7 @@ fn bad_files_are_named_and_the_others_still_run() {
 #[test]
 fn nothing_verified_is_a_failure() {
     let folder = tempfile::tempdir().expect("a folder");
-    let stderr = fail(1, ["verify".as_ref(), folder.path().as_os_str()]);
+    let stderr = fail(1, line(&[folder.path()], ""));
     assert!(stderr.contains("holds no .safetensors file"), "{stderr}");
     assert!(stderr.contains("nothing was verified"), "{stderr}");
     fail(2, ["verify"]);
@@ -321,20 +303,14 @@ fn nothing_verified_is_a_failure() {
 
 #[test]
 fn adapters_are_listed_and_chosen() {
-    let list = succeed(["verify", "--list-adapters", "--cpu"]);
+    let list = succeed(words("verify --list-adapters --cpu"));
     assert!(list.lines().count() >= 2, "{list}");
     assert!(list.contains("CPU executor"), "{list}");
     let file = golden_file("small.batch.train");
-    let args = [
-        "verify".as_ref(),
-        file.as_os_str(),
-        "--adapter".as_ref(),
-        "no such".as_ref(),
-    ];
-    let stderr = fail(1, args);
+    let stderr = fail(1, line(&[&file], "--adapter no-such"));
     let first = list.lines().next().expect("an adapter");
     assert!(
-        stderr.contains("\"no such\"") && stderr.contains(first),
+        stderr.contains("\"no-such\"") && stderr.contains(first),
         "{stderr}"
     );
 }
@@ -342,12 +318,7 @@ fn adapters_are_listed_and_chosen() {
 #[test]
 fn a_closed_pipe_is_no_panic() {
     let mut child = command()
-        .args([
-            "verify".as_ref(),
-            golden().as_os_str(),
-            "--adapter".as_ref(),
-        ])
-        .args(["cpu", "--json"])
+        .args(line(&[&golden()], "--adapter cpu --json"))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

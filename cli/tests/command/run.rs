@@ -1,17 +1,22 @@
 //! `bcnorm run`: stored activations through the norm and back into a file.
 
-mod common;
-
+use crate::common::{File, bcnorm, fail, golden_file, succeed, words};
 use bcnorm::layer::{StateDict, checkpoint, state};
 use bcnorm::{Activation, ChannelStats, DType, NormKind};
 use bcnorm_testkit::compare::judge;
 use bcnorm_testkit::golden;
 use bcnorm_testkit::names::{input_name, is_tensor};
-use common::{File, bcnorm, fail, golden_file, succeed};
 use safetensors::Dtype;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+
+/// The running statistics.
+const RUNNING: [&str; 3] = [
+    "bn.running_mean",
+    "bn.running_var",
+    "bn.num_batches_tracked",
+];
 
 /// A folder with a golden case's input, upstream gradient and parameters in files of their own.
 struct Setting {
@@ -58,37 +63,47 @@ impl Setting {
             let tensor = params.tensors.get_mut(name).expect("there");
             tensor.1 = vec![1, self.groups(), 1];
         }
-        let count = (Dtype::I64, vec![], 41i64.to_le_bytes().to_vec());
-        params
-            .tensors
-            .insert("bn.num_batches_tracked".into(), count);
+        params.put(RUNNING[2], Dtype::I64, &[], 41i64.to_le_bytes().to_vec());
         params
     }
 
-    fn args(&self, more: &[&str]) -> Vec<OsString> {
-        let mut args: Vec<OsString> = vec!["run".into()];
+    /// A command line; names of files are relative to the folder.
+    fn args(&self, line: &str) -> Vec<OsString> {
+        let more = words(line);
+        let given = |option: &str| more.contains(&option);
+        let mut args = vec!["run".to_owned()];
         for (option, file) in [
             ("--input", "x.safetensors"),
             ("--params", "params.safetensors"),
             ("--output", "out.safetensors"),
         ] {
-            if !more.contains(&option) {
-                args.extend([option.into(), self.path(file).into()]);
+            if !given(option) {
+                args.extend([option, file].map(String::from));
             }
         }
-        if !more.contains(&"--groups") {
-            args.extend(["--groups".into(), self.groups().to_string().into()]);
+        if !given("--groups") {
+            args.extend(["--groups".to_owned(), self.groups().to_string()]);
         }
-        // Names of files are relative to the folder.
-        for word in more {
-            let file = word.ends_with(".safetensors") || word.ends_with(".npy");
-            args.push(if file {
-                self.path(word).into()
+        args.extend(more.iter().map(|word| (*word).to_owned()));
+        let is_file = |word: &str| word.ends_with(".safetensors") || word.ends_with(".npy");
+        let path = |word: String| {
+            if is_file(&word) {
+                self.path(&word).into()
             } else {
                 word.into()
-            });
-        }
-        args
+            }
+        };
+        args.into_iter().map(path).collect()
+    }
+
+    fn read(&self, name: &str) -> File {
+        File::read(&self.path(name))
+    }
+
+    /// Runs a command line that must succeed: what it prints, and the output.
+    fn run(&self, line: &str) -> (String, File) {
+        let text = succeed(self.args(&format!("{line} --force")));
+        (text, self.read("out.safetensors"))
     }
 
     fn files(&self) -> usize {
@@ -120,32 +135,36 @@ fn outputs_are_the_golden_ones() {
     ] {
         let setting = Setting::new(case);
         let golden = &setting.golden;
-        let speed = golden.metadata["moving_speed"].clone();
-        let eps = golden.metadata["eps"].clone();
-        let mut more = vec!["--grad", "dy.safetensors", "--eps", &eps];
+        let of = |name: &str| &golden.metadata[name];
+        let mut line = format!("--grad dy.safetensors --eps {}", of("eps"));
         if case.contains("estimate") {
-            more.extend(["--stats", "estimate", "--moving-speed", &speed]);
+            line += &format!(" --stats estimate --moving-speed {}", of("moving_speed"));
         }
-        more.push(if case.contains("eval") {
-            "--eval"
+        line += if case.contains("eval") {
+            " --eval"
         } else {
-            "--train"
-        });
+            " --train"
+        };
         if let Some(adapter) = adapter {
-            more.extend(["--adapter", adapter]);
+            line += &format!(" --adapter {adapter}");
         }
-        succeed(setting.args(&more));
-        let out = File::read(&setting.path("out.safetensors"));
-        for (name, expected) in [
-            ("y", "y"),
-            ("grad_x", "grad_x"),
-            ("grad_bn.weight", "grad_bn.weight"),
-            ("grad_bn.bias", "grad_bn.bias"),
-            ("grad_weight", "grad_weight"),
-            ("grad_bias", "grad_bias"),
-            ("bn.running_mean", "bn.running_mean_after"),
-            ("bn.running_var", "bn.running_var_after"),
+        let (_, out) = setting.run(&line);
+        for name in [
+            "y",
+            "grad_x",
+            "grad_bn.weight",
+            "grad_bn.bias",
+            "grad_weight",
+            "grad_bias",
+            "bn.running_mean",
+            "bn.running_var",
         ] {
+            let after = if name.contains("running") {
+                "_after"
+            } else {
+                ""
+            };
+            let expected = format!("{name}{after}");
             let number = |key: String| -> f64 { golden.metadata[&key].parse().expect("a number") };
             let bar = number(format!("pytorch_f32_error.{expected}")).max(1e-6);
             let error = largest_error(
@@ -173,34 +192,17 @@ fn outputs_are_the_golden_ones() {
 #[test]
 fn what_comes_out_goes_in_again() {
     let setting = Setting::new("small.batch.train");
-    succeed(setting.args(&["--momentum", "none"]));
-    let out = File::read(&setting.path("out.safetensors"));
+    let (_, out) = setting.run("--momentum none");
     let mut params = setting.params();
-    for name in [
-        "bn.running_mean",
-        "bn.running_var",
-        "bn.num_batches_tracked",
-    ] {
+    for name in RUNNING {
         params
             .tensors
             .insert(name.to_owned(), out.tensors[name].clone());
     }
     params.write(&setting.path("next.safetensors"));
     out.only("y").write(&setting.path("y.safetensors"));
-    let more = [
-        "--params",
-        "next.safetensors",
-        "--input",
-        "y.safetensors",
-        "--output",
-        "z.safetensors",
-    ];
-    succeed(setting.args(&more));
-    let next = File::read(&setting.path("z.safetensors"));
-    assert_eq!(
-        next.tensors["bn.num_batches_tracked"].2,
-        43i64.to_le_bytes()
-    );
+    let (_, next) = setting.run("--params next.safetensors --input y.safetensors");
+    assert_eq!(next.tensors[RUNNING[2]].2, 43i64.to_le_bytes());
     assert_eq!(next.tensors.len(), 4);
 }
 
@@ -212,28 +214,18 @@ fn npy_files_are_read() {
     write_npy(&setting.path("x.npy"), "<f4", dims, bytes);
     let doubles: Vec<u8> = x.iter().flat_map(|&x| f64::from(x).to_le_bytes()).collect();
     write_npy(&setting.path("x64.npy"), "<f8", dims, &doubles);
-    succeed(setting.args(&[]));
-    succeed(setting.args(&["--input", "x.npy", "--output", "a.safetensors"]));
-    succeed(setting.args(&["--input", "x64.npy", "--output", "b.safetensors"]));
-    let y = |name: &str| File::read(&setting.path(name)).floats("y");
-    assert_eq!(y("out.safetensors"), y("a.safetensors"));
-    assert_eq!(y("out.safetensors"), y("b.safetensors"));
+    let y = |line: &str| setting.run(line).1.floats("y");
+    let expected = y("");
+    assert_eq!(expected, y("--input x.npy"));
+    assert_eq!(expected, y("--input x64.npy"));
 
     std::fs::write(setting.path("text.npy"), "1.0 2.0\n").expect("written");
-    let stderr = fail(
-        1,
-        setting.args(&["--input", "text.npy", "--output", "c.safetensors"]),
-    );
-    assert!(
-        stderr.contains("text.npy") && stderr.contains("numpy.save"),
-        "{stderr}"
-    );
     write_npy(&setting.path("ints.npy"), "<i4", dims, bytes);
-    let stderr = fail(
-        1,
-        setting.args(&["--input", "ints.npy", "--output", "c.safetensors"]),
-    );
-    assert!(stderr.contains("<i4"), "{stderr}");
+    for (file, reason) in [("text.npy", "numpy.save"), ("ints.npy", "<i4")] {
+        let line = format!("--input {file} --output c.safetensors");
+        let stderr = fail(1, setting.args(&line));
+        assert!(stderr.contains(file) && stderr.contains(reason), "{stderr}");
+    }
 }
 
 /// The bytes of values in a type.
@@ -284,9 +276,7 @@ fn floats_of_any_width_are_read() {
         x.write(&setting.path("x.safetensors"));
         grad_y.write(&setting.path("dy.safetensors"));
         rounded(&setting.params(), dtype).write(&setting.path("params.safetensors"));
-        let more = ["--adapter", "cpu", "--grad", "dy.safetensors", "--force"];
-        succeed(setting.args(&more));
-        outputs.push(File::read(&setting.path("out.safetensors")).tensors);
+        outputs.push(setting.run("--adapter cpu --grad dy.safetensors").1.tensors);
         if let Some(descr) = match dtype {
             Dtype::F16 => Some("<f2"),
             Dtype::F32 => Some("<f4"),
@@ -297,17 +287,8 @@ fn floats_of_any_width_are_read() {
                 let (_, dims, bytes) = &file.tensors[name];
                 write_npy(&setting.path(&format!("{name}.npy")), descr, dims, bytes);
             }
-            let more = [
-                "--adapter",
-                "cpu",
-                "--force",
-                "--input",
-                "x.npy",
-                "--grad",
-                "grad_y.npy",
-            ];
-            succeed(setting.args(&more));
-            outputs.push(File::read(&setting.path("out.safetensors")).tensors);
+            let line = "--adapter cpu --input x.npy --grad grad_y.npy";
+            outputs.push(setting.run(line).1.tensors);
         }
     }
     assert_eq!(outputs.len(), 7);
@@ -329,58 +310,41 @@ fn values_out_of_range_are_refused() {
     let bytes: Vec<u8> = wide.iter().flat_map(|x| x.to_le_bytes()).collect();
     write_npy(&setting.path("wide.npy"), "<f8", &dims, &bytes);
     let mut file = File::default();
-    file.tensors
-        .insert("x".into(), (Dtype::F64, dims.clone(), bytes));
+    file.put("x", Dtype::F64, &dims, bytes);
     file.write(&setting.path("wide.safetensors"));
     let mut params = setting.params();
     let var: Vec<u8> = [1.0f64, 1.0, 1e39, 1.0, 1.0, 1.0, 1.0, 1.0]
         .iter()
         .flat_map(|x| x.to_le_bytes())
         .collect();
-    params
-        .tensors
-        .insert("bn.running_var".into(), (Dtype::F64, vec![8], var));
+    params.put("bn.running_var", Dtype::F64, &[8], var);
     params.write(&setting.path("params64.safetensors"));
     let mut x = x;
     x[index(1, 6)] = 65520.0;
     let mut large = setting.golden.only("x");
-    large
-        .tensors
-        .insert("x".into(), (Dtype::F32, dims, stored(Dtype::F32, &x)));
+    large.put("x", Dtype::F32, &dims, stored(Dtype::F32, &x));
     large.write(&setting.path("large.safetensors"));
     let place = "[1, 6, 1, 2]";
-    for (more, reasons) in [
-        (&["--input", "wide.npy"][..], &["-1e300", place][..]),
+    for (line, reasons) in [
+        ("--input wide.npy", &["-1e300", place][..]),
+        ("--input wide.safetensors", &["\"x\"", "-1e300", place]),
+        ("--grad wide.npy", &["wide.npy", "-1e300", place]),
+        ("--residual wide.npy", &["wide.npy", "-1e300", place]),
         (
-            &["--input", "wide.safetensors"],
-            &["\"x\"", "-1e300", place],
-        ),
-        (&["--grad", "wide.npy"], &["wide.npy", "-1e300", place]),
-        (&["--residual", "wide.npy"], &["wide.npy", "-1e300", place]),
-        (
-            &["--params", "params64.safetensors"],
+            "--params params64.safetensors",
             &["bn.running_var has 1e39 at [2]"],
         ),
         (
-            &["--input", "large.safetensors", "--dtype", "f16"],
+            "--input large.safetensors --dtype f16",
             &["6.552e4", place, "--dtype"],
         ),
     ] {
-        let mut args = vec!["--adapter", "cpu"];
-        args.extend(more);
-        let stderr = fail(1, setting.args(&args));
+        let stderr = fail(1, setting.args(&format!("--adapter cpu {line}")));
         for reason in reasons {
             assert!(stderr.contains(reason), "\"{stderr}\" lacks \"{reason}\"");
         }
     }
-    succeed(setting.args(&[
-        "--adapter",
-        "cpu",
-        "--input",
-        "large.safetensors",
-        "--dtype",
-        "bf16",
-    ]));
+    setting.run("--adapter cpu --input large.safetensors --dtype bf16");
 }
 
 /// Every norm, type and fusion, from files as PyTorch makes them.
@@ -409,38 +373,32 @@ fn the_family_is_run() {
                 if filters {
                     dims.remove(1);
                 }
-                let entry = (tensor_type, dims, stored(tensor_type, values));
-                let tensors = BTreeMap::from([(tensor.to_owned(), entry)]);
-                let file = File {
-                    tensors,
-                    ..File::default()
-                };
+                let mut file = File::default();
+                file.put(tensor, tensor_type, &dims, stored(tensor_type, values));
                 file.write(&at(tensor));
             }
         }
         // In a model, beside a module that is none of ours.
         let mut model = File::default();
-        let mut put = |name: &str, dtype, dims, bytes| {
-            let name = format!("layer1.0.bn1.{name}");
-            model.tensors.insert(name, (dtype, dims, bytes));
+        let mut put = |name: &str, dtype, dims: &[usize], bytes| {
+            model.put(format!("layer1.0.bn1.{name}"), dtype, dims, bytes);
         };
         let mut entries = state::entries(norm);
         for entry in &entries {
             let tensor = input_name(norm, entry.role).expect("a name");
             let bytes = stored(Dtype::F32, &case.tensors[tensor]);
-            put(entry.name, Dtype::F32, entry.dims.clone(), bytes);
+            put(entry.name, Dtype::F32, &entry.dims, bytes);
         }
         entries.retain(|entry| entry.gradient.is_some());
         if let Some(count) = state::batch_count(norm) {
             let bytes = i64::from(case.num_batches_tracked).to_le_bytes().to_vec();
-            put(count, Dtype::I64, vec![], bytes);
+            put(count, Dtype::I64, &[], bytes);
         }
         if let Some((speed, value)) = state::moving_speed(norm) {
-            put(speed, Dtype::F32, vec![1], stored(Dtype::F32, &[value]));
+            put(speed, Dtype::F32, &[1], stored(Dtype::F32, &[value]));
         }
         let no_entries = model.tensors.is_empty();
-        let mask = (Dtype::BOOL, vec![1], vec![1]);
-        model.tensors.insert("layer1.0.bn10.mask".into(), mask);
+        model.put("layer1.0.bn10.mask", Dtype::BOOL, &[1], vec![1]);
         model.write(&at("model"));
         // With the parameters there is always an affine of both, or none.
         let half = norm.weight && !norm.bias && norm.kind != NormKind::LayerNorm
@@ -543,20 +501,10 @@ fn the_family_is_run() {
 fn state_dicts_are_read_as_the_library_does() {
     let setting = Setting::new("small.batch.train");
     let plain = setting.params();
-    succeed(setting.args(&["--adapter", "cpu"]));
-    let expected = File::read(&setting.path("out.safetensors")).floats("y");
-    let run = |params: &File, more: &[&str]| {
+    let expected = setting.run("--adapter cpu").1.floats("y");
+    let run = |params: &File, line: &str| {
         params.write(&setting.path("other.safetensors"));
-        let mut args = vec![
-            "--adapter",
-            "cpu",
-            "--params",
-            "other.safetensors",
-            "--force",
-        ];
-        args.extend(more);
-        let text = succeed(setting.args(&args));
-        (text, File::read(&setting.path("out.safetensors")))
+        setting.run(&format!("--adapter cpu --params other.safetensors {line}"))
     };
 
     let mut theirs = File::default();
@@ -567,34 +515,29 @@ fn state_dicts_are_read_as_the_library_does() {
         };
         theirs.tensors.insert(name, tensor.clone());
     }
-    assert_eq!(run(&theirs, &[]).1.floats("y"), expected);
+    assert_eq!(run(&theirs, "").1.floats("y"), expected);
     // Estimates of the same names: the speed joins them.
-    let speed = ["--stats", "estimate", "--moving-speed", "0.5"];
-    let estimated = run(&plain, &speed).1.floats("y");
-    assert_eq!(run(&theirs, &speed).1.floats("y"), estimated);
+    let speed = "--stats estimate --moving-speed 0.5";
+    let estimated = run(&plain, speed).1.floats("y");
+    assert_eq!(run(&theirs, speed).1.floats("y"), estimated);
     assert_ne!(estimated, expected);
 
     let mut shaped = plain.clone();
     let groups = setting.groups();
-    shaped.tensors.get_mut("weight").expect("there").1 = vec![groups];
-    shaped.tensors.get_mut("bias").expect("there").1 = vec![groups, 1];
-    shaped.tensors.get_mut("bn.weight").expect("there").1 = vec![1, 8, 1, 1];
-    shaped
-        .tensors
-        .get_mut("bn.num_batches_tracked")
-        .expect("there")
-        .1 = vec![1];
-    assert_eq!(run(&shaped, &[]).1.floats("y"), expected);
+    for (name, dims) in [
+        ("weight", vec![groups]),
+        ("bias", vec![groups, 1]),
+        ("bn.weight", vec![1, 8, 1, 1]),
+        (RUNNING[2], vec![1]),
+    ] {
+        shaped.tensors.get_mut(name).expect("there").1 = dims;
+    }
+    assert_eq!(run(&shaped, "").1.floats("y"), expected);
 
     let count = |count: i64| {
         let mut params = plain.clone();
-        let entry = (Dtype::I64, vec![], count.to_le_bytes().to_vec());
-        params
-            .tensors
-            .insert("bn.num_batches_tracked".into(), entry);
-        run(&params, &[]).1.tensors["bn.num_batches_tracked"]
-            .2
-            .clone()
+        params.put(RUNNING[2], Dtype::I64, &[], count.to_le_bytes().to_vec());
+        run(&params, "").1.tensors[RUNNING[2]].2.clone()
     };
     let limit = i64::from(u32::MAX);
     for before in [0, limit - 1, limit, limit + 1, i64::MAX - 1] {
@@ -608,39 +551,34 @@ fn state_dicts_are_read_as_the_library_does() {
             .retain(|name, _| !names.contains(&name.as_str()));
         params
     };
-    let (text, _) = run(&without(&["weight", "bias"]), &[]);
+    let (text, _) = run(&without(&["weight", "bias"]), "");
     assert!(text.contains("without weight, without bias"), "{text}");
-    let running = [
-        "bn.running_mean",
-        "bn.running_var",
-        "bn.num_batches_tracked",
-    ];
-    let (text, out) = run(&without(&running), &[]);
+    let (text, out) = run(&without(&RUNNING), "");
     assert!(text.contains("without running statistics"), "{text}");
     assert_eq!(out.tensors.keys().collect::<Vec<_>>(), ["y"]);
     let mut wide = plain.clone();
     for (name, value) in [("weight", 1.0), ("bias", 0.0)] {
-        let entry = (Dtype::F32, vec![1, 8, 1], stored(Dtype::F32, &[value; 8]));
-        wide.tensors.insert(name.into(), entry);
+        wide.put(
+            name,
+            Dtype::F32,
+            &[1, 8, 1],
+            stored(Dtype::F32, &[value; 8]),
+        );
     }
-    let (text, _) = run(&wide, &[]);
+    let (text, _) = run(&wide, "");
     assert!(text.contains("affine per channel"), "{text}");
 
     // A module that is not there; a model given as a module.
     let mut model = File::default();
     for (name, tensor) in &plain.tensors {
-        model
-            .tensors
-            .insert(format!("layer1.0.bn1.{name}"), tensor.clone());
+        let name = format!("layer1.0.bn1.{name}");
+        model.tensors.insert(name, tensor.clone());
     }
-    assert_eq!(
-        run(&model, &["--module", "layer1.0.bn1"]).1.floats("y"),
-        expected
-    );
-    for module in [&["--module", "layer1.0.bn"][..], &[]] {
-        let mut args = vec!["--params", "other.safetensors", "--force"];
-        args.extend(module);
-        let stderr = fail(1, setting.args(&args));
+    let of_model = run(&model, "--module layer1.0.bn1").1;
+    assert_eq!(of_model.floats("y"), expected);
+    for module in ["--module layer1.0.bn", ""] {
+        let line = format!("--params other.safetensors --force {module}");
+        let stderr = fail(1, setting.args(&line));
         assert!(stderr.contains("layer1.0.bn1, layer1.0.bn1.bn"), "{stderr}");
     }
 }
@@ -652,8 +590,8 @@ fn a_negative_variance_is_noticed() {
     let entry = params.tensors.get_mut("bn.running_var").expect("there");
     entry.2[12..16].copy_from_slice(&(-0.25f32).to_le_bytes());
     params.write(&setting.path("odd.safetensors"));
-    let more = ["--params", "odd.safetensors", "--eval", "--adapter", "cpu"];
-    let output = bcnorm(setting.args(&more));
+    let line = "--params odd.safetensors --eval --adapter cpu";
+    let output = bcnorm(setting.args(line));
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{stderr}");
     assert!(
@@ -661,7 +599,7 @@ fn a_negative_variance_is_noticed() {
         "{stderr}"
     );
     // And all else is quiet.
-    let output = bcnorm(setting.args(&["--eval", "--force"]));
+    let output = bcnorm(setting.args("--eval --force"));
     assert!(output.status.success());
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }
@@ -708,18 +646,18 @@ fn messages_are_plain_text_said_once() {
         !verified.contains('\x1b') && verified.lines().count() == 2,
         "{verified:?}"
     );
-    for more in [
-        &["--params", "evil.safetensors"][..],
-        &["--params", "module.safetensors"],
-        &["--params", "module.safetensors", "--module", "b"],
-        &["--input", "two.safetensors"],
-        &["--input", "two.safetensors", "--input-name", "\x1b[1m"],
-        &["--params", "json.safetensors"],
-        &["--input", "json.safetensors"],
-        &["--params", "offset.safetensors"],
-        &["--input", "offset.safetensors"],
+    for line in [
+        "--params evil.safetensors",
+        "--params module.safetensors",
+        "--params module.safetensors --module b",
+        "--input two.safetensors",
+        "--input two.safetensors --input-name \x1b[1m",
+        "--params json.safetensors",
+        "--input json.safetensors",
+        "--params offset.safetensors",
+        "--input offset.safetensors",
     ] {
-        let stderr = fail(1, setting.args(more));
+        let stderr = fail(1, setting.args(line));
         let text = stderr.strip_suffix('\n').expect("an end");
         let control = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
         assert!(!text.contains(control), "{text:?}");
@@ -735,10 +673,9 @@ fn inputs_are_not_overwritten() {
     let files = ["x.safetensors", "dy.safetensors", "params.safetensors"];
     let before = files.map(|name| std::fs::read(setting.path(name)).expect("there"));
     for (output, option) in files.into_iter().zip(["--input", "--grad", "--params"]) {
-        for force in [&["--force"][..], &[]] {
-            let mut more = vec!["--output", output, "--grad", "dy.safetensors"];
-            more.extend(force);
-            let stderr = fail(1, setting.args(&more));
+        for force in ["--force", ""] {
+            let line = format!("--output {output} --grad dy.safetensors {force}");
+            let stderr = fail(1, setting.args(&line));
             assert!(stderr.contains(&format!("is {option}")), "{stderr}");
         }
     }
@@ -765,10 +702,10 @@ fn an_existing_file_stays_without_force() {
     let out = setting.path("out.safetensors");
     std::fs::write(&out, "precious").expect("written");
     let before = setting.files();
-    let stderr = fail(1, setting.args(&[]));
+    let stderr = fail(1, setting.args(""));
     assert!(stderr.contains("--force"), "{stderr}");
     assert_eq!(std::fs::read(&out).expect("there"), b"precious");
-    succeed(setting.args(&["--force"]));
+    succeed(setting.args("--force"));
     assert!(File::read(&out).tensors.contains_key("y"));
     // No temporary file is left.
     assert_eq!(setting.files(), before);
@@ -789,12 +726,8 @@ fn wrong_requests_are_explained_and_write_nothing() {
     two.write(&setting.path("two.safetensors"));
     let mut params = setting.params();
     params.tensors.remove("bn.bias");
-    params
-        .tensors
-        .insert("conv.weight".into(), (Dtype::F32, vec![1], vec![0; 4]));
-    params
-        .tensors
-        .insert("weight".into(), (Dtype::F32, vec![3], vec![0; 12]));
+    params.put("conv.weight", Dtype::F32, &[1], vec![0; 4]);
+    params.put("weight", Dtype::F32, &[3], vec![0; 12]);
     params.write(&setting.path("odd.safetensors"));
     setting
         .golden
@@ -805,31 +738,23 @@ fn wrong_requests_are_explained_and_write_nothing() {
     *x = (Dtype::F32, vec![1, 8], vec![0; 32]);
     one.write(&setting.path("one.safetensors"));
     let before = setting.files();
-    for (status, more, reasons) in [
-        (1, &["--groups", "3"][..], &["3", "8", "divisor"][..]),
-        (1, &["--groups", "0"], &["divisor"]),
-        (2, &["--groups", "-1"], &["--groups"]),
+    for (status, line, reasons) in [
+        (1, "--groups 3", &["3", "8", "divisor"][..]),
+        (1, "--groups 0", &["divisor"]),
+        (2, "--groups -1", &["--groups"]),
+        (1, "--input nowhere.safetensors", &["nowhere.safetensors"]),
         (
             1,
-            &["--input", "nowhere.safetensors"],
-            &["nowhere.safetensors"],
-        ),
-        (
-            1,
-            &["--input", "garbage.safetensors"],
+            "--input garbage.safetensors",
             &["not in safetensors format"],
         ),
-        (1, &["--input", "bits.safetensors"], &["BOOL", "F32"]),
-        (1, &["--input", "two.safetensors"], &["grad_y, weight"]),
-        (1, &["--input-name", "z"], &["no tensor \"z\"", "x"]),
+        (1, "--input bits.safetensors", &["BOOL", "F32"]),
+        (1, "--input two.safetensors", &["grad_y, weight"]),
+        (1, "--input-name z", &["no tensor \"z\"", "x"]),
+        (1, "--input flat.safetensors", &["no channel dimension"]),
         (
             1,
-            &["--input", "flat.safetensors"],
-            &["no channel dimension"],
-        ),
-        (
-            1,
-            &["--params", "odd.safetensors"],
+            "--params odd.safetensors",
             &[
                 "bc_norm of 8 channels in 4 groups",
                 "\n  missing key \"bn.bias\"",
@@ -839,35 +764,31 @@ fn wrong_requests_are_explained_and_write_nothing() {
         ),
         (
             1,
-            &["--params", "garbage.safetensors"],
+            "--params garbage.safetensors",
             &["not a safetensors file"],
         ),
-        (1, &["--grad", "flat.safetensors"], &["[4]", "[3, 8, 5, 7]"]),
-        (1, &["--adapter", "no such"], &["no such", "there are"]),
-        (1, &["--eps", "-1"], &["eps"]),
-        (1, &["--momentum", "1.5"], &["momentum", "0 to 1"]),
-        (2, &["--momentum", "much"], &["none"]),
+        (1, "--grad flat.safetensors", &["[4]", "[3, 8, 5, 7]"]),
+        (1, "--adapter no-such", &["no-such", "there are"]),
+        (1, "--eps -1", &["eps"]),
+        (1, "--momentum 1.5", &["momentum", "0 to 1"]),
+        (2, "--momentum much", &["none"]),
         (
             1,
-            &["--stats", "estimate", "--moving-speed", "NaN"],
+            "--stats estimate --moving-speed NaN",
             &["estbn_moving_speed"],
         ),
+        (1, "--stats batch --moving-speed 0.1", &["--moving-speed"]),
+        (2, "--train --eval", &["--train"]),
+        (2, "--norm bcnorm", &["bc_norm", "layer_norm"]),
+        (1, "--norm layer_norm", &["--groups", "layer_norm"]),
         (
             1,
-            &["--stats", "batch", "--moving-speed", "0.1"],
-            &["--moving-speed"],
-        ),
-        (2, &["--train", "--eval"], &["--train"]),
-        (2, &["--norm", "bcnorm"], &["bc_norm", "layer_norm"]),
-        (1, &["--norm", "layer_norm"], &["--groups", "layer_norm"]),
-        (
-            1,
-            &["--input", "one.safetensors"],
+            "--input one.safetensors",
             &["[1, 8]", "larger batch", "--eval", "--stats estimate"],
         ),
-        (1, &["--output", "out.npy"], &[".safetensors"]),
+        (1, "--output out.npy", &[".safetensors"]),
     ] {
-        let stderr = fail(status, setting.args(more));
+        let stderr = fail(status, setting.args(line));
         assert!(
             !stderr.contains("::") && !stderr.contains("eval()"),
             "{stderr}"
@@ -875,12 +796,11 @@ fn wrong_requests_are_explained_and_write_nothing() {
         for reason in reasons {
             assert!(
                 stderr.contains(reason),
-                "{more:?}: \"{stderr}\" lacks \"{reason}\""
+                "{line:?}: \"{stderr}\" lacks \"{reason}\""
             );
         }
     }
-    let mut args = setting.args(&["--output"]);
-    args.push(setting.path("no/folder/out.safetensors").into());
+    let args = setting.args("--output no/folder/out.safetensors");
     assert!(fail(1, args).contains("no folder"));
     assert_eq!(setting.files(), before);
 }
@@ -892,24 +812,17 @@ fn the_estimate_is_known_by_its_parameters() {
     let speed: f32 = setting.golden.metadata["moving_speed"]
         .parse()
         .expect("a number");
-    let entry = (Dtype::F32, vec![1], speed.to_le_bytes().to_vec());
-    params.tensors.insert("bn.estbn_moving_speed".into(), entry);
+    let bytes = speed.to_le_bytes().to_vec();
+    params.put("bn.estbn_moving_speed", Dtype::F32, &[1], bytes);
     params.write(&setting.path("est.safetensors"));
-    let text = succeed(setting.args(&["--params", "est.safetensors"]));
+    let (text, out) = setting.run("--params est.safetensors");
     assert!(text.contains("estimate statistics"), "{text}");
-    let more = [
-        "--stats",
-        "estimate",
-        "--moving-speed",
-        "0.05",
-        "--output",
-        "b.safetensors",
-    ];
-    succeed(setting.args(&more));
-    let y = |name: &str| File::read(&setting.path(name)).floats("y");
-    assert_eq!(y("out.safetensors"), y("b.safetensors"));
-    let more = ["--params", "est.safetensors", "--stats", "batch", "--force"];
-    let stderr = fail(1, setting.args(&more));
+    let (_, given) = setting.run("--stats estimate --moving-speed 0.05");
+    assert_eq!(out.floats("y"), given.floats("y"));
+    let stderr = fail(
+        1,
+        setting.args("--params est.safetensors --stats batch --force"),
+    );
     assert!(stderr.contains("EstBN"), "{stderr}");
 }
 
@@ -921,30 +834,13 @@ fn an_empty_batch_is_legal() {
     x.1[0] = 0;
     x.2.clear();
     empty.write(&setting.path("empty.safetensors"));
-    for adapter in [&[][..], &["--adapter", "cpu"]] {
-        let mut more = vec![
-            "--input",
-            "empty.safetensors",
-            "--grad",
-            "empty.safetensors",
-            "--force",
-        ];
-        more.extend(adapter);
-        let output = bcnorm(setting.args(&more));
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        let out = File::read(&setting.path("out.safetensors"));
+    for adapter in ["", "--adapter cpu"] {
+        let line = format!("--input empty.safetensors --grad empty.safetensors {adapter}");
+        let (_, out) = setting.run(&line);
         assert!(out.floats("y").is_empty());
         assert_eq!(out.floats("grad_bn.weight"), [0.0; 8]);
         let params = setting.params();
-        for name in [
-            "bn.running_mean",
-            "bn.running_var",
-            "bn.num_batches_tracked",
-        ] {
+        for name in RUNNING {
             assert_eq!(out.tensors[name].2, params.tensors[name].2, "{name}");
         }
     }
