@@ -1,6 +1,6 @@
 //! One error type for the whole library: each message names the value, the limit and the way out.
 
-use crate::desc::{DType, Layout};
+use crate::dtype::{DType, Layout};
 use crate::role::Role;
 
 /// Everything that can be wrong with a request, found before any work is recorded.
@@ -313,4 +313,24 @@ fn residual_tensor(activation: bool) -> &'static str {
     } else {
         "without an activation the residual's gradient is grad_y itself: give backward_residual_into None for it"
     }
+}
+
+/// An error where `value` is more than `limit`, and only there.
+pub(crate) fn within(
+    what: impl FnOnce() -> String,
+    value: u64,
+    limit: u64,
+    limit_name: &'static str,
+    way_out: &'static str,
+) -> Result<(), Error> {
+    if value <= limit {
+        return Ok(());
+    }
+    Err(Error::Limit {
+        what: what(),
+        value,
+        limit,
+        limit_name,
+        way_out,
+    })
 }

@@ -78,12 +78,14 @@
 
 pub mod cpu;
 pub mod desc;
+mod dtype;
 pub mod error;
 #[cfg(feature = "wgpu")]
 pub mod gpu;
 pub mod host;
 pub mod kernels;
 pub mod layer;
+mod limits;
 pub mod params;
 pub mod plan;
 pub mod role;

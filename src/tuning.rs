@@ -2,9 +2,12 @@
 //!
 //! The planner reads a [`Tuning`]; nothing else in the library asks what the adapter is.
 
+mod check;
 mod text;
 
-use crate::plan::Limits;
+pub(crate) use check::check;
+
+use crate::limits::Limits;
 
 /// What kind of processor runs a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,8 +1,10 @@
 //! Buffers against a plan, whichever executor binds them.
 
-use super::{Limits, Need, Plan};
+use super::Plan;
+use super::step::Need;
 use crate::error::Error;
 use crate::kernels::Access;
+use crate::limits::Limits;
 use crate::role::Role;
 use std::fmt;
 

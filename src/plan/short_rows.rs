@@ -5,13 +5,15 @@
 //! over the batch take a sample's elements as columns over the samples (`column_moments` does, as if
 //! channels were last), and fold the columns of a channel afterwards.
 
-use super::backward::{channel_fold_backward, columns, fold_terms};
-use super::forward::channel_fold;
-use super::geometry::{self, Geometry, Split, fold_lanes};
-use super::{BackwardOptions, Builder, ForwardOptions, RowSource, Slot};
+use super::builder::{Builder, Slot};
+use super::folds::{channel_fold, channel_fold_backward, columns, fold_terms};
+use super::options::{BackwardOptions, ForwardOptions, RowSource};
+use super::split::{Geometry, Split};
+use super::work::fold_lanes;
 use crate::desc::{Activation, ChannelPart, DType, Layout, Mode, NormKind, Write};
 use crate::error::Error;
 use crate::kernels::{KernelId, Spec};
+use crate::limits::MAX_ITERATIONS;
 use crate::params::{PER_CHANNEL, Params};
 use crate::role::Role;
 use crate::tables::{GradientPair, GroupGradient, Moments};
@@ -120,7 +122,7 @@ impl Elements {
             .unwrap_or(b.tuning.reduce_lanes)
             .min(b.tuning.reduce_lanes);
         // Three loops over the group's words.
-        if group_words.div_ceil(lanes) > geometry::MAX_ITERATIONS / 3 {
+        if group_words.div_ceil(lanes) > MAX_ITERATIONS / 3 {
             return None;
         }
         // What fits a binding is no more than u32s count.
