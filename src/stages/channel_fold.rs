@@ -1,16 +1,11 @@
-//! Mirrors of `shaders/batch_count.wgsl`, `shaders/channel_fold.wgsl` and
-//! `shaders/channel_fold_backward.wgsl`.
+//! Mirror of `shaders/channel_fold.wgsl`.
 
+use super::batch_count::batch_count;
 use super::moments::merge_all;
 use super::precise::{product_rest, reciprocal_std, reciprocal_std_rest};
-use crate::params::{ACCUMULATE, CUMULATIVE, ESTIMATE, NO_CHANNEL_PART, PER_CHANNEL};
-use crate::params::{Params, SUMS, TRAINING};
-use crate::tables::{Channel, GradientPair, Moments};
-
-/// Counts the batch, before channels read the count (where the momentum is cumulative).
-pub fn batch_count(num_batches_tracked: &mut [u32]) {
-    num_batches_tracked[0] = num_batches_tracked[0].saturating_add(1);
-}
+use crate::params::{CUMULATIVE, ESTIMATE, NO_CHANNEL_PART, PER_CHANNEL};
+use crate::params::{Params, TRAINING};
+use crate::tables::{Channel, Moments};
 
 /// `running_mean` and `running_var`, (C) each.
 #[derive(Debug)]
@@ -135,67 +130,4 @@ fn estimated_statistics(params: &Params, batch: Moments, mean: &mut f32, var: &m
     *mean = pivot + offset;
     *var = variance;
     (pivot, offset, variance, known, 0)
-}
-
-/// Gradients of the parameters, those that are wanted.
-#[derive(Debug, Default)]
-pub struct ParameterGradients<'a> {
-    /// Of the channel part's weight, (C).
-    pub bn_weight: Option<&'a mut [f32]>,
-    /// Of the channel part's bias, (C).
-    pub bn_bias: Option<&'a mut [f32]>,
-    /// Of the group part's weight, (G) or (C).
-    pub weight: Option<&'a mut [f32]>,
-    /// Of the group part's bias, (G) or (C).
-    pub bias: Option<&'a mut [f32]>,
-}
-
-/// Parameter gradients, and what the channel part subtracts from the gradient of its output: means, or
-/// sums for an exchange with other devices.
-pub fn channel_fold_backward(
-    params: &Params,
-    gradient_parts: &[GradientPair],
-    channels: Option<&[Channel]>,
-    mut gradients: ParameterGradients,
-    mut channel_gradients: Option<&mut [GradientPair]>,
-) {
-    let (columns, first_affine) = (params.columns as usize, params.channel_columns as usize);
-    let put = |gradient: &mut Option<&mut [f32]>, index: usize, value: f32| {
-        if let Some(gradient) = gradient {
-            gradient[index] = if params.flags & ACCUMULATE != 0 {
-                value + gradient[index]
-            } else {
-                value
-            };
-        }
-    };
-    for column in 0..columns {
-        let (mut bias, mut weight) = (0.0, 0.0);
-        for part in (0..params.entries as usize).map(|i| &gradient_parts[i * columns + column]) {
-            bias += f64::from(part.bias);
-            weight += f64::from(part.weight);
-        }
-        let pair = GradientPair {
-            bias: bias as f32,
-            weight: weight as f32,
-        };
-        if column < first_affine {
-            if let Some(channel_gradients) = &mut channel_gradients {
-                let count = match channels {
-                    Some(channels) if params.flags & SUMS == 0 => channels[column].count,
-                    _ => 1,
-                };
-                let count = (count as f32).max(1.0);
-                channel_gradients[column] = GradientPair {
-                    bias: pair.bias / count,
-                    weight: pair.weight / count,
-                };
-            }
-            put(&mut gradients.bn_bias, column, pair.bias);
-            put(&mut gradients.bn_weight, column, pair.weight);
-        } else {
-            put(&mut gradients.bias, column - first_affine, pair.bias);
-            put(&mut gradients.weight, column - first_affine, pair.weight);
-        }
-    }
 }

@@ -1,4 +1,4 @@
-//! The CPU mirrors: one function for each kernel of [`kernels`](crate::kernels), of the same name,
+//! The CPU mirrors: one file and one function for each kernel of [`kernels`](crate::kernels), of the same name,
 //! with the same work items and the same formulas in f32, for readers and for stage-by-stage tests.
 //!
 //! A mirror does in one loop what LANES invocations share on a GPU, with lanes of its own: those of vector
@@ -7,45 +7,66 @@
 //! step works on a window.
 
 mod activation;
+mod batch_count;
 mod channel_fold;
+mod channel_fold_backward;
 mod column;
 mod column_affine;
+mod column_affine_backward;
 mod column_moments;
 mod column_products;
 mod element;
 mod element_affine;
+mod element_affine_backward;
 mod element_products;
+mod element_terms;
 mod elements;
 mod group_fold;
+mod group_fold_backward;
 mod moments;
 mod parallel;
 mod precise;
 mod row_affine;
+mod row_affine_backward;
 mod row_coefficients;
+mod row_coefficients_backward;
 mod row_fold;
+mod row_fold_backward;
 mod row_moments;
 mod row_products;
+mod row_terms_backward;
 mod running_fold;
 mod sample_fold;
+mod sample_fold_backward;
 mod span;
 mod tile;
 mod vector;
 
 pub use activation::Recompute;
-pub use channel_fold::{ParameterGradients, channel_fold_backward};
-pub use channel_fold::{RunningStatistics, batch_count, channel_fold};
-pub use column_affine::{column_affine, column_affine_backward};
+pub use batch_count::batch_count;
+pub use channel_fold::{RunningStatistics, channel_fold};
+pub use channel_fold_backward::{ParameterGradients, channel_fold_backward};
+pub use column_affine::column_affine;
+pub use column_affine_backward::column_affine_backward;
 pub use column_moments::column_moments;
 pub use column_products::column_products;
 pub use element::Element;
-pub use element_affine::{element_affine, element_affine_backward};
-pub use element_products::{element_products, element_terms};
-pub use group_fold::{group_fold, group_fold_backward, row_coefficients_backward};
+pub use element_affine::element_affine;
+pub use element_affine_backward::element_affine_backward;
+pub use element_products::element_products;
+pub use element_terms::element_terms;
+pub use group_fold::group_fold;
+pub use group_fold_backward::group_fold_backward;
 pub use moments::{merge_moments, merge_products};
-pub use row_affine::{row_affine, row_affine_backward};
-pub use row_coefficients::{row_coefficients, row_terms_backward};
-pub use row_fold::{row_fold, row_fold_backward};
+pub use row_affine::row_affine;
+pub use row_affine_backward::row_affine_backward;
+pub use row_coefficients::row_coefficients;
+pub use row_coefficients_backward::row_coefficients_backward;
+pub use row_fold::row_fold;
+pub use row_fold_backward::row_fold_backward;
 pub use row_moments::row_moments;
 pub use row_products::row_products;
+pub use row_terms_backward::row_terms_backward;
 pub use running_fold::running_fold;
-pub use sample_fold::{sample_fold, sample_fold_backward};
+pub use sample_fold::sample_fold;
+pub use sample_fold_backward::sample_fold_backward;

@@ -101,3 +101,8 @@ pub(super) fn degrees_of_freedom(params: &Params, count: f32) -> f32 {
         count
     }
 }
+
+/// a / b; 0 where b is 0.
+pub(super) fn ratio(a: f64, b: f64) -> f32 {
+    if b == 0.0 { 0.0 } else { (a / b) as f32 }
+}

@@ -1,11 +1,11 @@
-//! Mirrors of `shaders/sample_fold.wgsl` and `shaders/sample_fold_backward.wgsl`.
+//! Mirror of `shaders/sample_fold.wgsl`.
 
 use super::moments::merge_all;
 use crate::params::Params;
-use crate::tables::{GradientPair, Moments};
+use crate::tables::Moments;
 
 /// Entries of a segment. There may be none at all: the only segment is empty then.
-fn segment(params: &Params, index: usize) -> std::ops::Range<usize> {
+pub(super) fn segment(params: &Params, index: usize) -> std::ops::Range<usize> {
     let entries = params.entries as usize;
     let size = params.entries_per_segment as usize;
     (index * size).min(entries)..(index * size + size).min(entries)
@@ -17,29 +17,6 @@ pub fn sample_fold(params: &Params, rows: &[Moments], channel_parts: &mut [Momen
     for (index, parts) in channel_parts.chunks_mut(columns).enumerate() {
         for (column, part) in parts.iter_mut().enumerate() {
             *part = merge_all(segment(params, index).map(|i| rows[i * columns + column]));
-        }
-    }
-}
-
-/// Sums of every column over each segment of the batch.
-pub fn sample_fold_backward(
-    params: &Params,
-    gradient_terms: &[GradientPair],
-    gradient_parts: &mut [GradientPair],
-) {
-    let columns = params.columns as usize;
-    // The table may be larger: a fold before this one may have had more columns.
-    let gradient_parts = &mut gradient_parts[..params.items as usize];
-    for (index, parts) in gradient_parts.chunks_mut(columns).enumerate() {
-        let mut sums = vec![[0.0; 2]; columns];
-        for i in segment(params, index) {
-            for ([bias, weight], entry) in sums.iter_mut().zip(&gradient_terms[i * columns..]) {
-                *bias += f64::from(entry.bias);
-                *weight += f64::from(entry.weight);
-            }
-        }
-        for (part, [bias, weight]) in parts.iter_mut().zip(sums) {
-            (part.bias, part.weight) = (bias as f32, weight as f32);
         }
     }
 }

@@ -132,18 +132,16 @@ fn constants_are_those_of_the_file() {
 }
 
 #[test]
-fn every_kernel_has_a_mirror() {
+fn every_kernel_has_a_mirror_of_its_name() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/stages");
     let files = files(&folder, "rs");
     for &kernel in KernelId::ALL {
+        let named = files.iter().find(|(name, _)| name == kernel.name());
+        let (_, text) = named.unwrap_or_else(|| panic!("no mirror of {}", kernel.name()));
         let openings = ["(", "<"].map(|next| format!("\npub fn {}{next}", kernel.name()));
-        let of_file = |text: &String| {
-            openings
-                .iter()
-                .map(|o| text.matches(o).count())
-                .sum::<usize>()
-        };
-        let found: usize = files.iter().map(|(_, text)| of_file(text)).sum();
+        let found: usize = openings.iter().map(|o| text.matches(o).count()).sum();
         assert_eq!(found, 1, "mirrors of {}", kernel.name());
+        let shader = format!("shaders/{}.wgsl", kernel.name());
+        assert!(text.starts_with("//! ") && text.lines().next().unwrap().contains(&shader));
     }
 }
