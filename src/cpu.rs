@@ -4,7 +4,7 @@
 use crate::desc::DType;
 use crate::error::Error;
 use crate::kernels::{Access, KernelId, Spec};
-use crate::plan::{Need, Plan, Step};
+use crate::plan::{BufferRequirement, Plan, Step};
 use crate::role::{Role, RoleKind};
 use crate::stages::{self, Element};
 use crate::tuning::Tuning;
@@ -67,7 +67,7 @@ impl Buffers {
     }
 
     /// Whether a buffer, if it is there, is as long as a plan needs it.
-    fn check_length(&self, need: &Need) -> Result<(), Error> {
+    fn check_length(&self, need: &BufferRequirement) -> Result<(), Error> {
         match self.words.get(&need.role) {
             Some(found) if found.len() != words(need) => Err(Error::Length {
                 what: need.role.to_string(),
@@ -80,7 +80,7 @@ impl Buffers {
 }
 
 /// Words of a buffer.
-fn words(need: &Need) -> usize {
+fn words(need: &BufferRequirement) -> usize {
     usize::try_from(need.bytes / 4).unwrap_or(usize::MAX)
 }
 
@@ -602,7 +602,7 @@ fn tensor_mut<T: Element>(words: &mut [u32], elements: usize) -> &mut [T] {
 
 /// Whether the plan expects something in the buffer: what it only reads (scratch aside: the table of
 /// an empty batch is read by no one), and the state that it updates.
-fn is_given(need: &Need) -> bool {
+fn is_given(need: &BufferRequirement) -> bool {
     match need.role {
         // Written, and read: state, and x in place.
         Role::RunningMean | Role::RunningVar | Role::NumBatchesTracked | Role::X => true,

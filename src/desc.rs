@@ -727,7 +727,7 @@ pub struct Fusion {
 
 /// Whether a gradient replaces what is in its buffer or is added to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Write {
+pub enum GradientMode {
     /// The buffer's old content is not read.
     #[default]
     Replace,

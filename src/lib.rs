@@ -10,7 +10,7 @@
 //! - **Layers** in the manner of torch.nn: [`Norm`] owns parameters, running state and saved
 //!   tables on the GPU.
 //! - **Plans**, for programs that bring their own device, buffers and encoder: a [`Plan`] is data,
-//!   made without a GPU; [`gpu::Pipelines`] prepares it, [`gpu::Prepared::encode`] records it.
+//!   made without a GPU; [`gpu::Pipelines`] prepares it, [`gpu::PreparedPlan::encode`] records it.
 //!
 //! Neither submits, polls, maps, creates a device or replaces an error handler. Helpers that do are
 //! in [`gpu::headless`], [`gpu::transfer`] and [`gpu::autotune`].
@@ -94,7 +94,8 @@ pub mod tables;
 pub mod tuning;
 
 pub use desc::{
-    Activation, ChannelStats, DType, Fusion, Layout, Mode, NormDesc, NormKind, TensorDesc, Write,
+    Activation, ChannelStats, DType, Fusion, GradientMode, Layout, Mode, NormDesc, NormKind,
+    TensorDesc,
 };
 pub use error::Error;
 #[cfg(feature = "wgpu")]

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// What a buffer is to a plan. Callers bind the tensors, parameters and state; tables are made by
-/// [`create_tables`](crate::gpu::Prepared::create_tables) or by the CPU executor.
+/// [`create_tables`](crate::gpu::PreparedPlan::create_tables) or by the CPU executor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Role {

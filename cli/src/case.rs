@@ -4,7 +4,7 @@
 use crate::device::guarded;
 use anyhow::Result;
 use bcnorm::gpu::headless::Gpu;
-use bcnorm::gpu::{Pipelines, Prepared};
+use bcnorm::gpu::{Pipelines, PreparedPlan};
 use bcnorm::kernels::Access;
 use bcnorm::{Plan, Role, cpu};
 pub use bcnorm_testkit::problem::Problem;
@@ -26,9 +26,9 @@ pub fn run_on_cpu(problem: &Problem, executor: &cpu::Executor) -> Result<Run> {
 /// A problem made ready on a device.
 pub struct Plans<'a> {
     /// The forward plan.
-    pub forward: Prepared,
+    pub forward: PreparedPlan,
     /// The backward plan, where it is computed.
-    pub backward: Option<Prepared>,
+    pub backward: Option<PreparedPlan>,
     /// The buffers of both.
     pub bench: GpuProblem<'a>,
 }

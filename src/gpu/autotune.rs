@@ -1,7 +1,7 @@
 //! A measured search for a better [`Tuning`], for those who ask for it: nothing in the library calls it.
 //! It submits, waits and reads back, like the other helpers.
 
-use super::{Bindings, Bound, Pipelines, device, transfer};
+use super::{Bindings, BoundPlan, Pipelines, device, transfer};
 use crate::desc::{DType, Mode, NormDesc, TensorDesc};
 use crate::error::Error;
 use crate::kernels::Access;
@@ -207,7 +207,7 @@ struct Subject {
 /// A tuning's plans, bound: forward and backward of each subject.
 struct Contender {
     plans: Vec<[Plan; 2]>,
-    bound: Vec<[Bound; 2]>,
+    bound: Vec<[BoundPlan; 2]>,
 }
 
 struct Bench<'a> {
@@ -382,7 +382,7 @@ impl Bench<'_> {
     }
 
     /// How often a submission repeats a plan.
-    fn repeats(&self, bound: &Bound) -> Result<u32, Error> {
+    fn repeats(&self, bound: &BoundPlan) -> Result<u32, Error> {
         let target = self.effort.submission.as_secs_f64();
         let mut repeats = 1;
         loop {
@@ -396,7 +396,7 @@ impl Bench<'_> {
     }
 
     /// Seconds that a submission of some repetitions takes.
-    fn time(&self, bound: &Bound, repeats: u32) -> Result<f64, Error> {
+    fn time(&self, bound: &BoundPlan, repeats: u32) -> Result<f64, Error> {
         let mut encoder = self.device.create_command_encoder(&Default::default());
         let mut pass = encoder.begin_compute_pass(&Default::default());
         for _ in 0..repeats {

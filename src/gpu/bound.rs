@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 /// A plan made ready for a device: compiled kernels and uniforms.
 #[derive(Debug)]
-pub struct Prepared {
+pub struct PreparedPlan {
     pub(super) owner: Owner,
     pub(super) plan: Plan,
     pub(super) kernels: Vec<Arc<Kernel>>,
@@ -19,7 +19,7 @@ pub struct Prepared {
     pub(super) stride: u64,
 }
 
-impl Prepared {
+impl PreparedPlan {
     /// The plan.
     pub fn plan(&self) -> &Plan {
         &self.plan
@@ -68,12 +68,12 @@ impl Prepared {
     /// [`Error::Missing`], [`Error::BufferTooSmall`], [`Error::Misaligned`], [`Error::Usage`],
     /// [`Error::Aliasing`], [`Error::WrongDevice`] where tables are another device's, [`Error::Device`] where
     /// this one is lost or refuses a buffer (natively); nothing is recorded then.
-    pub fn bind(&self, bindings: &Bindings) -> Result<Bound, Error> {
+    pub fn bind(&self, bindings: &Bindings) -> Result<BoundPlan, Error> {
         bindings.validate(&self.plan, &self.owner)?;
         device::guarded(self.owner.device(), "binding", || self.bound(bindings))
     }
 
-    fn bound(&self, bindings: &Bindings) -> Result<Bound, Error> {
+    fn bound(&self, bindings: &Bindings) -> Result<BoundPlan, Error> {
         let mut dispatches = Vec::with_capacity(self.kernels.len());
         for (index, (step, kernel)) in self.plan.steps().iter().zip(&self.kernels).enumerate() {
             let Some(uniforms) = &self.uniforms else {
@@ -105,7 +105,7 @@ impl Prepared {
                 workgroups: step.workgroups,
             });
         }
-        Ok(Bound { dispatches })
+        Ok(BoundPlan { dispatches })
     }
 }
 
@@ -118,14 +118,14 @@ struct Dispatch {
 }
 
 /// A plan with its buffers: ready to be recorded, any number of times. It owns what it needs (it keeps
-/// the buffers alive, too), so it can be stored without its [`Prepared`]. Recording it checks nothing,
+/// the buffers alive, too), so it can be stored without its [`PreparedPlan`]. Recording it checks nothing,
 /// allocates nothing of its own and makes no bind groups (`tests/suite/hot_path.rs`).
 #[derive(Debug)]
-pub struct Bound {
+pub struct BoundPlan {
     dispatches: Vec<Dispatch>,
 }
 
-impl Bound {
+impl BoundPlan {
     /// Records the plan into a compute pass of its own.
     pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
         if self.dispatches.is_empty() {

@@ -1,8 +1,8 @@
 //! The wgpu executor: runs plans on the caller's device, with the caller's buffers.
 //!
 //! [`Pipelines`] compiles and caches kernels, [`Pipelines::prepare`] makes a plan ready,
-//! [`Prepared::encode`] records it into the caller's encoder (or
-//! [`Prepared::encode_in_pass`] into the caller's pass). What is made is made within error scopes, so that what
+//! [`PreparedPlan::encode`] records it into the caller's encoder (or
+//! [`PreparedPlan::encode_in_pass`] into the caller's pass). What is made is made within error scopes, so that what
 //! the device objects to is an [`Error`] (natively). Nothing here submits, polls, maps, makes a
 //! device or replaces an error handler; [`headless`], [`transfer`] and [`autotune`] hold helpers that do,
 //! for those who want them.
@@ -25,7 +25,7 @@ pub mod headless;
 pub mod transfer;
 
 pub use bindings::{Bindings, Tables};
-pub use bound::{Bound, Prepared};
+pub use bound::{BoundPlan, PreparedPlan};
 
 use crate::error::Error;
 use crate::kernels::{Access, Spec, browser_wgsl, wgsl};
@@ -89,7 +89,7 @@ impl Pipelines {
     /// [`Error::Limit`] where a buffer, a workgroup or a dispatch exceeds what the device granted;
     /// [`Error::Device`] where it is lost, or it or its driver objects to a kernel (natively: a browser reports
     /// that to the device's `uncapturederror` event).
-    pub fn prepare(&self, plan: Plan) -> Result<Prepared, Error> {
+    pub fn prepare(&self, plan: Plan) -> Result<PreparedPlan, Error> {
         let device = self.device();
         plan.check_limits(&Limits::of(device))?;
         let kernels = plan.steps().iter().map(|step| self.kernel(&step.spec));
@@ -109,7 +109,7 @@ impl Pipelines {
                 wgpu::BufferUsages::UNIFORM,
             )?),
         };
-        Ok(Prepared {
+        Ok(PreparedPlan {
             owner: self.owner.clone(),
             plan,
             kernels,

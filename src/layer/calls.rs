@@ -4,7 +4,7 @@
 use super::norm::{Key, Pass};
 use super::tensor::Tensor;
 use crate::error::Error;
-use crate::gpu::{Bound, Tables};
+use crate::gpu::{BoundPlan, Tables};
 
 /// Calls kept per layer, with and without a backward each: buffers used in turn.
 const MAX_CALLS: usize = 4;
@@ -99,7 +99,7 @@ pub(super) struct Call {
     /// What forward's plan is bound to; backward takes what it saved from here, and only from here.
     pub tables: Tables,
     /// Where it may come again: y (None in place) and the bound plan.
-    pub forward: Option<(Option<Tensor>, Bound)>,
+    pub forward: Option<(Option<Tensor>, BoundPlan)>,
     /// The last backward into tensors of the caller's. It is bound to this call's tables, so it goes
     /// when they do.
     pub backward: Option<Backward>,
@@ -111,7 +111,7 @@ pub(super) struct Backward {
     pub grad_y: Tensor,
     pub grad_x: Tensor,
     pub grad_residual: Option<Tensor>,
-    pub bound: Bound,
+    pub bound: BoundPlan,
 }
 
 impl Call {
@@ -122,7 +122,7 @@ impl Call {
         grad_y: &Tensor,
         grad_x: &Tensor,
         grad_residual: Option<&Tensor>,
-    ) -> Option<&Bound> {
+    ) -> Option<&BoundPlan> {
         let known = self.backward.as_ref().filter(|known| {
             known.grad_y == *grad_y
                 && known.grad_x == *grad_x
@@ -159,7 +159,7 @@ impl Calls {
         x: &Tensor,
         residual: Option<&Tensor>,
         output: Output<'_>,
-    ) -> Option<&Bound> {
+    ) -> Option<&BoundPlan> {
         let y = output.kept()?;
         let index = self
             .calls

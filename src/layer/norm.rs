@@ -3,10 +3,10 @@
 use super::calls::{Backward, Call, Calls, Order, Output};
 use super::state::{self, StateDict, StateValue};
 use super::tensor::Tensor;
-use crate::desc::{Activation, ChannelStats, Fusion, Mode, NormDesc, TensorDesc, Write};
+use crate::desc::{Activation, ChannelStats, Fusion, GradientMode, Mode, NormDesc, TensorDesc};
 use crate::error::Error;
 use crate::gpu::device::{self, Owner};
-use crate::gpu::{Bindings, Pipelines, Prepared, Tables, transfer};
+use crate::gpu::{Bindings, Pipelines, PreparedPlan, Tables, transfer};
 use crate::plan::{BackwardOptions, ForwardOptions, Plan};
 use crate::role::Role;
 use std::collections::BTreeMap;
@@ -111,7 +111,7 @@ pub struct Norm {
     mode: Mode,
     grad_enabled: bool,
     buffers: BTreeMap<Role, wgpu::Buffer>,
-    plans: Vec<(Pass, Direction, Arc<Prepared>)>,
+    plans: Vec<(Pass, Direction, Arc<PreparedPlan>)>,
     /// Forwards that backward may go back through.
     calls: Calls,
     /// Those that it may not, whose tables are their own: in between they spoil nothing.
@@ -209,7 +209,7 @@ impl Norm {
     /// Records y = activation(norm(x)) and keeps what backward needs. Allocates y.
     ///
     /// # Errors
-    /// Those of [`Plan::forward`], [`Pipelines::prepare`] and [`Prepared::bind`]; nothing is
+    /// Those of [`Plan::forward`], [`Pipelines::prepare`] and [`PreparedPlan::bind`]; nothing is
     /// recorded then.
     pub fn forward(
         &mut self,
@@ -385,7 +385,7 @@ impl Norm {
     /// [`Error::BackwardWithoutGrad`]; [`Error::ResidualGradient`] where that forward had a residual, whose gradient is
     /// [`backward_residual`](Self::backward_residual)'s to return; [`Error::Shape`] or
     /// [`Error::Storage`] where `grad_y` is not as y; and those of [`Plan::backward`],
-    /// [`Pipelines::prepare`] and [`Prepared::bind`]. Nothing is recorded then.
+    /// [`Pipelines::prepare`] and [`PreparedPlan::bind`]. Nothing is recorded then.
     pub fn backward(
         &mut self,
         encoder: &mut wgpu::CommandEncoder,
@@ -616,7 +616,7 @@ impl Norm {
     }
 
     /// The plan of a pass, made once: the most recent ones are kept.
-    fn prepared(&mut self, pass: &Pass, direction: Direction) -> Result<Arc<Prepared>, Error> {
+    fn prepared(&mut self, pass: &Pass, direction: Direction) -> Result<Arc<PreparedPlan>, Error> {
         let known = self
             .plans
             .iter()
@@ -658,8 +658,8 @@ impl Pass {
             }
             Direction::Backward => {
                 let options = BackwardOptions {
-                    x: Write::Replace,
-                    parameters: Write::Accumulate,
+                    x: GradientMode::Replace,
+                    parameters: GradientMode::Accumulate,
                     fusion,
                     ..Default::default()
                 };

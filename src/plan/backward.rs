@@ -7,7 +7,7 @@ use super::folds::{
 };
 use super::options::BackwardOptions;
 use super::short_rows::{self, Elements};
-use crate::desc::{Activation, ChannelPart, Write};
+use crate::desc::{Activation, ChannelPart, GradientMode};
 use crate::error::Error;
 use crate::kernels::KernelId;
 use crate::params::Params;
@@ -76,7 +76,7 @@ pub(super) fn plan(b: &mut Builder, options: BackwardOptions) -> Result<(), Erro
         [KernelId::RowAffineBackward, KernelId::ColumnAffineBackward],
         b.geometry.map,
         options.fusion.activation,
-        options.x == Write::Accumulate,
+        options.x == GradientMode::Accumulate,
         &[
             // Without a group part, and with statistics that no gradient flows through, dx is dy times a
             // constant of the channel.

@@ -1,7 +1,7 @@
 //! Buffers against a plan, whichever executor binds them.
 
 use super::Plan;
-use super::step::Need;
+use super::step::BufferRequirement;
 use crate::error::Error;
 use crate::kernels::Access;
 use crate::limits::Limits;
@@ -49,8 +49,12 @@ pub(super) fn check(
     check_steps(plan, &needed)
 }
 
-fn check_one(need: &Need, buffer: &BoundBuffer<'_>, limits: &Limits) -> Result<(), Error> {
-    let &Need { role, bytes, .. } = need;
+fn check_one(
+    need: &BufferRequirement,
+    buffer: &BoundBuffer<'_>,
+    limits: &Limits,
+) -> Result<(), Error> {
+    let &BufferRequirement { role, bytes, .. } = need;
     let &BoundBuffer { offset, size, .. } = buffer;
     let alignment = u64::from(limits.min_storage_buffer_offset_alignment);
     if !offset.is_multiple_of(alignment) {
@@ -79,7 +83,7 @@ fn check_one(need: &Need, buffer: &BoundBuffer<'_>, limits: &Limits) -> Result<(
 }
 
 /// No written range may overlap another role's, in the same step or not.
-fn check_overlaps(needed: &[(&Need, &BoundBuffer<'_>)]) -> Result<(), Error> {
+fn check_overlaps(needed: &[(&BufferRequirement, &BoundBuffer<'_>)]) -> Result<(), Error> {
     for (index, (a, buffer_a)) in needed.iter().enumerate() {
         for (b, buffer_b) in &needed[index + 1..] {
             let written = [a, b]
@@ -104,7 +108,10 @@ fn check_overlaps(needed: &[(&Need, &BoundBuffer<'_>)]) -> Result<(), Error> {
 }
 
 /// WebGPU forbids one buffer to be both read-only and written in a dispatch, even in disjoint ranges.
-fn check_steps(plan: &Plan, needed: &[(&Need, &BoundBuffer<'_>)]) -> Result<(), Error> {
+fn check_steps(
+    plan: &Plan,
+    needed: &[(&BufferRequirement, &BoundBuffer<'_>)],
+) -> Result<(), Error> {
     let id = |role: Role| {
         let found = needed.iter().find(|(need, _)| need.role == role);
         found.map(|(_, buffer)| buffer.id)

@@ -2,7 +2,7 @@
 
 use super::options::RowSource;
 use super::split::{Geometry, Split};
-use super::step::{Need, Step, Window};
+use super::step::{BufferRequirement, Step, Window};
 use super::work::{fold_lanes, workgroups};
 use crate::desc::{
     Activation, CHANNEL_EPS, ChannelPart, ChannelStats, Mode, NormDesc, NormKind, TensorDesc,
@@ -24,7 +24,7 @@ pub(super) struct Builder<'a> {
     pub geometry: Geometry,
     pub params: Params,
     pub steps: Vec<Step>,
-    pub needs: Vec<Need>,
+    pub needs: Vec<BufferRequirement>,
     pub exchange: Option<usize>,
 }
 
@@ -209,7 +209,7 @@ impl<'a> Builder<'a> {
                     need.access = access;
                 }
             }
-            None => self.needs.push(Need {
+            None => self.needs.push(BufferRequirement {
                 role,
                 bytes,
                 access,

@@ -3,7 +3,7 @@
 use super::builder::{Builder, Slot};
 use super::options::BackwardOptions;
 use super::work::{fold_lanes, segments};
-use crate::desc::{ChannelPart, Mode, Write};
+use crate::desc::{ChannelPart, GradientMode, Mode};
 use crate::error::{Error, within};
 use crate::kernels::KernelId;
 use crate::params::{ACCUMULATE, CUMULATIVE, PER_CHANNEL, Params, SUMS};
@@ -324,8 +324,8 @@ pub(super) fn channel_fold_backward(
     let norm = b.norm;
     let exchanged = flows && options.shards.is_some();
     let flags = match options.parameters {
-        Write::Replace => 0,
-        Write::Accumulate => ACCUMULATE,
+        GradientMode::Replace => 0,
+        GradientMode::Accumulate => ACCUMULATE,
     } | if exchanged { SUMS } else { 0 };
     let params = Params {
         items: b.params.columns,

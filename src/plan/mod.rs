@@ -20,7 +20,7 @@ mod work;
 pub use crate::limits::Limits;
 pub use buffers::BoundBuffer;
 pub use options::{BackwardOptions, ForwardOptions, RowSource};
-pub use step::{Direction, Need, Step, Window};
+pub use step::{BufferRequirement, Direction, Step, Window};
 
 use crate::desc::{ChannelPart, Mode, NormDesc, TensorDesc};
 use crate::error::{Error, within};
@@ -39,7 +39,7 @@ pub struct Plan {
     norm: NormDesc,
     tensor: TensorDesc,
     steps: Vec<Step>,
-    needs: Vec<Need>,
+    needs: Vec<BufferRequirement>,
     exchange: Option<usize>,
 }
 
@@ -102,7 +102,7 @@ impl Plan {
     /// The step before which the caller exchanges tables with other devices, where
     /// [`ForwardOptions::shards`] (or the backward's) asks for it and the norm has batch statistics:
     /// record the steps before it, gather, record the rest
-    /// ([`Bound::encode_steps`](crate::gpu::Bound::encode_steps)).
+    /// ([`BoundPlan::encode_steps`](crate::gpu::BoundPlan::encode_steps)).
     pub fn exchange(&self) -> Option<usize> {
         self.exchange
     }
@@ -113,19 +113,19 @@ impl Plan {
     }
 
     /// Every buffer, each role once.
-    pub fn needs(&self) -> &[Need] {
+    pub fn needs(&self) -> &[BufferRequirement] {
         &self.needs
     }
 
     /// The buffers of one kind.
-    pub fn needs_of(&self, kind: RoleKind) -> impl Iterator<Item = &Need> {
+    pub fn needs_of(&self, kind: RoleKind) -> impl Iterator<Item = &BufferRequirement> {
         self.needs
             .iter()
             .filter(move |need| need.role.kind() == kind)
     }
 
     /// What the plan needs of one buffer, if anything.
-    pub fn need(&self, role: Role) -> Option<&Need> {
+    pub fn need(&self, role: Role) -> Option<&BufferRequirement> {
         self.needs.iter().find(|need| need.role == role)
     }
 

@@ -1,6 +1,6 @@
 //! What a caller asks of a plan.
 
-use crate::desc::{Fusion, Write};
+use crate::desc::{Fusion, GradientMode};
 use std::num::NonZero;
 
 /// Where the moments of the rows come from.
@@ -38,9 +38,9 @@ pub struct ForwardOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct BackwardOptions {
     /// How the gradient of x is written.
-    pub x: Write,
+    pub x: GradientMode,
     /// How the gradients of the parameters are written.
-    pub parameters: Write,
+    pub parameters: GradientMode,
     /// The forward's. With an activation and a residual, [`Role::GradResidual`] is written; without an
     /// activation the residual's gradient is dy itself.
     pub fusion: Fusion,

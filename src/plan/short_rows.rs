@@ -10,7 +10,7 @@ use super::folds::{channel_fold, channel_fold_backward, columns, fold_terms};
 use super::options::{BackwardOptions, ForwardOptions, RowSource};
 use super::split::{Geometry, Split};
 use super::work::fold_lanes;
-use crate::desc::{Activation, ChannelPart, DType, Layout, Mode, NormKind, Write};
+use crate::desc::{Activation, ChannelPart, DType, GradientMode, Layout, Mode, NormKind};
 use crate::error::Error;
 use crate::kernels::{KernelId, Spec};
 use crate::limits::MAX_ITERATIONS;
@@ -314,7 +314,7 @@ pub(super) fn backward(
     b.params = all;
 
     let spec = Spec {
-        accumulate: options.x == Write::Accumulate,
+        accumulate: options.x == GradientMode::Accumulate,
         ..e.spec(b, KernelId::ElementAffineBackward, 1)
     };
     let slots = [

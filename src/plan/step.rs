@@ -30,7 +30,7 @@ pub struct Step {
 
 /// A buffer that a plan uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Need {
+pub struct BufferRequirement {
     /// Which.
     pub role: Role,
     /// Its size in bytes.

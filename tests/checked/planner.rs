@@ -7,7 +7,7 @@ extern crate bcnorm_checked as bcnorm;
 #[path = "../suite/common/work.rs"]
 mod work;
 
-use bcnorm::desc::{Activation, Fusion, NormKind, Write};
+use bcnorm::desc::{Activation, Fusion, GradientMode, NormKind};
 use bcnorm::kernels::Element;
 use bcnorm::plan::{BoundBuffer, Limits};
 use bcnorm::{
@@ -163,7 +163,7 @@ impl Request {
             false => None,
         };
         let rows = r.pick(&[RowSource::Computed, RowSource::Computed, RowSource::Given]);
-        let writes = [Write::Replace, Write::Accumulate];
+        let writes = [GradientMode::Replace, GradientMode::Accumulate];
         let mut tuning = r.pick(&[Tuning::GPU, Tuning::SOFTWARE, Tuning::CPU]);
         let settings = tuning.settings();
         for _ in 0..r.below(5) {

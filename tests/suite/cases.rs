@@ -8,8 +8,8 @@ use bcnorm::cpu::Executor;
 use bcnorm::gpu::headless::DeviceLimits;
 use bcnorm::gpu::transfer;
 use bcnorm::{
-    BackwardOptions, ChannelStats, Error, ForwardOptions, Mode, NormDesc, Plan, Role, TensorDesc,
-    Tuning, Write,
+    BackwardOptions, ChannelStats, Error, ForwardOptions, GradientMode, Mode, NormDesc, Plan, Role,
+    TensorDesc, Tuning,
 };
 use common::conditioning::{self, Worst};
 use common::problem::Problem;
@@ -576,7 +576,7 @@ fn empty_batches() {
     for target in targets::all() {
         for dims in EMPTY {
             for (mode, stats) in KINDS {
-                for parameters in [Write::Replace, Write::Accumulate] {
+                for parameters in [GradientMode::Replace, GradientMode::Accumulate] {
                     let problem = Problem::random(dims, 2, 1)
                         .with_mode(mode)
                         .with_stats(stats);
@@ -598,7 +598,7 @@ const GRADIENTS: [(Role, usize); 4] = [
 /// What is in the gradients before: numbers that stay where gradients are added.
 const BEFORE: f32 = 1.5;
 
-fn check_empty(what: &str, target: &Target, problem: &Problem, parameters: Write) {
+fn check_empty(what: &str, target: &Target, problem: &Problem, parameters: GradientMode) {
     let options = BackwardOptions {
         parameters,
         ..BackwardOptions::default()
@@ -615,8 +615,8 @@ fn check_empty(what: &str, target: &Target, problem: &Problem, parameters: Write
     assert_eq!(var, &problem.running_var, "{what}");
     for (role, len) in GRADIENTS {
         let value = match parameters {
-            Write::Replace => 0.0,
-            Write::Accumulate => BEFORE,
+            GradientMode::Replace => 0.0,
+            GradientMode::Accumulate => BEFORE,
         };
         assert_eq!(
             after[&role],

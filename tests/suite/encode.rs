@@ -4,8 +4,8 @@
 use crate::common;
 
 use bcnorm::gpu::headless::{DeviceLimits, Gpu};
-use bcnorm::gpu::{Bindings, Pipelines, Prepared, transfer};
-use bcnorm::{BackwardOptions, Mode, Plan, Role, Write};
+use bcnorm::gpu::{Bindings, Pipelines, PreparedPlan, transfer};
+use bcnorm::{BackwardOptions, GradientMode, Mode, Plan, Role};
 use common::compare::{assert_close, assert_same_bits};
 use common::conditioning;
 use common::problem::Problem;
@@ -21,7 +21,11 @@ fn read(gpu: &Gpu, buffer: &wgpu::Buffer, offset: u64, len: usize) -> Vec<f32> {
     block_on(transfer::read(&gpu.device, &gpu.queue, buffer, offset, len)).unwrap()
 }
 
-fn prepare(pipelines: &Pipelines, problem: &Problem, options: BackwardOptions) -> [Prepared; 2] {
+fn prepare(
+    pipelines: &Pipelines,
+    problem: &Problem,
+    options: BackwardOptions,
+) -> [PreparedPlan; 2] {
     let plans = run::plans(problem, options, pipelines.tuning()).unwrap();
     plans.map(|plan| pipelines.prepare(plan).unwrap())
 }
@@ -252,8 +256,8 @@ fn gradients_replaced_or_added() {
     for target in targets::all() {
         let problem = Problem::random(&[3, 4, 9, 5], 2, 3);
         let alone = target.run(&problem);
-        for x in [Write::Replace, Write::Accumulate] {
-            for parameters in [Write::Replace, Write::Accumulate] {
+        for x in [GradientMode::Replace, GradientMode::Accumulate] {
+            for parameters in [GradientMode::Replace, GradientMode::Accumulate] {
                 let options = BackwardOptions {
                     x,
                     parameters,
@@ -262,8 +266,8 @@ fn gradients_replaced_or_added() {
                 let plans = run::plans(&problem, options, &target.tuning()).unwrap();
                 let before = |write| match write {
                     // Nothing of a NaN may be left.
-                    Write::Replace => f32::from_bits(POISON),
-                    Write::Accumulate => BEFORE,
+                    GradientMode::Replace => f32::from_bits(POISON),
+                    GradientMode::Accumulate => BEFORE,
                 };
                 let roles = [
                     (Role::GradX, before(x)),
@@ -376,7 +380,7 @@ fn two_plans_in_one_pass() {
         // The same tensor as (3, 4, 5, 6) to the second, with groups of its own.
         let second = Problem::random(&[3, 4, 5, 6], 2, 2);
         let plans = [&first, &second].map(|problem| prepare(&pipelines, problem, options));
-        let bench = |problem: &Problem, prepared: &[Prepared; 2]| {
+        let bench = |problem: &Problem, prepared: &[PreparedPlan; 2]| {
             GpuProblem::new(
                 &gpu,
                 problem,

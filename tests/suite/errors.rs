@@ -5,7 +5,7 @@
 
 use crate::common;
 
-use bcnorm::gpu::{Bindings, Pipelines, Prepared, transfer};
+use bcnorm::gpu::{Bindings, Pipelines, PreparedPlan, transfer};
 use bcnorm::kernels::Access;
 use bcnorm::layer::{StateDict, StateValue};
 use bcnorm::{
@@ -712,7 +712,7 @@ fn any_tuning_is_right_or_refused() {
 struct Fixture {
     watched: Watched,
     problem: Problem,
-    prepared: [Prepared; 2],
+    prepared: [PreparedPlan; 2],
     buffers: BTreeMap<Role, (wgpu::Buffer, u64)>,
 }
 

@@ -5,7 +5,7 @@
 use crate::common;
 
 use bcnorm::gpu::headless::{DeviceLimits, Gpu};
-use bcnorm::gpu::{Bindings, Pipelines, Prepared, transfer};
+use bcnorm::gpu::{Bindings, Pipelines, PreparedPlan, transfer};
 use bcnorm::tables::{GradientPair, Moments};
 use bcnorm::{
     BackwardOptions, ChannelStats, DType, ForwardOptions, Layout, Mode, NormDesc, Plan, Role,
@@ -32,7 +32,7 @@ fn shard(problem: &Problem, range: std::ops::Range<usize>) -> Problem {
 /// What one device has: its part, its plans, its buffers.
 struct Device<'a> {
     bench: GpuProblem<'a>,
-    prepared: Vec<Prepared>,
+    prepared: Vec<PreparedPlan>,
     exchanges: Vec<usize>,
 }
 
@@ -340,7 +340,7 @@ fn missing_rows_are_named() {
         options,
         tuning,
     );
-    let prepared: Prepared = pipelines.prepare(plan.unwrap()).unwrap();
+    let prepared: PreparedPlan = pipelines.prepare(plan.unwrap()).unwrap();
     let x = transfer::upload(&gpu.device, "x", &problem.x).unwrap();
     let mut encoder = gpu.device.create_command_encoder(&Default::default());
     let error = prepared

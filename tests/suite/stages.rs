@@ -16,8 +16,8 @@ use bcnorm::kernels::{Element, KernelId};
 use bcnorm::plan::Step;
 use bcnorm::tables::AffineBackward;
 use bcnorm::{
-    Activation, BackwardOptions, ChannelStats, DType, ForwardOptions, Fusion, Layout, Mode,
-    NormDesc, Plan, Role, Tuning, Write,
+    Activation, BackwardOptions, ChannelStats, DType, ForwardOptions, Fusion, GradientMode, Layout,
+    Mode, NormDesc, Plan, Role, Tuning,
 };
 use bcnorm_testkit::storage;
 use common::adapters;
@@ -65,8 +65,8 @@ impl Case {
 
     fn accumulate(mut self) -> Self {
         self.name += " accumulate";
-        self.options.x = Write::Accumulate;
-        self.options.parameters = Write::Accumulate;
+        self.options.x = GradientMode::Accumulate;
+        self.options.parameters = GradientMode::Accumulate;
         self
     }
 
@@ -286,7 +286,10 @@ fn mirror(case: &Case, tuning: &Tuning) -> Mirrored {
     let mut buffers = run::host_buffers(&case.problem, &plans);
     for need in plans.iter().flat_map(Plan::needs) {
         let is_gradient = need.role.name().starts_with("grad_") && need.role != Role::GradY;
-        if is_gradient && case.options.x == Write::Accumulate && need.role != Role::GradResidual {
+        if is_gradient
+            && case.options.x == GradientMode::Accumulate
+            && need.role != Role::GradResidual
+        {
             // Any finite values do: 0.5 in f32, and two small ones in 16 bits.
             buffers.set_u32(need.role, vec![0x3f00_3f00; (need.bytes / 4) as usize]);
         }

@@ -8,7 +8,7 @@ use crate::device::guarded;
 use crate::request::Request;
 use anyhow::{Result, ensure};
 use bcnorm::gpu::headless::Gpu;
-use bcnorm::gpu::{Bound, Pipelines};
+use bcnorm::gpu::{BoundPlan, Pipelines};
 use bcnorm::{Mode, Plan, cpu};
 use bcnorm_testkit::compare::judge;
 use bcnorm_testkit::run::{expected_in, host_buffers, same_bits};
@@ -115,8 +115,8 @@ pub struct Subject<'a> {
 /// Training or eval: plans, what they yielded when they were checked, and how far that was off.
 struct Side<'a> {
     plans: Plans<'a>,
-    forward: Bound,
-    backward: Option<Bound>,
+    forward: BoundPlan,
+    backward: Option<BoundPlan>,
     run: Run,
     errors: BTreeMap<&'static str, f64>,
 }
@@ -202,7 +202,7 @@ impl<'a> Subject<'a> {
         gpu.queue.submit([encoder.finish()]);
     }
 
-    fn bound(&self, direction: Direction) -> &Bound {
+    fn bound(&self, direction: Direction) -> &BoundPlan {
         let side = self.side(direction);
         match (direction, &side.backward) {
             (Direction::Backward, Some(backward)) => backward,

@@ -6,7 +6,7 @@ use crate::case::{Plans, Problem};
 use crate::device::{Engine, guarded};
 use anyhow::{Context as _, Result};
 use bcnorm::gpu::transfer::read;
-use bcnorm::gpu::{Bound, Prepared};
+use bcnorm::gpu::{BoundPlan, PreparedPlan};
 use bcnorm::{Plan, Role};
 use bcnorm_testkit::run::host_buffers;
 use indicatif::ProgressBar;
@@ -84,7 +84,7 @@ pub fn measure(case: &Problem, engine: &Engine) -> Result<Times> {
         let backward = backward.context(NO_GRADIENT)?;
         let bindings = bench.bindings();
         // There, through the kernels, and back.
-        let way = |from: Role, values: &[f32], prepared: &Prepared, to: Role| -> Result<()> {
+        let way = |from: Role, values: &[f32], prepared: &PreparedPlan, to: Role| -> Result<()> {
             let bytes = bytemuck::cast_slice(values);
             gpu.queue.write_buffer(&bench.buffers[&from], 0, bytes);
             let mut encoder = gpu.device.create_command_encoder(&Default::default());
@@ -101,7 +101,7 @@ pub fn measure(case: &Problem, engine: &Engine) -> Result<Times> {
         let plans = [forward.plan(), backward.plan()];
         let bound = [forward.bind(&bindings)?, backward.bind(&bindings)?];
         let candidate = |(bound, plan): (_, &&Plan)| {
-            let bound: &Bound = bound;
+            let bound: &BoundPlan = bound;
             Candidate::new(plan.steps().len(), |pass| bound.encode_in_pass(pass))
         };
         let mut candidates: Vec<Candidate> = bound.iter().zip(&plans).map(candidate).collect();

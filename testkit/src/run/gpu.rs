@@ -6,7 +6,7 @@ use crate::problem::Problem;
 use crate::run::output_reader::OutputReader;
 use crate::storage::POISON;
 use bcnorm::gpu::headless::Gpu;
-use bcnorm::gpu::{Bindings, Pipelines, Prepared, Tables, transfer};
+use bcnorm::gpu::{Bindings, Pipelines, PreparedPlan, Tables, transfer};
 use bcnorm::{Error, Plan, Role};
 use pollster::block_on;
 use std::collections::BTreeMap;
@@ -76,7 +76,7 @@ impl<'a> GpuProblem<'a> {
     ///
     /// # Errors
     /// Those of [`Pipelines::prepare`].
-    pub fn prepare(&self, pipelines: &Pipelines) -> Result<Vec<Prepared>, Error> {
+    pub fn prepare(&self, pipelines: &Pipelines) -> Result<Vec<PreparedPlan>, Error> {
         let plans = self.plans.iter().cloned();
         plans.map(|plan| pipelines.prepare(plan)).collect()
     }
@@ -84,7 +84,7 @@ impl<'a> GpuProblem<'a> {
     /// Encodes all plans in one submission.
     ///
     /// # Errors
-    /// Those of [`Pipelines::prepare`] and [`Prepared::bind`].
+    /// Those of [`Pipelines::prepare`] and [`PreparedPlan::bind`].
     pub fn try_run(&self, pipelines: &Pipelines) -> Result<(), Error> {
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
         let bindings = self.bindings();

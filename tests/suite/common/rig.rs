@@ -7,7 +7,7 @@
 
 use super::run::POISON;
 use bcnorm::gpu::headless::Gpu;
-use bcnorm::gpu::{Bindings, Bound, Pipelines, Prepared, transfer};
+use bcnorm::gpu::{Bindings, BoundPlan, Pipelines, PreparedPlan, transfer};
 use bcnorm::kernels::{Access, KernelId, Spec, wgsl};
 use bcnorm::plan::{Plan, Step};
 use bcnorm::{Role, cpu};
@@ -30,11 +30,11 @@ pub type Contents = BTreeMap<Role, Words>;
 /// How the steps of plans are recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// A plan in a pass, by `Bound::encode`.
+    /// A plan in a pass, by `BoundPlan::encode`.
     PlanByPlan,
-    /// All plans in one pass, by `Bound::encode_in_pass`.
+    /// All plans in one pass, by `BoundPlan::encode_in_pass`.
     OnePass,
-    /// Every step in a pass of its own, by `Bound::encode_step`.
+    /// Every step in a pass of its own, by `BoundPlan::encode_step`.
     StepByStep,
 }
 
@@ -79,10 +79,10 @@ impl WidePipelines {
     }
 }
 
-/// Prepared plans and buffers for them.
+/// PreparedPlan plans and buffers for them.
 pub struct Rig<'a> {
     gpu: &'a Gpu,
-    prepared: Vec<Prepared>,
+    prepared: Vec<PreparedPlan>,
     buffers: BTreeMap<Role, wgpu::Buffer>,
 }
 
@@ -129,7 +129,7 @@ impl<'a> Rig<'a> {
         }
     }
 
-    fn bound(&self) -> Vec<Bound> {
+    fn bound(&self) -> Vec<BoundPlan> {
         let bindings = self
             .buffers
             .iter()

@@ -3,8 +3,8 @@
 use super::elements::{Elements, is_of_elements};
 use bcnorm::plan::Direction;
 use bcnorm::{
-    Activation, BackwardOptions, ChannelStats, DType, Error, ForwardOptions, Fusion, Layout, Mode,
-    NormDesc, NormKind, Plan, RowSource, TensorDesc, Tuning, Write,
+    Activation, BackwardOptions, ChannelStats, DType, Error, ForwardOptions, Fusion, GradientMode,
+    Layout, Mode, NormDesc, NormKind, Plan, RowSource, TensorDesc, Tuning,
 };
 use std::num::NonZero;
 
@@ -246,7 +246,7 @@ pub struct Asked {
     pub inference: bool,
     pub rows: RowSource,
     pub shards: Option<NonZero<u32>>,
-    pub write: Write,
+    pub write: GradientMode,
 }
 
 impl Asked {
@@ -305,7 +305,7 @@ pub fn plans(
     };
     let forward = Plan::forward(norm, tensor, mode, forward, tuning)?;
     let mut plans = vec![(forward, asked)];
-    for write in [Write::Replace, Write::Accumulate] {
+    for write in [GradientMode::Replace, GradientMode::Accumulate] {
         if asked.inference {
             continue;
         }

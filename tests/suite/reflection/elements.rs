@@ -4,8 +4,8 @@ use super::asked::{Asked, Part, parts, plans};
 use bcnorm::kernels::KernelId;
 use bcnorm::plan::{Direction, Step};
 use bcnorm::{
-    Activation, DType, Layout, Mode, NormDesc, NormKind, Plan, Role, RowSource, TensorDesc, Tuning,
-    Write,
+    Activation, DType, GradientMode, Layout, Mode, NormDesc, NormKind, Plan, Role, RowSource,
+    TensorDesc, Tuning,
 };
 use std::num::NonZero;
 
@@ -104,7 +104,7 @@ pub fn check_elements_as_rows(what: &str, plan: &Plan, asked: &Asked, tuning: &T
     let mut wide_norm = *norm;
     wide_norm.num_channels = elements;
     let plain = Asked {
-        write: Write::Replace,
+        write: GradientMode::Replace,
         ..*asked
     };
     let wide_plans = plans(&wide_norm, &wide, plan.mode(), plain, tuning).unwrap();

@@ -6,7 +6,7 @@ use crate::common::work;
 use bcnorm::kernels::{Access, Element, Family, KernelId, Spec};
 use bcnorm::plan::{Direction, Step, Window};
 use bcnorm::role::RoleKind;
-use bcnorm::{Activation, Mode, NormKind, Plan, Role, RowSource, Tuning, Write, params};
+use bcnorm::{Activation, GradientMode, Mode, NormKind, Plan, Role, RowSource, Tuning, params};
 use std::collections::BTreeSet;
 
 /// The step before `step` that wrote a table last.
@@ -351,7 +351,7 @@ pub fn check_transfers(what: &str, plan: &Plan, asked: &Asked, elements: bool) {
             let channel_part =
                 part == Part::Batch || (part != Part::None && (norm.bn_weight || norm.bn_bias));
             let terms = channel_part || (per_channel && (norm.weight || norm.bias));
-            let accumulated = u64::from(asked.write == Write::Accumulate);
+            let accumulated = u64::from(asked.write == GradientMode::Accumulate);
             let terms = terms.then_some(2);
             (
                 [2].into_iter().chain(terms).chain([3]).collect(),
@@ -360,7 +360,7 @@ pub fn check_transfers(what: &str, plan: &Plan, asked: &Asked, elements: bool) {
         }
         Direction::Backward => {
             let residual = residual * u64::from(fused);
-            let accumulated = u64::from(asked.write == Write::Accumulate);
+            let accumulated = u64::from(asked.write == GradientMode::Accumulate);
             // dx is dy times a constant where nothing depends on x.
             let reads = grouped || fused || part == Part::Batch;
             let map = 2 + u64::from(reads) + 2 * residual;

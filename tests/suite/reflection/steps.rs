@@ -17,8 +17,8 @@ use bcnorm::kernels::{BindingDecl, Element, Family, KernelId, Spec};
 use bcnorm::plan::{Direction, Step};
 use bcnorm::role::RoleKind;
 use bcnorm::{
-    Activation, ChannelStats, DType, Layout, Mode, NormKind, Plan, Role, RowSource, Tuning, Write,
-    params,
+    Activation, ChannelStats, DType, GradientMode, Layout, Mode, NormKind, Plan, Role, RowSource,
+    Tuning, params,
 };
 use std::collections::HashSet;
 use std::num::NonZero;
@@ -194,7 +194,7 @@ fn check_spec(
     let is_tensor = kernel.bindings.iter().any(|b| b.element == Element::Word);
     assert_eq!(is_tensor, kernel.family.is_tensor_sized());
     let accumulates = kernel.bindings.iter().any(|b| b.name == "grad_x");
-    let added = asked.write == Write::Accumulate && accumulates;
+    let added = asked.write == GradientMode::Accumulate && accumulates;
     assert_eq!(spec.accumulate, added, "{what}: {spec:?}");
     let activates = is_tensor
         && kernel
@@ -402,7 +402,7 @@ fn check_params(what: &str, step: &Step, plan: &Plan, asked: &Asked) {
     // Parameters are written by the fold of this device's terms alone.
     let of_device =
         kernel == KernelId::ChannelFoldBackward && step.bindings[0] != Role::GradientShards;
-    let accumulates = of_device && asked.write == Write::Accumulate;
+    let accumulates = of_device && asked.write == GradientMode::Accumulate;
     let sums = of_device && asked.shards.is_some() && part == Part::Batch;
     let flags = [
         (

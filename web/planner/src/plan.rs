@@ -9,7 +9,7 @@ use crate::tuning::{Limits, Tuning};
 use bcnorm::kernels::{Access, browser_wgsl};
 use bcnorm::plan::{BoundBuffer, Step};
 use bcnorm::role::RoleKind;
-use bcnorm::{Activation, BackwardOptions, ForwardOptions, Fusion, Mode, Write};
+use bcnorm::{Activation, BackwardOptions, ForwardOptions, Fusion, GradientMode, Mode};
 use std::fmt;
 use wasm_bindgen::prelude::*;
 
@@ -85,7 +85,7 @@ impl Plan {
         tuning: &Tuning,
     ) -> Result<Plan, Failure> {
         let backward = BackwardOptions {
-            parameters: Write::Accumulate,
+            parameters: GradientMode::Accumulate,
             fusion: options.fusion,
             ..BackwardOptions::default()
         };
