@@ -59,9 +59,10 @@ pub struct Tuning {
     pub min_fold_invocations: u32,
     /// Batches of more samples than this are folded in two steps.
     pub samples_per_segment: u32,
-    /// Lanes this close reduce by subgroup shuffles instead of workgroup memory: a power of two, the smallest
-    /// subgroup of the device at most ([`Limits::subgroup_size`]); 1: none do, and kernels need no feature. The
-    /// bits of a result do not depend on it.
+    /// Adjacent invocations that are reduced by subgroup shuffles instead of workgroup memory: a power of two, the
+    /// smallest subgroup of the device at most ([`Limits::subgroup_size`]); 1 disables them, and kernels need no feature.
+    /// The bits of a result do not depend on it. (On an H200 shuffles save 1 us of a call: 7 % at (16, 512, 7, 7), 1 % at
+    /// (32, 256, 56, 56).)
     pub subgroup_size: u32,
     /// Channels last: words of neighbouring channels that a workgroup of a reduction should read at one position
     /// before lanes share them out by positions. A power of two.
@@ -76,10 +77,11 @@ pub struct Tuning {
     /// Rows of at most this many elements have no tables of their own: every element is made a row where
     /// it is needed. (Where groups lie together in memory: channels first.)
     pub short_row: u32,
-    /// Norms without a group part: rows of at most this many elements, where they are fewer than samples, are
-    /// taken with every element of a sample as a row over the samples. (Channels first.)
+    /// Longest row, in elements, over which a batch norm is planned as C L columns reduced over N, where L is less than N.
+    /// (Channels first.)
     pub short_batch_row: u32,
-    /// Most elements of a group that a forward without a backward takes in one kernel, which reads x once. It computes more for an element than the kernels on rows.
+    /// Most elements of a group that a forward without a backward takes in one kernel, which reads x once. It computes
+    /// more for an element than the kernels on rows.
     pub fused_group: u32,
     /// Most elements of a tensor that is taken so: of a larger one that costs more than the dispatches and the read of x
     /// that it saves.

@@ -67,7 +67,7 @@ pub struct BindingDecl {
     pub optional: bool,
 }
 
-/// What a kernel needs from the specialization, and so which parts are put before its text.
+/// How a kernel goes over its data: which specializations it has depends on that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     /// Reads tensors with channels first, word by word, and reduces.
@@ -113,7 +113,7 @@ pub struct Kernel {
     pub name: &'static str,
     /// Text of `shaders/<name>.wgsl`.
     pub text: &'static str,
-    /// Which parts it needs.
+    /// How it goes over its data.
     pub family: Family,
     /// Storage bindings, from binding 1.
     pub bindings: &'static [BindingDecl],
@@ -435,9 +435,9 @@ pub struct Spec {
     pub workgroup_size: u32,
     /// Invocations that share a work item: a power of two that divides `workgroup_size`.
     pub lanes: u32,
-    /// Lanes this close exchange values by shuffles, in reductions that can: a power of two that divides
-    /// `lanes`. 1: all go through workgroup memory, and the text needs no feature; else it needs `subgroups`,
-    /// which browsers want to read of (`enable subgroups;`) and naga does not.
+    /// Adjacent invocations, of which as many as this are reduced by subgroup shuffles: a power of two that divides
+    /// `lanes`. 1 disables shuffles: all values go through workgroup memory, and the text needs no feature; otherwise it
+    /// needs `subgroups`, which browsers want to read of (`enable subgroups;`) and naga does not.
     pub subgroup_size: u32,
     /// How tensors are stored.
     pub dtype: DType,

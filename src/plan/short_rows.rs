@@ -37,7 +37,7 @@ pub(super) struct Elements {
 /// of more words gets another lane.
 const CHUNK: u32 = 4;
 
-/// Channels that the kernels tell elements' channels of (`channel_at`).
+/// Largest C for which `channel_at` is exact.
 const MAX_CHANNELS: u32 = 1 << 20;
 
 impl Elements {
