@@ -123,8 +123,16 @@ fn long_shares_of_a_lane() {
         ..Tuning::SOFTWARE
     };
     let targets = targets::with_tuning(tuning);
-    for (len, width) in [(280_001, 4), (280_000, 4), (779_995, 4), (780_000, 4)] {
-        let problem = ramp(&[1, 1, len], 1);
+    // Rows of whole words, and rows that begin within one; words of one element, where the tensor is no whole number of 4.
+    for (channels, len, width) in [
+        (1, 280_000, 4),
+        (2, 279_998, 4),
+        (1, 780_000, 4),
+        (2, 779_990, 4),
+        (1, 130_001, 1),
+        (1, 194_999, 1),
+    ] {
+        let problem = ramp(&[1, channels, len], 1);
         for plan in run::plans(&problem, BackwardOptions::default(), &tuning).unwrap() {
             let tensor_sized = plan.steps().iter().filter(|step| {
                 let name = step.spec.kernel.name();
