@@ -9,7 +9,7 @@ use crate::tables::AffineBackward;
 use std::num::NonZero;
 
 /// dx from dy and x, row by row, added to what is there where `accumulate`; with `recompute`, dy is what
-/// comes out of the activation backward, and the residual's gradient. Without x, dx does not depend on it. `width` as with [`row_affine`].
+/// comes out of the activation backward, and the residual's gradient. Without x, dx does not depend on it. `width` as with [`row_affine`](super::row_affine()).
 #[allow(clippy::too_many_arguments)] // The kernel's bindings.
 pub fn row_affine_backward<T: Element>(
     threads: NonZero<usize>,
