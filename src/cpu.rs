@@ -1,12 +1,12 @@
-//! The CPU executor: runs plans with the mirrors in [`stages`], in f32, on several
+//! The CPU executor: runs plans with the mirrors in [`stages`](crate::stages), in f32, on several
 //! threads.
 
 use crate::desc::DType;
 use crate::error::Error;
-use crate::kernels::{Access, KernelId, Spec};
+use crate::kernels::Access;
 use crate::plan::{BufferRequirement, Plan, Step};
 use crate::role::{Role, RoleKind};
-use crate::stages::{self, Element};
+use crate::stages::Call;
 use crate::tuning::Tuning;
 use bytemuck::Pod;
 use std::collections::BTreeMap;
@@ -210,394 +210,42 @@ impl Executor {
     /// Runs one of the plan's steps on buffers that are there and as long as the plan says.
     fn run_checked(&self, plan: &Plan, step: &Step, buffers: &mut Buffers) {
         // Written buffers leave the map while the step runs, so that it can read the others.
-        let mut written: Vec<(Role, Vec<u32>)> = Vec::new();
-        for (&role, (_, binding)) in step.bindings.iter().zip(step.spec.bindings()) {
+        let mut written: Vec<(Role, &'static str, Vec<u32>)> = Vec::new();
+        let bound = || step.bindings.iter().zip(step.spec.bindings());
+        for (&role, (_, binding)) in bound() {
             if binding.access == Access::ReadWrite {
                 let words = buffers.words.remove(&role).unwrap_or_default();
-                written.push((role, words));
+                written.push((role, binding.name, words));
             }
         }
-        {
-            // By binding, as the kernel declares them; `None` for those that are not there.
-            let mut roles = step.bindings.iter();
-            let mut writes = written.iter_mut();
-            let (mut reads, mut outputs) = (Vec::new(), Vec::new());
-            for (index, binding) in step.spec.kernel.kernel().bindings.iter().enumerate() {
-                let role = (step.spec.absent >> index & 1 == 0)
-                    .then(|| roles.next())
-                    .flatten();
-                match binding.access {
-                    Access::Read => {
-                        let words = role.and_then(|role| buffers.words.get(role));
-                        reads.push(words.map(Vec::as_slice));
-                    }
-                    Access::ReadWrite => {
-                        let words = role.and_then(|_| writes.next());
-                        outputs.push(words.map(|(_, words)| &mut words[..]));
-                    }
-                }
-            }
-            let elements = plan.tensor().elements() as usize;
-            match step.spec.dtype {
-                DType::F32 => self.dispatch::<f32>(step, elements, &reads, &mut outputs),
-                DType::F16 => self.dispatch::<half::f16>(step, elements, &reads, &mut outputs),
-                DType::BF16 => self.dispatch::<half::bf16>(step, elements, &reads, &mut outputs),
-            }
+        let read = bound().filter(|(_, (_, binding))| binding.access == Access::Read);
+        let read = read.filter_map(|(role, (_, binding))| {
+            let words = buffers.words.get(role)?;
+            Some((binding.name, words.as_slice()))
+        });
+        let writes = written.iter_mut();
+        let mut call = Call {
+            threads: self.threads,
+            params: &step.params,
+            width: step.spec.width,
+            aligned: step.spec.aligned,
+            accumulate: step.spec.accumulate,
+            activation: step.spec.activation,
+            elements: plan.tensor().elements() as usize,
+            reads: read.collect(),
+            writes: writes
+                .map(|(_, name, words)| (*name, &mut words[..]))
+                .collect(),
+        };
+        let kernel = step.spec.kernel;
+        match step.spec.dtype {
+            DType::F32 => kernel.run_mirror::<f32>(&mut call),
+            DType::F16 => kernel.run_mirror::<half::f16>(&mut call),
+            DType::BF16 => kernel.run_mirror::<half::bf16>(&mut call),
         }
-        buffers.words.extend(written);
+        let back = written.into_iter().map(|(role, _, words)| (role, words));
+        buffers.words.extend(back);
     }
-
-    /// The mirror of the step's kernel; `reads` and `writes` are its bindings of each access, in
-    /// order.
-    fn dispatch<T: Element>(
-        &self,
-        step: &Step,
-        elements: usize,
-        reads: &[Option<&[u32]>],
-        writes: &mut [Option<&mut [u32]>],
-    ) {
-        let (params, spec, threads) = (&step.params, &step.spec, self.threads);
-        let width = spec.width;
-        fn whole<T: Element>(words: &[u32], elements: usize) -> &[T] {
-            &bytemuck::cast_slice(words)[..elements]
-        }
-        let tensor = |words| whole::<T>(words, elements);
-        match (spec.kernel, reads, writes) {
-            (KernelId::RowMoments, &[Some(x)], [Some(parts)]) => {
-                stages::row_moments(threads, params, width, tensor(x), table_mut(parts));
-            }
-            (KernelId::ColumnMoments, &[Some(x)], [Some(parts)]) => {
-                stages::column_moments(threads, params, width, tensor(x), table_mut(parts));
-            }
-            (KernelId::RowFold, &[Some(parts)], [Some(rows)]) => {
-                stages::row_fold(params, table(parts), table_mut(rows));
-            }
-            (KernelId::BatchCount, [], [Some(count)]) => stages::batch_count(count),
-            (KernelId::SampleFold, &[Some(rows)], [Some(parts)]) => {
-                stages::sample_fold(params, table(rows), table_mut(parts));
-            }
-            (
-                KernelId::ChannelFold,
-                &[parts, bn_weight, bn_bias, weight],
-                [count, mean, var, Some(channels)],
-            ) => {
-                let running = match (mean, var) {
-                    (Some(mean), Some(var)) => Some(stages::RunningStatistics {
-                        mean: bytemuck::cast_slice_mut(mean),
-                        var: bytemuck::cast_slice_mut(var),
-                    }),
-                    _ => None,
-                };
-                stages::channel_fold(
-                    params,
-                    parts.map(table).unwrap_or_default(),
-                    bn_weight.map(f32s),
-                    bn_bias.map(f32s),
-                    weight.map(f32s),
-                    count.as_deref_mut(),
-                    running,
-                    table_mut(channels),
-                );
-            }
-            (
-                KernelId::GroupFold,
-                &[Some(rows), Some(channels), weight, bias],
-                [Some(groups), Some(coefficients)],
-            ) => {
-                stages::group_fold(
-                    params,
-                    table(rows),
-                    table(channels),
-                    weight.map(f32s),
-                    bias.map(f32s),
-                    table_mut(groups),
-                    table_mut(coefficients),
-                );
-            }
-            (KernelId::RowCoefficients, &[Some(channels)], [rows, Some(coefficients)]) => {
-                let rows = rows.as_deref_mut().map(table_mut);
-                let coefficients = table_mut(coefficients);
-                stages::row_coefficients(params, table(channels), rows, coefficients);
-            }
-            (KernelId::RunningFold, &[Some(rows)], [Some(mean), Some(var)]) => {
-                let running = stages::RunningStatistics {
-                    mean: bytemuck::cast_slice_mut(mean),
-                    var: bytemuck::cast_slice_mut(var),
-                };
-                stages::running_fold(params, table(rows), running);
-            }
-            (KernelId::RowAffine, &[x, Some(coefficients), residual], [Some(y)]) => {
-                stages::row_affine(
-                    threads,
-                    params,
-                    width,
-                    spec.activation,
-                    x.map(tensor),
-                    table(coefficients),
-                    residual.map(tensor),
-                    tensor_mut::<T>(y, elements),
-                );
-            }
-            (KernelId::ColumnAffine, &[x, Some(coefficients), residual], [Some(y)]) => {
-                stages::column_affine(
-                    threads,
-                    params,
-                    width,
-                    spec.aligned,
-                    spec.activation,
-                    x.map(tensor),
-                    table(coefficients),
-                    residual.map(tensor),
-                    tensor_mut::<T>(y, elements),
-                );
-            }
-            (
-                KernelId::RowProducts | KernelId::ColumnProducts,
-                &[Some(x), Some(grad_y), Some(rows), coefficients, residual],
-                [Some(parts)],
-            ) => {
-                let products = match spec.kernel {
-                    KernelId::RowProducts => stages::row_products,
-                    _ => stages::column_products,
-                };
-                products(
-                    threads,
-                    params,
-                    width,
-                    tensor(x),
-                    tensor(grad_y),
-                    table(rows),
-                    recompute(spec, coefficients, residual.map(tensor)),
-                    table_mut(parts),
-                );
-            }
-            (KernelId::RowFoldBackward, &[Some(parts)], [Some(products)]) => {
-                stages::row_fold_backward(params, table(parts), table_mut(products));
-            }
-            (
-                KernelId::GroupFoldBackward,
-                &[Some(rows), Some(products), Some(channels), Some(groups)],
-                [terms, Some(row_gradients)],
-            ) => {
-                stages::group_fold_backward(
-                    params,
-                    table(rows),
-                    table(products),
-                    table(channels),
-                    table(groups),
-                    terms.as_deref_mut().map(table_mut),
-                    table_mut(row_gradients),
-                );
-            }
-            (
-                KernelId::RowTermsBackward,
-                &[Some(rows), Some(products), Some(channels)],
-                [terms, Some(row_gradients)],
-            ) => {
-                stages::row_terms_backward(
-                    params,
-                    table(rows),
-                    table(products),
-                    table(channels),
-                    terms.as_deref_mut().map(table_mut),
-                    table_mut(row_gradients),
-                );
-            }
-            (KernelId::SampleFoldBackward, &[Some(terms)], [Some(parts)]) => {
-                stages::sample_fold_backward(params, table(terms), table_mut(parts));
-            }
-            (
-                KernelId::ChannelFoldBackward,
-                &[Some(parts), channels],
-                [bn_weight, bn_bias, weight, bias, channel_gradients],
-            ) => {
-                let gradients = stages::ParameterGradients {
-                    bn_weight: bn_weight.as_deref_mut().map(bytemuck::cast_slice_mut),
-                    bn_bias: bn_bias.as_deref_mut().map(bytemuck::cast_slice_mut),
-                    weight: weight.as_deref_mut().map(bytemuck::cast_slice_mut),
-                    bias: bias.as_deref_mut().map(bytemuck::cast_slice_mut),
-                };
-                stages::channel_fold_backward(
-                    params,
-                    table(parts),
-                    channels.map(table),
-                    gradients,
-                    channel_gradients.as_deref_mut().map(table_mut),
-                );
-            }
-            (
-                KernelId::RowCoefficientsBackward,
-                &[
-                    Some(rows),
-                    Some(products),
-                    Some(channels),
-                    Some(row_gradients),
-                    channel_gradients,
-                ],
-                [Some(coefficients)],
-            ) => {
-                stages::row_coefficients_backward(
-                    params,
-                    table(rows),
-                    table(products),
-                    table(channels),
-                    table(row_gradients),
-                    channel_gradients.map(table),
-                    table_mut(coefficients),
-                );
-            }
-            (
-                KernelId::RowAffineBackward,
-                &[
-                    x,
-                    Some(grad_y),
-                    Some(coefficients_backward),
-                    coefficients,
-                    residual,
-                ],
-                [Some(grad_x), grad_residual],
-            ) => {
-                stages::row_affine_backward(
-                    threads,
-                    params,
-                    width,
-                    spec.accumulate,
-                    x.map(tensor),
-                    tensor(grad_y),
-                    table(coefficients_backward),
-                    recompute(spec, coefficients, residual.map(tensor)),
-                    tensor_mut::<T>(grad_x, elements),
-                    grad_residual
-                        .as_deref_mut()
-                        .map(|words| tensor_mut::<T>(words, elements)),
-                );
-            }
-            (
-                KernelId::ColumnAffineBackward,
-                &[
-                    x,
-                    Some(grad_y),
-                    Some(coefficients_backward),
-                    coefficients,
-                    residual,
-                ],
-                [Some(grad_x), grad_residual],
-            ) => {
-                stages::column_affine_backward(
-                    threads,
-                    params,
-                    width,
-                    spec.aligned,
-                    spec.accumulate,
-                    x.map(tensor),
-                    tensor(grad_y),
-                    table(coefficients_backward),
-                    recompute(spec, coefficients, residual.map(tensor)),
-                    tensor_mut::<T>(grad_x, elements),
-                    grad_residual
-                        .as_deref_mut()
-                        .map(|words| tensor_mut::<T>(words, elements)),
-                );
-            }
-            (
-                KernelId::ElementAffine,
-                &[Some(channels), x, weight, bias, residual],
-                [groups, Some(y)],
-            ) => {
-                stages::element_affine(
-                    threads,
-                    params,
-                    width,
-                    spec.activation,
-                    x.map(tensor),
-                    table(channels),
-                    weight.map(f32s),
-                    bias.map(f32s),
-                    residual.map(tensor),
-                    groups.as_deref_mut().map(table_mut),
-                    tensor_mut::<T>(y, elements),
-                );
-            }
-            (
-                KernelId::ElementProducts,
-                &[Some(channels), Some(x), Some(grad_y), Some(groups)],
-                [terms, Some(gradients)],
-            ) => {
-                stages::element_products(
-                    threads,
-                    params,
-                    width,
-                    tensor(x),
-                    tensor(grad_y),
-                    table(channels),
-                    table(groups),
-                    terms.as_deref_mut().map(table_mut),
-                    table_mut(gradients),
-                );
-            }
-            (
-                KernelId::ElementTerms,
-                &[Some(channels), Some(x), Some(grad_y), Some(gradients)],
-                [channel_terms, affine_terms],
-            ) => {
-                stages::element_terms(
-                    threads,
-                    params,
-                    tensor(x),
-                    tensor(grad_y),
-                    table(channels),
-                    table(gradients),
-                    channel_terms.as_deref_mut().map(table_mut),
-                    affine_terms.as_deref_mut().map(table_mut),
-                );
-            }
-            (
-                KernelId::ElementAffineBackward,
-                &[
-                    Some(channels),
-                    Some(x),
-                    Some(grad_y),
-                    Some(group_gradients),
-                    channel_gradients,
-                ],
-                [Some(grad_x)],
-            ) => {
-                stages::element_affine_backward(
-                    threads,
-                    params,
-                    spec.accumulate,
-                    tensor(x),
-                    tensor(grad_y),
-                    table(channels),
-                    table(group_gradients),
-                    channel_gradients.map(table),
-                    tensor_mut::<T>(grad_x, elements),
-                );
-            }
-            // The planner binds what the kernel declares (tests/suite/reflection).
-            (kernel, _, _) => unreachable!("{} with other bindings", kernel.name()),
-        }
-    }
-}
-
-/// What backward recomputes of a fused activation.
-fn recompute<'a, T: Element>(
-    spec: &Spec,
-    coefficients: Option<&'a [u32]>,
-    residual: Option<&'a [T]>,
-) -> Option<stages::Recompute<'a, T>> {
-    coefficients.map(|coefficients| stages::Recompute {
-        activation: spec.activation,
-        coefficients: table(coefficients),
-        residual,
-    })
-}
-
-/// A written tensor, its padding set to 0.
-fn tensor_mut<T: Element>(words: &mut [u32], elements: usize) -> &mut [T] {
-    let (tensor, padding) = bytemuck::cast_slice_mut::<u32, T>(words).split_at_mut(elements);
-    padding.fill(T::from_f32(0.0));
-    tensor
 }
 
 /// Whether the plan expects something in the buffer: what it only reads (scratch aside: the table of
@@ -608,16 +256,4 @@ fn is_given(need: &BufferRequirement) -> bool {
         Role::RunningMean | Role::RunningVar | Role::NumBatchesTracked | Role::X => true,
         role => need.access == Access::Read && role.kind() != RoleKind::Scratch,
     }
-}
-
-fn f32s(words: &[u32]) -> &[f32] {
-    bytemuck::cast_slice(words)
-}
-
-fn table<T: Pod>(words: &[u32]) -> &[T] {
-    bytemuck::cast_slice(words)
-}
-
-fn table_mut<T: Pod>(words: &mut [u32]) -> &mut [T] {
-    bytemuck::cast_slice_mut(words)
 }

@@ -11,7 +11,8 @@
 //! A file with what it imports, its directives being comments, is valid by itself: the simplest specialization with all
 //! bindings. (`tests/suite/reflection/files.rs` asks naga.)
 
-use super::{Spec, text};
+use super::spec::Spec;
+use super::text;
 use crate::desc::{Activation, DType};
 use std::fmt::Write as _;
 

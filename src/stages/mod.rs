@@ -8,6 +8,7 @@
 
 mod activation;
 mod batch_count;
+mod call;
 mod channel_fold;
 mod channel_fold_backward;
 mod column;
@@ -44,6 +45,7 @@ mod vector;
 
 pub use activation::Recompute;
 pub use batch_count::batch_count;
+pub use call::Call;
 pub use channel_fold::{RunningStatistics, channel_fold};
 pub use channel_fold_backward::{ParameterGradients, channel_fold_backward};
 pub use column_affine::column_affine;

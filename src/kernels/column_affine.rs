@@ -1,0 +1,35 @@
+//! Forward 4 with channels last.
+
+use super::declare::{AFFINE, Element::Word, Family, Kernel, read, read_optional, write};
+use super::text::shader;
+use crate::stages::{self, Call, Element};
+
+/// `shaders/column_affine.wgsl`.
+pub(super) const KERNEL: Kernel = Kernel {
+    name: "column_affine",
+    text: shader!("../../shaders/column_affine.wgsl"),
+    family: Family::ColumnMap,
+    reduces: &[],
+    bindings: &[
+        read_optional("x", Word),
+        read("coefficients", AFFINE),
+        read_optional("residual", Word),
+        write("y", Word),
+    ],
+};
+
+/// `src/stages/column_affine.rs`.
+pub(super) fn mirror<T: Element>(call: &mut Call<'_>) {
+    let y = call.tensor_mut::<T>("y");
+    stages::column_affine(
+        call.threads,
+        call.params,
+        call.width,
+        call.aligned,
+        call.activation,
+        call.optional_tensor("x"),
+        call.table("coefficients"),
+        call.optional_tensor("residual"),
+        y,
+    );
+}

@@ -1,0 +1,44 @@
+//! Backward 4 with channels last.
+
+use super::declare::{
+    AFFINE, AFFINE_BACKWARD, Element::Word, Family, Kernel, read, read_optional, write,
+    write_optional,
+};
+use super::text::shader;
+use crate::stages::{self, Call, Element};
+
+/// `shaders/column_affine_backward.wgsl`.
+pub(super) const KERNEL: Kernel = Kernel {
+    name: "column_affine_backward",
+    text: shader!("../../shaders/column_affine_backward.wgsl"),
+    family: Family::ColumnMap,
+    reduces: &[],
+    bindings: &[
+        read_optional("x", Word),
+        read("grad_y", Word),
+        read("coefficients_backward", AFFINE_BACKWARD),
+        read_optional("coefficients", AFFINE),
+        read_optional("residual", Word),
+        write("grad_x", Word),
+        write_optional("grad_residual", Word),
+    ],
+};
+
+/// `src/stages/column_affine_backward.rs`.
+pub(super) fn mirror<T: Element>(call: &mut Call<'_>) {
+    let grad_x = call.tensor_mut::<T>("grad_x");
+    let grad_residual = call.optional_tensor_mut("grad_residual");
+    stages::column_affine_backward(
+        call.threads,
+        call.params,
+        call.width,
+        call.aligned,
+        call.accumulate,
+        call.optional_tensor("x"),
+        call.tensor("grad_y"),
+        call.table("coefficients_backward"),
+        call.recompute(),
+        grad_x,
+        grad_residual,
+    );
+}

@@ -1,0 +1,26 @@
+//! Forward 1 with channels last.
+
+use super::declare::{Element::Word, Family, Kernel, MOMENTS, Reduced, read, write};
+use super::text::shader;
+use crate::stages::{self, Call, Element};
+
+/// `shaders/column_moments.wgsl`.
+pub(super) const KERNEL: Kernel = Kernel {
+    name: "column_moments",
+    text: shader!("../../shaders/column_moments.wgsl"),
+    family: Family::ColumnReduce,
+    reduces: &[Reduced::ColumnMoments],
+    bindings: &[read("x", Word), write("row_parts", MOMENTS)],
+};
+
+/// `src/stages/column_moments.rs`.
+pub(super) fn mirror<T: Element>(call: &mut Call<'_>) {
+    let parts = call.table_mut("row_parts");
+    stages::column_moments(
+        call.threads,
+        call.params,
+        call.width,
+        call.tensor::<T>("x"),
+        parts,
+    );
+}

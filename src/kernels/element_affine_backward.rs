@@ -1,0 +1,39 @@
+//! Backward 4 for short rows: dx from x and dy.
+
+use super::declare::{
+    CHANNEL, Element::Word, Family, GROUP_GRADIENT, Kernel, PAIR, read, read_optional, write,
+};
+use super::text::shader;
+use crate::stages::{self, Call, Element};
+
+/// `shaders/element_affine_backward.wgsl`.
+pub(super) const KERNEL: Kernel = Kernel {
+    name: "element_affine_backward",
+    text: shader!("../../shaders/element_affine_backward.wgsl"),
+    family: Family::ElementColumn,
+    reduces: &[],
+    bindings: &[
+        read("channels", CHANNEL),
+        read("x", Word),
+        read("grad_y", Word),
+        read("group_gradients", GROUP_GRADIENT),
+        read_optional("channel_gradients", PAIR),
+        write("grad_x", Word),
+    ],
+};
+
+/// `src/stages/element_affine_backward.rs`.
+pub(super) fn mirror<T: Element>(call: &mut Call<'_>) {
+    let grad_x = call.tensor_mut::<T>("grad_x");
+    stages::element_affine_backward(
+        call.threads,
+        call.params,
+        call.accumulate,
+        call.tensor("x"),
+        call.tensor("grad_y"),
+        call.table("channels"),
+        call.table("group_gradients"),
+        call.optional_table("channel_gradients"),
+        grad_x,
+    );
+}

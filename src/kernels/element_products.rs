@@ -1,0 +1,41 @@
+//! Backward 1 and 2 for short rows: what the group part makes of dy.
+
+use super::declare::{
+    CHANNEL, Element::Word, Family, GROUP, GROUP_GRADIENT, Kernel, PAIR, Reduced, read, write,
+    write_optional,
+};
+use super::text::shader;
+use crate::stages::{self, Call, Element};
+
+/// `shaders/element_products.wgsl`.
+pub(super) const KERNEL: Kernel = Kernel {
+    name: "element_products",
+    text: shader!("../../shaders/element_products.wgsl"),
+    family: Family::ElementReduce,
+    reduces: &[Reduced::Pair],
+    bindings: &[
+        read("channels", CHANNEL),
+        read("x", Word),
+        read("grad_y", Word),
+        read("groups", GROUP),
+        write_optional("affine_terms", PAIR),
+        write("group_gradients", GROUP_GRADIENT),
+    ],
+};
+
+/// `src/stages/element_products.rs`.
+pub(super) fn mirror<T: Element>(call: &mut Call<'_>) {
+    let terms = call.optional_table_mut("affine_terms");
+    let gradients = call.table_mut("group_gradients");
+    stages::element_products(
+        call.threads,
+        call.params,
+        call.width,
+        call.tensor::<T>("x"),
+        call.tensor("grad_y"),
+        call.table("channels"),
+        call.table("groups"),
+        terms,
+        gradients,
+    );
+}

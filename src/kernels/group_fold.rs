@@ -1,0 +1,38 @@
+//! Forward 3: statistics of every (sample, group) -> the affine map of every row.
+
+use super::declare::{
+    AFFINE, CHANNEL, Element::F32, Family, GROUP, Kernel, MOMENTS, Reduced, read, read_optional,
+    write,
+};
+use super::text::shader;
+use crate::stages::{self, Call};
+
+/// `shaders/group_fold.wgsl`.
+pub(super) const KERNEL: Kernel = Kernel {
+    name: "group_fold",
+    text: shader!("../../shaders/group_fold.wgsl"),
+    family: Family::Fold,
+    reduces: &[Reduced::Moments, Reduced::Pair],
+    bindings: &[
+        read("rows", MOMENTS),
+        read("channels", CHANNEL),
+        read_optional("weight", F32),
+        read_optional("bias", F32),
+        write("groups", GROUP),
+        write("coefficients", AFFINE),
+    ],
+};
+
+/// `src/stages/group_fold.rs`.
+pub(super) fn mirror(call: &mut Call<'_>) {
+    let (groups, coefficients) = (call.table_mut("groups"), call.table_mut("coefficients"));
+    stages::group_fold(
+        call.params,
+        call.table("rows"),
+        call.table("channels"),
+        call.optional_table("weight"),
+        call.optional_table("bias"),
+        groups,
+        coefficients,
+    );
+}

@@ -1,0 +1,39 @@
+//! Backward 2: what the group part makes of dy, and the terms of all parameter gradients.
+
+use super::declare::{
+    CHANNEL, Family, GROUP, Kernel, MOMENTS, PAIR, PRODUCTS, ROW_GRADIENT, Reduced, read, write,
+    write_optional,
+};
+use super::text::shader;
+use crate::stages::{self, Call};
+
+/// `shaders/group_fold_backward.wgsl`.
+pub(super) const KERNEL: Kernel = Kernel {
+    name: "group_fold_backward",
+    text: shader!("../../shaders/group_fold_backward.wgsl"),
+    family: Family::Fold,
+    reduces: &[Reduced::Moments, Reduced::Pair],
+    bindings: &[
+        read("rows", MOMENTS),
+        read("products", PRODUCTS),
+        read("channels", CHANNEL),
+        read("groups", GROUP),
+        write_optional("gradient_terms", PAIR),
+        write("row_gradients", ROW_GRADIENT),
+    ],
+};
+
+/// `src/stages/group_fold_backward.rs`.
+pub(super) fn mirror(call: &mut Call<'_>) {
+    let terms = call.optional_table_mut("gradient_terms");
+    let row_gradients = call.table_mut("row_gradients");
+    stages::group_fold_backward(
+        call.params,
+        call.table("rows"),
+        call.table("products"),
+        call.table("channels"),
+        call.table("groups"),
+        terms,
+        row_gradients,
+    );
+}

@@ -1,0 +1,38 @@
+//! Backward 4a: the affine map of every row.
+
+use super::declare::{
+    AFFINE_BACKWARD, CHANNEL, Family, Kernel, MOMENTS, PAIR, PRODUCTS, ROW_GRADIENT, read,
+    read_optional, write,
+};
+use super::text::shader;
+use crate::stages::{self, Call};
+
+/// `shaders/row_coefficients_backward.wgsl`.
+pub(super) const KERNEL: Kernel = Kernel {
+    name: "row_coefficients_backward",
+    text: shader!("../../shaders/row_coefficients_backward.wgsl"),
+    family: Family::Table,
+    reduces: &[],
+    bindings: &[
+        read("rows", MOMENTS),
+        read("products", PRODUCTS),
+        read("channels", CHANNEL),
+        read("row_gradients", ROW_GRADIENT),
+        read_optional("channel_gradients", PAIR),
+        write("coefficients_backward", AFFINE_BACKWARD),
+    ],
+};
+
+/// `src/stages/row_coefficients_backward.rs`.
+pub(super) fn mirror(call: &mut Call<'_>) {
+    let coefficients = call.table_mut("coefficients_backward");
+    stages::row_coefficients_backward(
+        call.params,
+        call.table("rows"),
+        call.table("products"),
+        call.table("channels"),
+        call.table("row_gradients"),
+        call.optional_table("channel_gradients"),
+        coefficients,
+    );
+}

@@ -1,0 +1,26 @@
+//! Running statistics of InstanceNorm.
+
+use super::declare::{Element::F32, Family, Kernel, MOMENTS, Reduced, read, write};
+use super::text::shader;
+use crate::stages::{self, Call};
+
+/// `shaders/running_fold.wgsl`.
+pub(super) const KERNEL: Kernel = Kernel {
+    name: "running_fold",
+    text: shader!("../../shaders/running_fold.wgsl"),
+    family: Family::Fold,
+    reduces: &[Reduced::Pair],
+    bindings: &[
+        read("rows", MOMENTS),
+        write("running_mean", F32),
+        write("running_var", F32),
+    ],
+};
+
+/// `src/stages/running_fold.rs`.
+pub(super) fn mirror(call: &mut Call<'_>) {
+    let mean = call.table_mut("running_mean");
+    let var = call.table_mut("running_var");
+    let running = stages::RunningStatistics { mean, var };
+    stages::running_fold(call.params, call.table("rows"), running);
+}

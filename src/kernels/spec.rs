@@ -1,0 +1,90 @@
+//! What a kernel's text depends on.
+
+use super::KernelId;
+use super::declare::{BindingDecl, Reduced};
+use crate::desc::{Activation, DType};
+use crate::tables::{GradientPair, Moments, Products};
+
+/// Everything a kernel's text depends on: two steps with equal specializations share a pipeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Spec {
+    /// Which kernel.
+    pub kernel: KernelId,
+    /// Invocations of a workgroup.
+    pub workgroup_size: u32,
+    /// Invocations that share a work item: a power of two that divides `workgroup_size`.
+    pub lanes: u32,
+    /// Adjacent invocations, of which as many as this are reduced by subgroup shuffles: a power of two that divides
+    /// `lanes`. 1 disables shuffles: all values go through workgroup memory, and the text needs no feature; otherwise it
+    /// needs `subgroups`, which browsers want to read of (`enable subgroups;`) and naga does not.
+    pub subgroup_size: u32,
+    /// How tensors are stored.
+    pub dtype: DType,
+    /// Elements of a tensor word: 4; where rows are shorter, or a tensor (with channels last, its channels) no multiple
+    /// of 4, what can be written alone: 1 of f32, 2 of 16 bits, a u32. Reductions with channels last may read
+    /// single elements of 16 bits, 1.
+    pub width: u32,
+    /// Words of neighbouring channels that an invocation takes together, with channels last: 1 where `lanes` is more.
+    /// Each is a work item.
+    pub column_words: u32,
+    /// Whether rows begin at words (row length a multiple of `width`); with channels last, whether
+    /// positions do; of short rows, whether a word is all one channel's.
+    pub aligned: bool,
+    /// Whether the gradient of x is added to what is there.
+    pub accumulate: bool,
+    /// What the second pass applies.
+    pub activation: Activation,
+    /// Bit i: the kernel's i-th binding, which is optional, is not there.
+    pub absent: u16,
+}
+
+impl Spec {
+    /// A kernel on tables: single elements of f32, nothing fused or left out.
+    pub const fn new(kernel: KernelId, workgroup_size: u32, lanes: u32) -> Self {
+        Self {
+            kernel,
+            workgroup_size,
+            lanes,
+            subgroup_size: 1,
+            dtype: DType::F32,
+            width: 1,
+            column_words: 1,
+            aligned: true,
+            accumulate: false,
+            activation: Activation::None,
+            absent: 0,
+        }
+    }
+
+    /// The bindings that are there, with their numbers.
+    pub fn bindings(&self) -> impl Iterator<Item = (u32, &'static BindingDecl)> {
+        let absent = self.absent;
+        (1..)
+            .zip(self.kernel.kernel().bindings)
+            .filter(move |&(number, _)| absent >> (number - 1) & 1 == 0)
+    }
+}
+
+/// Bytes of workgroup memory that a kernel uses, of the lanes that reduce through it: for every reduction an entry of each
+/// subgroup, of each invocation where shuffles are disabled (`shaders/parts/reduction/shared.wgsl`); with channels last one
+/// of every other invocation (`columns_shared.wgsl`); none where all lanes are in a subgroup. A test compares it with what
+/// naga says.
+pub fn workgroup_memory(spec: &Spec) -> u32 {
+    if spec.lanes == spec.subgroup_size {
+        return 0;
+    }
+    // A count, then words of `width` elements, each at a multiple of its size.
+    let columns = |words: u32| (words + 1) * 4 * spec.width;
+    let all = spec.workgroup_size / spec.subgroup_size;
+    let half = spec.workgroup_size / 2;
+    let reduces = spec.kernel.kernel().reduces.iter();
+    reduces
+        .map(|reduced| match reduced {
+            Reduced::Moments => size_of::<Moments>() as u32 * all,
+            Reduced::Products => size_of::<Products>() as u32 * all,
+            Reduced::Pair => size_of::<GradientPair>() as u32 * all,
+            Reduced::ColumnMoments => columns(3) * half,
+            Reduced::ColumnProducts => columns(4) * half,
+        })
+        .sum()
+}
