@@ -61,7 +61,7 @@
 //! - **Few transfers**: 3 tensor-sized ones forward (read x twice, write y), 5 backward (read x and dy
 //!   twice, write dx), residual and activation fused in. Everything else is folds over small tables.
 //! - **Accuracy**: means travel as pivot + offset, squares are never summed about zero; the golden
-//!   vectors of PyTorch pass at max(1e-6, PyTorch's own f32 error). See ARCHITECTURE.md.
+//!   vectors of PyTorch pass at max(1e-6, PyTorch's own f32 error). See docs/numerics.md.
 //! - **Portability**: no feature beyond WebGPU's default limits; rows of any length; tensors larger than a
 //!   binding, in windows.
 //! - **Determinism**: fixed trees and no float atomics; one device gives the same bits on every run.

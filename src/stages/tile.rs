@@ -1,6 +1,15 @@
 //! Moments and products of [`TILE`] sets of one size side by side: an array for each field, which becomes
 //! vector registers. With channels last each lane is a channel; of a row, each lane has every sixteenth
 //! value, and the lanes are merged at its end.
+//!
+//! The CPU executor has no lanes of invocations but lanes of vectors : 16 sets of values
+//! side by side, one array a field. With channels last a lane is a channel. A long row is read in lines of 16,
+//! each lane has every sixteenth value in chunks of 8, and the lanes are merged in halves at the end; a short row
+//! (256 elements at most) has a lane to itself. So merges and their divisions are vector instructions. The loops
+//! are plain Rust, compiled for the least processor, for AVX2 and for AVX-512, and the processor is asked which it
+//! runs (`src/stages/vector.rs`; the crate `fearless_simd` holds the one unsafe call that this takes, default feature
+//! `simd`). The bits are the same: same order, no contraction (tested). Each stage cuts its items into one range a
+//! thread; a walk of the second pass in the reverse order of the first was measured, and gains nothing here.
 
 use super::moments::larger;
 use crate::tables::{Moments, Products};

@@ -35,6 +35,7 @@ fn the_library_is_packaged_alone_and_whole() {
             .contains(&name),
             // Without the folders in it, which are packages of their own.
             "examples" => name.ends_with(".rs") || name.ends_with(".py"),
+            "docs" => name.ends_with(".md") || name.ends_with(".svg"),
             _ => folder.starts_with("src") || folder.starts_with("shaders"),
         };
         assert!(wanted, "{file} is packaged");
@@ -46,6 +47,8 @@ fn the_library_is_packaged_alone_and_whole() {
         "shaders/row_moments.wgsl",
         "examples/layer.rs",
         "README.md",
+        "docs/numerics.md",
+        "docs/two-passes-dark.svg",
         "LICENSE-MIT",
     ] {
         assert!(
