@@ -55,7 +55,8 @@ pub struct Tuning {
     /// Entries that a lane should have before the column gets another lane.
     pub entries_per_lane: u32,
     /// Invocations wanted in a fold: where there are fewer columns, they get lanes, in spite of
-    /// `fold_lanes`.
+    /// `fold_lanes`. (For llvmpipe, where one invocation of eight would do all the work of a vector: at one group of 2,042
+    /// channels forward takes 4.1 copies with it, 12.5 without.)
     pub min_fold_invocations: u32,
     /// Batches of more samples than this are folded in two steps.
     pub samples_per_segment: u32,
