@@ -165,6 +165,8 @@ impl Tuning {
         words_per_lane: 8,
         min_words_per_lane: 8,
         map_words_per_lane: 8,
+        // Of words of one element, too, where the tensor is no whole number of 4.
+        max_words_per_lane: 4096,
         min_invocations: 64,
         min_fold_invocations: 1,
         fold_workgroup_size: 1,

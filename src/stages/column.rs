@@ -3,7 +3,7 @@
 
 use super::element::{Element, to_f32};
 use super::parallel::for_ranges;
-use super::tile::{CHUNK, TILE, Tile};
+use super::tile::{CHUNK, TILE, Tile, or_first};
 use crate::params::Params;
 use std::num::NonZero;
 use std::ops::Range;
@@ -268,6 +268,25 @@ pub(super) fn blocks(elements: Range<usize>) -> impl Iterator<Item = Range<usize
     elements
         .step_by(BLOCK)
         .map(move |begin| begin..end.min(begin + BLOCK))
+}
+
+/// A whole tile of channels, from `begin` on, at each position of a chunk, where it lies in memory; behind the chunk's last
+/// position, the first one again.
+#[inline(always)]
+pub(super) fn lines<T>(
+    values: &[T],
+    shape: Shape,
+    (first, positions): (usize, usize),
+    begin: usize,
+) -> [&[T; TILE]; CHUNK] {
+    std::array::from_fn(
+        #[inline(always)]
+        |k| {
+            let at = (first + or_first(k, positions)) * shape.channels + begin;
+            let (lines, _) = values[at..at + TILE].as_chunks::<TILE>();
+            &lines[0]
+        },
+    )
 }
 
 /// The channels of a tile at one position, what is behind the last of them left as it is.

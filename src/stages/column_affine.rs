@@ -25,6 +25,7 @@ pub fn column_affine<T: Element>(
 ) {
     let channels = params.num_channels as usize;
     let window = MapWindow::new(params, width, aligned);
+    let plain = activation == Activation::None && residual.is_none();
     for_ranges(
         threads,
         window.units.clone(),
@@ -44,6 +45,10 @@ pub fn column_affine<T: Element>(
                         let t = &mut t[..block.len()];
                         let affine = maps.fields(block.start % channels, t.len());
                         let y = &mut y[block.start - base..block.end - base];
+                        if plain && let Some(x) = x {
+                            normalize_to(affine, &x[block], y);
+                            continue;
+                        }
                         to_f32(x.map_or(&*y, |x| &x[block.clone()]), t);
                         normalize(affine, t);
                         if let Some(residual) = residual {
@@ -63,6 +68,19 @@ pub fn column_affine<T: Element>(
 pub(super) fn add<T: Element>(values: &[T], out: &mut [f32]) {
     for (out, value) in out.iter_mut().zip(values) {
         *out += value.to_f32();
+    }
+}
+
+/// x of consecutive channels to norm(x).
+#[inline(always)]
+fn normalize_to<T: Element>([pivot, offset, scale, shift]: [&[f32]; 4], x: &[T], y: &mut [T]) {
+    // All of one length, as the compiler can see.
+    let len = y.len();
+    let (x, pivot, offset) = (&x[..len], &pivot[..len], &offset[..len]);
+    let (scale, shift) = (&scale[..len], &shift[..len]);
+    for i in 0..len {
+        let t = ((x[i].to_f32() - pivot[i]) - offset[i]) * scale[i] + shift[i];
+        y[i] = T::from_f32(t);
     }
 }
 

@@ -28,6 +28,7 @@ pub fn column_affine_backward<T: Element>(
 ) {
     let channels = params.num_channels as usize;
     let window = MapWindow::new(params, width, aligned);
+    let plain = recompute.is_none() && !accumulate;
     for_ranges(
         threads,
         window.units.clone(),
@@ -50,6 +51,12 @@ pub fn column_affine_backward<T: Element>(
                     }
                     for block in blocks(strip.elements) {
                         let (channel, len) = (block.start % channels, block.len());
+                        if plain && let Some(x) = x {
+                            let grad_x = &mut grad_x[block.start - base..block.end - base];
+                            let (x, grad_y) = (&x[block.clone()], &grad_y[block]);
+                            gradients_to(maps.fields(channel, len), x, grad_y, grad_x);
+                            continue;
+                        }
                         let (u, v) = (&mut u[..len], &mut v[..len]);
                         match x {
                             Some(x) => to_f32(&x[block.clone()], u),
@@ -95,6 +102,20 @@ pub fn column_affine_backward<T: Element>(
             );
         },
     );
+}
+
+/// dx of consecutive channels.
+#[inline(always)]
+fn gradients_to<T: Element>(fields: [&[f32]; 6], x: &[T], grad_y: &[T], grad_x: &mut [T]) {
+    // All of one length, as the compiler can see.
+    let len = grad_x.len();
+    let (x, grad_y) = (&x[..len], &grad_y[..len]);
+    let [x_pivot, x_unit, x_scale, grad_pivot, grad_scale, shift] = fields.map(|f| &f[..len]);
+    for i in 0..len {
+        let grad = (grad_y[i].to_f32() - grad_pivot[i]) * grad_scale[i];
+        let from_x = ((x[i].to_f32() - x_pivot[i]) * x_unit[i]) * x_scale[i];
+        grad_x[i] = T::from_f32((grad + from_x) + shift[i]);
+    }
 }
 
 #[inline(always)]

@@ -1,6 +1,6 @@
 //! Mirror of `shaders/column_moments.wgsl`.
 
-use super::column::{Run, Shape, load, reduce};
+use super::column::{Run, Shape, lines, load, reduce};
 use super::element::Element;
 use super::tile::{CHUNK, TILE, TileMoments, or_first};
 use crate::params::Params;
@@ -35,6 +35,15 @@ fn moments_of<T: Element>(shape: Shape, run: &Run, x: &[T], moments: &mut [Momen
         for (tile, all) in tiles.iter_mut().enumerate() {
             let begin = run.channels.start + tile * TILE;
             let end = run.channels.end.min(begin + TILE);
+            if end - begin == TILE {
+                let lines = lines(x, shape, (first, positions), begin);
+                all.merge(&TileMoments::of_chunk(
+                    positions,
+                    #[inline(always)]
+                    |k, c| lines[k][c].to_f32(),
+                ));
+                continue;
+            }
             // Behind the chunk's last position, the first one again.
             let mut words = [[0.0; TILE]; CHUNK];
             for (k, word) in words.iter_mut().enumerate() {

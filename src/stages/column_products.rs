@@ -1,7 +1,7 @@
 //! Mirror of `shaders/column_products.wgsl`.
 
 use super::activation::{Recompute, activation_gradient};
-use super::column::{Run, Shape, gather, load, reduce};
+use super::column::{Run, Shape, gather, lines, load, reduce};
 use super::element::Element;
 use super::tile::{CHUNK, TILE, Tile, TileProducts, or_first};
 use crate::desc::Activation;
@@ -79,6 +79,18 @@ impl<T: Element> Tensors<'_, T> {
             for (tile, (all, rows)) in tiles.iter_mut().zip(&rows).enumerate() {
                 let begin = run.channels.start + tile * TILE;
                 let end = run.channels.end.min(begin + TILE);
+                if end - begin == TILE && self.recompute.is_none() {
+                    let x = lines(self.x, self.shape, (first, positions), begin);
+                    let grad = lines(self.grad_y, self.shape, (first, positions), begin);
+                    all.merge(&TileProducts::of_chunk(
+                        positions,
+                        #[inline(always)]
+                        |k, c| (x[k][c].to_f32() - rows.pivot[c]) - rows.offset[c],
+                        #[inline(always)]
+                        |k, c| grad[k][c].to_f32(),
+                    ));
+                    continue;
+                }
                 // Behind the chunk's last position, the first one again.
                 let (mut x, mut grad) = ([[0.0; TILE]; CHUNK], [[0.0; TILE]; CHUNK]);
                 for (k, (x, grad)) in x.iter_mut().zip(&mut grad).enumerate() {
