@@ -91,7 +91,7 @@ test("what is wrong is told before anything is recorded", { skip }, async () => 
     eps: ["norm", "eps = -1"],
     kind: ["norm", "power_norm", "bc_norm"],
     activation: ["argument", "gelu", "silu"],
-    tuning: ["tuning", "class is missing", "0 or 1"],
+    tuning: ["tuning", "class is missing", "is not a whole number"],
     both: ["norm", "movingSpeed"],
     values: ["tensor", "23", "24"],
     size: ["tensor", "-4"],
