@@ -1,7 +1,6 @@
 // Forward 2. LANES invocations own one channel: merge its moments, update the running statistics, count the
 // batch, write the statistics in force. With running statistics, and without a channel part, there is nothing
 // to merge (entries = 0).
-// #if channel_parts
 // #import spec
 // #import params
 // #import tables
@@ -11,6 +10,7 @@
 // #import layout/item
 // #import reduction/serial
 
+// #if channel_parts
 @group(0) @binding(1) var<storage, read> channel_parts: array<StoredMoments>;
 // #end
 // #if bn_weight

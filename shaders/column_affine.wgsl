@@ -4,7 +4,6 @@
 // ALIGNED: LANES invocations own one word of channels over one part of a sample's positions, and keep
 // the maps of its rows. Else (16 bits, an odd number of channels) an invocation owns every items-th word of the window,
 // and each of its two elements looks its row up.
-// #if x
 // #import spec
 // #import params
 // #import tables
@@ -14,6 +13,7 @@
 // #import layout/column
 // #import layout/column_pairs
 
+// #if x
 @group(0) @binding(1) var<storage, read> x: array<Stored>;
 // #end
 @group(0) @binding(2) var<storage, read> coefficients: array<StoredAffine>;

@@ -1,7 +1,6 @@
 // Backward 4 with channels last. Words are owned as in column_affine. One read of x, one of dy, one
 // write of dx; with an activation one read of the residual and one write of its gradient, and dy is what
 // the activation makes of dy. Without x, as in row_affine_backward.
-// #if x
 // #import spec
 // #import params
 // #import tables
@@ -11,6 +10,7 @@
 // #import layout/column
 // #import layout/column_pairs
 
+// #if x
 @group(0) @binding(1) var<storage, read> x: array<Stored>;
 // #end
 @group(0) @binding(2) var<storage, read> grad_y: array<Stored>;

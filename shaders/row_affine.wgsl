@@ -1,7 +1,6 @@
 // Forward 4. LANES invocations own the words of one part of one row and write y there. A word
 // belongs to the row of its first element; the last one may reach into the next row. One read of x
 // (and of the residual), one write of y.
-// #if x
 // #import spec
 // #import params
 // #import tables
@@ -10,6 +9,7 @@
 // #import layout/item
 // #import layout/row_words
 
+// #if x
 @group(0) @binding(1) var<storage, read> x: array<Stored>;
 // #end
 @group(0) @binding(2) var<storage, read> coefficients: array<StoredAffine>;

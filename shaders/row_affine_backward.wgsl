@@ -2,7 +2,6 @@
 // residual's gradient); words belong to rows as in row_affine. One read of x, one of dy (and of the
 // residual), one write of dx. Without x, where dx does not depend on it (x_scale is 0 then): not even a NaN
 // in x reaches dx.
-// #if x
 // #import spec
 // #import params
 // #import tables
@@ -11,6 +10,7 @@
 // #import layout/item
 // #import layout/row_words
 
+// #if x
 @group(0) @binding(1) var<storage, read> x: array<Stored>;
 // #end
 @group(0) @binding(2) var<storage, read> grad_y: array<Stored>;

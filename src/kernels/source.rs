@@ -2,7 +2,7 @@
 //!
 //! Every file under `shaders/` is WGSL, with two directives in comments:
 //!
-//! - `// #import layout/item` puts `shaders/parts/layout/item.wgsl` before the file, once. An import names the simplest
+//! - `// #import layout/item`, outside of conditions, puts `shaders/parts/layout/item.wgsl` before the file, once. An import names the simplest
 //!   variant of a part; [`variant`] says which file stands in for it in a specialization. `spec` is the file of constants,
 //!   which is written for each specialization ([`constants`]).
 //! - `// #if weight`, `// #else`, `// #end` keep the lines between them where the kernel's optional binding `weight` is
@@ -148,6 +148,9 @@ impl Assembly<'_> {
                 continue;
             };
             match directive.split_once(' ').unwrap_or((directive, "")) {
+                ("import", _) if !conditions.is_empty() => {
+                    return wrong("#import within #if");
+                }
                 ("import", part) => {
                     let Some((found, text)) = (self.part)(part) else {
                         return wrong(&format!("there is no part \"{part}\""));
@@ -281,6 +284,10 @@ mod tests {
             ("a\n// #import c\n", "kernel.wgsl:2: there is no part \"c\""),
             ("// #import wrong", "parts/wrong.wgsl:2: #end without #if"),
             ("// #else\n", "kernel.wgsl:1: #else without #if"),
+            (
+                "// #if weight\n// #import a\n// #end\n",
+                "kernel.wgsl:2: #import within #if",
+            ),
             (
                 "// #if size\n",
                 "kernel.wgsl:1: the kernel has no optional binding \"size\"",

@@ -1,4 +1,4 @@
-//! Twin of `shaders/parts/activation.wgsl`: the second pass, y = activate(norm(x) + residual).
+//! Twin of `shaders/parts/arithmetic/activation.wgsl`: the second pass, y = activate(norm(x) + residual).
 
 use super::element::Element;
 use crate::desc::Activation;

@@ -1,4 +1,4 @@
-//! Twin of `shaders/parts/column.wgsl` and `shaders/parts/column_moments.wgsl`: tensors with channels
+//! Twin of `shaders/parts/layout/column.wgsl` and `shaders/parts/arithmetic/column_moments.wgsl`: tensors with channels
 //! last. Channels lie next to each other, so mirrors compute [`TILE`] of them at once.
 
 use super::element::{Element, to_f32};

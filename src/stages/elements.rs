@@ -1,4 +1,4 @@
-//! Twin of `shaders/parts/elements.wgsl`: short rows, every element a row of its own.
+//! Twin of `shaders/parts/layout/elements.wgsl`: short rows, every element a row of its own.
 
 use super::element::Element;
 use super::precise::{above_group_mean, product_rest};

@@ -1,4 +1,4 @@
-//! Twin of `shaders/parts/moments.wgsl`.
+//! Twin of `shaders/parts/arithmetic/moments.wgsl`.
 
 use crate::tables::{Moments, Products};
 use std::hint::select_unpredictable;

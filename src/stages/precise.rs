@@ -1,4 +1,4 @@
-//! Twin of `shaders/parts/precise.wgsl`. What the kernels do with split products, the mirror does in
+//! Twin of `shaders/parts/arithmetic/precise.wgsl`. What the kernels do with split products, the mirror does in
 //! f64 where it is one rounding, and with the products' exact f64 value.
 
 use crate::params::{NO_CHANNEL_PART, Params, UNBIASED};

@@ -1,4 +1,4 @@
-//! Which elements a work item of a kernel over rows owns: the twin of `shaders/parts/span.wgsl` and
+//! Which elements a work item of a kernel over rows owns: the twin of `shaders/parts/layout/span.wgsl` and
 //! `row_words.wgsl`. Items are counted over all windows.
 
 use crate::params::Params;

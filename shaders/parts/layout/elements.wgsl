@@ -47,7 +47,7 @@ fn with_channel(known: ElementChannels, i: u32, channel: Channel) -> ElementChan
 }
 
 // Which channel an element of a sample belongs to. A quotient of f32s, which is vectors' work on processors, where one
-// of integers is not; it may be one off, as long as there are 2^20 channels at most (src/plan/elements.rs).
+// of integers is not; it may be one off, as long as there are 2^20 channels at most (src/plan/short_rows.rs).
 fn channel_at(element: u32) -> u32 {
     let len = params.channel_len;
     let near = u32(f32(element) / f32(len));
