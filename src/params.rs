@@ -36,20 +36,19 @@ pub struct Params {
     pub items: u32,
     /// Work items of the windows before this one.
     pub first_item: u32,
-    /// Grains of the tensor before what is bound of it (a grain is `GRAIN` elements).
+    /// Words of the tensor before what is bound of it.
     pub first_word: u32,
     /// Parts that a row is split into.
     pub parts: u32,
     /// Words of a part (a word is `WIDTH` elements); with channels last, positions of a part.
     pub words_per_part: u32,
-    /// Words of the window, where a kernel takes words as they come: they are grains then.
+    /// Words of the window, where a kernel takes words as they come.
     pub num_words: u32,
     /// Entries per column of the table that a fold reads.
     pub entries: u32,
     /// Entries per segment that a fold makes of them.
     pub entries_per_segment: u32,
-    /// Columns of the table that a fold reads; in kernels that own columns, words at a position (of a group's
-    /// elements, with those that its last invocation lacks).
+    /// Columns of the table that a fold reads; in kernels that own columns, words at a position.
     pub columns: u32,
     /// Those of them that belong to the channel part: 0 or C. The affine's follow.
     pub channel_columns: u32,
@@ -62,7 +61,7 @@ pub struct Params {
     pub channel_eps: f32,
     /// Momentum, or the moving speed of the estimates.
     pub momentum: f32,
-    /// 0, and no compiler knows it: what `rounded` in params.wgsl hides values behind.
+    /// 0, and no compiler knows it: what `rounded` in arithmetic/rounded.wgsl hides values behind.
     pub zero: u32,
     /// For short rows, elements of a channel that lie together in a sample, L; else 0.
     pub channel_len: u32,

@@ -50,11 +50,6 @@ impl Run {
         first + self.channels.start..first + self.channels.end
     }
 
-    /// The elements of its words: not all of the last one's may be channels.
-    fn padded(&self, shape: Shape) -> usize {
-        self.channels.len().next_multiple_of(shape.width)
-    }
-
     /// Its chunks: the first position of each, and how many positions it has.
     #[inline(always)]
     pub fn chunks(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
@@ -84,7 +79,7 @@ pub(super) fn runs(shape: Shape, items: Range<usize>) -> impl Iterator<Item = Ru
         Some(Run {
             sample,
             part,
-            channels: first * shape.width..(end * shape.width).min(shape.channels),
+            channels: first * shape.width..end * shape.width,
             positions: sample * shape.row_len + begin..sample * shape.row_len + stop,
         })
     })
@@ -111,8 +106,8 @@ pub(super) fn reduce<R: Copy + Default + Send>(
         #[inline(always)]
         |range, mut results| {
             for run in runs(shape, first + range.start..first + range.end) {
-                let (mine, rest) = results.split_at_mut(run.padded(shape));
-                reduce(&run, &mut mine[..run.channels.len()]);
+                let (mine, rest) = results.split_at_mut(run.channels.len());
+                reduce(&run, mine);
                 results = rest;
             }
         },
@@ -122,7 +117,7 @@ pub(super) fn reduce<R: Copy + Default + Send>(
         for (row, result) in run.rows(shape).zip(results) {
             output[row * shape.parts + run.part] = *result;
         }
-        results = &results[run.padded(shape)..];
+        results = &results[run.channels.len()..];
     }
 }
 
@@ -204,7 +199,7 @@ impl MapWindow {
             } else {
                 for position in (start..stop).step_by(channels) {
                     let from = position + from * self.shape.width;
-                    let to = position + (to * self.shape.width).min(channels);
+                    let to = position + to * self.shape.width;
                     let elements = from..to;
                     work(Strip { sample, elements });
                 }
