@@ -14,6 +14,7 @@
 use super::spec::Spec;
 use super::text;
 use crate::desc::{Activation, DType};
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 /// The final text of a kernel, as a browser takes it: with the extension that browsers demand by name, which naga
@@ -33,7 +34,7 @@ pub fn browser_wgsl(spec: &Spec) -> String {
 pub fn wgsl(spec: &Spec) -> String {
     let kernel = spec.kernel.kernel();
     let mut assembly = Assembly {
-        part: &|name| Some((variant(name, spec), part(variant(name, spec), spec)?)),
+        part: &|name| part(variant(name, spec), spec),
         is_bound: &|name| {
             let index = kernel.bindings.iter().position(|b| b.name == name)?;
             let optional = kernel.bindings[index].optional;
@@ -52,7 +53,7 @@ pub fn wgsl(spec: &Spec) -> String {
 }
 
 /// The file of an import in a specialization. Those that stand in for one another have the same functions.
-fn variant(part: &str, spec: &Spec) -> &'static str {
+fn variant<'a>(part: &'a str, spec: &Spec) -> &'a str {
     match part {
         "storage/f32" => match (spec.dtype, spec.width) {
             (DType::F32, _) => "storage/f32",
@@ -82,20 +83,20 @@ fn variant(part: &str, spec: &Spec) -> &'static str {
             1 => "reduction/columns_serial",
             _ => "reduction/columns_shared",
         },
-        _ => PARTS
-            .iter()
-            .find(|(name, _)| *name == part)
-            .map_or("", |(name, _)| name),
+        _ => part,
     }
 }
 
-/// The text of a part.
-fn part(name: &str, spec: &Spec) -> Option<String> {
-    if name == "spec" {
-        return Some(constants(spec));
-    }
-    let found = PARTS.iter().find(|(part, _)| *part == name);
-    found.map(|(_, text)| (*text).into())
+/// A part and its text.
+type Part = (&'static str, Cow<'static, str>);
+
+/// The part of a name.
+fn part(name: &str, spec: &Spec) -> Option<Part> {
+    let &(name, text) = PARTS.iter().find(|(part, _)| *part == name)?;
+    Some(match name {
+        "spec" => (name, constants(spec).into()),
+        _ => (name, text.into()),
+    })
 }
 
 /// What stands in for `parts/spec.wgsl`: the same names, other values.
@@ -125,7 +126,7 @@ fn constants(spec: &Spec) -> String {
 /// A text that grows by files.
 struct Assembly<'a> {
     /// The name and the text of what an import stands for, if there is such a part.
-    part: &'a dyn Fn(&str) -> Option<(&'static str, String)>,
+    part: &'a dyn Fn(&str) -> Option<Part>,
     /// Whether an optional binding is there; `None` where the kernel has no such.
     is_bound: &'a dyn Fn(&str) -> Option<bool>,
     imported: Vec<&'static str>,
