@@ -1,6 +1,7 @@
 //! Forward 4 with channels last.
 
-use super::declare::{AFFINE, Element::Word, Family, Kernel, read, read_optional, write};
+use super::declare::{Family, Kernel};
+use super::row_affine;
 use super::text::shader;
 use crate::stages::{self, Call, Element};
 
@@ -10,12 +11,8 @@ pub(super) const KERNEL: Kernel = Kernel {
     text: shader!("../../shaders/column_affine.wgsl"),
     family: Family::ColumnMap,
     reduces: &[],
-    bindings: &[
-        read_optional("x", Word),
-        read("coefficients", AFFINE),
-        read_optional("residual", Word),
-        write("y", Word),
-    ],
+    // The planner plans either with the same buffers.
+    bindings: row_affine::KERNEL.bindings,
 };
 
 /// `src/stages/column_affine.rs`.

@@ -1,9 +1,7 @@
 //! Backward 4 with channels last.
 
-use super::declare::{
-    AFFINE, AFFINE_BACKWARD, Element::Word, Family, Kernel, read, read_optional, write,
-    write_optional,
-};
+use super::declare::{Family, Kernel};
+use super::row_affine_backward;
 use super::text::shader;
 use crate::stages::{self, Call, Element};
 
@@ -13,15 +11,8 @@ pub(super) const KERNEL: Kernel = Kernel {
     text: shader!("../../shaders/column_affine_backward.wgsl"),
     family: Family::ColumnMap,
     reduces: &[],
-    bindings: &[
-        read_optional("x", Word),
-        read("grad_y", Word),
-        read("coefficients_backward", AFFINE_BACKWARD),
-        read_optional("coefficients", AFFINE),
-        read_optional("residual", Word),
-        write("grad_x", Word),
-        write_optional("grad_residual", Word),
-    ],
+    // The planner plans either with the same buffers.
+    bindings: row_affine_backward::KERNEL.bindings,
 };
 
 /// `src/stages/column_affine_backward.rs`.

@@ -1,6 +1,7 @@
 //! Forward 1 with channels last.
 
-use super::declare::{Element::Word, Family, Kernel, MOMENTS, Reduced, read, write};
+use super::declare::{Family, Kernel, Reduced};
+use super::row_moments;
 use super::text::shader;
 use crate::stages::{self, Call, Element};
 
@@ -10,7 +11,8 @@ pub(super) const KERNEL: Kernel = Kernel {
     text: shader!("../../shaders/column_moments.wgsl"),
     family: Family::ColumnReduce,
     reduces: &[Reduced::ColumnMoments],
-    bindings: &[read("x", Word), write("row_parts", MOMENTS)],
+    // The planner plans either with the same buffers.
+    bindings: row_moments::KERNEL.bindings,
 };
 
 /// `src/stages/column_moments.rs`.

@@ -1,8 +1,7 @@
 //! Backward 1 with channels last.
 
-use super::declare::{
-    AFFINE, Element::Word, Family, Kernel, MOMENTS, PRODUCTS, Reduced, read, read_optional, write,
-};
+use super::declare::{Family, Kernel, Reduced};
+use super::row_products;
 use super::text::shader;
 use crate::stages::{self, Call, Element};
 
@@ -12,14 +11,8 @@ pub(super) const KERNEL: Kernel = Kernel {
     text: shader!("../../shaders/column_products.wgsl"),
     family: Family::ColumnReduce,
     reduces: &[Reduced::ColumnProducts],
-    bindings: &[
-        read("x", Word),
-        read("grad_y", Word),
-        read("rows", MOMENTS),
-        read_optional("coefficients", AFFINE),
-        read_optional("residual", Word),
-        write("product_parts", PRODUCTS),
-    ],
+    // The planner plans either with the same buffers.
+    bindings: row_products::KERNEL.bindings,
 };
 
 /// `src/stages/column_products.rs`.
