@@ -68,6 +68,14 @@ fn chunk_at(words: GroupWords, w: u32) -> Chunk {
     );
 }
 
+// A lane's i-th chunk: its own, the first, or one that is read again.
+fn chunk_of(words: GroupWords, i: u32, lane: u32, own: Chunk) -> Chunk {
+    if (i == 0u) {
+        return own;
+    }
+    return chunk_at(words, chunk_word(i, lane));
+}
+
 fn above_of(z: Elements, group: Group) -> Word {
     return above_mean(z, group.mean_pivot, group.mean_offset, group.mean_rest);
 }
@@ -148,10 +156,7 @@ fn element_affine(
     var run = no_sums();
     for (var i = 0u; i < words.chunks; i = i + 1u) {
         let w = chunk_word(i, lane);
-        var chunk = own;
-        if (i > 0u) {
-            chunk = chunk_at(words, w);
-        }
+        let chunk = chunk_of(words, i, lane, own);
         run = with_z(run, words, w, chunk.w0.z, first);
         run = with_z(run, words, w + LANES, chunk.w1.z, first);
         run = with_z(run, words, w + 2u * LANES, chunk.w2.z, first);
@@ -173,10 +178,7 @@ fn element_affine(
     run = no_sums();
     for (var i = 0u; i < words.chunks; i = i + 1u) {
         let w = chunk_word(i, lane);
-        var chunk = own;
-        if (i > 0u) {
-            chunk = chunk_at(words, w);
-        }
+        let chunk = chunk_of(words, i, lane, own);
         run = with_above(run, words, w, chunk.w0.z, group, unit);
         run = with_above(run, words, w + LANES, chunk.w1.z, group, unit);
         run = with_above(run, words, w + 2u * LANES, chunk.w2.z, group, unit);
@@ -202,10 +204,7 @@ fn element_affine(
     // #end
     for (var i = 0u; i < words.chunks; i = i + 1u) {
         let w = chunk_word(i, lane);
-        var chunk = own;
-        if (i > 0u) {
-            chunk = chunk_at(words, w);
-        }
+        let chunk = chunk_of(words, i, lane, own);
         put(words, w, chunk.w0, group);
         put(words, w + LANES, chunk.w1, group);
         put(words, w + 2u * LANES, chunk.w2, group);

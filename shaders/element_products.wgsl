@@ -52,6 +52,14 @@ fn chunk_at(words: GroupWords, w: u32, group: Group) -> Chunk {
     );
 }
 
+// A lane's i-th chunk: its own, the first, or one that is read again.
+fn chunk_of(words: GroupWords, i: u32, lane: u32, own: Chunk, group: Group) -> Chunk {
+    if (i == 0u) {
+        return own;
+    }
+    return chunk_at(words, chunk_word(i, lane), group);
+}
+
 // Sums of dy less a first one, as pivots and offsets; and of its products with z, and of z's squares, z being multiplied
 // by square_unit.
 struct ProductSums {
@@ -107,10 +115,7 @@ fn element_products(
     var run = ProductSums(no_sums(), no_sums());
     for (var i = 0u; i < words.chunks; i = i + 1u) {
         let w = chunk_word(i, lane);
-        var chunk = own;
-        if (i > 0u) {
-            chunk = chunk_at(words, w, group);
-        }
+        let chunk = chunk_of(words, i, lane, own, group);
         run = with_pair(run, words, w, chunk.w0, first, unit);
         run = with_pair(run, words, w + LANES, chunk.w1, first, unit);
         run = with_pair(run, words, w + 2u * LANES, chunk.w2, first, unit);
@@ -129,10 +134,7 @@ fn element_products(
     var rest = no_sums();
     for (var i = 0u; i < words.chunks; i = i + 1u) {
         let w = chunk_word(i, lane);
-        var chunk = own;
-        if (i > 0u) {
-            chunk = chunk_at(words, w, group);
-        }
+        let chunk = chunk_of(words, i, lane, own, group);
         rest = with_rest(rest, words, w, chunk.w0, found, unit);
         rest = with_rest(rest, words, w + LANES, chunk.w1, found, unit);
         rest = with_rest(rest, words, w + 2u * LANES, chunk.w2, found, unit);
