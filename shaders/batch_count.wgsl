@@ -1,6 +1,6 @@
 // One invocation counts the batch, before channels read the count (where the momentum is cumulative; else
 // channel_fold counts).
-// #import params
+// #import params/dispatch
 // #import tables
 // #import layout/item
 // #import spec

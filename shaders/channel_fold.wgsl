@@ -2,7 +2,7 @@
 // batch, write the statistics in force. With running statistics, and without a channel part, there is nothing
 // to merge (entries = 0).
 // #import spec
-// #import params
+// #import params/channels
 // #import tables
 // #import arithmetic/precise
 // #import arithmetic/sums
@@ -52,7 +52,7 @@ fn in_force(c: u32, pivot: f32, offset: f32, variance: f32, known: bool, count: 
     // #if bn_bias
     b = bn_bias[c];
     // #end
-    let v = variance + params.channel_eps;
+    let v = variance + params.norm.channel_eps;
     let rstd = select(reciprocal_std(v), 0.0, known && v > 3.4e38);
     let scale = rounded(w * rstd);
     let scale_low = product_rest(w, rstd, scale) + w * reciprocal_std_rest(v, rstd);
@@ -64,14 +64,14 @@ fn in_force(c: u32, pivot: f32, offset: f32, variance: f32, known: bool, count: 
 fn batch_statistics(c: u32, batch: Moments) -> Channel {
     // #if num_batches_tracked
     // Where the momentum is cumulative, batch_count has counted: all channels read what none may write.
-    let cumulative = (params.flags & CUMULATIVE) != 0u;
+    let cumulative = (params.norm.flags & CUMULATIVE) != 0u;
     if (!cumulative && c == 0u) {
         num_batches_tracked[0] = next_count(num_batches_tracked[0]);
     }
     // #end
     // #if running_mean
     if (batch.count != 0u) {
-        var momentum = params.momentum;
+        var momentum = params.norm.momentum;
         // #if num_batches_tracked
         if (cumulative) {
             momentum = 1.0 / f32(num_batches_tracked[0]);
@@ -98,7 +98,7 @@ fn estimated_statistics(c: u32, batch: Moments) -> Channel {
     if (batch.count == 0u) {
         return running_statistics(c);
     }
-    let speed = params.momentum;
+    let speed = params.norm.momentum;
     let old_mean = running_mean[c];
     let delta = rounded(batch.pivot - old_mean) + batch.offset;
     let old_variance = running_var[c];
@@ -114,15 +114,15 @@ fn estimated_statistics(c: u32, batch: Moments) -> Channel {
 // #end
 
 fn statistics(c: u32, batch: Moments) -> Channel {
-    if ((params.flags & NO_CHANNEL_PART) != 0u) {
+    if ((params.norm.flags & NO_CHANNEL_PART) != 0u) {
         // z = 1 (x - 0) + 0.
         return Channel(0.0, 0.0, 1.0, 1.0, 0.0, 0.0, group_weight(c), 0u);
     }
     // #if running_mean
-    if ((params.flags & TRAINING) == 0u) {
+    if ((params.norm.flags & TRAINING) == 0u) {
         return running_statistics(c);
     }
-    if ((params.flags & ESTIMATE) != 0u) {
+    if ((params.norm.flags & ESTIMATE) != 0u) {
         return estimated_statistics(c, batch);
     }
     // #end
@@ -137,18 +137,18 @@ fn channel_fold(
 ) {
     let item = item_index(workgroup, num_workgroups, local);
     let lane = local % LANES;
-    let active_item = item < params.items;
-    let c = min(item, params.items - 1u);
+    let active_item = item < params.dispatch.items;
+    let c = min(item, params.dispatch.items - 1u);
 
     var batch = Moments(0u, 0.0, 0.0, 0.0);
     // #if channel_parts
-    for (var i = lane; i < params.entries; i = i + LANES) {
-        batch = merge_moments(batch, moments_of(channel_parts[i * params.columns + c]));
+    for (var i = lane; i < params.table.entries; i = i + LANES) {
+        batch = merge_moments(batch, moments_of(channel_parts[i * params.table.columns + c]));
     }
     batch = reduce_moments(batch, local);
     var left = no_sum();
-    for (var i = lane; i < params.entries; i = i + LANES) {
-        left = and_term(left, second_look(moments_of(channel_parts[i * params.columns + c]), batch));
+    for (var i = lane; i < params.table.entries; i = i + LANES) {
+        left = and_term(left, second_look(moments_of(channel_parts[i * params.table.columns + c]), batch));
     }
     batch = after_second_look(batch, reduce_pair(total(left), local));
     // #end

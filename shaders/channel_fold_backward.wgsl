@@ -3,7 +3,7 @@
 // an exchange with other devices, the sums). Then those of weight and bias. An empty batch has no
 // entries and gradient 0.
 // #import spec
-// #import params
+// #import params/channels
 // #import tables
 // #import arithmetic/sums
 // #import layout/item
@@ -37,24 +37,24 @@ fn channel_fold_backward(
 ) {
     let item = item_index(workgroup, num_workgroups, local);
     let lane = local % LANES;
-    let active_item = item < params.items;
-    let column = min(item, params.items - 1u);
+    let active_item = item < params.dispatch.items;
+    let column = min(item, params.dispatch.items - 1u);
 
     var all = no_sum();
-    for (var i = lane; i < params.entries; i = i + LANES) {
-        let part = gradient_parts[i * params.columns + column];
+    for (var i = lane; i < params.table.entries; i = i + LANES) {
+        let part = gradient_parts[i * params.table.columns + column];
         all = and_term(all, vec2<f32>(part.bias, part.weight));
     }
     let pair = reduce_pair(total(all), local);
     if (!active_item || lane != 0u) {
         return;
     }
-    let accumulate = (params.flags & ACCUMULATE_PARAMETERS) != 0u;
-    if (column < params.channel_columns) {
+    let accumulate = (params.norm.flags & ACCUMULATE_PARAMETERS) != 0u;
+    if (column < params.table.channel_columns) {
         // #if channel_gradients
         var means = pair;
         // #if channels
-        if ((params.flags & SUMS) == 0u) {
+        if ((params.norm.flags & SUMS) == 0u) {
             means = pair / max(f32(channel_of(channels[column]).count), 1.0);
         }
         // #end
@@ -75,7 +75,7 @@ fn channel_fold_backward(
         grad_bn_weight[column] = bn_weight;
         // #end
     } else {
-        let a = column - params.channel_columns;
+        let a = column - params.table.channel_columns;
         // #if grad_bias
         var bias = pair.x;
         if (accumulate) {

@@ -5,7 +5,7 @@
 // the maps of its rows. Else (16 bits, an odd number of channels) an invocation owns every items-th word of the window,
 // and each of its two elements looks its row up.
 // #import spec
-// #import params
+// #import params/columns
 // #import tables
 // #import storage/f32
 // #import arithmetic/activation
@@ -57,7 +57,7 @@ fn known_affine(span: ColumnSpan) -> ColumnAffine {
 
 fn own_positions(span: ColumnSpan, lane: u32) {
     let a = known_affine(span);
-    let step = LANES * params.columns;
+    let step = LANES * params.split.words_per_position;
     let chunks = (span.end - span.begin) / (4u * LANES);
     for (var i = 0u; i < chunks; i = i + 1u) {
         let i0 = column_word(span, span.begin + i * (4u * LANES) + lane);
@@ -143,17 +143,17 @@ fn column_affine(
     @builtin(local_invocation_index) local: u32,
 ) {
     let item = column_item(workgroup, num_workgroups, local);
-    if (item >= params.items) {
+    if (item >= params.dispatch.items) {
         return;
     }
     if (COLUMN_WORDS > 1u) {
         own_words(column_span(item));
     } else if (ALIGNED) {
         own_positions(column_span(reversed_item(item)), column_lane(local));
-    } else if (item < params.num_words) {
-        let last = (params.num_words - 1u - item) / params.items;
+    } else if (item < params.split.num_words) {
+        let last = (params.split.num_words - 1u - item) / params.dispatch.items;
         for (var i = 0u; i <= last; i = i + 1u) {
-            own_pair(item + i * params.items);
+            own_pair(item + i * params.dispatch.items);
         }
     }
 }

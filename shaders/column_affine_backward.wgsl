@@ -2,7 +2,7 @@
 // write of dx; with an activation one read of the residual and one write of its gradient, and dy is what
 // the activation makes of dy. Without x, as in row_affine_backward.
 // #import spec
-// #import params
+// #import params/columns
 // #import tables
 // #import storage/f32
 // #import arithmetic/activation
@@ -111,7 +111,7 @@ fn known_maps(span: ColumnSpan) -> Maps {
 
 fn own_positions(span: ColumnSpan, lane: u32) {
     let maps = known_maps(span);
-    let step = LANES * params.columns;
+    let step = LANES * params.split.words_per_position;
     let chunks = (span.end - span.begin) / (4u * LANES);
     for (var i = 0u; i < chunks; i = i + 1u) {
         let i0 = column_word(span, span.begin + i * (4u * LANES) + lane);
@@ -187,17 +187,17 @@ fn column_affine_backward(
     @builtin(local_invocation_index) local: u32,
 ) {
     let item = column_item(workgroup, num_workgroups, local);
-    if (item >= params.items) {
+    if (item >= params.dispatch.items) {
         return;
     }
     if (COLUMN_WORDS > 1u) {
         own_words(column_span(item));
     } else if (ALIGNED) {
         own_positions(column_span(reversed_item(item)), column_lane(local));
-    } else if (item < params.num_words) {
-        let last = (params.num_words - 1u - item) / params.items;
+    } else if (item < params.split.num_words) {
+        let last = (params.split.num_words - 1u - item) / params.dispatch.items;
         for (var i = 0u; i <= last; i = i + 1u) {
-            own_pair(item + i * params.items);
+            own_pair(item + i * params.dispatch.items);
         }
     }
 }

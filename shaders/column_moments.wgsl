@@ -4,7 +4,7 @@
 // As in row_moments, for each channel: a chunk's exact mean about the chunk's first value, squared
 // differences from it, then a merge.
 // #import spec
-// #import params
+// #import params/columns
 // #import tables
 // #import storage/f32
 // #import arithmetic/rounded_word
@@ -20,7 +20,7 @@ const CHUNK: u32 = 8u;
 
 // The k-th word of a chunk of `count`; behind its last, the first one again.
 fn chunk_word(first: u32, k: u32, count: u32) -> Word {
-    let i = select(first, first + k * (LANES * params.columns), k < count);
+    let i = select(first, first + k * (LANES * params.split.words_per_position), k < count);
     return load(x[slot(i)], i);
 }
 
@@ -67,7 +67,7 @@ fn and_chunk(moments: ColumnMoments, span: ColumnSpan, first: u32, count: u32) -
 
 fn put(span: ColumnSpan, moments: ColumnMoments) {
     for (var i = 0u; i < WIDTH; i = i + 1u) {
-        row_parts[(span.row + i) * params.parts + span.part] = stored_moments(Moments(
+        row_parts[(span.row + i) * params.split.parts + span.part] = stored_moments(Moments(
             moments.count,
             word_at(moments.pivot, i),
             word_at(moments.offset, i),
@@ -84,8 +84,8 @@ fn column_moments(
 ) {
     let item = column_item(workgroup, num_workgroups, local);
     let lane = column_lane(local);
-    let active_item = item < params.items;
-    let span = column_span(min(item, params.items - 1u));
+    let active_item = item < params.dispatch.items;
+    let span = column_span(min(item, params.dispatch.items - 1u));
 
     var moments: array<ColumnMoments, COLUMN_WORDS>;
     let chunks = (span.end - span.begin) / (CHUNK * LANES);

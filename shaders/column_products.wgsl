@@ -4,7 +4,7 @@
 //
 // As in row_products, for each channel: a chunk's dy are taken about the chunk's first one, then merged.
 // #import spec
-// #import params
+// #import params/columns
 // #import tables
 // #import storage/f32
 // #import arithmetic/activation
@@ -68,7 +68,7 @@ struct Position {
 
 // The k-th of a chunk of `count`; behind its last, the first one again.
 fn chunk_position(known: Rows, first: u32, k: u32, count: u32) -> Position {
-    let i = select(first, first + k * (LANES * params.columns), k < count);
+    let i = select(first, first + k * (LANES * params.split.words_per_position), k < count);
     let word = load(x[slot(i)], i);
     var grad = load(grad_y[slot(i)], i);
     // #if coefficients
@@ -124,7 +124,7 @@ fn and_chunk(products: ColumnProducts, span: ColumnSpan, known: Rows, first: u32
 
 fn put(span: ColumnSpan, products: ColumnProducts) {
     for (var i = 0u; i < WIDTH; i = i + 1u) {
-        product_parts[(span.row + i) * params.parts + span.part] = Products(
+        product_parts[(span.row + i) * params.split.parts + span.part] = Products(
             products.count,
             word_at(products.pivot, i),
             word_at(products.offset, i),
@@ -142,8 +142,8 @@ fn column_products(
 ) {
     let item = column_item(workgroup, num_workgroups, local);
     let lane = column_lane(local);
-    let active_item = item < params.items;
-    let span = column_span(min(item, params.items - 1u));
+    let active_item = item < params.dispatch.items;
+    let span = column_span(min(item, params.dispatch.items - 1u));
     var known: array<Rows, COLUMN_WORDS>;
     for (var k = 0u; k < COLUMN_WORDS; k = k + 1u) {
         known[k] = known_rows(neighbour_span(span, k));

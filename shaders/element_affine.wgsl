@@ -5,7 +5,7 @@
 // As group_fold, where every element is a row. Sums are taken twice: about the first element for a mean
 // that no single element can spoil much, then about that mean for what is left of it, and for the spread.
 // #import spec
-// #import params
+// #import params/elements
 // #import tables
 // #import storage/f32
 // #import arithmetic/activation
@@ -95,7 +95,7 @@ fn with_above(sums: Sums, words: GroupWords, w: u32, z: Elements, group: Group, 
 
 // #if bias
 fn element_bias(words: GroupWords, element: u32) -> f32 {
-    return bias[select(words.g, channel_at(element), (params.flags & PER_CHANNEL) != 0u)];
+    return bias[select(words.g, channel_at(element), (params.norm.flags & PER_CHANNEL) != 0u)];
 }
 
 // The bias of a word's elements.
@@ -140,8 +140,8 @@ fn element_affine(
 ) {
     let item = item_index(workgroup, num_workgroups, local);
     let lane = local % LANES;
-    let active_item = item < params.items;
-    let words = group_words(min(item, params.items - 1u));
+    let active_item = item < params.dispatch.items;
+    let words = group_words(min(item, params.dispatch.items - 1u));
     let count = f32(words.size * WIDTH);
     let unit = square_unit(count);
 
@@ -192,8 +192,8 @@ fn element_affine(
     group.mean_rest = group.mean_rest + left.x / count;
     let spread = left.y - (unit * left.x) * (unit * (left.x / count));
     // (Not max, which may lose a NaN.)
-    let variance = select(spread, 0.0, spread < 0.0) / ((degrees_of_freedom(count) * unit) * unit);
-    group.rstd = reciprocal_std(variance + params.eps);
+    let variance = select(spread, 0.0, spread < 0.0) / ((degrees_of_freedom(params.norm, count) * unit) * unit);
+    group.rstd = reciprocal_std(variance + params.norm.eps);
     if (!active_item) {
         return;
     }

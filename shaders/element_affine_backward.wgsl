@@ -2,10 +2,10 @@
 // writes dx there: scale (dz - mean of dz - x-hat mean of dz x-hat), the channel's two means
 // being 0 where no gradient flows through its statistics. One read of x, one of dy, one write of dx.
 // #import spec
-// #import params
+// #import params/element_columns
 // #import tables
 // #import storage/f32
-// #import layout/column
+// #import layout/item
 // #import layout/elements
 // #import layout/element_columns
 
@@ -67,15 +67,15 @@ fn element_affine_backward(
     @builtin(num_workgroups) num_workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let item = column_item(workgroup, num_workgroups, local);
-    if (item >= params.items) {
+    let item = item_index(workgroup, num_workgroups, local);
+    if (item >= params.dispatch.items) {
         return;
     }
     let span = element_span(item);
     let known = element_channels(span.first);
     let means = means_at(span.first, known);
     for (var sample = span.begin; sample < span.end; sample = sample + 1u) {
-        let group = group_gradient(group_gradients[sample * params.num_groups + span.g]);
+        let group = group_gradient(group_gradients[sample * params.groups.num_groups + span.g]);
         put(element_word(span, sample), known, means, group);
     }
 }

@@ -4,7 +4,7 @@
 //
 // As group_fold_backward, where every element is a row.
 // #import spec
-// #import params
+// #import params/elements
 // #import tables
 // #import storage/f32
 // #import arithmetic/precise
@@ -98,8 +98,8 @@ fn element_products(
 ) {
     let item = item_index(workgroup, num_workgroups, local);
     let lane = local % LANES;
-    let active_item = item < params.items;
-    let safe_item = min(item, params.items - 1u);
+    let active_item = item < params.dispatch.items;
+    let safe_item = min(item, params.dispatch.items - 1u);
     let words = group_words(safe_item);
     let group = groups[safe_item];
     let count = f32(words.size * WIDTH);
@@ -156,8 +156,8 @@ fn element_products(
     let sum = (count * found.pivot + count * found.offset) + select(left.x, 0.0, of_x);
     affine_terms[item] = GradientPair(sum, (group.rstd * (product.x + left.y)) / unit);
     // #end
-    let variance = product.y / ((degrees_of_freedom(count) * unit) * unit);
-    let kept = (found.c + c_left) * ratio(params.eps, variance + params.eps);
+    let variance = product.y / ((degrees_of_freedom(params.norm, count) * unit) * unit);
+    let kept = (found.c + c_left) * ratio(params.norm.eps, variance + params.norm.eps);
     group_gradients[item] = stored_group_gradient(GroupGradient(
         group.mean_pivot,
         group.mean_offset,

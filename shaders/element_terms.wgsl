@@ -4,11 +4,11 @@
 //
 // The terms of channel c lie (channel_len * parts, C): a fold over the batch reads them.
 // #import spec
-// #import params
+// #import params/element_columns
 // #import tables
 // #import storage/f32
 // #import arithmetic/word_sums
-// #import layout/column
+// #import layout/item
 // #import layout/elements
 // #import layout/element_columns
 
@@ -61,15 +61,14 @@ fn put(span: ElementSpan, totals: TermTotals, known: ElementChannels) {
     let channel = totals_of(totals.channel);
     let affine = totals_of(totals.affine);
     let channel_weight = known.rstd * channel.b;
-    let num_channels = params.num_channels / params.channel_len;
     for (var k = 0u; k < WIDTH; k = k + 1u) {
         let c = channel_at(span.first + k);
-        let entry = (span.first + k - c * params.channel_len) * params.parts + span.part;
+        let entry = (span.first + k - c * params.groups.channel_len) * params.split.parts + span.part;
         // #if channel_terms
-        channel_terms[entry * num_channels + c] = GradientPair(word_at(channel.a, k), word_at(channel_weight, k));
+        channel_terms[entry * params.groups.num_channels + c] = GradientPair(word_at(channel.a, k), word_at(channel_weight, k));
         // #end
         // #if affine_terms
-        affine_terms[entry * num_channels + c] = GradientPair(word_at(affine.a, k), word_at(affine.b, k));
+        affine_terms[entry * params.groups.num_channels + c] = GradientPair(word_at(affine.a, k), word_at(affine.b, k));
         // #end
     }
 }
@@ -80,8 +79,8 @@ fn element_terms(
     @builtin(num_workgroups) num_workgroups: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let item = column_item(workgroup, num_workgroups, local);
-    if (item >= params.items) {
+    let item = item_index(workgroup, num_workgroups, local);
+    if (item >= params.dispatch.items) {
         return;
     }
     let span = element_span(item);
@@ -89,7 +88,7 @@ fn element_terms(
     var totals = TermTotals(no_totals(), no_totals());
     var terms = no_terms();
     for (var sample = span.begin; sample < span.end; sample = sample + 1u) {
-        let group = group_gradient(group_gradients[sample * params.num_groups + span.g]);
+        let group = group_gradient(group_gradients[sample * params.groups.num_groups + span.g]);
         terms = and_word(terms, element_word(span, sample), known, group);
         if (ends_run(sample - span.begin)) {
             totals = and_terms(totals, terms);

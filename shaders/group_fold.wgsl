@@ -2,9 +2,10 @@
 // z = scale (x - mean) + bias (or x itself) over the group's channels and space, from row moments
 // alone; then the affine map of each of its rows.
 // #import spec
-// #import params
+// #import params/groups
 // #import tables
 // #import arithmetic/precise
+// #import arithmetic/row_mean
 // #import arithmetic/sums
 // #import arithmetic/moments
 // #import layout/item
@@ -54,7 +55,7 @@ fn put(span: GroupRows, i: u32, e: Entry, group: Group) {
     let scale = (group.weight * e.channel.weight) * group.rstd;
     var b = 0.0;
     // #if bias
-    b = bias[select(span.g, span.first_channel + i, (params.flags & PER_CHANNEL) != 0u)];
+    b = bias[select(span.g, span.first_channel + i, (params.norm.flags & PER_CHANNEL) != 0u)];
     // #end
     coefficients[span.first_row + i] = stored_affine(Affine(
         e.row.pivot,
@@ -72,8 +73,8 @@ fn group_fold(
 ) {
     let item = item_index(workgroup, num_workgroups, local);
     let lane = local % LANES;
-    let active_item = item < params.items;
-    let span = group_rows(min(item, params.items - 1u));
+    let active_item = item < params.dispatch.items;
+    let span = group_rows(min(item, params.dispatch.items - 1u));
 
     var moments = Moments(0u, 0.0, 0.0, 0.0);
     for (var i = lane; i < span.size; i = i + LANES) {
@@ -99,8 +100,8 @@ fn group_fold(
     for (var i = lane; i < span.size; i = i + LANES) {
         spread = and_term(spread, vec2<f32>(spread_of(entry_at(span, i), group, count), 0.0));
     }
-    let variance = reduce_pair(total(spread), local).x * (count / degrees_of_freedom(count));
-    group.rstd = reciprocal_std(variance + params.eps);
+    let variance = reduce_pair(total(spread), local).x * (count / degrees_of_freedom(params.norm, count));
+    group.rstd = reciprocal_std(variance + params.norm.eps);
     if (!active_item) {
         return;
     }

@@ -3,9 +3,10 @@
 // and bn.weight. All sums are of differences from the group's mean of dy (times the weight, where that
 // is per channel), so that a large one cancels nowhere.
 // #import spec
-// #import params
+// #import params/terms
 // #import tables
 // #import arithmetic/precise
+// #import arithmetic/row_mean
 // #import arithmetic/sums
 // #import arithmetic/moments
 // #import layout/item
@@ -23,7 +24,7 @@
 
 // The same of w dy, where the group part's weight w is per channel.
 fn weighted(entry: Products, channel: Channel) -> Products {
-    if ((params.flags & PER_CHANNEL) == 0u) {
+    if ((params.norm.flags & PER_CHANNEL) == 0u) {
         return entry;
     }
     let w = channel.weight;
@@ -52,7 +53,7 @@ fn entry_at(span: GroupRows, i: u32, group: Group) -> Entry {
 }
 
 fn mean_of(e: Entry) -> Moments {
-    return Moments(params.row_len, e.dy.pivot, e.dy.offset, 0.0);
+    return Moments(params.shape.row_len, e.dy.pivot, e.dy.offset, 0.0);
 }
 
 // Mean of dy (or w dy) over the row, less the group's mean.
@@ -90,7 +91,7 @@ struct GroupTerms {
 }
 
 fn put(span: GroupRows, i: u32, e: Entry, mean: Moments, terms: GroupTerms) {
-    let len = f32(params.row_len);
+    let len = f32(params.shape.row_len);
     let above = e.above;
     let rest = rounded(grad_above_mean(e.dy, mean) - terms.c * above) - (terms.shift + terms.c_left * above);
     let dz_mean = terms.scale * (rest + terms.kept * above);
@@ -101,14 +102,14 @@ fn put(span: GroupRows, i: u32, e: Entry, mean: Moments, terms: GroupTerms) {
         dz_mean,
     );
     // #if gradient_terms
-    if (params.channel_columns != 0u) {
+    if (params.table.channel_columns != 0u) {
         let spread = e.channel.scale * e.row.variance;
         let inner = (e.dy.covariance - terms.c * spread) - terms.c_left * spread;
         let inner_mean = terms.scale * (inner + terms.kept * spread);
         let weight_mean = e.channel.rstd * (inner_mean + x_above_mean(e.row, e.channel) * dz_mean);
         gradient_terms[terms.first_term + span.first_channel + i] = GradientPair(len * dz_mean, len * weight_mean);
     }
-    if (params.columns != params.channel_columns && (params.flags & PER_CHANNEL) != 0u) {
+    if (params.table.columns != params.table.channel_columns && (params.norm.flags & PER_CHANNEL) != 0u) {
         let sum = len * e.plain.pivot + len * e.plain.offset;
         let weight = terms.rstd * (len * (e.channel.scale * e.plain.covariance) + above * sum);
         gradient_terms[terms.first_affine + span.first_channel + i] = GradientPair(sum, weight);
@@ -124,12 +125,12 @@ fn group_fold_backward(
 ) {
     let item = item_index(workgroup, num_workgroups, local);
     let lane = local % LANES;
-    let active_item = item < params.items;
-    let safe_item = min(item, params.items - 1u);
+    let active_item = item < params.dispatch.items;
+    let safe_item = min(item, params.dispatch.items - 1u);
     let span = group_rows(safe_item);
-    let sample = safe_item / params.num_groups;
+    let sample = safe_item / params.shape.num_groups;
     let group = groups[safe_item];
-    let group_len = f32(span.size) * f32(params.row_len);
+    let group_len = f32(span.size) * f32(params.shape.row_len);
 
     // Mean of dy over the group, as pivot + offset: rows are moments without a spread. Where w is per
     // channel, dy is w dy from here on.
@@ -159,23 +160,23 @@ fn group_fold_backward(
 
     // Columns of the terms: the channel part's, if it has any, then those of bias and weight, if there
     // are any.
-    let first_term = sample * params.columns;
-    let first_affine = first_term + params.channel_columns;
+    let first_term = sample * params.table.columns;
+    let first_affine = first_term + params.table.channel_columns;
     let h = group.rstd * projection.x;
     // #if gradient_terms
-    if (params.columns != params.channel_columns && (params.flags & PER_CHANNEL) == 0u && lane == 0u) {
+    if (params.table.columns != params.table.channel_columns && (params.norm.flags & PER_CHANNEL) == 0u && lane == 0u) {
         let sum = group_len * mean.pivot + group_len * mean.offset;
         gradient_terms[first_affine + span.g] = GradientPair(sum, group_len * h);
     }
     // #end
     let c_left = ratio(left.y, projection.y);
-    let unbiased = group_len / degrees_of_freedom(group_len);
+    let unbiased = group_len / degrees_of_freedom(params.norm, group_len);
     let variance = projection.y * unbiased;
     let terms = GroupTerms(
         c,
         c_left,
         left.x,
-        (c + c_left) * ratio(params.eps, variance + params.eps),
+        (c + c_left) * ratio(params.norm.eps, variance + params.norm.eps),
         group.rstd * group.weight,
         (group.rstd * h) * unbiased,
         group.rstd,

@@ -2,7 +2,7 @@
 // belongs to the row of its first element; the last one may reach into the next row. One read of x
 // (and of the residual), one write of y.
 // #import spec
-// #import params
+// #import params/rows
 // #import tables
 // #import storage/f32
 // #import arithmetic/activation
@@ -70,7 +70,7 @@ fn row_affine(
     @builtin(local_invocation_index) local: u32,
 ) {
     let index = item_index(workgroup, num_workgroups, local);
-    if (index >= params.items) {
+    if (index >= params.dispatch.items) {
         return;
     }
     let lane = local % LANES;

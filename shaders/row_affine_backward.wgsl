@@ -3,7 +3,7 @@
 // residual), one write of dx. Without x, where dx does not depend on it (x_scale is 0 then): not even a NaN
 // in x reaches dx.
 // #import spec
-// #import params
+// #import params/rows
 // #import tables
 // #import storage/f32
 // #import arithmetic/activation
@@ -126,7 +126,7 @@ fn row_affine_backward(
     @builtin(local_invocation_index) local: u32,
 ) {
     let index = item_index(workgroup, num_workgroups, local);
-    if (index >= params.items) {
+    if (index >= params.dispatch.items) {
         return;
     }
     let lane = local % LANES;

@@ -2,10 +2,11 @@
 // dx = scale (dz - mean of dz - x-hat mean of dz x-hat); the channel's two means are 0 where no
 // gradient flows through its statistics.
 // #import spec
-// #import params
+// #import params/groups
 // #import tables
 // #import arithmetic/precise
 // #import layout/item
+// #import layout/channel_rows
 
 @group(0) @binding(1) var<storage, read> rows: array<StoredMoments>;
 @group(0) @binding(2) var<storage, read> products: array<Products>;
@@ -23,7 +24,7 @@ fn row_coefficients_backward(
     @builtin(local_invocation_index) local: u32,
 ) {
     let item = item_index(workgroup, num_workgroups, local);
-    if (item >= params.items) {
+    if (item >= params.dispatch.items) {
         return;
     }
     let c = channel_of_row(item);
@@ -35,7 +36,7 @@ fn row_coefficients_backward(
     // #else
     // Neither a group part (it has no groups then) nor a gradient through the statistics: dx is scale dy,
     // and a NaN in dy stays where it is.
-    if (params.num_groups == 0u) {
+    if (params.shape.num_groups == 0u) {
         coefficients_backward[item] = AffineBackward(row.pivot, 0.0, 0.0, channel.scale, 0.0);
         return;
     }

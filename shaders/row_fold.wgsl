@@ -1,6 +1,6 @@
 // Forward 1b, where rows are split. LANES invocations own one row and merge its parts.
 // #import spec
-// #import params
+// #import params/parts
 // #import tables
 // #import arithmetic/sums
 // #import arithmetic/moments
@@ -18,8 +18,8 @@ fn row_fold(
 ) {
     let item = item_index(workgroup, num_workgroups, local);
     let lane = local % LANES;
-    let active_item = item < params.items;
-    let first = min(item, params.items - 1u) * params.parts;
+    let active_item = item < params.dispatch.items;
+    let first = min(item, params.dispatch.items - 1u) * params.parts;
 
     var moments = Moments(0u, 0.0, 0.0, 0.0);
     for (var part = lane; part < params.parts; part = part + LANES) {

@@ -4,7 +4,7 @@
 // differences from it, then a merge. No sum of squares, no long-lived pivot. Differences are divided by 4 before they
 // are squared, exactly: 16 of these squares are the mean of 16, and fit wherever that does.
 // #import spec
-// #import params
+// #import params/rows
 // #import tables
 // #import storage/f32
 // #import arithmetic/rounded_word
@@ -91,8 +91,8 @@ fn row_moments(
 ) {
     let item = item_index(workgroup, num_workgroups, local);
     let lane = local % LANES;
-    let active_item = item < params.items;
-    let span = part_span(min(item, params.items - 1u));
+    let active_item = item < params.dispatch.items;
+    let span = part_span(min(item, params.dispatch.items - 1u));
 
     var moments = Moments(0u, 0.0, 0.0, 0.0);
     for (var i = 0u; i < span.chunks; i = i + 1u) {
@@ -103,6 +103,6 @@ fn row_moments(
     }
     moments = reduce_moments(moments, local);
     if (active_item && lane == 0u) {
-        row_parts[item + params.first_item] = stored_moments(moments);
+        row_parts[item + params.dispatch.first_item] = stored_moments(moments);
     }
 }

@@ -5,7 +5,7 @@
 // As in row_moments, a chunk's dy are taken about the chunk's own first one, then merged: neither a
 // large mean of dy nor an outlier among them, wherever it stands, harms more than its own chunk.
 // #import spec
-// #import params
+// #import params/rows
 // #import tables
 // #import storage/f32
 // #import arithmetic/activation
@@ -138,8 +138,8 @@ fn row_products(
 ) {
     let item = item_index(workgroup, num_workgroups, local);
     let lane = local % LANES;
-    let active_item = item < params.items;
-    let span = part_span(min(item, params.items - 1u));
+    let active_item = item < params.dispatch.items;
+    let span = part_span(min(item, params.dispatch.items - 1u));
     let row = row_at(span.row);
 
     var products = Products(0u, 0.0, 0.0, 0.0, 0.0);
@@ -151,6 +151,6 @@ fn row_products(
     }
     products = reduce_products(products, local);
     if (active_item && lane == 0u) {
-        product_parts[item + params.first_item] = products;
+        product_parts[item + params.dispatch.first_item] = products;
     }
 }

@@ -2,7 +2,7 @@
 // average over the samples of each sample's mean and unbiased variance. Means are averaged as
 // differences from the first sample's pivot, so that a large mean costs nothing.
 // #import spec
-// #import params
+// #import params/channels
 // #import tables
 // #import arithmetic/sums
 // #import arithmetic/rounded
@@ -21,21 +21,21 @@ fn running_fold(
 ) {
     let item = item_index(workgroup, num_workgroups, local);
     let lane = local % LANES;
-    let active_item = item < params.items;
-    let c = min(item, params.items - 1u);
+    let active_item = item < params.dispatch.items;
+    let c = min(item, params.dispatch.items - 1u);
     let pivot = moments_of(rows[c]).pivot;
-    let share = 1.0 / f32(params.entries);
+    let share = 1.0 / f32(params.table.entries);
 
     var sums = no_sum();
-    for (var i = lane; i < params.entries; i = i + LANES) {
-        let row = moments_of(rows[i * params.columns + c]);
+    for (var i = lane; i < params.table.entries; i = i + LANES) {
+        let row = moments_of(rows[i * params.table.columns + c]);
         let above = rounded(row.pivot - pivot) + row.offset;
         let unbiased = row.variance * (f32(row.count) / f32(row.count - 1u));
         sums = and_term(sums, vec2<f32>(share * above, share * unbiased));
     }
     let means = reduce_pair(total(sums), local);
     if (active_item && lane == 0u) {
-        let momentum = params.momentum;
+        let momentum = params.norm.momentum;
         let old_mean = running_mean[c];
         running_mean[c] = (1.0 - momentum) * old_mean + (momentum * pivot + momentum * means.x);
         running_var[c] = (1.0 - momentum) * running_var[c] + momentum * means.y;

@@ -1,7 +1,7 @@
 // Forward 2a, for large batches. LANES invocations own one channel of one segment of the batch and
 // merge its rows; the table keeps its layout, (entries, C), and gets shorter.
 // #import spec
-// #import params
+// #import params/table
 // #import tables
 // #import arithmetic/sums
 // #import arithmetic/moments
@@ -19,21 +19,21 @@ fn sample_fold(
 ) {
     let item = item_index(workgroup, num_workgroups, local);
     let lane = local % LANES;
-    let active_item = item < params.items;
-    let safe_item = min(item, params.items - 1u);
-    let segment = safe_item / params.columns;
-    let column = safe_item - segment * params.columns;
-    let begin = segment * params.entries_per_segment;
-    let end = min(begin + params.entries_per_segment, params.entries);
+    let active_item = item < params.dispatch.items;
+    let safe_item = min(item, params.dispatch.items - 1u);
+    let segment = safe_item / params.table.columns;
+    let column = safe_item - segment * params.table.columns;
+    let begin = segment * params.table.entries_per_segment;
+    let end = min(begin + params.table.entries_per_segment, params.table.entries);
 
     var moments = Moments(0u, 0.0, 0.0, 0.0);
     for (var i = begin + lane; i < end; i = i + LANES) {
-        moments = merge_moments(moments, moments_of(rows[i * params.columns + column]));
+        moments = merge_moments(moments, moments_of(rows[i * params.table.columns + column]));
     }
     moments = reduce_moments(moments, local);
     var left = no_sum();
     for (var i = begin + lane; i < end; i = i + LANES) {
-        left = and_term(left, second_look(moments_of(rows[i * params.columns + column]), moments));
+        left = and_term(left, second_look(moments_of(rows[i * params.table.columns + column]), moments));
     }
     moments = after_second_look(moments, reduce_pair(total(left), local));
     if (active_item && lane == 0u) {

@@ -1,7 +1,7 @@
 // Backward 3a, for large batches. LANES invocations own one column of one segment of the batch and
 // add up its terms; the table keeps its layout, (entries, C + G), and gets shorter.
 // #import spec
-// #import params
+// #import params/table
 // #import tables
 // #import arithmetic/sums
 // #import layout/item
@@ -18,16 +18,16 @@ fn sample_fold_backward(
 ) {
     let item = item_index(workgroup, num_workgroups, local);
     let lane = local % LANES;
-    let active_item = item < params.items;
-    let safe_item = min(item, params.items - 1u);
-    let segment = safe_item / params.columns;
-    let column = safe_item - segment * params.columns;
-    let begin = segment * params.entries_per_segment;
-    let end = min(begin + params.entries_per_segment, params.entries);
+    let active_item = item < params.dispatch.items;
+    let safe_item = min(item, params.dispatch.items - 1u);
+    let segment = safe_item / params.table.columns;
+    let column = safe_item - segment * params.table.columns;
+    let begin = segment * params.table.entries_per_segment;
+    let end = min(begin + params.table.entries_per_segment, params.table.entries);
 
     var sum = no_sum();
     for (var i = begin + lane; i < end; i = i + LANES) {
-        let term = gradient_terms[i * params.columns + column];
+        let term = gradient_terms[i * params.table.columns + column];
         sum = and_term(sum, vec2<f32>(term.bias, term.weight));
     }
     let pair = reduce_pair(total(sum), local);

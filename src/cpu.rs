@@ -226,7 +226,6 @@ impl Executor {
         let writes = written.iter_mut();
         let mut call = Call {
             threads: self.threads,
-            params: &step.params,
             width: step.spec.width,
             aligned: step.spec.aligned,
             accumulate: step.spec.accumulate,
@@ -237,11 +236,10 @@ impl Executor {
                 .map(|(_, name, words)| (*name, &mut words[..]))
                 .collect(),
         };
-        let kernel = step.spec.kernel;
         match step.spec.dtype {
-            DType::F32 => kernel.run_mirror::<f32>(&mut call),
-            DType::F16 => kernel.run_mirror::<half::f16>(&mut call),
-            DType::BF16 => kernel.run_mirror::<half::bf16>(&mut call),
+            DType::F32 => step.params.run_mirror::<f32>(&mut call),
+            DType::F16 => step.params.run_mirror::<half::f16>(&mut call),
+            DType::BF16 => step.params.run_mirror::<half::bf16>(&mut call),
         }
         let back = written.into_iter().map(|(role, _, words)| (role, words));
         buffers.words.extend(back);

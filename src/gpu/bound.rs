@@ -4,7 +4,7 @@ use super::Kernel;
 use super::bindings::{Bindings, Tables};
 use super::device::{self, Owner};
 use crate::error::Error;
-use crate::params::Params;
+use crate::params::UNIFORM_BYTES;
 use crate::plan::Plan;
 use std::ops::Range;
 use std::sync::Arc;
@@ -84,7 +84,7 @@ impl PreparedPlan {
                 resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
                     buffer: uniforms,
                     offset: self.stride * index as u64,
-                    size: wgpu::BufferSize::new(size_of::<Params>() as u64),
+                    size: wgpu::BufferSize::new(UNIFORM_BYTES as u64),
                 }),
             }];
             for ((binding, _), &role) in step.spec.bindings().zip(&step.bindings) {

@@ -29,7 +29,7 @@ pub use bound::{BoundPlan, PreparedPlan};
 
 use crate::error::Error;
 use crate::kernels::{Access, Spec, browser_wgsl, wgsl};
-use crate::params::Params;
+use crate::params::UNIFORM_BYTES;
 use crate::plan::{Limits, Plan};
 use crate::tuning::Tuning;
 use device::Owner;
@@ -96,7 +96,7 @@ impl Pipelines {
         let kernels = kernels.collect::<Result<_, _>>()?;
         let alignment = device.limits().min_uniform_buffer_offset_alignment;
         let alignment = u64::from(alignment).max(16);
-        let stride = (size_of::<Params>() as u64).next_multiple_of(alignment);
+        let stride = (UNIFORM_BYTES as u64).next_multiple_of(alignment);
         // Uniforms never change: a buffer mapped at creation, not queue.write_buffer, which would
         // reach back to everything in the next submission.
         let bytes = plan.uniforms(stride as usize)?;
@@ -150,7 +150,7 @@ fn compile(device: &wgpu::Device, spec: &Spec) -> Kernel {
     let mut entries = vec![layout_entry(
         0,
         wgpu::BufferBindingType::Uniform,
-        size_of::<Params>() as u64,
+        declared.params.size,
     )];
     for (number, binding) in spec.bindings() {
         let read_only = binding.access == Access::Read;

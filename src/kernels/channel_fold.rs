@@ -3,16 +3,22 @@
 use super::declare::{
     CHANNEL,
     Element::{F32, U32},
-    Family, Kernel, MOMENTS, Reduced, read_optional, write, write_optional,
+    Family, Kernel, MOMENTS, Reduced, UniformDecl, read_optional, write, write_optional,
 };
 use super::text::shader;
+use crate::params::ChannelParams;
 use crate::stages::{self, Call};
+
+/// Its uniform.
+pub(super) type Params = ChannelParams;
 
 /// `shaders/channel_fold.wgsl`.
 pub(super) const KERNEL: Kernel = Kernel {
     name: "channel_fold",
     text: shader!("../../shaders/channel_fold.wgsl"),
+    params: UniformDecl::of::<Params>(),
     family: Family::Fold,
+    loops: 2,
     reduces: &[Reduced::Moments, Reduced::Pair],
     bindings: &[
         read_optional("channel_parts", MOMENTS),
@@ -27,14 +33,14 @@ pub(super) const KERNEL: Kernel = Kernel {
 };
 
 /// `src/stages/channel_fold.rs`.
-pub(super) fn mirror(call: &mut Call<'_>) {
+pub(super) fn mirror(params: &Params, call: &mut Call<'_>) {
     let count = call.optional_table_mut("num_batches_tracked");
     let mean = call.optional_table_mut("running_mean");
     let var = call.optional_table_mut("running_var");
     let channels = call.table_mut("channels");
     let running = mean.zip(var);
     stages::channel_fold(
-        call.params,
+        params,
         call.optional_table("channel_parts").unwrap_or_default(),
         call.optional_table("bn_weight"),
         call.optional_table("bn_bias"),

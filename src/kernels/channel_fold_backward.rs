@@ -1,16 +1,23 @@
 //! Backward 3: parameter gradients; what the channel part subtracts.
 
 use super::declare::{
-    CHANNEL, Element::F32, Family, Kernel, PAIR, Reduced, read, read_optional, write_optional,
+    CHANNEL, Element::F32, Family, Kernel, PAIR, Reduced, UniformDecl, read, read_optional,
+    write_optional,
 };
 use super::text::shader;
+use crate::params::ChannelParams;
 use crate::stages::{self, Call};
+
+/// Its uniform.
+pub(super) type Params = ChannelParams;
 
 /// `shaders/channel_fold_backward.wgsl`.
 pub(super) const KERNEL: Kernel = Kernel {
     name: "channel_fold_backward",
     text: shader!("../../shaders/channel_fold_backward.wgsl"),
+    params: UniformDecl::of::<Params>(),
     family: Family::Fold,
+    loops: 1,
     reduces: &[Reduced::Pair],
     bindings: &[
         read("gradient_parts", PAIR),
@@ -24,7 +31,7 @@ pub(super) const KERNEL: Kernel = Kernel {
 };
 
 /// `src/stages/channel_fold_backward.rs`.
-pub(super) fn mirror(call: &mut Call<'_>) {
+pub(super) fn mirror(params: &Params, call: &mut Call<'_>) {
     let gradients = stages::ParameterGradients {
         bn_weight: call.optional_table_mut("grad_bn_weight"),
         bn_bias: call.optional_table_mut("grad_bn_bias"),
@@ -33,7 +40,7 @@ pub(super) fn mirror(call: &mut Call<'_>) {
     };
     let channel_gradients = call.optional_table_mut("channel_gradients");
     stages::channel_fold_backward(
-        call.params,
+        params,
         call.table("gradient_parts"),
         call.optional_table("channels"),
         gradients,

@@ -1,26 +1,32 @@
 //! Forward 4 with channels last.
 
-use super::declare::{Family, Kernel};
+use super::declare::{Family, Kernel, UniformDecl};
 use super::row_affine;
 use super::text::shader;
+use crate::params::ColumnParams;
 use crate::stages::{self, Call, Element};
+
+/// Its uniform.
+pub(super) type Params = ColumnParams;
 
 /// `shaders/column_affine.wgsl`.
 pub(super) const KERNEL: Kernel = Kernel {
     name: "column_affine",
     text: shader!("../../shaders/column_affine.wgsl"),
+    params: UniformDecl::of::<Params>(),
     family: Family::ColumnMap,
+    loops: 1,
     reduces: &[],
     // The planner plans either with the same buffers.
     bindings: row_affine::KERNEL.bindings,
 };
 
 /// `src/stages/column_affine.rs`.
-pub(super) fn mirror<T: Element>(call: &mut Call<'_>) {
+pub(super) fn mirror<T: Element>(params: &Params, call: &mut Call<'_>) {
     let y = call.tensor_mut::<T>("y");
     stages::column_affine(
         call.threads,
-        call.params,
+        params,
         call.width,
         call.aligned,
         call.activation,

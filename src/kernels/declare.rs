@@ -1,6 +1,7 @@
 //! What a kernel's declaration is made of.
 
 use super::spec::Spec;
+use crate::params::Uniform;
 use crate::tables::{
     Affine, AffineBackward, Channel, GradientPair, Group, GroupGradient, Moments, Products,
     RowGradient,
@@ -46,8 +47,7 @@ pub enum Access {
     ReadWrite,
 }
 
-/// One storage binding of a kernel. Binding 0 is the uniform
-/// [`Params`](crate::params::Params); these follow from 1, in order.
+/// One storage binding of a kernel. Binding 0 is the uniform; these follow from 1, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BindingDecl {
     /// Name of the WGSL variable.
@@ -115,6 +115,27 @@ pub enum Reduced {
     ColumnProducts,
 }
 
+/// A kernel's uniform, binding 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UniformDecl {
+    /// `shaders/parts/params/<file>.wgsl` declares it.
+    pub file: &'static str,
+    /// Names and sizes in bytes of its members, in order.
+    pub members: &'static [(&'static str, usize)],
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+impl UniformDecl {
+    pub(super) const fn of<T: Uniform>() -> Self {
+        Self {
+            file: T::FILE,
+            members: T::MEMBERS,
+            size: size_of::<T>() as u64,
+        }
+    }
+}
+
 /// A kernel's declaration; it drives bind group layouts, validation, and a test compares it with
 /// what naga reads from the WGSL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,8 +144,13 @@ pub struct Kernel {
     pub name: &'static str,
     /// Text of `shaders/<name>.wgsl`.
     pub text: &'static str,
+    /// Its uniform.
+    pub params: UniformDecl,
     /// How it goes over its data.
     pub family: Family,
+    /// How often it goes over an item's entries (of a table; of a group, its words): what bounds the entries of a lane
+    /// ([`MAX_ITERATIONS`](crate::limits::MAX_ITERATIONS) in all).
+    pub loops: u32,
     /// What its lanes reduce, each through an array of workgroup memory of its own.
     pub reduces: &'static [Reduced],
     /// Storage bindings, from binding 1.

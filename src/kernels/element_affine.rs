@@ -3,16 +3,22 @@
 use super::declare::{
     CHANNEL,
     Element::{F32, Word},
-    Family, GROUP, Kernel, Reduced, read, read_optional, write, write_optional,
+    Family, GROUP, Kernel, Reduced, UniformDecl, read, read_optional, write, write_optional,
 };
 use super::text::shader;
+use crate::params::ElementParams;
 use crate::stages::{self, Call, Element};
+
+/// Its uniform.
+pub(super) type Params = ElementParams;
 
 /// `shaders/element_affine.wgsl`.
 pub(super) const KERNEL: Kernel = Kernel {
     name: "element_affine",
     text: shader!("../../shaders/element_affine.wgsl"),
+    params: UniformDecl::of::<Params>(),
     family: Family::ElementReduce,
+    loops: 3,
     reduces: &[Reduced::Pair],
     bindings: &[
         read("channels", CHANNEL),
@@ -26,12 +32,12 @@ pub(super) const KERNEL: Kernel = Kernel {
 };
 
 /// `src/stages/element_affine.rs`.
-pub(super) fn mirror<T: Element>(call: &mut Call<'_>) {
+pub(super) fn mirror<T: Element>(params: &Params, call: &mut Call<'_>) {
     let groups = call.optional_table_mut("groups");
     let y = call.tensor_mut::<T>("y");
     stages::element_affine(
         call.threads,
-        call.params,
+        params,
         call.width,
         call.activation,
         call.optional_tensor("x"),

@@ -1,16 +1,23 @@
 //! Backward 4 for short rows: dx from x and dy.
 
 use super::declare::{
-    CHANNEL, Element::Word, Family, GROUP_GRADIENT, Kernel, PAIR, read, read_optional, write,
+    CHANNEL, Element::Word, Family, GROUP_GRADIENT, Kernel, PAIR, UniformDecl, read, read_optional,
+    write,
 };
 use super::text::shader;
+use crate::params::ElementColumnParams;
 use crate::stages::{self, Call, Element};
+
+/// Its uniform.
+pub(super) type Params = ElementColumnParams;
 
 /// `shaders/element_affine_backward.wgsl`.
 pub(super) const KERNEL: Kernel = Kernel {
     name: "element_affine_backward",
     text: shader!("../../shaders/element_affine_backward.wgsl"),
+    params: UniformDecl::of::<Params>(),
     family: Family::ElementColumn,
+    loops: 1,
     reduces: &[],
     bindings: &[
         read("channels", CHANNEL),
@@ -23,11 +30,11 @@ pub(super) const KERNEL: Kernel = Kernel {
 };
 
 /// `src/stages/element_affine_backward.rs`.
-pub(super) fn mirror<T: Element>(call: &mut Call<'_>) {
+pub(super) fn mirror<T: Element>(params: &Params, call: &mut Call<'_>) {
     let grad_x = call.tensor_mut::<T>("grad_x");
     stages::element_affine_backward(
         call.threads,
-        call.params,
+        params,
         call.accumulate,
         call.tensor("x"),
         call.tensor("grad_y"),

@@ -1,17 +1,23 @@
 //! Backward 1 and 2 for short rows: what the group part makes of dy.
 
 use super::declare::{
-    CHANNEL, Element::Word, Family, GROUP, GROUP_GRADIENT, Kernel, PAIR, Reduced, read, write,
-    write_optional,
+    CHANNEL, Element::Word, Family, GROUP, GROUP_GRADIENT, Kernel, PAIR, Reduced, UniformDecl,
+    read, write, write_optional,
 };
 use super::text::shader;
+use crate::params::ElementParams;
 use crate::stages::{self, Call, Element};
+
+/// Its uniform.
+pub(super) type Params = ElementParams;
 
 /// `shaders/element_products.wgsl`.
 pub(super) const KERNEL: Kernel = Kernel {
     name: "element_products",
     text: shader!("../../shaders/element_products.wgsl"),
+    params: UniformDecl::of::<Params>(),
     family: Family::ElementReduce,
+    loops: 3,
     reduces: &[Reduced::Pair],
     bindings: &[
         read("channels", CHANNEL),
@@ -24,12 +30,12 @@ pub(super) const KERNEL: Kernel = Kernel {
 };
 
 /// `src/stages/element_products.rs`.
-pub(super) fn mirror<T: Element>(call: &mut Call<'_>) {
+pub(super) fn mirror<T: Element>(params: &Params, call: &mut Call<'_>) {
     let terms = call.optional_table_mut("affine_terms");
     let gradients = call.table_mut("group_gradients");
     stages::element_products(
         call.threads,
-        call.params,
+        params,
         call.width,
         call.tensor::<T>("x"),
         call.tensor("grad_y"),

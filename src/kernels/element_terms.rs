@@ -1,16 +1,22 @@
 //! Backward 3a for short rows: terms of the gradients per channel.
 
 use super::declare::{
-    CHANNEL, Element::Word, Family, GROUP_GRADIENT, Kernel, PAIR, read, write_optional,
+    CHANNEL, Element::Word, Family, GROUP_GRADIENT, Kernel, PAIR, UniformDecl, read, write_optional,
 };
 use super::text::shader;
+use crate::params::ElementColumnParams;
 use crate::stages::{self, Call, Element};
+
+/// Its uniform.
+pub(super) type Params = ElementColumnParams;
 
 /// `shaders/element_terms.wgsl`.
 pub(super) const KERNEL: Kernel = Kernel {
     name: "element_terms",
     text: shader!("../../shaders/element_terms.wgsl"),
+    params: UniformDecl::of::<Params>(),
     family: Family::ElementColumn,
+    loops: 1,
     reduces: &[],
     bindings: &[
         read("channels", CHANNEL),
@@ -23,12 +29,12 @@ pub(super) const KERNEL: Kernel = Kernel {
 };
 
 /// `src/stages/element_terms.rs`.
-pub(super) fn mirror<T: Element>(call: &mut Call<'_>) {
+pub(super) fn mirror<T: Element>(params: &Params, call: &mut Call<'_>) {
     let channel_terms = call.optional_table_mut("channel_terms");
     let affine_terms = call.optional_table_mut("affine_terms");
     stages::element_terms(
         call.threads,
-        call.params,
+        params,
         call.tensor::<T>("x"),
         call.tensor("grad_y"),
         call.table("channels"),

@@ -1,17 +1,23 @@
 //! Forward 3: statistics of every (sample, group) -> the affine map of every row.
 
 use super::declare::{
-    AFFINE, CHANNEL, Element::F32, Family, GROUP, Kernel, MOMENTS, Reduced, read, read_optional,
-    write,
+    AFFINE, CHANNEL, Element::F32, Family, GROUP, Kernel, MOMENTS, Reduced, UniformDecl, read,
+    read_optional, write,
 };
 use super::text::shader;
+use crate::params::GroupParams;
 use crate::stages::{self, Call};
+
+/// Its uniform.
+pub(super) type Params = GroupParams;
 
 /// `shaders/group_fold.wgsl`.
 pub(super) const KERNEL: Kernel = Kernel {
     name: "group_fold",
     text: shader!("../../shaders/group_fold.wgsl"),
+    params: UniformDecl::of::<Params>(),
     family: Family::Fold,
+    loops: 4,
     reduces: &[Reduced::Moments, Reduced::Pair],
     bindings: &[
         read("rows", MOMENTS),
@@ -24,10 +30,10 @@ pub(super) const KERNEL: Kernel = Kernel {
 };
 
 /// `src/stages/group_fold.rs`.
-pub(super) fn mirror(call: &mut Call<'_>) {
+pub(super) fn mirror(params: &Params, call: &mut Call<'_>) {
     let (groups, coefficients) = (call.table_mut("groups"), call.table_mut("coefficients"));
     stages::group_fold(
-        call.params,
+        params,
         call.table("rows"),
         call.table("channels"),
         call.optional_table("weight"),

@@ -1,17 +1,23 @@
 //! Backward 2: what the group part makes of dy, and the terms of all parameter gradients.
 
 use super::declare::{
-    CHANNEL, Family, GROUP, Kernel, MOMENTS, PAIR, PRODUCTS, ROW_GRADIENT, Reduced, read, write,
-    write_optional,
+    CHANNEL, Family, GROUP, Kernel, MOMENTS, PAIR, PRODUCTS, ROW_GRADIENT, Reduced, UniformDecl,
+    read, write, write_optional,
 };
 use super::text::shader;
+use crate::params::TermParams;
 use crate::stages::{self, Call};
+
+/// Its uniform.
+pub(super) type Params = TermParams;
 
 /// `shaders/group_fold_backward.wgsl`.
 pub(super) const KERNEL: Kernel = Kernel {
     name: "group_fold_backward",
     text: shader!("../../shaders/group_fold_backward.wgsl"),
+    params: UniformDecl::of::<Params>(),
     family: Family::Fold,
+    loops: 4,
     reduces: &[Reduced::Moments, Reduced::Pair],
     bindings: &[
         read("rows", MOMENTS),
@@ -24,11 +30,11 @@ pub(super) const KERNEL: Kernel = Kernel {
 };
 
 /// `src/stages/group_fold_backward.rs`.
-pub(super) fn mirror(call: &mut Call<'_>) {
+pub(super) fn mirror(params: &Params, call: &mut Call<'_>) {
     let terms = call.optional_table_mut("gradient_terms");
     let row_gradients = call.table_mut("row_gradients");
     stages::group_fold_backward(
-        call.params,
+        params,
         call.table("rows"),
         call.table("products"),
         call.table("channels"),

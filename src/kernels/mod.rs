@@ -34,10 +34,11 @@ mod source;
 mod spec;
 mod text;
 
-pub use declare::{Access, BindingDecl, Element, Family, Kernel, Reduced};
+pub use declare::{Access, BindingDecl, Element, Family, Kernel, Reduced, UniformDecl};
 pub use source::{browser_wgsl, wgsl};
 pub use spec::{Spec, workgroup_memory};
 
+use crate::params::Dispatch;
 use crate::stages::{self, Call};
 
 macro_rules! kernels {
@@ -60,10 +61,48 @@ macro_rules! kernels {
                 }
             }
 
-            /// Runs its mirror, on tensors of T.
-            pub(crate) fn run_mirror<T: stages::Element>(self, call: &mut Call<'_>) {
+        }
+
+        /// The uniform of a dispatch: what it must know of the shape and of the norm. Which kernel it is says which.
+        #[derive(Debug, Clone, Copy, PartialEq)]
+        #[non_exhaustive]
+        pub enum Params {
+            $($(#[$doc])* $id($module::Params)),*
+        }
+
+        impl Params {
+            /// The kernel that it is for.
+            pub fn kernel(&self) -> KernelId {
                 match self {
-                    $(KernelId::$id => $module::mirror$(::<$t>)?(call)),*
+                    $(Params::$id(_) => KernelId::$id),*
+                }
+            }
+
+            /// As the kernel reads it.
+            pub fn as_bytes(&self) -> &[u8] {
+                match self {
+                    $(Params::$id(params) => bytemuck::bytes_of(params)),*
+                }
+            }
+
+            /// What every dispatch is told.
+            pub fn dispatch(&self) -> &Dispatch {
+                match self {
+                    $(Params::$id(params) => &params.dispatch),*
+                }
+            }
+
+            /// The same, to be changed.
+            pub(crate) fn dispatch_mut(&mut self) -> &mut Dispatch {
+                match self {
+                    $(Params::$id(params) => &mut params.dispatch),*
+                }
+            }
+
+            /// Runs the kernel's mirror, on tensors of T.
+            pub(crate) fn run_mirror<T: stages::Element>(&self, call: &mut Call<'_>) {
+                match self {
+                    $(Params::$id(params) => $module::mirror$(::<$t>)?(params, call)),*
                 }
             }
         }

@@ -1,17 +1,23 @@
 //! Backward 4: dx from x and dy.
 
 use super::declare::{
-    AFFINE, AFFINE_BACKWARD, Element::Word, Family, Kernel, read, read_optional, write,
-    write_optional,
+    AFFINE, AFFINE_BACKWARD, Element::Word, Family, Kernel, UniformDecl, read, read_optional,
+    write, write_optional,
 };
 use super::text::shader;
+use crate::params::RowParams;
 use crate::stages::{self, Call, Element};
+
+/// Its uniform.
+pub(super) type Params = RowParams;
 
 /// `shaders/row_affine_backward.wgsl`.
 pub(super) const KERNEL: Kernel = Kernel {
     name: "row_affine_backward",
     text: shader!("../../shaders/row_affine_backward.wgsl"),
+    params: UniformDecl::of::<Params>(),
     family: Family::RowMap,
+    loops: 1,
     reduces: &[],
     bindings: &[
         read_optional("x", Word),
@@ -25,12 +31,12 @@ pub(super) const KERNEL: Kernel = Kernel {
 };
 
 /// `src/stages/row_affine_backward.rs`.
-pub(super) fn mirror<T: Element>(call: &mut Call<'_>) {
+pub(super) fn mirror<T: Element>(params: &Params, call: &mut Call<'_>) {
     let grad_x = call.tensor_mut::<T>("grad_x");
     let grad_residual = call.optional_tensor_mut("grad_residual");
     stages::row_affine_backward(
         call.threads,
-        call.params,
+        params,
         call.width,
         call.accumulate,
         call.optional_tensor("x"),

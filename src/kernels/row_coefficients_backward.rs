@@ -1,17 +1,23 @@
 //! Backward 4a: the affine map of every row.
 
 use super::declare::{
-    AFFINE_BACKWARD, CHANNEL, Family, Kernel, MOMENTS, PAIR, PRODUCTS, ROW_GRADIENT, read,
-    read_optional, write,
+    AFFINE_BACKWARD, CHANNEL, Family, Kernel, MOMENTS, PAIR, PRODUCTS, ROW_GRADIENT, UniformDecl,
+    read, read_optional, write,
 };
 use super::text::shader;
+use crate::params::GroupParams;
 use crate::stages::{self, Call};
+
+/// Its uniform.
+pub(super) type Params = GroupParams;
 
 /// `shaders/row_coefficients_backward.wgsl`.
 pub(super) const KERNEL: Kernel = Kernel {
     name: "row_coefficients_backward",
     text: shader!("../../shaders/row_coefficients_backward.wgsl"),
+    params: UniformDecl::of::<Params>(),
     family: Family::Table,
+    loops: 1,
     reduces: &[],
     bindings: &[
         read("rows", MOMENTS),
@@ -24,10 +30,10 @@ pub(super) const KERNEL: Kernel = Kernel {
 };
 
 /// `src/stages/row_coefficients_backward.rs`.
-pub(super) fn mirror(call: &mut Call<'_>) {
+pub(super) fn mirror(params: &Params, call: &mut Call<'_>) {
     let coefficients = call.table_mut("coefficients_backward");
     stages::row_coefficients_backward(
-        call.params,
+        params,
         call.table("rows"),
         call.table("products"),
         call.table("channels"),

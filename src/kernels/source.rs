@@ -83,6 +83,14 @@ fn variant<'a>(part: &'a str, spec: &Spec) -> &'a str {
             1 => "reduction/columns_serial",
             _ => "reduction/columns_shared",
         },
+        // Parts import the least uniform that they read; a kernel has one.
+        _ if part.starts_with("params/") && part != "params/blocks" => {
+            let file = spec.kernel.kernel().params.file;
+            let own = PARTS
+                .iter()
+                .find(|(name, _)| name.strip_prefix("params/") == Some(file));
+            own.map_or(part, |(name, _)| name)
+        }
         _ => part,
     }
 }
@@ -203,8 +211,11 @@ parts! {
     "arithmetic/precise"
     "arithmetic/rounded"
     "arithmetic/rounded_word"
+    "arithmetic/row_mean"
     "arithmetic/sums"
+    "arithmetic/with_element"
     "arithmetic/word_sums"
+    "layout/channel_rows"
     "layout/column"
     "layout/column_pairs"
     "layout/element_columns"
@@ -214,7 +225,17 @@ parts! {
     "layout/item"
     "layout/row_words"
     "layout/span"
-    "params"
+    "params/blocks"
+    "params/channels"
+    "params/columns"
+    "params/dispatch"
+    "params/element_columns"
+    "params/elements"
+    "params/groups"
+    "params/parts"
+    "params/rows"
+    "params/table"
+    "params/terms"
     "reduction/columns_serial"
     "reduction/columns_shared"
     "reduction/no_shuffles"

@@ -3,14 +3,13 @@
 use super::builder::{Builder, Slot};
 use super::folds::{
     channel_fold_backward, columns, fold_terms, group_fold_backward, row_terms_backward,
-    shard_fold_backward,
+    shard_fold_backward, term_entries,
 };
 use super::options::BackwardOptions;
 use super::short_rows::{self, Elements};
 use crate::desc::{Activation, ChannelPart, GradientMode};
 use crate::error::Error;
-use crate::kernels::KernelId;
-use crate::params::Params;
+use crate::params::{Dispatch, GroupParams, Params};
 use crate::role::Role;
 
 pub(super) fn plan(b: &mut Builder, options: BackwardOptions) -> Result<(), Error> {
@@ -21,7 +20,7 @@ pub(super) fn plan(b: &mut Builder, options: BackwardOptions) -> Result<(), Erro
     columns(b, part, flows)?;
     if b.tensor.elements() == 0 {
         // No terms: gradients of zero.
-        if b.params.columns > 0 {
+        if b.columns > 0 {
             channel_fold_backward(b, options, flows, Role::GradientParts, 0)?;
         }
         if let Some(shards) = exchanged {
@@ -33,7 +32,7 @@ pub(super) fn plan(b: &mut Builder, options: BackwardOptions) -> Result<(), Erro
         return short_rows::backward(b, options, &elements);
     }
     let rows = b.geometry.rows();
-    let channels = u64::from(b.params.num_channels);
+    let channels = u64::from(b.shape.num_channels);
     // What a fused activation is recomputed from.
     let fused = options.fusion.activation != Activation::None;
     let recompute: [Slot; 2] = [
@@ -47,9 +46,8 @@ pub(super) fn plan(b: &mut Builder, options: BackwardOptions) -> Result<(), Erro
     } else {
         row_terms_backward(b)?;
     }
-    if b.params.columns > 0 {
-        // Of samples, and of a channel's rows that lie together (one of the two is 1).
-        let entries = b.params.num_samples * b.params.channel_len.max(1);
+    if b.columns > 0 {
+        let entries = term_entries(b);
         let (table, entries) = fold_terms(b, Role::GradientTerms, entries)?;
         channel_fold_backward(b, options, flows, table, entries)?;
     }
@@ -58,9 +56,10 @@ pub(super) fn plan(b: &mut Builder, options: BackwardOptions) -> Result<(), Erro
         shard_fold_backward(b, shards.get())?;
     }
 
-    let params = Params {
-        items: rows as u32,
-        ..b.params
+    let params = GroupParams {
+        dispatch: Dispatch::of(rows as u32),
+        norm: b.setting,
+        shape: b.shape,
     };
     let slots = [
         Some((Role::Rows, rows)),
@@ -70,10 +69,11 @@ pub(super) fn plan(b: &mut Builder, options: BackwardOptions) -> Result<(), Erro
         flows.then_some((Role::ChannelGradients, channels)),
         Some((Role::CoefficientsBackward, rows)),
     ];
-    b.push(KernelId::RowCoefficientsBackward, 1, params, &slots)?;
+    b.push_each(Params::RowCoefficientsBackward(params), &slots)?;
 
     b.push_tensor(
-        [KernelId::RowAffineBackward, KernelId::ColumnAffineBackward],
+        Params::RowAffineBackward,
+        Params::ColumnAffineBackward,
         b.geometry.map,
         options.fusion.activation,
         options.x == GradientMode::Accumulate,
@@ -106,7 +106,8 @@ fn row_products(
         Role::ProductParts
     };
     b.push_tensor(
-        [KernelId::RowProducts, KernelId::ColumnProducts],
+        Params::RowProducts,
+        Params::ColumnProducts,
         split,
         activation,
         false,
@@ -119,5 +120,5 @@ fn row_products(
             Some((output, parts)),
         ],
     )?;
-    b.fold_rows(KernelId::RowFoldBackward, split, output, Role::Products)
+    b.fold_rows(Params::RowFoldBackward, split, output, Role::Products)
 }

@@ -8,9 +8,10 @@ use crate::desc::{
     Activation, CHANNEL_EPS, ChannelPart, ChannelStats, Mode, NormDesc, NormKind, TensorDesc,
 };
 use crate::error::{Error, within};
-use crate::kernels::{Access, Element, Family, KernelId, Spec};
+use crate::kernels::{Access, Element, Family, Spec};
 use crate::params::{
-    CUMULATIVE, ESTIMATE, NO_CHANNEL_PART, PER_CHANNEL, Params, TRAINING, UNBIASED,
+    CUMULATIVE, ColumnParams, ColumnSplit, Dispatch, ESTIMATE, NO_CHANNEL_PART, Norm, PER_CHANNEL,
+    Params, PartParams, Parts, RowParams, RowSplit, Shape, TRAINING, Table, UNBIASED,
 };
 use crate::role::Role;
 use crate::tuning::Tuning;
@@ -22,7 +23,15 @@ pub(super) struct Builder<'a> {
     pub mode: Mode,
     pub tuning: &'a Tuning,
     pub geometry: Geometry,
-    pub params: Params,
+    /// How the kernels are told the norm.
+    pub setting: Norm,
+    /// Samples, as the tables have them.
+    pub num_samples: u32,
+    /// Channels, groups and rows, as the tables have them.
+    pub shape: Shape,
+    /// Columns of the table of gradient terms: the channel part's first.
+    pub columns: u32,
+    pub channel_columns: u32,
     pub steps: Vec<Step>,
     pub needs: Vec<BufferRequirement>,
     pub exchange: Option<usize>,
@@ -41,7 +50,11 @@ impl<'a> Builder<'a> {
     ) -> Result<Self, Error> {
         let geometry = Geometry::new(norm, tensor, mode, rows, tuning)?;
         Ok(Self {
-            params: base_params(norm, mode, &geometry),
+            setting: setting(norm, mode),
+            num_samples: geometry.samples,
+            shape: shape(norm, mode, &geometry),
+            columns: 0,
+            channel_columns: 0,
             norm,
             tensor,
             mode,
@@ -53,109 +66,122 @@ impl<'a> Builder<'a> {
         })
     }
 
-    /// Adds a kernel on tables.
-    pub fn push(
-        &mut self,
-        kernel: KernelId,
-        lanes: u32,
-        params: Params,
-        slots: &[Slot],
-    ) -> Result<(), Error> {
-        let spec = self.fold_spec(kernel, lanes);
-        self.push_step(spec, params, slots, None)
+    /// Adds a kernel on tables, each invocation for itself.
+    pub fn push_each(&mut self, params: Params, slots: &[Slot]) -> Result<(), Error> {
+        self.push_lanes(1, params, slots)
     }
 
-    /// Adds a kernel on the rows of every (sample, group), which reads them several times: `loops`.
-    pub fn push_groups(
-        &mut self,
-        kernel: KernelId,
-        loops: u32,
-        slots: &[Slot],
-    ) -> Result<(), Error> {
-        let items = self.params.num_samples * self.params.num_groups;
-        let size = self.params.num_channels / self.params.num_groups;
-        let lanes = fold_lanes(kernel, items, size, loops, self.tuning)?;
-        let spec = self.fold_spec(kernel, lanes);
-        let params = Params {
-            items,
-            ..self.params
-        };
-        self.push_step(spec, params, slots, None)
+    /// Adds a fold: each item goes over `entries`, as often as its kernel says.
+    pub fn push_fold(&mut self, params: Params, entries: u32, slots: &[Slot]) -> Result<(), Error> {
+        let (kernel, items) = (params.kernel(), params.dispatch().items);
+        let lanes = fold_lanes(kernel, items, entries, self.tuning)?;
+        self.push_lanes(lanes, params, slots)
     }
 
-    pub fn fold_spec(&self, kernel: KernelId, lanes: u32) -> Spec {
+    fn push_lanes(&mut self, lanes: u32, params: Params, slots: &[Slot]) -> Result<(), Error> {
         let workgroup_size = self.tuning.fold_workgroup_size.next_multiple_of(lanes);
-        Spec::new(kernel, workgroup_size, lanes)
+        let spec = Spec::new(params.kernel(), workgroup_size, lanes);
+        self.push_step(spec, params, slots, None)
+    }
+
+    /// The table that gradient terms are written to, and read from.
+    pub fn terms(&self, entries: u32, entries_per_segment: u32) -> Table {
+        Table {
+            columns: self.columns,
+            channel_columns: self.channel_columns,
+            entries,
+            entries_per_segment,
+        }
+    }
+
+    /// A table with a column for each channel.
+    pub fn channels(&self, entries: u32, entries_per_segment: u32) -> Table {
+        Table {
+            columns: self.shape.num_channels,
+            channel_columns: self.shape.num_channels,
+            entries,
+            entries_per_segment,
+        }
+    }
+
+    /// Adds a kernel that merges the `parts` of every one of `items` rows.
+    pub fn push_parts(
+        &mut self,
+        kernel: fn(PartParams) -> Params,
+        items: u32,
+        parts: u32,
+        from: Role,
+        to: Role,
+    ) -> Result<(), Error> {
+        let params = kernel(PartParams {
+            dispatch: Dispatch::of(items),
+            parts: Parts::of(parts),
+        });
+        let slots = [
+            Some((from, u64::from(items) * u64::from(parts))),
+            Some((to, u64::from(items))),
+        ];
+        self.push_fold(params, parts, &slots)
     }
 
     /// Merges the parts of every row, where rows are split.
     pub fn fold_rows(
         &mut self,
-        kernel: KernelId,
+        kernel: fn(PartParams) -> Params,
         split: Split,
         from: Role,
         to: Role,
     ) -> Result<(), Error> {
-        if split.parts == 1 {
-            return Ok(());
+        match split.parts {
+            1 => Ok(()),
+            parts => self.push_parts(kernel, self.geometry.rows() as u32, parts, from, to),
         }
-        let rows = self.geometry.rows();
-        let lanes = fold_lanes(kernel, rows as u32, split.parts, 2, self.tuning)?;
-        let params = Params {
-            items: rows as u32,
-            parts: split.parts,
-            ..self.params
-        };
-        let slots = [
-            Some((from, rows * u64::from(split.parts))),
-            Some((to, rows)),
-        ];
-        self.push(kernel, lanes, params, &slots)
     }
 
-    /// Adds a tensor-sized kernel, in as many windows as it takes. `kernels` are those for channels
-    /// first and last.
+    /// Adds a tensor-sized kernel, in as many windows as it takes. `rows` is the one for channels first, `columns` the
+    /// one for channels last.
     pub fn push_tensor(
         &mut self,
-        kernels: [KernelId; 2],
+        rows: fn(RowParams) -> Params,
+        columns: fn(ColumnParams) -> Params,
         split: Split,
         activation: Activation,
         accumulate: bool,
         slots: &[Slot],
     ) -> Result<(), Error> {
-        let geometry = &self.geometry;
-        let kernel = kernels[usize::from(geometry.channels_last)];
-        let reduces = kernel.kernel().family == Family::ColumnReduce;
-        let workgroup_size = match reduces {
-            true => self.tuning.column_workgroup_size,
-            false => self.tuning.workgroup_size,
-        };
-        let spec = Spec {
-            dtype: geometry.dtype,
-            width: split.width,
-            aligned: split.aligned,
-            accumulate,
-            activation,
-            ..Spec::new(kernel, workgroup_size, split.lanes)
-        };
-        let num_channels = geometry.channels;
-        let columns = num_channels.div_ceil(split.width);
-        for window in geometry.windows(&split, self.tuning)? {
-            let params = Params {
+        for window in self.geometry.windows(&split, self.tuning)? {
+            let dispatch = Dispatch {
                 items: window.items,
                 first_item: window.first_item,
                 first_word: window.first_word,
-                // At most 2^32 of 2 bytes, fewer in a binding.
-                num_words: u32::try_from(window.words).unwrap_or(u32::MAX),
-                parts: split.parts,
-                words_per_part: split.words_per_part,
-                columns,
-                num_channels,
-                ..self.params
+                zero: 0,
+            };
+            let params = match self.geometry.channels_last {
+                false => rows(RowParams {
+                    dispatch,
+                    split: row_split(&self.geometry, &split),
+                }),
+                true => columns(ColumnParams {
+                    dispatch,
+                    split: ColumnSplit {
+                        // At most 2^32 of 2 bytes, fewer in a binding.
+                        num_words: u32::try_from(window.words).unwrap_or(u32::MAX),
+                        ..column_split(&self.geometry, &split)
+                    },
+                }),
+            };
+            let workgroup_size = match params.kernel().kernel().family {
+                Family::ColumnReduce => self.tuning.column_workgroup_size,
+                _ => self.tuning.workgroup_size,
             };
             let spec = Spec {
+                dtype: self.geometry.dtype,
+                width: split.width,
                 column_words: window.column_words,
-                ..spec
+                aligned: split.aligned,
+                accumulate,
+                activation,
+                ..Spec::new(params.kernel(), workgroup_size, split.lanes)
             };
             self.push_step(spec, params, slots, window.window)?;
         }
@@ -190,7 +216,7 @@ impl<'a> Builder<'a> {
             self.need(role, bytes, declared.access);
             bindings.push(role);
         }
-        let workgroups = workgroups(&spec, params.items, self.tensor, self.tuning)?;
+        let workgroups = workgroups(&spec, params.dispatch().items, self.tensor, self.tuning)?;
         self.steps.push(Step {
             spec,
             params,
@@ -219,7 +245,7 @@ impl<'a> Builder<'a> {
 
     /// What comes next reads tables of other devices, (shards, C).
     pub fn exchange_here(&mut self, shards: u32) -> Result<(), Error> {
-        let entries = u64::from(shards) * u64::from(self.params.num_channels);
+        let entries = u64::from(shards) * u64::from(self.shape.num_channels);
         within(
             || "the number of entries of all devices, shards * C,".into(),
             entries,
@@ -232,41 +258,28 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// The fields that all steps share.
-fn base_params(norm: &NormDesc, mode: Mode, geometry: &Geometry) -> Params {
+/// How the kernels are told a norm.
+fn setting(norm: &NormDesc, mode: Mode) -> Norm {
     let part = norm.channel_part(mode);
     let momentum = match norm.stats {
         ChannelStats::Batch { momentum } => momentum,
         ChannelStats::Estimate { moving_speed } => Some(moving_speed),
     };
-    let training = part.reads_batch();
     let cumulative = part == ChannelPart::Batch
         && mode == Mode::Train
         && norm.track_running_stats
         && momentum.is_none();
     let group_part = norm.has_group_part(mode);
+    let per_channel = group_part && (norm.kind != NormKind::BcNorm || norm.per_channel_affine);
     let flags = [
-        (TRAINING, training),
+        (TRAINING, part.reads_batch()),
         (ESTIMATE, part == ChannelPart::Estimate),
         (CUMULATIVE, cumulative),
         (NO_CHANNEL_PART, part == ChannelPart::None),
-        (
-            PER_CHANNEL,
-            group_part && (norm.kind != NormKind::BcNorm || norm.per_channel_affine),
-        ),
+        (PER_CHANNEL, per_channel),
         (UNBIASED, norm.kind == NormKind::WeightStandardization),
     ];
-    Params {
-        num_samples: geometry.samples,
-        num_channels: geometry.channels / geometry.channel_len.max(1),
-        channel_len: geometry.channel_len,
-        // A divisor of num_channels, which is a u32.
-        num_groups: if group_part {
-            norm.num_groups as u32
-        } else {
-            0
-        },
-        row_len: geometry.row_len,
+    Norm {
         flags: flags
             .iter()
             .map(|&(flag, on)| if on { flag } else { 0 })
@@ -275,6 +288,44 @@ fn base_params(norm: &NormDesc, mode: Mode, geometry: &Geometry) -> Params {
         channel_eps: if group_part { CHANNEL_EPS } else { norm.eps },
         // InstanceNorm without a momentum keeps its statistics, as in PyTorch.
         momentum: momentum.unwrap_or(0.0),
-        ..Params::default()
+    }
+}
+
+/// Channels, groups and rows of the tables.
+fn shape(norm: &NormDesc, mode: Mode, geometry: &Geometry) -> Shape {
+    let rows_together = geometry.channel_len.max(1);
+    Shape {
+        num_channels: geometry.channels / rows_together,
+        num_groups: match norm.has_group_part(mode) {
+            // A divisor of num_channels, which is a u32.
+            true => norm.num_groups as u32,
+            false => 0,
+        },
+        rows_together,
+        row_len: geometry.row_len,
+    }
+}
+
+fn row_split(geometry: &Geometry, split: &Split) -> RowSplit {
+    RowSplit {
+        // Of a tensor, a u32.
+        num_rows: geometry.rows() as u32,
+        row_len: geometry.row_len,
+        parts: split.parts,
+        words_per_part: split.words_per_part,
+    }
+}
+
+/// All but the words of a window.
+pub(super) fn column_split(geometry: &Geometry, split: &Split) -> ColumnSplit {
+    ColumnSplit {
+        num_samples: geometry.samples,
+        num_channels: geometry.channels,
+        row_len: geometry.row_len,
+        words_per_position: geometry.channels.div_ceil(split.width),
+        parts: split.parts,
+        positions_per_part: split.words_per_part,
+        num_words: 0,
+        unused: 0,
     }
 }

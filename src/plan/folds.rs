@@ -2,11 +2,13 @@
 
 use super::builder::{Builder, Slot};
 use super::options::BackwardOptions;
-use super::work::{fold_lanes, segments};
+use super::work::segments;
 use crate::desc::{ChannelPart, GradientMode, Mode};
 use crate::error::{Error, within};
-use crate::kernels::KernelId;
-use crate::params::{ACCUMULATE, CUMULATIVE, PER_CHANNEL, Params, SUMS};
+use crate::params::{
+    ACCUMULATE, CUMULATIVE, ChannelParams, Dispatch, DispatchParams, GroupParams, Norm,
+    PER_CHANNEL, Params, SUMS, TableParams, TermParams,
+};
 use crate::role::Role;
 
 /// Shortens the table of rows where the batch is large, or down to one entry a channel where it is
@@ -17,11 +19,19 @@ pub(super) fn sample_fold(b: &mut Builder, exchanged: bool) -> Result<(Role, u32
     // An empty batch has no rows: a table of no entries.
     let (mut table, mut entries) = if empty {
         (Role::ChannelParts, 0)
-    } else if b.params.channel_len > 1 {
-        fold_channel_rows(b)?;
+    } else if b.shape.rows_together > 1 {
+        // The rows of each channel, which lie together.
+        let (channels, rows) = (b.shape.num_channels, b.shape.rows_together);
+        b.push_parts(
+            Params::RowFold,
+            channels,
+            rows,
+            Role::Rows,
+            Role::ChannelParts,
+        )?;
         (Role::ChannelParts, 1)
     } else {
-        (Role::Rows, b.params.num_samples)
+        (Role::Rows, b.num_samples)
     };
     let (count, per_segment) = segments(entries, b.tuning);
     if count > 1 {
@@ -40,48 +50,23 @@ pub(super) fn sample_fold(b: &mut Builder, exchanged: bool) -> Result<(Role, u32
     Ok((table, entries))
 }
 
-/// Merges the rows of each channel, which lie together.
-fn fold_channel_rows(b: &mut Builder) -> Result<(), Error> {
-    let (channels, rows) = (b.params.num_channels, b.params.channel_len);
-    let lanes = fold_lanes(KernelId::RowFold, channels, rows, 2, b.tuning)?;
-    let params = Params {
-        items: channels,
-        parts: rows,
-        ..b.params
-    };
-    let slots = [
-        Some((Role::Rows, b.geometry.rows())),
-        Some((Role::ChannelParts, u64::from(channels))),
-    ];
-    b.push(KernelId::RowFold, lanes, params, &slots)
-}
-
 fn fold_samples(
     b: &mut Builder,
     (from, entries): (Role, u32),
     (to, segments): (Role, u32),
     per_segment: u32,
 ) -> Result<(), Error> {
-    let columns = b.params.num_channels;
-    let lanes = fold_lanes(
-        KernelId::SampleFold,
-        segments * columns,
-        per_segment,
-        2,
-        b.tuning,
-    )?;
-    let params = Params {
-        items: segments * columns,
-        entries,
-        entries_per_segment: per_segment,
-        columns,
-        ..b.params
+    let table = b.channels(entries, per_segment);
+    let items = segments * table.columns;
+    let params = TableParams {
+        dispatch: Dispatch::of(items),
+        table,
     };
     let slots = [
-        Some((from, u64::from(entries.max(1)) * u64::from(columns))),
-        Some((to, u64::from(params.items))),
+        Some((from, u64::from(entries.max(1)) * u64::from(table.columns))),
+        Some((to, u64::from(items))),
     ];
-    b.push(KernelId::SampleFold, lanes, params, &slots)
+    b.push_fold(Params::SampleFold(params), per_segment, &slots)
 }
 
 pub(super) fn channel_fold(
@@ -89,18 +74,17 @@ pub(super) fn channel_fold(
     part: ChannelPart,
     table: Option<(Role, u32)>,
 ) -> Result<(), Error> {
-    let channels = u64::from(b.params.num_channels);
+    let channels = u64::from(b.shape.num_channels);
     let norm = b.norm;
     // The counter is the batches' of nn.BatchNorm; EstBN leaves it as it is.
     let counts = part == ChannelPart::Batch && b.mode == Mode::Train && norm.track_running_stats;
-    let cumulative = b.params.flags & CUMULATIVE != 0;
+    let cumulative = b.setting.flags & CUMULATIVE != 0;
     if counts && cumulative {
-        let params = Params {
-            items: 1,
-            ..b.params
+        let params = DispatchParams {
+            dispatch: Dispatch::of(1),
         };
         let slots = [Some((Role::NumBatchesTracked, 1))];
-        b.push(KernelId::BatchCount, 1, params, &slots)?;
+        b.push_each(Params::BatchCount(params), &slots)?;
     }
     let (table, entries) = match table {
         Some((role, entries)) => (Some((role, u64::from(entries) * channels)), entries),
@@ -118,24 +102,16 @@ pub(super) fn channel_fold(
             norm.bias.then_some((Role::Bias, channels)),
         ),
     };
-    let per_channel = b.params.flags & PER_CHANNEL != 0 && norm.weight;
+    let per_channel = b.setting.flags & PER_CHANNEL != 0 && norm.weight;
     let tracked = match part {
         ChannelPart::None => false,
         ChannelPart::Batch => norm.track_running_stats && b.mode == Mode::Train,
         ChannelPart::Estimate | ChannelPart::Running => true,
     };
-    let lanes = fold_lanes(
-        KernelId::ChannelFold,
-        b.params.num_channels,
-        entries,
-        2,
-        b.tuning,
-    )?;
-    let params = Params {
-        items: b.params.num_channels,
-        entries,
-        columns: b.params.num_channels,
-        ..b.params
+    let params = ChannelParams {
+        dispatch: Dispatch::of(b.shape.num_channels),
+        norm: b.setting,
+        table: b.channels(entries, entries),
     };
     let slots = [
         table,
@@ -147,56 +123,61 @@ pub(super) fn channel_fold(
         tracked.then_some((Role::RunningVar, channels)),
         Some((Role::Channels, channels)),
     ];
-    b.push(KernelId::ChannelFold, lanes, params, &slots)
+    b.push_fold(Params::ChannelFold(params), entries, &slots)
 }
 
 pub(super) fn group_fold(b: &mut Builder) -> Result<(), Error> {
-    let (rows, channels) = (b.geometry.rows(), u64::from(b.params.num_channels));
-    let groups = u64::from(b.params.num_samples) * u64::from(b.params.num_groups);
+    let (rows, channels) = (b.geometry.rows(), u64::from(b.shape.num_channels));
+    let groups = b.num_samples * b.shape.num_groups;
+    let params = GroupParams {
+        dispatch: Dispatch::of(groups),
+        norm: b.setting,
+        shape: b.shape,
+    };
     let affine = b.norm.affine_len() as u64;
-    let per_group = b.params.flags & PER_CHANNEL == 0;
+    let per_group = b.setting.flags & PER_CHANNEL == 0;
     let slots = [
         Some((Role::Rows, rows)),
         Some((Role::Channels, channels)),
         (per_group && b.norm.weight).then_some((Role::Weight, affine)),
         b.norm.bias.then_some((Role::Bias, affine)),
-        Some((Role::Groups, groups)),
+        Some((Role::Groups, u64::from(groups))),
         Some((Role::Coefficients, rows)),
     ];
-    b.push_groups(KernelId::GroupFold, 4, &slots)
+    let rows_of_group = b.shape.num_channels / b.shape.num_groups;
+    b.push_fold(Params::GroupFold(params), rows_of_group, &slots)
 }
 
 /// Without a group part. Where forward did not read x, backward takes its products about the mean in
 /// force.
 pub(super) fn row_coefficients(b: &mut Builder, has_rows: bool) -> Result<(), Error> {
     let rows = b.geometry.rows();
-    let params = Params {
-        items: rows as u32,
-        ..b.params
+    let params = GroupParams {
+        dispatch: Dispatch::of(rows as u32),
+        norm: b.setting,
+        shape: b.shape,
     };
     let slots = [
-        Some((Role::Channels, u64::from(b.params.num_channels))),
+        Some((Role::Channels, u64::from(b.shape.num_channels))),
         (!has_rows).then_some((Role::Rows, rows)),
         Some((Role::Coefficients, rows)),
     ];
-    b.push(KernelId::RowCoefficients, 1, params, &slots)
+    b.push_each(Params::RowCoefficients(params), &slots)
 }
 
 pub(super) fn running_fold(b: &mut Builder) -> Result<(), Error> {
-    let (entries, columns) = (b.params.num_samples, b.params.num_channels);
-    let lanes = fold_lanes(KernelId::RunningFold, columns, entries, 1, b.tuning)?;
-    let params = Params {
-        items: columns,
-        entries,
-        columns,
-        ..b.params
+    let (entries, columns) = (b.num_samples, b.shape.num_channels);
+    let params = ChannelParams {
+        dispatch: Dispatch::of(columns),
+        norm: b.setting,
+        table: b.channels(entries, entries),
     };
     let slots = [
         Some((Role::Rows, b.geometry.rows())),
         Some((Role::RunningMean, u64::from(columns))),
         Some((Role::RunningVar, u64::from(columns))),
     ];
-    b.push(KernelId::RunningFold, lanes, params, &slots)
+    b.push_fold(Params::RunningFold(params), entries, &slots)
 }
 
 /// Columns of the terms: the channel part's, where anyone wants them, then the affine's.
@@ -208,8 +189,8 @@ pub(super) fn columns(b: &mut Builder, part: ChannelPart, flows: bool) -> Result
         (_, true) => norm.bn_weight || norm.bn_bias,
         (_, false) => norm.weight || norm.bias,
     };
-    b.params.channel_columns = if flows || has_affine {
-        b.params.num_channels
+    b.channel_columns = if flows || has_affine {
+        b.shape.num_channels
     } else {
         0
     };
@@ -221,9 +202,9 @@ pub(super) fn columns(b: &mut Builder, part: ChannelPart, flows: bool) -> Result
     // An empty batch has no terms, whatever its N; its columns are those of the gradients.
     let samples = match b.tensor.elements() {
         0 => 1,
-        _ => u64::from(b.params.num_samples),
+        _ => u64::from(b.num_samples),
     };
-    let columns = u64::from(b.params.channel_columns) + affine;
+    let columns = u64::from(b.channel_columns) + affine;
     let terms = samples * columns;
     within(
         || "the number of gradient terms, N * (C + the values of weight),".into(),
@@ -235,44 +216,59 @@ pub(super) fn columns(b: &mut Builder, part: ChannelPart, flows: bool) -> Result
             _ => "split the batch",
         },
     )?;
-    b.params.columns = columns as u32;
+    b.columns = columns as u32;
     Ok(())
 }
 
+/// Entries of the terms that kernels on rows write: of samples, and of a channel's rows that lie together (one of the two
+/// is 1).
+pub(super) fn term_entries(b: &Builder) -> u32 {
+    b.num_samples * b.shape.rows_together
+}
+
 fn terms(b: &Builder) -> Slot {
-    let entries = b.params.num_samples * b.params.channel_len.max(1);
-    let count = u64::from(entries) * u64::from(b.params.columns);
+    let entries = term_entries(b);
+    let count = u64::from(entries) * u64::from(b.columns);
     (count > 0).then_some((Role::GradientTerms, count))
+}
+
+fn term_params(b: &Builder, items: u32) -> TermParams {
+    let entries = term_entries(b);
+    TermParams {
+        dispatch: Dispatch::of(items),
+        norm: b.setting,
+        shape: b.shape,
+        table: b.terms(entries, entries),
+    }
 }
 
 pub(super) fn group_fold_backward(b: &mut Builder) -> Result<(), Error> {
     let rows = b.geometry.rows();
-    let groups = u64::from(b.params.num_samples) * u64::from(b.params.num_groups);
+    let groups = b.num_samples * b.shape.num_groups;
+    let params = term_params(b, groups);
     let slots = [
         Some((Role::Rows, rows)),
         Some((Role::Products, rows)),
-        Some((Role::Channels, u64::from(b.params.num_channels))),
-        Some((Role::Groups, groups)),
+        Some((Role::Channels, u64::from(b.shape.num_channels))),
+        Some((Role::Groups, u64::from(groups))),
         terms(b),
         Some((Role::RowGradients, rows)),
     ];
-    b.push_groups(KernelId::GroupFoldBackward, 4, &slots)
+    let rows_of_group = b.shape.num_channels / b.shape.num_groups;
+    b.push_fold(Params::GroupFoldBackward(params), rows_of_group, &slots)
 }
 
 pub(super) fn row_terms_backward(b: &mut Builder) -> Result<(), Error> {
     let rows = b.geometry.rows();
-    let params = Params {
-        items: rows as u32,
-        ..b.params
-    };
+    let params = term_params(b, rows as u32);
     let slots = [
         Some((Role::Rows, rows)),
         Some((Role::Products, rows)),
-        Some((Role::Channels, u64::from(b.params.num_channels))),
+        Some((Role::Channels, u64::from(b.shape.num_channels))),
         terms(b),
         Some((Role::RowGradients, rows)),
     ];
-    b.push(KernelId::RowTermsBackward, 1, params, &slots)
+    b.push_each(Params::RowTermsBackward(params), &slots)
 }
 
 /// Shortens a table of terms, (entries, columns), where it is long. Returns the table to go on with, and
@@ -282,25 +278,16 @@ pub(super) fn fold_terms(b: &mut Builder, terms: Role, entries: u32) -> Result<(
     if count == 1 {
         return Ok((terms, entries));
     }
-    let columns = b.params.columns;
-    let lanes = fold_lanes(
-        KernelId::SampleFoldBackward,
-        count * columns,
-        per_segment,
-        1,
-        b.tuning,
-    )?;
-    let params = Params {
-        items: count * columns,
-        entries,
-        entries_per_segment: per_segment,
-        ..b.params
+    let items = count * b.columns;
+    let params = TableParams {
+        dispatch: Dispatch::of(items),
+        table: b.terms(entries, per_segment),
     };
     let slots = [
-        Some((terms, u64::from(entries) * u64::from(columns))),
-        Some((Role::GradientParts, u64::from(params.items))),
+        Some((terms, u64::from(entries) * u64::from(b.columns))),
+        Some((Role::GradientParts, u64::from(items))),
     ];
-    b.push(KernelId::SampleFoldBackward, lanes, params, &slots)?;
+    b.push_fold(Params::SampleFoldBackward(params), per_segment, &slots)?;
     Ok((Role::GradientParts, count))
 }
 
@@ -312,14 +299,7 @@ pub(super) fn channel_fold_backward(
     table: Role,
     entries: u32,
 ) -> Result<(), Error> {
-    let lanes = fold_lanes(
-        KernelId::ChannelFoldBackward,
-        b.params.columns,
-        entries,
-        1,
-        b.tuning,
-    )?;
-    let channels = u64::from(b.params.num_channels);
+    let channels = u64::from(b.shape.num_channels);
     let affine = b.norm.affine_len() as u64;
     let norm = b.norm;
     let exchanged = flows && options.shards.is_some();
@@ -327,15 +307,17 @@ pub(super) fn channel_fold_backward(
         GradientMode::Replace => 0,
         GradientMode::Accumulate => ACCUMULATE,
     } | if exchanged { SUMS } else { 0 };
-    let params = Params {
-        items: b.params.columns,
-        entries,
-        flags: b.params.flags | flags,
-        ..b.params
+    let params = ChannelParams {
+        dispatch: Dispatch::of(b.columns),
+        norm: Norm {
+            flags: b.setting.flags | flags,
+            ..b.setting
+        },
+        table: b.terms(entries, entries),
     };
-    let has_channel_columns = b.params.channel_columns > 0;
+    let has_channel_columns = b.channel_columns > 0;
     let grouped = norm.has_group_part(b.mode);
-    let has_affine_columns = grouped && b.params.columns > b.params.channel_columns;
+    let has_affine_columns = grouped && b.columns > b.channel_columns;
     let (bn_weight, bn_bias) = match (has_channel_columns, grouped) {
         (false, _) => (None, None),
         (true, true) => (
@@ -356,10 +338,7 @@ pub(super) fn channel_fold_backward(
     };
     let counts = subtracted.is_some() && !exchanged;
     let slots = [
-        Some((
-            table,
-            u64::from(entries.max(1)) * u64::from(b.params.columns),
-        )),
+        Some((table, u64::from(entries.max(1)) * u64::from(b.columns))),
         counts.then_some((Role::Channels, channels)),
         bn_weight,
         bn_bias,
@@ -367,19 +346,16 @@ pub(super) fn channel_fold_backward(
         (has_affine_columns && norm.bias).then_some((Role::GradBias, affine)),
         subtracted,
     ];
-    b.push(KernelId::ChannelFoldBackward, lanes, params, &slots)
+    b.push_fold(Params::ChannelFoldBackward(params), entries, &slots)
 }
 
 /// The same fold over the sums of all devices.
 pub(super) fn shard_fold_backward(b: &mut Builder, shards: u32) -> Result<(), Error> {
-    let channels = b.params.num_channels;
-    let lanes = fold_lanes(KernelId::ChannelFoldBackward, channels, shards, 1, b.tuning)?;
-    let params = Params {
-        items: channels,
-        entries: shards,
-        columns: channels,
-        channel_columns: channels,
-        ..b.params
+    let channels = b.shape.num_channels;
+    let params = ChannelParams {
+        dispatch: Dispatch::of(channels),
+        norm: b.setting,
+        table: b.channels(shards, shards),
     };
     let slots = [
         Some((
@@ -393,5 +369,5 @@ pub(super) fn shard_fold_backward(b: &mut Builder, shards: u32) -> Result<(), Er
         None,
         Some((Role::ChannelGradients, u64::from(channels))),
     ];
-    b.push(KernelId::ChannelFoldBackward, lanes, params, &slots)
+    b.push_fold(Params::ChannelFoldBackward(params), shards, &slots)
 }

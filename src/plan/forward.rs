@@ -6,7 +6,7 @@ use super::options::{ForwardOptions, RowSource};
 use super::short_rows::{self, Elements};
 use crate::desc::{Mode, NormKind};
 use crate::error::Error;
-use crate::kernels::KernelId;
+use crate::params::Params;
 use crate::role::Role;
 
 pub(super) fn plan(b: &mut Builder, options: ForwardOptions) -> Result<(), Error> {
@@ -54,7 +54,8 @@ pub(super) fn plan(b: &mut Builder, options: ForwardOptions) -> Result<(), Error
     let rows = b.geometry.rows();
     let output = if options.in_place { Role::X } else { Role::Y };
     b.push_tensor(
-        [KernelId::RowAffine, KernelId::ColumnAffine],
+        Params::RowAffine,
+        Params::ColumnAffine,
         b.geometry.map,
         options.fusion.activation,
         false,
@@ -78,11 +79,12 @@ fn row_moments(b: &mut Builder) -> Result<(), Error> {
         Role::RowParts
     };
     b.push_tensor(
-        [KernelId::RowMoments, KernelId::ColumnMoments],
+        Params::RowMoments,
+        Params::ColumnMoments,
         split,
         Default::default(),
         false,
         &[Some((Role::X, 0)), Some((output, parts))],
     )?;
-    b.fold_rows(KernelId::RowFold, split, output, Role::Rows)
+    b.fold_rows(Params::RowFold, split, output, Role::Rows)
 }

@@ -25,7 +25,7 @@ pub use step::{BufferRequirement, Direction, Step, Window};
 use crate::desc::{ChannelPart, Mode, NormDesc, TensorDesc};
 use crate::error::{Error, within};
 use crate::kernels::KernelId;
-use crate::params::Params;
+use crate::params::UNIFORM_BYTES;
 use crate::role::{Role, RoleKind};
 use crate::tuning::Tuning;
 use builder::Builder;
@@ -149,7 +149,7 @@ impl Plan {
         &self.tensor
     }
 
-    /// The uniforms of all steps, one every `stride` bytes (no less than a [`Params`] has).
+    /// The uniforms of all steps, one every `stride` bytes (no less than the largest uniform has).
     ///
     /// # Errors
     /// [`Error::Limit`] where the stride is far more than any device's alignment of uniforms (256 at most by WebGPU's
@@ -162,10 +162,11 @@ impl Plan {
             "largest alignment",
             "use min_uniform_buffer_offset_alignment of the device",
         )?;
-        let stride = stride.max(size_of::<Params>());
+        let stride = stride.max(UNIFORM_BYTES);
         let mut bytes = vec![0u8; stride * self.steps.len()];
         for (slot, step) in bytes.chunks_exact_mut(stride).zip(&self.steps) {
-            slot[..size_of::<Params>()].copy_from_slice(bytemuck::bytes_of(&step.params));
+            let bytes = step.params.as_bytes();
+            slot[..bytes.len()].copy_from_slice(bytes);
         }
         Ok(bytes)
     }

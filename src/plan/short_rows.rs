@@ -5,16 +5,18 @@
 //! over the batch take a sample's elements as columns over the samples (`column_moments` does, as if
 //! channels were last), and fold the columns of a channel afterwards.
 
-use super::builder::{Builder, Slot};
+use super::builder::{Builder, Slot, column_split};
 use super::folds::{channel_fold, channel_fold_backward, columns, fold_terms};
 use super::options::{BackwardOptions, ForwardOptions, RowSource};
-use super::split::{Geometry, Split};
-use super::work::fold_lanes;
+use super::split::Geometry;
 use crate::desc::{Activation, ChannelPart, DType, GradientMode, Layout, Mode, NormKind};
 use crate::error::Error;
 use crate::kernels::{KernelId, Spec};
 use crate::limits::MAX_ITERATIONS;
-use crate::params::{PER_CHANNEL, Params};
+use crate::params::{
+    ColumnParams, Dispatch, ElementColumnParams, ElementGroups, ElementParams, PER_CHANNEL, Params,
+    SampleSplit,
+};
 use crate::role::Role;
 use crate::tables::{GradientPair, GroupGradient, Moments};
 
@@ -67,7 +69,7 @@ impl Elements {
     /// Whether the tables fit a binding: of groups of an element or two they are larger than the tensor,
     /// and than the tables of rows.
     fn tables_fit(&self, b: &Builder, inference: bool) -> bool {
-        let groups = u64::from(b.params.num_samples) * u64::from(b.params.num_groups);
+        let groups = u64::from(b.num_samples) * u64::from(b.shape.num_groups);
         let columns = u64::from(self.view.channels);
         let moments = match b.norm.channel_part(b.mode).reads_batch() {
             true => u64::from(self.view.reduce.parts),
@@ -121,8 +123,11 @@ impl Elements {
             .checked_next_power_of_two()
             .unwrap_or(b.tuning.reduce_lanes)
             .min(b.tuning.reduce_lanes);
-        // Three loops over the group's words.
-        if group_words.div_ceil(lanes) > MAX_ITERATIONS / 3 {
+        let loops = KernelId::ElementAffine
+            .kernel()
+            .loops
+            .max(KernelId::ElementProducts.kernel().loops);
+        if group_words.div_ceil(lanes) > MAX_ITERATIONS / loops {
             return None;
         }
         // What fits a binding is no more than u32s count.
@@ -137,29 +142,37 @@ impl Elements {
         })
     }
 
-    /// The tensor's elements as columns.
-    fn column_params(&self, b: &Builder, split: &Split) -> Params {
-        Params {
-            num_samples: 1,
-            num_channels: self.view.channels,
-            row_len: self.view.row_len,
-            items: split.items,
-            parts: split.parts,
-            words_per_part: split.words_per_part,
-            // Of the one sample.
-            columns: split.items / split.parts,
-            channel_len: b.tensor.row_len(),
-            ..b.params
+    /// The tensor's elements as columns over the samples.
+    fn column_params(&self, b: &Builder) -> ElementColumnParams {
+        let split = &self.view.map;
+        ElementColumnParams {
+            dispatch: Dispatch::of(split.items),
+            norm: b.setting,
+            groups: self.groups(b),
+            split: SampleSplit {
+                num_samples: self.view.row_len,
+                words_per_sample: split.items / split.parts,
+                parts: split.parts,
+                samples_per_part: split.words_per_part,
+            },
         }
     }
 
     /// The tensor's groups.
-    fn group_params(&self, b: &Builder) -> Params {
-        Params {
-            items: b.params.num_samples * b.params.num_groups,
-            words_per_part: self.group_words,
+    fn group_params(&self, b: &Builder) -> ElementParams {
+        ElementParams {
+            dispatch: Dispatch::of(b.num_samples * b.shape.num_groups),
+            norm: b.setting,
+            groups: self.groups(b),
+        }
+    }
+
+    fn groups(&self, b: &Builder) -> ElementGroups {
+        ElementGroups {
+            num_channels: b.shape.num_channels,
+            num_groups: b.shape.num_groups,
             channel_len: b.tensor.row_len(),
-            ..b.params
+            words_per_group: self.group_words,
         }
     }
 
@@ -191,9 +204,9 @@ pub(super) fn forward(b: &mut Builder, options: ForwardOptions, e: &Elements) ->
     }
     channel_fold(b, part, table)?;
 
-    let per_channel = b.params.flags & PER_CHANNEL != 0;
+    let per_channel = b.setting.flags & PER_CHANNEL != 0;
     let affine = b.norm.affine_len() as u64;
-    let groups = b.params.num_samples * b.params.num_groups;
+    let groups = b.num_samples * b.shape.num_groups;
     let inference = options.inference || options.in_place;
     let spec = Spec {
         activation: options.fusion.activation,
@@ -201,7 +214,7 @@ pub(super) fn forward(b: &mut Builder, options: ForwardOptions, e: &Elements) ->
     };
     let output = if options.in_place { Role::X } else { Role::Y };
     let slots: [Slot; 7] = [
-        Some((Role::Channels, u64::from(b.params.num_channels))),
+        Some((Role::Channels, u64::from(b.shape.num_channels))),
         (!options.in_place).then_some((Role::X, 0)),
         (!per_channel && b.norm.weight).then_some((Role::Weight, affine)),
         b.norm.bias.then_some((Role::Bias, affine)),
@@ -209,12 +222,13 @@ pub(super) fn forward(b: &mut Builder, options: ForwardOptions, e: &Elements) ->
         (!inference).then_some((Role::Groups, u64::from(groups))),
         Some((output, 0)),
     ];
-    b.push_step(spec, e.group_params(b), &slots, None)
+    let params = Params::ElementAffine(e.group_params(b));
+    b.push_step(spec, params, &slots, None)
 }
 
 /// Moments of every column over the samples, then of every channel over its columns.
 fn column_moments(b: &mut Builder, e: &Elements) -> Result<(), Error> {
-    let channels = b.params.num_channels;
+    let channels = b.shape.num_channels;
     let split = &e.view.reduce;
     // A channel's elements, each once for a part of the samples.
     let entries = b.tensor.row_len() * split.parts;
@@ -230,21 +244,21 @@ fn column_moments(b: &mut Builder, e: &Elements) -> Result<(), Error> {
         ..e.spec(b, KernelId::ColumnMoments, split.lanes)
     };
     let slots = [Some((Role::X, 0)), Some((output, columns))];
-    b.push_step(spec, e.column_params(b, split), &slots, None)?;
+    let params = ColumnParams {
+        dispatch: Dispatch::of(split.items),
+        split: column_split(&e.view, split),
+    };
+    b.push_step(spec, Params::ColumnMoments(params), &slots, None)?;
     if entries == 1 {
         return Ok(());
     }
-    let lanes = fold_lanes(KernelId::RowFold, channels, entries, 2, b.tuning)?;
-    let params = Params {
-        items: channels,
-        parts: entries,
-        ..b.params
-    };
-    let slots = [
-        Some((output, columns)),
-        Some((Role::ChannelParts, u64::from(channels))),
-    ];
-    b.push(KernelId::RowFold, lanes, params, &slots)
+    b.push_parts(
+        Params::RowFold,
+        channels,
+        entries,
+        output,
+        Role::ChannelParts,
+    )
 }
 
 pub(super) fn backward(
@@ -255,11 +269,11 @@ pub(super) fn backward(
     let part = b.norm.channel_part(b.mode);
     let flows = part == ChannelPart::Batch;
     columns(b, part, flows)?;
-    let per_channel = b.params.flags & PER_CHANNEL != 0;
-    let channels = b.params.num_channels;
-    let groups = b.params.num_samples * b.params.num_groups;
+    let per_channel = b.setting.flags & PER_CHANNEL != 0;
+    let channels = b.shape.num_channels;
+    let groups = b.num_samples * b.shape.num_groups;
     let has_affine = b.norm.weight || b.norm.bias;
-    let has_channel_terms = b.params.channel_columns > 0;
+    let has_channel_terms = b.channel_columns > 0;
     let channel_table = Some((Role::Channels, u64::from(channels)));
     let group_table = Some((Role::GroupGradients, u64::from(groups)));
 
@@ -273,7 +287,7 @@ pub(super) fn backward(
     ];
     b.push_step(
         e.spec(b, KernelId::ElementProducts, e.lanes),
-        e.group_params(b),
+        Params::ElementProducts(e.group_params(b)),
         &slots,
         None,
     )?;
@@ -291,27 +305,24 @@ pub(super) fn backward(
             (has_affine && per_channel).then_some((Role::AffineTerms, terms)),
         ];
         let spec = e.spec(b, KernelId::ElementTerms, 1);
-        b.push_step(spec, e.column_params(b, split), &slots, None)?;
+        let params = Params::ElementTerms(e.column_params(b));
+        b.push_step(spec, params, &slots, None)?;
     }
     // The two tables differ in their entries: a fold each.
-    let all = b.params;
+    let (columns, channel_columns) = (b.columns, b.channel_columns);
     if has_channel_terms {
-        b.params.columns = channels;
+        b.columns = channels;
         let (table, entries) = fold_terms(b, Role::ChannelTerms, entries)?;
         channel_fold_backward(b, options, flows, table, entries)?;
     }
     if has_affine {
-        let entries = if per_channel {
-            entries
-        } else {
-            b.params.num_samples
-        };
-        b.params.columns = all.columns - all.channel_columns;
-        b.params.channel_columns = 0;
+        let entries = if per_channel { entries } else { b.num_samples };
+        b.columns = columns - channel_columns;
+        b.channel_columns = 0;
         let (table, entries) = fold_terms(b, Role::AffineTerms, entries)?;
         channel_fold_backward(b, options, false, table, entries)?;
     }
-    b.params = all;
+    (b.columns, b.channel_columns) = (columns, channel_columns);
 
     let spec = Spec {
         accumulate: options.x == GradientMode::Accumulate,
@@ -325,5 +336,6 @@ pub(super) fn backward(
         flows.then_some((Role::ChannelGradients, u64::from(channels))),
         Some((Role::GradX, 0)),
     ];
-    b.push_step(spec, e.column_params(b, split), &slots, None)
+    let params = Params::ElementAffineBackward(e.column_params(b));
+    b.push_step(spec, params, &slots, None)
 }

@@ -12,14 +12,14 @@ const MOST_FOLD_LANES: u32 = 256;
 /// Entries that a lane should keep where a column gets lanes for their own sake.
 const ENTRIES_WORTH_A_LANE: u32 = 8;
 
-/// Lanes for a fold of `items` columns, each of which runs over `entries`, `loops` times.
+/// Lanes for a fold of `items` columns, each of which runs over `entries`.
 pub(super) fn fold_lanes(
     kernel: KernelId,
     items: u32,
     entries: u32,
-    loops: u32,
     tuning: &Tuning,
 ) -> Result<u32, Error> {
+    let loops = kernel.kernel().loops;
     let lanes = entries
         .div_ceil(tuning.entries_per_lane.max(1))
         .max(1)

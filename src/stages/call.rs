@@ -3,16 +3,13 @@
 use super::activation::Recompute;
 use super::element::Element;
 use crate::desc::Activation;
-use crate::params::Params;
 use bytemuck::Pod;
 use std::num::NonZero;
 
-/// The uniform, what a mirror asks of the specialization, and the memory of each binding that is there, by its name.
+/// What a mirror asks of the specialization, and the memory of each binding that is there, by its name.
 pub struct Call<'a> {
     /// How many threads it may use.
     pub threads: NonZero<usize>,
-    /// The uniform.
-    pub params: &'a Params,
     /// Elements of a word.
     pub width: u32,
     /// Whether rows (with channels last, positions) begin at words.

@@ -4,7 +4,7 @@ use super::batch_count::batch_count;
 use super::moments::merge_all;
 use super::precise::{product_rest, reciprocal_std, reciprocal_std_rest};
 use crate::params::{CUMULATIVE, ESTIMATE, NO_CHANNEL_PART, PER_CHANNEL};
-use crate::params::{Params, TRAINING};
+use crate::params::{ChannelParams, TRAINING};
 use crate::tables::{Channel, Moments};
 
 /// `running_mean` and `running_var`, (C) each.
@@ -27,7 +27,7 @@ type InForce = (f32, f32, f32, bool, u32);
     reason = "one for each binding of the kernel"
 )]
 pub fn channel_fold(
-    params: &Params,
+    params: &ChannelParams,
     channel_parts: &[Moments],
     bn_weight: Option<&[f32]>,
     bn_bias: Option<&[f32]>,
@@ -37,7 +37,7 @@ pub fn channel_fold(
     channels: &mut [Channel],
 ) {
     if let Some(count) = &mut num_batches_tracked
-        && params.flags & CUMULATIVE == 0
+        && params.norm.flags & CUMULATIVE == 0
     {
         batch_count(count);
     }
@@ -45,10 +45,10 @@ pub fn channel_fold(
     for (c, channel) in channels.iter_mut().enumerate() {
         let batch = merged(params, channel_parts, c);
         let group_weight = match weight {
-            Some(weight) if params.flags & PER_CHANNEL != 0 => weight[c],
+            Some(weight) if params.norm.flags & PER_CHANNEL != 0 => weight[c],
             _ => 1.0,
         };
-        if params.flags & NO_CHANNEL_PART != 0 {
+        if params.norm.flags & NO_CHANNEL_PART != 0 {
             // z = 1 (x - 0) + 0.
             *channel = Channel {
                 rstd: 1.0,
@@ -62,18 +62,18 @@ pub fn channel_fold(
             .as_mut()
             .map(|running| (&mut running.mean[c], &mut running.var[c]));
         let (pivot, offset, variance, known, count) =
-            if params.flags & TRAINING != 0 && params.flags & ESTIMATE == 0 {
+            if params.norm.flags & TRAINING != 0 && params.norm.flags & ESTIMATE == 0 {
                 batch_statistics(params, batch, batches, state)
             } else {
                 // The planner binds them then.
                 let Some((mean, var)) = state else { return };
-                if params.flags & TRAINING == 0 || batch.count == 0 {
+                if params.norm.flags & TRAINING == 0 || batch.count == 0 {
                     (*mean, 0.0, *var, *var > 3.4e38, 0)
                 } else {
                     estimated_statistics(params, batch, mean, var)
                 }
             };
-        let v = variance + params.channel_eps;
+        let v = variance + params.norm.channel_eps;
         let rstd = if known { 0.0 } else { reciprocal_std(v) };
         let w = bn_weight.map_or(1.0, |weight| weight[c]);
         let scale = w * rstd;
@@ -90,23 +90,23 @@ pub fn channel_fold(
     }
 }
 
-fn merged(params: &Params, channel_parts: &[Moments], c: usize) -> Moments {
-    let columns = params.columns as usize;
-    let entries = (0..params.entries as usize).map(|i| channel_parts[i * columns + c]);
+fn merged(params: &ChannelParams, channel_parts: &[Moments], c: usize) -> Moments {
+    let columns = params.table.columns as usize;
+    let entries = (0..params.table.entries as usize).map(|i| channel_parts[i * columns + c]);
     merge_all(entries)
 }
 
 /// A batch of no values leaves the running statistics as they are.
 fn batch_statistics(
-    params: &Params,
+    params: &ChannelParams,
     batch: Moments,
     batches: Option<u32>,
     running: Option<(&mut f32, &mut f32)>,
 ) -> InForce {
     if let (Some((mean, var)), 1..) = (running, batch.count) {
         let momentum = match batches {
-            Some(count) if params.flags & CUMULATIVE != 0 => 1.0 / count as f32,
-            _ => params.momentum,
+            Some(count) if params.norm.flags & CUMULATIVE != 0 => 1.0 / count as f32,
+            _ => params.norm.momentum,
         };
         let unbiased = batch.variance * (batch.count as f32 / (batch.count - 1) as f32);
         *mean = (1.0 - momentum) * *mean + (momentum * batch.pivot + momentum * batch.offset);
@@ -116,8 +116,13 @@ fn batch_statistics(
     (pivot, offset, batch.variance, false, batch.count)
 }
 
-fn estimated_statistics(params: &Params, batch: Moments, mean: &mut f32, var: &mut f32) -> InForce {
-    let speed = params.momentum;
+fn estimated_statistics(
+    params: &ChannelParams,
+    batch: Moments,
+    mean: &mut f32,
+    var: &mut f32,
+) -> InForce {
+    let speed = params.norm.momentum;
     let delta = (batch.pivot - *mean) + batch.offset;
     let second_moment = speed * batch.variance + (speed * delta) * delta;
     let known = *var > 3.4e38;

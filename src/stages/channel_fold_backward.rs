@@ -1,7 +1,7 @@
 //! Mirror of `shaders/channel_fold_backward.wgsl`.
 
 use crate::params::ACCUMULATE;
-use crate::params::{Params, SUMS};
+use crate::params::{ChannelParams, SUMS};
 use crate::tables::{Channel, GradientPair};
 
 /// Gradients of the parameters, those that are wanted.
@@ -20,16 +20,19 @@ pub struct ParameterGradients<'a> {
 /// Parameter gradients, and what the channel part subtracts from the gradient of its output: means, or
 /// sums for an exchange with other devices.
 pub fn channel_fold_backward(
-    params: &Params,
+    params: &ChannelParams,
     gradient_parts: &[GradientPair],
     channels: Option<&[Channel]>,
     mut gradients: ParameterGradients,
     mut channel_gradients: Option<&mut [GradientPair]>,
 ) {
-    let (columns, first_affine) = (params.columns as usize, params.channel_columns as usize);
+    let (columns, first_affine) = (
+        params.table.columns as usize,
+        params.table.channel_columns as usize,
+    );
     let put = |gradient: &mut Option<&mut [f32]>, index: usize, value: f32| {
         if let Some(gradient) = gradient {
-            gradient[index] = if params.flags & ACCUMULATE != 0 {
+            gradient[index] = if params.norm.flags & ACCUMULATE != 0 {
                 value + gradient[index]
             } else {
                 value
@@ -38,7 +41,9 @@ pub fn channel_fold_backward(
     };
     for column in 0..columns {
         let (mut bias, mut weight) = (0.0, 0.0);
-        for part in (0..params.entries as usize).map(|i| &gradient_parts[i * columns + column]) {
+        for part in
+            (0..params.table.entries as usize).map(|i| &gradient_parts[i * columns + column])
+        {
             bias += f64::from(part.bias);
             weight += f64::from(part.weight);
         }
@@ -49,7 +54,7 @@ pub fn channel_fold_backward(
         if column < first_affine {
             if let Some(channel_gradients) = &mut channel_gradients {
                 let count = match channels {
-                    Some(channels) if params.flags & SUMS == 0 => channels[column].count,
+                    Some(channels) if params.norm.flags & SUMS == 0 => channels[column].count,
                     _ => 1,
                 };
                 let count = (count as f32).max(1.0);

@@ -4,7 +4,7 @@
 use super::element::{Element, to_f32};
 use super::parallel::for_ranges;
 use super::tile::{CHUNK, TILE, Tile, or_first};
-use crate::params::Params;
+use crate::params::ColumnParams;
 use std::num::NonZero;
 use std::ops::Range;
 
@@ -21,13 +21,13 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    pub fn new(params: &Params, width: u32) -> Self {
+    pub fn new(params: &ColumnParams, width: u32) -> Self {
         Self {
-            channels: params.num_channels as usize,
-            row_len: params.row_len as usize,
-            parts: params.parts as usize,
-            per_part: params.words_per_part as usize,
-            columns: params.columns as usize,
+            channels: params.split.num_channels as usize,
+            row_len: params.split.row_len as usize,
+            parts: params.split.parts as usize,
+            per_part: params.split.positions_per_part as usize,
+            columns: params.split.words_per_position as usize,
             width: width as usize,
         }
     }
@@ -89,13 +89,16 @@ pub(super) fn runs(shape: Shape, items: Range<usize>) -> impl Iterator<Item = Ru
 /// land in `output` where the kernel puts them.
 pub(super) fn reduce<R: Copy + Default + Send>(
     threads: NonZero<usize>,
-    params: &Params,
+    params: &ColumnParams,
     width: u32,
     output: &mut [R],
     reduce: impl Fn(&Run, &mut [R]) + Sync,
 ) {
     let shape = Shape::new(params, width);
-    let (items, first) = (params.items as usize, params.first_item as usize);
+    let (items, first) = (
+        params.dispatch.items as usize,
+        params.dispatch.first_item as usize,
+    );
     // In the order of the work items, so that threads write ranges; the order of the table is another.
     let mut results = vec![R::default(); items * shape.width];
     for_ranges(
@@ -140,10 +143,10 @@ pub(super) struct MapWindow {
 }
 
 impl MapWindow {
-    pub fn new(params: &Params, width: u32, aligned: bool) -> Self {
+    pub fn new(params: &ColumnParams, width: u32, aligned: bool) -> Self {
         let shape = Shape::new(params, width);
-        let first = params.first_item as usize;
-        let items = first..first + params.items as usize;
+        let first = params.dispatch.first_item as usize;
+        let items = first..first + params.dispatch.items as usize;
         let (units, unit_size) = if aligned {
             // The positions of all parts that the items touch.
             let begin_of = |block: usize| {
@@ -155,9 +158,9 @@ impl MapWindow {
             (begin..end, shape.channels)
         } else {
             // The words of the window; the last may reach beyond the tensor.
-            let elements = params.num_samples as usize * shape.row_len * shape.channels;
-            let begin = params.first_word as usize * shape.width;
-            let end = begin + params.num_words as usize * shape.width;
+            let elements = params.split.num_samples as usize * shape.row_len * shape.channels;
+            let begin = params.dispatch.first_word as usize * shape.width;
+            let end = begin + params.split.num_words as usize * shape.width;
             (begin..end.min(elements), 1)
         };
         Self {

@@ -5,7 +5,7 @@ use super::column::{BLOCK, MapWindow, Maps, blocks};
 use super::element::{Element, to_f32};
 use super::parallel::for_ranges;
 use crate::desc::Activation;
-use crate::params::Params;
+use crate::params::ColumnParams;
 use crate::tables::Affine;
 use std::num::NonZero;
 
@@ -14,7 +14,7 @@ use std::num::NonZero;
 #[allow(clippy::too_many_arguments)] // The kernel's bindings.
 pub fn column_affine<T: Element>(
     threads: NonZero<usize>,
-    params: &Params,
+    params: &ColumnParams,
     width: u32,
     aligned: bool,
     activation: Activation,
@@ -23,7 +23,7 @@ pub fn column_affine<T: Element>(
     residual: Option<&[T]>,
     y: &mut [T],
 ) {
-    let channels = params.num_channels as usize;
+    let channels = params.split.num_channels as usize;
     let window = MapWindow::new(params, width, aligned);
     let plain = activation == Activation::None && residual.is_none();
     for_ranges(

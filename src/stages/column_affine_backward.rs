@@ -5,7 +5,7 @@ use super::column::{BLOCK, MapWindow, Maps, blocks};
 use super::column_affine::{add, affine_fields, normalize};
 use super::element::{Element, to_f32};
 use super::parallel::for_ranges;
-use crate::params::Params;
+use crate::params::ColumnParams;
 use crate::tables::AffineBackward;
 use std::num::NonZero;
 
@@ -15,7 +15,7 @@ use std::num::NonZero;
 #[allow(clippy::too_many_arguments)] // The kernel's bindings.
 pub fn column_affine_backward<T: Element>(
     threads: NonZero<usize>,
-    params: &Params,
+    params: &ColumnParams,
     width: u32,
     aligned: bool,
     accumulate: bool,
@@ -26,7 +26,7 @@ pub fn column_affine_backward<T: Element>(
     grad_x: &mut [T],
     grad_residual: Option<&mut [T]>,
 ) {
-    let channels = params.num_channels as usize;
+    let channels = params.split.num_channels as usize;
     let window = MapWindow::new(params, width, aligned);
     let plain = recompute.is_none() && !accumulate;
     for_ranges(

@@ -3,14 +3,14 @@
 use super::column::{Run, Shape, lines, load, reduce};
 use super::element::Element;
 use super::tile::{CHUNK, TILE, TileMoments, or_first};
-use crate::params::Params;
+use crate::params::ColumnParams;
 use crate::tables::Moments;
 use std::num::NonZero;
 
 /// Moments of every part of every row of x, which has its channels last; `width` is the step's.
 pub fn column_moments<T: Element>(
     threads: NonZero<usize>,
-    params: &Params,
+    params: &ColumnParams,
     width: u32,
     x: &[T],
     row_parts: &mut [Moments],

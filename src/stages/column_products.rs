@@ -5,7 +5,7 @@ use super::column::{Run, Shape, gather, lines, load, reduce};
 use super::element::Element;
 use super::tile::{CHUNK, TILE, Tile, TileProducts, or_first};
 use crate::desc::Activation;
-use crate::params::Params;
+use crate::params::ColumnParams;
 use crate::tables::{Moments, Products};
 use std::num::NonZero;
 
@@ -14,7 +14,7 @@ use std::num::NonZero;
 #[allow(clippy::too_many_arguments)] // The kernel's bindings.
 pub fn column_products<T: Element>(
     threads: NonZero<usize>,
-    params: &Params,
+    params: &ColumnParams,
     width: u32,
     x: &[T],
     grad_y: &[T],

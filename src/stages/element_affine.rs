@@ -6,7 +6,7 @@ use super::elements::{Shape, row_of};
 use super::parallel::for_ranges;
 use super::precise::{above_group_mean, degrees_of_freedom, reciprocal_std, row_mean};
 use crate::desc::Activation;
-use crate::params::{PER_CHANNEL, Params};
+use crate::params::{ElementParams, PER_CHANNEL};
 use crate::tables::{Channel, Group};
 use std::num::NonZero;
 
@@ -14,7 +14,7 @@ use std::num::NonZero;
 #[allow(clippy::too_many_arguments)] // The kernel's bindings.
 pub fn element_affine<T: Element>(
     threads: NonZero<usize>,
-    params: &Params,
+    params: &ElementParams,
     width: u32,
     activation: Activation,
     x: Option<&[T]>,
@@ -26,7 +26,7 @@ pub fn element_affine<T: Element>(
     y: &mut [T],
 ) {
     let shape = Shape::of_groups(params, width);
-    let items = (params.num_samples * params.num_groups) as usize;
+    let items = params.dispatch.items as usize;
     let mut unsaved = Vec::new();
     let groups = groups.unwrap_or_else(|| {
         unsaved.resize(items, Group::default());
@@ -35,7 +35,7 @@ pub fn element_affine<T: Element>(
     let size = shape.num_channels() / shape.num_groups;
     let channel_len = shape.group_len / size;
     let channels_of = |item: usize| &channels[item % shape.num_groups * size..][..size];
-    let per_channel = params.flags & PER_CHANNEL != 0;
+    let per_channel = params.norm.flags & PER_CHANNEL != 0;
     {
         let x = x.unwrap_or(&*y);
         for_ranges(
@@ -68,7 +68,7 @@ pub fn element_affine<T: Element>(
                     let c = i / channel_len;
                     let channel = &channels_of(item)[c];
                     let x = x.map_or(*y, |x| x[begin + i]);
-                    let above = above_group_mean(params, &row_of(x), channel, group);
+                    let above = above_group_mean(&params.norm, &row_of(x), channel, group);
                     let affine = if per_channel { g * size + c } else { g };
                     let scale = (group.weight * channel.weight) * group.rstd;
                     let mut t = scale * above + bias.map_or(0.0, |bias| bias[affine]);
@@ -85,7 +85,7 @@ pub fn element_affine<T: Element>(
 /// A group's statistics: sums about its first element, then about the mean that these make. The latter's squares less what
 /// is left of the mean are the spread.
 fn statistics<T: Element>(
-    params: &Params,
+    params: &ElementParams,
     channel_len: usize,
     x: &[T],
     channels: &[Channel],
@@ -96,10 +96,10 @@ fn statistics<T: Element>(
             .zip(channels)
             .flat_map(|(x, channel)| x.iter().map(move |&x| (row_of(x), channel)))
     };
-    let z_first = row_mean(params, &row_of(x[0]), &channels[0]);
+    let z_first = row_mean(&params.norm, &row_of(x[0]), &channels[0]);
     let (mut pivots, mut offsets) = (0.0, 0.0);
     for (row, channel) in elements() {
-        let z = row_mean(params, &row, channel);
+        let z = row_mean(&params.norm, &row, channel);
         pivots += f64::from(z.pivot - z_first.pivot);
         offsets += f64::from(z.offset - z_first.offset);
     }
@@ -112,7 +112,7 @@ fn statistics<T: Element>(
     };
     let (mut left, mut squares) = (0.0, 0.0);
     for (row, channel) in elements() {
-        let above = above_group_mean(params, &row, channel, &group);
+        let above = above_group_mean(&params.norm, &row, channel, &group);
         left += f64::from(above);
         squares += f64::from(above) * f64::from(above);
     }
@@ -121,7 +121,7 @@ fn statistics<T: Element>(
     let spread = squares - left * mean_left;
     // (Not max, which loses a NaN.)
     let spread = if spread < 0.0 { 0.0 } else { spread };
-    let variance = (spread / f64::from(degrees_of_freedom(params, count))) as f32;
-    group.rstd = reciprocal_std(variance + params.eps);
+    let variance = (spread / f64::from(degrees_of_freedom(&params.norm, count))) as f32;
+    group.rstd = reciprocal_std(variance + params.norm.eps);
     group
 }

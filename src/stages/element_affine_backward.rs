@@ -4,7 +4,7 @@ use super::element::Element;
 use super::elements::{Shape, above_mean, gradient_of, group_gradient_of, row_of};
 use super::parallel::for_ranges;
 use super::precise::x_above_mean;
-use crate::params::Params;
+use crate::params::ElementColumnParams;
 use crate::tables::{Channel, GradientPair, GroupGradient};
 use std::num::NonZero;
 
@@ -12,7 +12,7 @@ use std::num::NonZero;
 #[allow(clippy::too_many_arguments)] // The kernel's bindings.
 pub fn element_affine_backward<T: Element>(
     threads: NonZero<usize>,
-    params: &Params,
+    params: &ElementColumnParams,
     accumulate: bool,
     x: &[T],
     grad_y: &[T],
@@ -24,7 +24,7 @@ pub fn element_affine_backward<T: Element>(
     let shape = Shape::of_columns(params);
     for_ranges(
         threads,
-        0..params.row_len as usize,
+        0..params.split.num_samples as usize,
         grad_x,
         |sample| sample * shape.sample_len,
         |range, grad_x: &mut [T]| {
@@ -35,8 +35,8 @@ pub fn element_affine_backward<T: Element>(
                     let group = sample * shape.num_groups + element / shape.group_len;
                     let (channel, group) = (&channels[c], &group_gradients[group]);
                     let (x, dy) = (x[begin + element], grad_y[begin + element].to_f32());
-                    let above = above_mean(params, x, channel, group);
-                    let gradient = gradient_of(params, dy, channel);
+                    let above = above_mean(&params.norm, x, channel, group);
+                    let gradient = gradient_of(&params.norm, dy, channel);
                     let mut dz = group_gradient_of(gradient, above, group);
                     if let Some(means) = channel_gradients.map(|means| &means[c]) {
                         let above = x_above_mean(&row_of(x), channel);

@@ -5,7 +5,7 @@ use super::elements::{Shape, gradient_above, gradient_of, row_of};
 use super::parallel::for_ranges;
 use super::precise::ratio;
 use super::precise::{above_group_mean, degrees_of_freedom};
-use crate::params::Params;
+use crate::params::ElementParams;
 use crate::tables::{Channel, GradientPair, Group, GroupGradient};
 use std::num::NonZero;
 
@@ -14,7 +14,7 @@ use std::num::NonZero;
 #[allow(clippy::too_many_arguments)] // The kernel's bindings.
 pub fn element_products<T: Element>(
     threads: NonZero<usize>,
-    params: &Params,
+    params: &ElementParams,
     width: u32,
     x: &[T],
     grad_y: &[T],
@@ -27,7 +27,7 @@ pub fn element_products<T: Element>(
     let size = shape.num_channels() / shape.num_groups;
     for_ranges(
         threads,
-        0..(params.num_samples * params.num_groups) as usize,
+        0..params.dispatch.items as usize,
         (affine_terms, group_gradients),
         |item| item,
         |range, (mut terms, gradients): (Option<&mut [GradientPair]>, &mut [GroupGradient])| {
@@ -47,7 +47,7 @@ pub fn element_products<T: Element>(
 }
 
 fn project<T: Element>(
-    params: &Params,
+    params: &ElementParams,
     x: &[T],
     grad_y: &[T],
     channels: &[Channel],
@@ -59,11 +59,11 @@ fn project<T: Element>(
     let elements = || {
         x.iter().zip(grad_y).enumerate().map(|(i, (&x, dy))| {
             let channel = &channels[i / channel_len];
-            let above = above_group_mean(params, &row_of(x), channel, group);
-            (above, gradient_of(params, dy.to_f32(), channel))
+            let above = above_group_mean(&params.norm, &row_of(x), channel, group);
+            (above, gradient_of(&params.norm, dy.to_f32(), channel))
         })
     };
-    let origin = gradient_of(params, grad_y[0].to_f32(), &channels[0]);
+    let origin = gradient_of(&params.norm, grad_y[0].to_f32(), &channels[0]);
     let (mut pivots, mut offsets) = (0.0, 0.0);
     // z's multiple in dy, about the same element: z less its mean has none in that.
     let (mut product, mut spread) = (0.0, 0.0);
@@ -87,8 +87,8 @@ fn project<T: Element>(
     }
     let left = left as f32;
     let c_left = ratio(product_left, spread);
-    let variance = (spread / f64::from(degrees_of_freedom(params, count))) as f32;
-    let kept = (c + c_left) * ratio(params.eps.into(), (variance + params.eps).into());
+    let variance = (spread / f64::from(degrees_of_freedom(&params.norm, count))) as f32;
+    let kept = (c + c_left) * ratio(params.norm.eps.into(), (variance + params.norm.eps).into());
     let gradient = GroupGradient {
         mean_pivot: group.mean_pivot,
         mean_offset: group.mean_offset,

@@ -4,7 +4,7 @@ use super::element::Element;
 use super::elements::{Shape, above_mean, gradient_of, group_gradient_of, row_of};
 use super::parallel::for_ranges;
 use super::precise::x_above_mean;
-use crate::params::Params;
+use crate::params::ElementColumnParams;
 use crate::tables::{Channel, GradientPair, GroupGradient};
 use std::num::NonZero;
 
@@ -13,7 +13,7 @@ use std::num::NonZero;
 #[allow(clippy::too_many_arguments)] // The kernel's bindings.
 pub fn element_terms<T: Element>(
     threads: NonZero<usize>,
-    params: &Params,
+    params: &ElementColumnParams,
     x: &[T],
     grad_y: &[T],
     channels: &[Channel],
@@ -22,8 +22,11 @@ pub fn element_terms<T: Element>(
     mut affine_terms: Option<&mut [GradientPair]>,
 ) {
     let shape = Shape::of_columns(params);
-    let (samples, parts) = (params.row_len as usize, params.parts as usize);
-    let (part_len, num_channels) = (params.words_per_part as usize, shape.num_channels());
+    let (samples, parts) = (
+        params.split.num_samples as usize,
+        params.split.parts as usize,
+    );
+    let (part_len, num_channels) = (params.split.samples_per_part as usize, shape.num_channels());
     // Of a part of the samples, by element: the channel part's and the affine's.
     let mut sums = vec![[[0.0; 2]; 2]; shape.sample_len];
     for part in 0..parts {
@@ -42,8 +45,8 @@ pub fn element_terms<T: Element>(
                         let channel = &channels[shape.channel(element)];
                         let group = sample * shape.num_groups + element / shape.group_len;
                         let group = &group_gradients[group];
-                        let above = above_mean(params, x, channel, group);
-                        let gradient = gradient_of(params, dy, channel);
+                        let above = above_mean(&params.norm, x, channel, group);
+                        let gradient = gradient_of(&params.norm, dy, channel);
                         let dz = group_gradient_of(gradient, above, group);
                         channel_sum[0] += f64::from(dz);
                         channel_sum[1] += f64::from(dz * x_above_mean(&row_of(x), channel));

@@ -2,7 +2,7 @@
 
 use super::element::Element;
 use super::precise::{above_group_mean, product_rest};
-use crate::params::{PER_CHANNEL, Params};
+use crate::params::{ElementColumnParams, ElementParams, Norm, PER_CHANNEL};
 use crate::tables::{Channel, Group, GroupGradient, Moments};
 
 /// Where a sample's elements lie, for kernels that own groups and for those that own columns.
@@ -18,25 +18,28 @@ pub(super) struct Shape {
 
 impl Shape {
     /// Of kernels that own groups; `width` is the step's.
-    pub fn of_groups(params: &Params, width: u32) -> Self {
-        let group_len = (params.words_per_part * width) as usize;
-        let num_groups = params.num_groups as usize;
+    pub fn of_groups(params: &ElementParams, width: u32) -> Self {
+        let group_len = (params.groups.words_per_group * width) as usize;
+        let num_groups = params.groups.num_groups as usize;
         Self {
             sample_len: num_groups * group_len,
             group_len,
             num_groups,
-            channel_len: params.channel_len as usize,
+            channel_len: params.groups.channel_len as usize,
         }
     }
 
     /// Of kernels that own columns, which are a sample's elements.
-    pub fn of_columns(params: &Params) -> Self {
-        let (sample_len, num_groups) = (params.num_channels as usize, params.num_groups as usize);
+    pub fn of_columns(params: &ElementColumnParams) -> Self {
+        let (sample_len, num_groups) = (
+            (params.groups.num_channels * params.groups.channel_len) as usize,
+            params.groups.num_groups as usize,
+        );
         Self {
             sample_len,
             group_len: sample_len / num_groups,
             num_groups,
-            channel_len: params.channel_len as usize,
+            channel_len: params.groups.channel_len as usize,
         }
     }
 
@@ -59,8 +62,8 @@ pub(super) fn row_of<T: Element>(x: T) -> Moments {
 }
 
 /// dy, times the group part's weight where that is per channel, as pivot + offset.
-pub(super) fn gradient_of(params: &Params, grad_y: f32, channel: &Channel) -> (f32, f32) {
-    if params.flags & PER_CHANNEL == 0 {
+pub(super) fn gradient_of(norm: &Norm, grad_y: f32, channel: &Channel) -> (f32, f32) {
+    if norm.flags & PER_CHANNEL == 0 {
         return (grad_y, 0.0);
     }
     let pivot = channel.weight * grad_y;
@@ -74,7 +77,7 @@ pub(super) fn gradient_above(gradient: (f32, f32), pivot: f32, offset: f32) -> f
 
 /// z of an element less its group's mean.
 pub(super) fn above_mean<T: Element>(
-    params: &Params,
+    norm: &Norm,
     x: T,
     channel: &Channel,
     group: &GroupGradient,
@@ -85,7 +88,7 @@ pub(super) fn above_mean<T: Element>(
         mean_rest: group.mean_rest,
         ..Group::default()
     };
-    above_group_mean(params, &row_of(x), channel, &group)
+    above_group_mean(norm, &row_of(x), channel, &group)
 }
 
 /// dz: what the group part makes of dy.

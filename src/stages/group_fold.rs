@@ -3,12 +3,12 @@
 use super::moments::merge_moments;
 use super::precise::row_mean;
 use super::precise::{above_group_mean, degrees_of_freedom, reciprocal_std};
-use crate::params::{PER_CHANNEL, Params};
+use crate::params::{GroupParams, PER_CHANNEL};
 use crate::tables::{Affine, Channel, Group, Moments};
 
 /// Statistics of every (sample, group), and the affine map of every row.
 pub fn group_fold(
-    params: &Params,
+    params: &GroupParams,
     rows: &[Moments],
     channels: &[Channel],
     weight: Option<&[f32]>,
@@ -16,14 +16,14 @@ pub fn group_fold(
     groups: &mut [Group],
     coefficients: &mut [Affine],
 ) {
-    let size = (params.num_channels / params.num_groups) as usize;
-    let per_channel = params.flags & PER_CHANNEL != 0;
+    let size = (params.shape.num_channels / params.shape.num_groups) as usize;
+    let per_channel = params.norm.flags & PER_CHANNEL != 0;
     let tables = rows.chunks(size).zip(coefficients.chunks_mut(size));
     for (item, (group, (rows, coefficients))) in groups.iter_mut().zip(tables).enumerate() {
-        let g = item % params.num_groups as usize;
+        let g = item % params.shape.num_groups as usize;
         let channels = &channels[g * size..][..size];
         let moments = rows.iter().zip(channels).map(|(row, channel)| {
-            let mean = row_mean(params, row, channel);
+            let mean = row_mean(&params.norm, row, channel);
             Moments {
                 count: row.count,
                 pivot: mean.pivot,
@@ -39,29 +39,29 @@ pub fn group_fold(
         };
         // Two more looks from the mean just found: what is left of it, then the spread about it.
         let (mut left, mut spread) = (0.0, 0.0);
-        let first = above_group_mean(params, &rows[0], &channels[0], group);
+        let first = above_group_mean(&params.norm, &rows[0], &channels[0], group);
         for (row, channel) in rows.iter().zip(channels) {
-            let above = above_group_mean(params, row, channel, group) - first;
+            let above = above_group_mean(&params.norm, row, channel, group) - first;
             left += f64::from(row.count) * f64::from(above);
         }
         group.mean_rest = first + (left / f64::from(moments.count)) as f32;
         let count = f64::from(moments.count);
         for (row, channel) in rows.iter().zip(channels) {
-            let above = f64::from(above_group_mean(params, row, channel, group));
+            let above = f64::from(above_group_mean(&params.norm, row, channel, group));
             let scale = f64::from(channel.scale);
             let within = scale * scale * f64::from(row.variance);
             spread += f64::from(row.count) / count * (within + above * above);
         }
         let count = moments.count as f32;
-        let variance = spread as f32 * (count / degrees_of_freedom(params, count));
-        group.rstd = reciprocal_std(variance + params.eps);
+        let variance = spread as f32 * (count / degrees_of_freedom(&params.norm, count));
+        group.rstd = reciprocal_std(variance + params.norm.eps);
         group.weight = match weight {
             Some(weight) if !per_channel => weight[g],
             _ => 1.0,
         };
         let entries = rows.iter().zip(channels).zip(coefficients);
         for (i, ((row, channel), out)) in entries.enumerate() {
-            let above = above_group_mean(params, row, channel, group);
+            let above = above_group_mean(&params.norm, row, channel, group);
             // One of the two weights is 1.
             let scale = (group.weight * channel.weight) * group.rstd;
             let affine = if per_channel { g * size + i } else { g };

@@ -4,13 +4,13 @@ use super::moments::merge_moments;
 use super::precise::ratio;
 use super::precise::x_above_mean;
 use super::precise::{above_group_mean, degrees_of_freedom, product_rest};
-use crate::params::{PER_CHANNEL, Params};
+use crate::params::{Norm, PER_CHANNEL, TermParams};
 use crate::tables::{Channel, GradientPair, Group, Moments};
 use crate::tables::{Products, RowGradient};
 
 /// The same of w dy, where the group part's weight w is per channel.
-fn weighted(params: &Params, entry: &Products, channel: &Channel) -> Products {
-    if params.flags & PER_CHANNEL == 0 {
+fn weighted(norm: &Norm, entry: &Products, channel: &Channel) -> Products {
+    if norm.flags & PER_CHANNEL == 0 {
         return *entry;
     }
     let w = channel.weight;
@@ -26,7 +26,7 @@ fn weighted(params: &Params, entry: &Products, channel: &Channel) -> Products {
 /// What the group part makes of dy, row by row, and terms of all parameter gradients, per sample: those
 /// of the channel part's columns, then those of weight and bias.
 pub fn group_fold_backward(
-    params: &Params,
+    params: &TermParams,
     rows: &[Moments],
     products: &[Products],
     channels: &[Channel],
@@ -34,14 +34,17 @@ pub fn group_fold_backward(
     mut gradient_terms: Option<&mut [GradientPair]>,
     row_gradients: &mut [RowGradient],
 ) {
-    let size = (params.num_channels / params.num_groups) as usize;
-    let len = params.row_len as f32;
+    let size = (params.shape.num_channels / params.shape.num_groups) as usize;
+    let len = params.shape.row_len as f32;
     let group_len = size as f32 * len;
-    let (columns, first_affine) = (params.columns as usize, params.channel_columns as usize);
-    let per_channel = params.flags & PER_CHANNEL != 0;
+    let (columns, first_affine) = (
+        params.table.columns as usize,
+        params.table.channel_columns as usize,
+    );
+    let per_channel = params.norm.flags & PER_CHANNEL != 0;
     for (item, group) in groups.iter().enumerate() {
-        let g = item % params.num_groups as usize;
-        let sample = item / params.num_groups as usize;
+        let g = item % params.shape.num_groups as usize;
+        let sample = item / params.shape.num_groups as usize;
         let first_channel = g * size;
         let channels = &channels[first_channel..][..size];
         let products = &products[item * size..][..size];
@@ -50,13 +53,13 @@ pub fn group_fold_backward(
         let entries = || {
             let rows = rows.iter().zip(channels).zip(products);
             rows.map(|((row, channel), entry)| {
-                let above = above_group_mean(params, row, channel, group);
-                (row, channel, weighted(params, entry, channel), above)
+                let above = above_group_mean(&params.norm, row, channel, group);
+                (row, channel, weighted(&params.norm, entry, channel), above)
             })
         };
 
         let mean = entries().map(|(_, _, entry, _)| Moments {
-            count: params.row_len,
+            count: params.shape.row_len,
             pivot: entry.pivot,
             offset: entry.offset,
             variance: 0.0,
@@ -99,9 +102,10 @@ pub fn group_fold_backward(
                 weight: group_len * h,
             };
         }
-        let unbiased = group_len / degrees_of_freedom(params, group_len);
+        let unbiased = group_len / degrees_of_freedom(&params.norm, group_len);
         let variance = spread as f32 * unbiased;
-        let kept = (c + c_left) * ratio(params.eps.into(), (variance + params.eps).into());
+        let kept =
+            (c + c_left) * ratio(params.norm.eps.into(), (variance + params.norm.eps).into());
         let scale = group.rstd * group.weight;
         let x_scale = (group.rstd * h) * unbiased;
         for (i, (row, channel, entry, above)) in entries().enumerate() {

@@ -1,7 +1,7 @@
 //! Twin of `shaders/parts/arithmetic/precise.wgsl`. What the kernels do with split products, the mirror does in
 //! f64 where it is one rounding, and with the products' exact f64 value.
 
-use crate::params::{NO_CHANNEL_PART, Params, UNBIASED};
+use crate::params::{NO_CHANNEL_PART, Norm, Shape, UNBIASED};
 use crate::tables::{Channel, Group, Moments};
 
 /// 1 / sqrt(v) rounded once; 0 where v is exactly 0, NaN where it overflowed.
@@ -36,13 +36,9 @@ pub(super) fn product_rest(a: f32, b: f32, p: f32) -> f32 {
     }
 }
 
-/// Rows of a channel that lie together: several where a sample's elements are rows over the samples.
-pub(super) fn rows_together(params: &Params) -> u32 {
-    params.channel_len.max(1)
-}
-
-pub(super) fn channel_of_row(params: &Params, row: usize) -> usize {
-    row / rows_together(params) as usize % params.num_channels as usize
+/// The channel of a row of the tables.
+pub(super) fn channel_of_row(shape: &Shape, row: usize) -> usize {
+    row / shape.rows_together as usize % shape.num_channels as usize
 }
 
 /// Mean of x over a row, less the channel's mean.
@@ -62,8 +58,8 @@ pub(super) struct RowMean {
 /// Without a channel part z is x, and the row's own pair is its mean. With one, the channel's bias is
 /// the pivot, so that a large bias costs nothing.
 #[inline(always)]
-pub(super) fn row_mean(params: &Params, row: &Moments, channel: &Channel) -> RowMean {
-    if params.flags & NO_CHANNEL_PART != 0 {
+pub(super) fn row_mean(norm: &Norm, row: &Moments, channel: &Channel) -> RowMean {
+    if norm.flags & NO_CHANNEL_PART != 0 {
         return RowMean {
             pivot: row.pivot,
             offset: row.offset,
@@ -82,20 +78,20 @@ pub(super) fn row_mean(params: &Params, row: &Moments, channel: &Channel) -> Row
 /// Mean of z over a row, less the group's mean.
 #[inline(always)]
 pub(super) fn above_group_mean(
-    params: &Params,
+    norm: &Norm,
     row: &Moments,
     channel: &Channel,
     group: &Group,
 ) -> f32 {
-    let mean = row_mean(params, row, channel);
+    let mean = row_mean(norm, row, channel);
     let high = (mean.pivot - group.mean_pivot) + (mean.offset - group.mean_offset);
     high + (mean.rest - group.mean_rest)
 }
 
 /// What the spread of `count` values is divided by to make the group part's variance.
 #[inline(always)]
-pub(super) fn degrees_of_freedom(params: &Params, count: f32) -> f32 {
-    if params.flags & UNBIASED != 0 {
+pub(super) fn degrees_of_freedom(norm: &Norm, count: f32) -> f32 {
+    if norm.flags & UNBIASED != 0 {
         count - 1.0
     } else {
         count

@@ -5,7 +5,7 @@ use super::element::Element;
 use super::parallel::for_ranges;
 use super::span::{BLOCK, map_begin, row_blocks};
 use crate::desc::Activation;
-use crate::params::Params;
+use crate::params::RowParams;
 use crate::tables::Affine;
 use std::num::NonZero;
 
@@ -14,7 +14,7 @@ use std::num::NonZero;
 #[allow(clippy::too_many_arguments)] // The kernel's bindings.
 pub fn row_affine<T: Element>(
     threads: NonZero<usize>,
-    params: &Params,
+    params: &RowParams,
     width: u32,
     activation: Activation,
     x: Option<&[T]>,
@@ -22,19 +22,19 @@ pub fn row_affine<T: Element>(
     residual: Option<&[T]>,
     y: &mut [T],
 ) {
-    let (first, elements) = (params.first_item as usize, y.len());
+    let (first, elements) = (params.dispatch.first_item as usize, y.len());
     let begin = |item: usize| map_begin(params, width, first + item).min(elements);
     let plain = activation == Activation::None && residual.is_none();
     for_ranges(
         threads,
-        0..params.items as usize,
+        0..params.dispatch.items as usize,
         y,
         begin,
         #[inline(always)]
         |range, y: &mut [T]| {
             let begin = begin(range.start);
             let mut t = [0.0; BLOCK];
-            for (row, block) in row_blocks(params.row_len as usize, begin..begin + y.len()) {
+            for (row, block) in row_blocks(params.split.row_len as usize, begin..begin + y.len()) {
                 let y = &mut y[block.start - begin..block.end - begin];
                 let a = &coefficients[row];
                 if plain && let Some(x) = x {

@@ -4,7 +4,7 @@ use super::activation::Recompute;
 use super::element::{Element, to_f32};
 use super::parallel::for_ranges;
 use super::span::{BLOCK, map_begin, row_blocks};
-use crate::params::Params;
+use crate::params::RowParams;
 use crate::tables::AffineBackward;
 use std::num::NonZero;
 
@@ -13,7 +13,7 @@ use std::num::NonZero;
 #[allow(clippy::too_many_arguments)] // The kernel's bindings.
 pub fn row_affine_backward<T: Element>(
     threads: NonZero<usize>,
-    params: &Params,
+    params: &RowParams,
     width: u32,
     accumulate: bool,
     x: Option<&[T]>,
@@ -23,18 +23,20 @@ pub fn row_affine_backward<T: Element>(
     grad_x: &mut [T],
     grad_residual: Option<&mut [T]>,
 ) {
-    let (first, elements) = (params.first_item as usize, grad_x.len());
+    let (first, elements) = (params.dispatch.first_item as usize, grad_x.len());
     let begin = |item: usize| map_begin(params, width, first + item).min(elements);
     for_ranges(
         threads,
-        0..params.items as usize,
+        0..params.dispatch.items as usize,
         (grad_x, grad_residual),
         begin,
         #[inline(always)]
         |range, (grad_x, mut grad_residual): (&mut [T], Option<&mut [T]>)| {
             let begin = begin(range.start);
             let (mut u, mut v) = ([0.0; BLOCK], [0.0; BLOCK]);
-            for (row, block) in row_blocks(params.row_len as usize, begin..begin + grad_x.len()) {
+            for (row, block) in
+                row_blocks(params.split.row_len as usize, begin..begin + grad_x.len())
+            {
                 let a = &coefficients_backward[row];
                 let x_unit = AffineBackward::x_unit(a.grad_scale);
                 let mine = block.start - begin..block.end - begin;

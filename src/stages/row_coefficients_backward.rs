@@ -2,13 +2,13 @@
 
 use super::precise::channel_of_row;
 use super::precise::x_above_mean;
-use crate::params::Params;
+use crate::params::GroupParams;
 use crate::tables::{AffineBackward, Channel, GradientPair, Moments};
 use crate::tables::{Products, RowGradient};
 
 /// The map of every row from (dy, x) to dx.
 pub fn row_coefficients_backward(
-    params: &Params,
+    params: &GroupParams,
     rows: &[Moments],
     products: &[Products],
     channels: &[Channel],
@@ -17,12 +17,12 @@ pub fn row_coefficients_backward(
     coefficients_backward: &mut [AffineBackward],
 ) {
     for (item, out) in coefficients_backward.iter_mut().enumerate() {
-        let c = channel_of_row(params, item);
+        let c = channel_of_row(&params.shape, item);
         let (row, entry) = (&rows[item], &products[item]);
         let (channel, gradient) = (&channels[c], &row_gradients[item]);
         // Neither a group part (it has no groups then) nor a gradient through the statistics: dx is
         // scale dy, and a NaN in dy stays where it is.
-        if params.num_groups == 0 && channel_gradients.is_none() {
+        if params.shape.num_groups == 0 && channel_gradients.is_none() {
             *out = AffineBackward {
                 x_pivot: row.pivot,
                 grad_scale: channel.scale,

@@ -1,12 +1,16 @@
 //! Mirror of `shaders/row_fold_backward.wgsl`.
 
 use super::moments::merge_products;
-use crate::params::Params;
+use crate::params::PartParams;
 use crate::tables::Products;
 
 /// Products of every row from those of its parts.
-pub fn row_fold_backward(params: &Params, product_parts: &[Products], products: &mut [Products]) {
-    let parts = product_parts.chunks(params.parts as usize);
+pub fn row_fold_backward(
+    params: &PartParams,
+    product_parts: &[Products],
+    products: &mut [Products],
+) {
+    let parts = product_parts.chunks(params.parts.parts as usize);
     for (row, parts) in products.iter_mut().zip(parts) {
         let mut merged = parts
             .iter()

@@ -5,28 +5,28 @@ use super::moments::merge_moments;
 use super::parallel::for_ranges;
 use super::span::part_span;
 use super::tile::{CHUNK, TILE, TileMoments, or_first};
-use crate::params::Params;
+use crate::params::RowParams;
 use crate::tables::Moments;
 use std::num::NonZero;
 
 /// Moments of every part of every row of x; `width` is the step's.
 pub fn row_moments<T: Element>(
     threads: NonZero<usize>,
-    params: &Params,
+    params: &RowParams,
     width: u32,
     x: &[T],
     row_parts: &mut [Moments],
 ) {
-    let first = params.first_item as usize;
+    let first = params.dispatch.first_item as usize;
     for_ranges(
         threads,
-        0..params.items as usize,
+        0..params.dispatch.items as usize,
         row_parts,
         |item| first + item,
         #[inline(always)]
         |range, parts: &mut [Moments]| {
             if has_short_rows(params) {
-                let len = params.row_len as usize;
+                let len = params.split.row_len as usize;
                 let x = &x[(first + range.start) * len..(first + range.end) * len];
                 for (rows, parts) in x.chunks(TILE * len).zip(parts.chunks_mut(TILE)) {
                     moments_of_rows(len, rows, parts);
@@ -42,8 +42,8 @@ pub fn row_moments<T: Element>(
 
 /// Whether each row has a lane of its own: the lanes of a single row have nothing to do then but to be
 /// merged.
-pub(super) fn has_short_rows(params: &Params) -> bool {
-    params.parts == 1 && params.row_len <= 256
+pub(super) fn has_short_rows(params: &RowParams) -> bool {
+    params.split.parts == 1 && params.split.row_len <= 256
 }
 
 /// At most [`TILE`] rows of `len` values, a lane for each.

@@ -7,7 +7,7 @@ use super::parallel::for_ranges;
 use super::row_moments::has_short_rows;
 use super::span::part_span;
 use super::tile::{CHUNK, TILE, TileProducts, or_first};
-use crate::params::Params;
+use crate::params::RowParams;
 use crate::tables::{Moments, Products};
 use std::num::NonZero;
 use std::ops::Range;
@@ -17,7 +17,7 @@ use std::ops::Range;
 #[allow(clippy::too_many_arguments)] // The kernel's bindings.
 pub fn row_products<T: Element>(
     threads: NonZero<usize>,
-    params: &Params,
+    params: &RowParams,
     width: u32,
     x: &[T],
     grad_y: &[T],
@@ -25,7 +25,7 @@ pub fn row_products<T: Element>(
     recompute: Option<Recompute<T>>,
     product_parts: &mut [Products],
 ) {
-    let first = params.first_item as usize;
+    let first = params.dispatch.first_item as usize;
     let tensors = Tensors {
         x,
         grad_y,
@@ -33,13 +33,13 @@ pub fn row_products<T: Element>(
     };
     for_ranges(
         threads,
-        0..params.items as usize,
+        0..params.dispatch.items as usize,
         product_parts,
         |item| first + item,
         #[inline(always)]
         |range, parts: &mut [Products]| {
             if has_short_rows(params) {
-                let len = params.row_len as usize;
+                let len = params.split.row_len as usize;
                 let mut row = first + range.start;
                 for parts in parts.chunks_mut(TILE) {
                     let end = row + parts.len();
@@ -49,7 +49,7 @@ pub fn row_products<T: Element>(
                 return;
             }
             for (item, part) in range.zip(parts) {
-                let row = (first + item) / params.parts as usize;
+                let row = (first + item) / params.split.parts as usize;
                 let span = part_span(params, width, first + item);
                 *part = tensors.products_of(span, row, &rows[row]);
             }

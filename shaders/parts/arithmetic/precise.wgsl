@@ -1,6 +1,6 @@
 // Arithmetic on tables beyond one rounding. Groups may be far narrower than their values are large;
 // what f32 loses in a channel's scale and in its product with x then shows in the group.
-// #import params
+// #import params/dispatch
 // #import tables
 // #import arithmetic/rounded
 
@@ -38,16 +38,7 @@ fn reciprocal_std_rest(v: f32, r: f32) -> f32 {
 fn reciprocal_std(v: f32) -> f32 {
     let r = inverseSqrt(v);
     let refined = select(r + reciprocal_std_rest(v, r), 0.0, v == 0.0);
-    return select(refined, rounded(bitcast<f32>(0x7fc00000u ^ params.zero)), v > 3.4e38);
-}
-
-// Rows of a channel that lie together: several where a sample's elements are rows over the samples.
-fn rows_together() -> u32 {
-    return max(params.channel_len, 1u);
-}
-
-fn channel_of_row(row: u32) -> u32 {
-    return (row / rows_together()) % params.num_channels;
+    return select(refined, rounded(bitcast<f32>(0x7fc00000u ^ params.dispatch.zero)), v > 3.4e38);
 }
 
 // Mean of x over a row, less the channel's mean.
@@ -55,34 +46,9 @@ fn x_above_mean(row: Moments, channel: Channel) -> f32 {
     return rounded(row.pivot - channel.mean_pivot) + (row.offset - channel.mean_offset);
 }
 
-// Mean of z, what the group part normalizes, over a row: pivot + offset + what rounding left of them.
-struct RowMean {
-    pivot: f32,
-    offset: f32,
-    rest: f32,
-}
-
-// Without a channel part z is x, and the row's own pair is its mean. With one, the channel's bias is
-// the pivot, so that a large bias costs nothing.
-fn row_mean(row: Moments, channel: Channel) -> RowMean {
-    if ((params.flags & NO_CHANNEL_PART) != 0u) {
-        return RowMean(row.pivot, row.offset, 0.0);
-    }
-    let above = x_above_mean(row, channel);
-    let shift = rounded(channel.scale * above);
-    return RowMean(channel.bias, shift, product_rest(channel.scale, above, shift) + channel.scale_low * above);
-}
-
-// Mean of z over a row, less the group's mean.
-fn above_group_mean(row: Moments, channel: Channel, group: Group) -> f32 {
-    let mean = row_mean(row, channel);
-    let high = rounded(mean.pivot - group.mean_pivot) + rounded(mean.offset - group.mean_offset);
-    return rounded(high) + (mean.rest - group.mean_rest);
-}
-
 // What the spread of `count` values is divided by to make the group part's variance.
-fn degrees_of_freedom(count: f32) -> f32 {
-    return select(count, count - 1.0, (params.flags & UNBIASED) != 0u);
+fn degrees_of_freedom(norm: Norm, count: f32) -> f32 {
+    return select(count, count - 1.0, (norm.flags & UNBIASED) != 0u);
 }
 
 // A power of two: `count` squares of values times it are as large as their mean, and fit wherever that does.

@@ -1,7 +1,7 @@
 // As rounded.wgsl, for the elements of a word.
-// #import params
+// #import params/dispatch
 // #import storage/word_x4
 
 fn rounded_word(word: Word) -> Word {
-    return bitcast<Word>(bitcast<Bits>(word) ^ Bits(params.zero));
+    return bitcast<Word>(bitcast<Bits>(word) ^ Bits(params.dispatch.zero));
 }

@@ -1,7 +1,7 @@
 // Sums of however many terms. What rounding takes from a sum is added up beside it (Knuth's two-sum): the error does
 // not grow with the number of terms, as that of a plain loop does. (`rounded` hides from compilers that nothing would
 // be left if arithmetic were exact.)
-// #import params
+// #import params/dispatch
 
 struct Sum {
     high: vec2<f32>,
@@ -13,7 +13,7 @@ fn no_sum() -> Sum {
 }
 
 fn rounded_pair(v: vec2<f32>) -> vec2<f32> {
-    return bitcast<vec2<f32>>(bitcast<vec2<u32>>(v) ^ vec2<u32>(params.zero));
+    return bitcast<vec2<f32>>(bitcast<vec2<u32>>(v) ^ vec2<u32>(params.dispatch.zero));
 }
 
 // And a term more.

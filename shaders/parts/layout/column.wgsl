@@ -1,4 +1,4 @@
-// Tensors with channels last: in memory (N, L, C), params.columns words of channels at each position.
+// Tensors with channels last: in memory (N, L, C), params.split.words_per_position words of channels at each position.
 // A work item is one word of channels over one part of the positions of a sample. LANES invocations
 // share it and take turns at its positions; neighbours in a workgroup are TILE items, not lanes, so
 // that they read neighbouring words. Where COLUMN_WORDS is more than 1, an invocation takes as many items,
@@ -7,9 +7,10 @@
 // COLUMN_WORDS is 8 on llvmpipe, which runs eight invocations as one vector: with a word each they jump from 128 bytes
 // to 128 bytes, which takes 3 to 6 times as long ((4, 256, 56, 56) and (8, 512, 28, 28), forward and backward).
 // #import spec
-// #import params
+// #import params/columns
 // #import storage/word_x4
 // #import arithmetic/activation
+// #import arithmetic/with_element
 // #import tables
 
 const TILE: u32 = WORKGROUP_SIZE / LANES;
@@ -35,31 +36,25 @@ struct ColumnSpan {
 }
 
 fn column_span(item: u32) -> ColumnSpan {
-    let index = item + params.first_item;
-    let block = index / params.columns;
-    let w = index - block * params.columns;
-    let sample = block / params.parts;
-    let part = block - sample * params.parts;
-    let begin = part * params.words_per_part;
-    let end = max(begin, min(begin + params.words_per_part, params.row_len));
-    let row = sample * params.num_channels + w * WIDTH;
-    let origin = sample * params.row_len * params.columns + w - params.first_word;
+    let index = item + params.dispatch.first_item;
+    let block = index / params.split.words_per_position;
+    let w = index - block * params.split.words_per_position;
+    let sample = block / params.split.parts;
+    let part = block - sample * params.split.parts;
+    let begin = part * params.split.positions_per_part;
+    let end = max(begin, min(begin + params.split.positions_per_part, params.split.row_len));
+    let row = sample * params.split.num_channels + w * WIDTH;
+    let origin = sample * params.split.row_len * params.split.words_per_position + w - params.dispatch.first_word;
     return ColumnSpan(row, part, begin, end, origin);
 }
 
 fn column_word(span: ColumnSpan, position: u32) -> u32 {
-    return span.origin + position * params.columns;
+    return span.origin + position * params.split.words_per_position;
 }
 
 // That of the k-th word of an invocation.
 fn neighbour_span(span: ColumnSpan, k: u32) -> ColumnSpan {
     return ColumnSpan(span.row + k * WIDTH, span.part, span.begin, span.end, span.origin + k);
-}
-
-// The word with `value` as its element i. i is a constant wherever this is called: nothing is left
-// of the mask then.
-fn with_element(word: Word, i: u32, value: f32) -> Word {
-    return select(word, Word(value), word_mask(0u, i, i + 1u));
 }
 
 // The maps of the rows of a word's elements.

@@ -1,11 +1,11 @@
 // Short rows: a table with an entry for each row would be as large as the tensor. Here every element is
 // a row of its own, made when it is needed and kept nowhere; only groups and channels have tables. The
-// elements of a (sample, group) lie next to each other, channel after channel, params.channel_len of each.
+// elements of a (sample, group) lie next to each other, channel after channel, params.groups.channel_len of each.
 // #import spec
-// #import params
+// #import params/elements
 // #import tables
 // #import arithmetic/rounded_word
-// #import layout/column
+// #import arithmetic/with_element
 
 @group(0) @binding(1) var<storage, read> channels: array<StoredChannel>;
 
@@ -49,7 +49,7 @@ fn with_channel(known: ElementChannels, i: u32, channel: Channel) -> ElementChan
 // Which channel an element of a sample belongs to. A quotient of f32s, which is vectors' work on processors, where one
 // of integers is not; it may be one off, as long as there are 2^20 channels at most (src/plan/short_rows.rs).
 fn channel_at(element: u32) -> u32 {
-    let len = params.channel_len;
+    let len = params.groups.channel_len;
     let near = u32(f32(element) / f32(len));
     // Modulo 2^32.
     let rest = element - near * len;
@@ -93,7 +93,7 @@ struct Elements {
 }
 
 fn z_of(x: Word, known: ElementChannels) -> Elements {
-    if ((params.flags & NO_CHANNEL_PART) != 0u) {
+    if ((params.norm.flags & NO_CHANNEL_PART) != 0u) {
         return Elements(x, Word(0.0), Word(0.0));
     }
     let above = above_channel_mean(x, known);
@@ -114,7 +114,7 @@ struct Gradient {
 }
 
 fn gradient_of(grad_y: Word, known: ElementChannels) -> Gradient {
-    if ((params.flags & PER_CHANNEL) == 0u) {
+    if ((params.norm.flags & PER_CHANNEL) == 0u) {
         return Gradient(grad_y, Word(0.0));
     }
     let pivot = rounded_word(known.weight * grad_y);

@@ -1,5 +1,5 @@
 // The rows of a (sample, group). LANES lanes take turns at them.
-// #import params
+// #import params/groups
 
 struct GroupRows {
     g: u32,
@@ -9,7 +9,7 @@ struct GroupRows {
 }
 
 fn group_rows(item: u32) -> GroupRows {
-    let g = item % params.num_groups;
-    let size = params.num_channels / params.num_groups;
+    let g = item % params.shape.num_groups;
+    let size = params.shape.num_channels / params.shape.num_groups;
     return GroupRows(g, g * size, item * size, size);
 }

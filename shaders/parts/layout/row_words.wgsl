@@ -1,7 +1,7 @@
 // Which words a work item writes: those of one part of one row that begin in the row, as words of the
 // window (modulo 2^32). The row's last word may reach beyond its end: all of it is the last part's.
 // #import spec
-// #import params
+// #import params/rows
 // #import storage/word_x4
 
 struct RowWords {
@@ -17,26 +17,26 @@ struct RowWords {
 }
 
 fn row_words(item: u32) -> RowWords {
-    let index = item + params.first_item;
-    let row = index / params.parts;
-    let part = index - row * params.parts;
-    let row_begin = row * params.row_len;
+    let index = item + params.dispatch.first_item;
+    let row = index / params.split.parts;
+    let part = index - row * params.split.parts;
+    let row_begin = row * params.split.row_len;
     // Counted from the row's first word: a tensor's last element may be beyond u32.
-    let base = row_begin / WIDTH - params.first_word;
+    let base = row_begin / WIDTH - params.dispatch.first_word;
     let row_from = row_begin % WIDTH;
-    let row_end = row_from + params.row_len;
+    let row_end = row_from + params.split.row_len;
     let last = row_end / WIDTH;
     // A part may lie behind the last whole word.
-    let begin = min((row_from + WIDTH - 1u) / WIDTH + part * params.words_per_part, last);
-    let end = min(begin + params.words_per_part, last);
+    let begin = min((row_from + WIDTH - 1u) / WIDTH + part * params.split.words_per_part, last);
+    let end = min(begin + params.split.words_per_part, last);
     let kept = row_end % WIDTH;
-    let has_last = kept != 0u && part + 1u == params.parts;
+    let has_last = kept != 0u && part + 1u == params.split.parts;
     return RowWords(row, base + begin, base + end, base + end + select(0u, 1u, has_last), base + last, kept);
 }
 
 // Whether a row follows. Behind the last one there is padding at most, which is written as 0.
 fn has_next(words: RowWords) -> bool {
-    return words.row + 1u != params.num_samples * params.num_channels;
+    return words.row + 1u != params.split.num_rows;
 }
 
 // The row whose elements the last word has behind its own; one that exists.

@@ -2,7 +2,7 @@
 // shared with a neighbouring row; whole words are read in chunks of CHUNK words a lane, all others
 // ("loose") under a mask.
 // #import spec
-// #import params
+// #import params/rows
 // #import storage/word_x4
 
 const CHUNK: u32 = 4u;
@@ -24,16 +24,16 @@ struct Span {
 }
 
 fn part_span(item: u32) -> Span {
-    let index = item + params.first_item;
-    let row = index / params.parts;
-    let part = index - row * params.parts;
-    let row_begin = row * params.row_len;
-    let base = row_begin / WIDTH - params.first_word;
+    let index = item + params.dispatch.first_item;
+    let row = index / params.split.parts;
+    let part = index - row * params.split.parts;
+    let row_begin = row * params.split.row_len;
+    let base = row_begin / WIDTH - params.dispatch.first_word;
     let row_from = row_begin % WIDTH;
-    let word = part * params.words_per_part;
+    let word = part * params.split.words_per_part;
     let begin = max(row_from, word * WIDTH);
     // A part may lie behind the row's end: it is empty then.
-    let end = max(begin, min(row_from + params.row_len, (word + params.words_per_part) * WIDTH));
+    let end = max(begin, min(row_from + params.split.row_len, (word + params.split.words_per_part) * WIDTH));
     let whole = (begin + WIDTH - 1u) / WIDTH;
     let whole_end = max(whole, end / WIDTH);
     let chunks = (whole_end - whole) / (CHUNK * LANES);
