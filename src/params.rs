@@ -4,6 +4,7 @@
 //! variant for every kernel, of the type that its declaration names.
 
 use bytemuck::{Pod, Zeroable};
+use std::any::Any;
 
 pub use crate::kernels::Params;
 
@@ -173,12 +174,29 @@ impl Parts {
     }
 }
 
+impl Params {
+    /// Into how many parts the step splits rows (with channels last, positions; of short rows, samples), and how many words
+    /// (positions, samples) each has.
+    pub fn parts(&self) -> Option<[u32; 2]> {
+        let rows = self.block::<RowSplit>();
+        let rows = rows.map(|split| [split.parts, split.words_per_part]);
+        let columns = self.block::<ColumnSplit>();
+        let columns = columns.map(|split| [split.parts, split.positions_per_part]);
+        let samples = self.block::<SampleSplit>();
+        let samples = samples.map(|split| [split.parts, split.samples_per_part]);
+        rows.or(columns).or(samples)
+    }
+}
+
 /// A kernel's uniform: what every dispatch is told, and blocks.
 pub trait Uniform: Pod {
     /// `shaders/parts/params/<FILE>.wgsl`.
     const FILE: &'static str;
     /// Names and sizes of its members, in order.
     const MEMBERS: &'static [(&'static str, usize)];
+
+    /// The block of a type, where it has one.
+    fn block<B: 'static>(&self) -> Option<&B>;
 }
 
 /// Bytes of the largest uniform: what plans keep for each.
@@ -204,6 +222,11 @@ macro_rules! uniforms {
                     ("dispatch", size_of::<Dispatch>()),
                     $((stringify!($field), size_of::<$ty>())),*
                 ];
+
+                fn block<B: 'static>(&self) -> Option<&B> {
+                    let members: &[&dyn Any] = &[&self.dispatch, $(&self.$field),*];
+                    members.iter().find_map(|member| member.downcast_ref())
+                }
             }
         )*
     };

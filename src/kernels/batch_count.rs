@@ -17,6 +17,7 @@ pub(super) const KERNEL: Kernel = Kernel {
     loops: 1,
     reduces: &[],
     bindings: &[write("num_batches_tracked", U32)],
+    accepts: |_| true,
 };
 
 /// `src/stages/batch_count.rs`.

@@ -30,6 +30,11 @@ pub(super) const KERNEL: Kernel = Kernel {
         write_optional("running_var", F32),
         write("channels", CHANNEL),
     ],
+    // Mean and variance are tracked together, batches only with them; a fold has a counter where it has statistics.
+    accepts: |spec| {
+        spec.has("running_mean") == spec.has("running_var")
+            && (spec.has("running_mean") || !spec.has("num_batches_tracked"))
+    },
 };
 
 /// `src/stages/channel_fold.rs`.

@@ -28,6 +28,8 @@ pub(super) const KERNEL: Kernel = Kernel {
         write_optional("grad_bias", F32),
         write_optional("channel_gradients", PAIR),
     ],
+    // Counts are for the means alone.
+    accepts: |spec| spec.has("channel_gradients") || !spec.has("channels"),
 };
 
 /// `src/stages/channel_fold_backward.rs`.

@@ -19,6 +19,7 @@ pub(super) const KERNEL: Kernel = Kernel {
     reduces: &[],
     // The planner plans either with the same buffers.
     bindings: row_affine::KERNEL.bindings,
+    accepts: |_| true,
 };
 
 /// `src/stages/column_affine.rs`.

@@ -2,6 +2,7 @@
 
 use super::declare::{Family, Kernel, UniformDecl};
 use super::row_affine_backward;
+use super::space::fused_backward;
 use super::text::shader;
 use crate::params::ColumnParams;
 use crate::stages::{self, Call, Element};
@@ -19,6 +20,7 @@ pub(super) const KERNEL: Kernel = Kernel {
     reduces: &[],
     // The planner plans either with the same buffers.
     bindings: row_affine_backward::KERNEL.bindings,
+    accepts: fused_backward,
 };
 
 /// `src/stages/column_affine_backward.rs`.

@@ -19,6 +19,7 @@ pub(super) const KERNEL: Kernel = Kernel {
     reduces: &[Reduced::ColumnMoments],
     // The planner plans either with the same buffers.
     bindings: row_moments::KERNEL.bindings,
+    accepts: |_| true,
 };
 
 /// `src/stages/column_moments.rs`.

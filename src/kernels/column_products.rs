@@ -2,6 +2,7 @@
 
 use super::declare::{Family, Kernel, Reduced, UniformDecl};
 use super::row_products;
+use super::space::fused_backward;
 use super::text::shader;
 use crate::params::ColumnParams;
 use crate::stages::{self, Call, Element};
@@ -19,6 +20,7 @@ pub(super) const KERNEL: Kernel = Kernel {
     reduces: &[Reduced::ColumnProducts],
     // The planner plans either with the same buffers.
     bindings: row_products::KERNEL.bindings,
+    accepts: fused_backward,
 };
 
 /// `src/stages/column_products.rs`.

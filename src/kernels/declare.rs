@@ -136,9 +136,9 @@ impl UniformDecl {
     }
 }
 
-/// A kernel's declaration; it drives bind group layouts, validation, and a test compares it with
-/// what naga reads from the WGSL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A kernel's declaration: bind group layouts, the space of its specializations, the planner's loops and the executor
+/// follow from it, and tests compare it with what naga reads from the WGSL.
+#[derive(Debug, Clone, Copy)]
 pub struct Kernel {
     /// The one name.
     pub name: &'static str,
@@ -155,6 +155,8 @@ pub struct Kernel {
     pub reduces: &'static [Reduced],
     /// Storage bindings, from binding 1.
     pub bindings: &'static [BindingDecl],
+    /// Which of its optional bindings go together, and with which activation.
+    pub accepts: fn(&Spec) -> bool,
 }
 
 pub(super) const fn binding(

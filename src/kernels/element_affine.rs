@@ -6,6 +6,7 @@ use super::declare::{
     Family, GROUP, Kernel, Reduced, UniformDecl, read, read_optional, write, write_optional,
 };
 use super::text::shader;
+use crate::desc::Activation;
 use crate::params::ElementParams;
 use crate::stages::{self, Call, Element};
 
@@ -29,6 +30,8 @@ pub(super) const KERNEL: Kernel = Kernel {
         write_optional("groups", GROUP),
         write("y", Word),
     ],
+    // In place, and with an activation, there is no backward, which reads the table.
+    accepts: |spec| !spec.has("groups") || (spec.has("x") && spec.activation == Activation::None),
 };
 
 /// `src/stages/element_affine.rs`.

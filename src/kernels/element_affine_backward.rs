@@ -27,6 +27,7 @@ pub(super) const KERNEL: Kernel = Kernel {
         read_optional("channel_gradients", PAIR),
         write("grad_x", Word),
     ],
+    accepts: |_| true,
 };
 
 /// `src/stages/element_affine_backward.rs`.

@@ -27,6 +27,7 @@ pub(super) const KERNEL: Kernel = Kernel {
         write_optional("affine_terms", PAIR),
         write("group_gradients", GROUP_GRADIENT),
     ],
+    accepts: |_| true,
 };
 
 /// `src/stages/element_products.rs`.

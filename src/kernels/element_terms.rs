@@ -26,6 +26,7 @@ pub(super) const KERNEL: Kernel = Kernel {
         write_optional("channel_terms", PAIR),
         write_optional("affine_terms", PAIR),
     ],
+    accepts: |spec| spec.has("channel_terms") || spec.has("affine_terms"),
 };
 
 /// `src/stages/element_terms.rs`.

@@ -27,6 +27,7 @@ pub(super) const KERNEL: Kernel = Kernel {
         write("groups", GROUP),
         write("coefficients", AFFINE),
     ],
+    accepts: |_| true,
 };
 
 /// `src/stages/group_fold.rs`.

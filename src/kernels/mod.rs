@@ -31,14 +31,16 @@ mod running_fold;
 mod sample_fold;
 mod sample_fold_backward;
 mod source;
+mod space;
 mod spec;
 mod text;
 
 pub use declare::{Access, BindingDecl, Element, Family, Kernel, Reduced, UniformDecl};
 pub use source::{browser_wgsl, wgsl};
+pub use space::canonical_specs;
 pub use spec::{Spec, workgroup_memory};
 
-use crate::params::Dispatch;
+use crate::params::{Dispatch, Uniform};
 use crate::stages::{self, Call};
 
 macro_rules! kernels {
@@ -92,10 +94,10 @@ macro_rules! kernels {
                 }
             }
 
-            /// The same, to be changed.
-            pub(crate) fn dispatch_mut(&mut self) -> &mut Dispatch {
+            /// The block of a type, where the kernel is given one: `params.block::<Table>()`.
+            pub fn block<B: 'static>(&self) -> Option<&B> {
                 match self {
-                    $(Params::$id(params) => &mut params.dispatch),*
+                    $(Params::$id(params) => params.block()),*
                 }
             }
 

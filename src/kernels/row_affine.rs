@@ -24,6 +24,7 @@ pub(super) const KERNEL: Kernel = Kernel {
         read_optional("residual", Word),
         write("y", Word),
     ],
+    accepts: |_| true,
 };
 
 /// `src/stages/row_affine.rs`.

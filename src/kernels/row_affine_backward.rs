@@ -4,6 +4,7 @@ use super::declare::{
     AFFINE, AFFINE_BACKWARD, Element::Word, Family, Kernel, UniformDecl, read, read_optional,
     write, write_optional,
 };
+use super::space::fused_backward;
 use super::text::shader;
 use crate::params::RowParams;
 use crate::stages::{self, Call, Element};
@@ -28,6 +29,7 @@ pub(super) const KERNEL: Kernel = Kernel {
         write("grad_x", Word),
         write_optional("grad_residual", Word),
     ],
+    accepts: fused_backward,
 };
 
 /// `src/stages/row_affine_backward.rs`.

@@ -23,6 +23,7 @@ pub(super) const KERNEL: Kernel = Kernel {
         write_optional("rows", MOMENTS),
         write("coefficients", AFFINE),
     ],
+    accepts: |_| true,
 };
 
 /// `src/stages/row_coefficients.rs`.

@@ -27,6 +27,7 @@ pub(super) const KERNEL: Kernel = Kernel {
         read_optional("channel_gradients", PAIR),
         write("coefficients_backward", AFFINE_BACKWARD),
     ],
+    accepts: |_| true,
 };
 
 /// `src/stages/row_coefficients_backward.rs`.

@@ -17,6 +17,7 @@ pub(super) const KERNEL: Kernel = Kernel {
     loops: 2,
     reduces: &[Reduced::Moments, Reduced::Pair],
     bindings: &[read("row_parts", MOMENTS), write("rows", MOMENTS)],
+    accepts: |_| true,
 };
 
 /// `src/stages/row_fold.rs`.

@@ -17,6 +17,7 @@ pub(super) const KERNEL: Kernel = Kernel {
     loops: 2,
     reduces: &[Reduced::Products, Reduced::Pair],
     bindings: &[read("product_parts", PRODUCTS), write("products", PRODUCTS)],
+    accepts: |_| true,
 };
 
 /// `src/stages/row_fold_backward.rs`.

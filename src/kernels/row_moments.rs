@@ -17,6 +17,7 @@ pub(super) const KERNEL: Kernel = Kernel {
     loops: 1,
     reduces: &[Reduced::Moments],
     bindings: &[read("x", Word), write("row_parts", MOMENTS)],
+    accepts: |_| true,
 };
 
 /// `src/stages/row_moments.rs`.

@@ -4,6 +4,7 @@ use super::declare::{
     AFFINE, Element::Word, Family, Kernel, MOMENTS, PRODUCTS, Reduced, UniformDecl, read,
     read_optional, write,
 };
+use super::space::fused_backward;
 use super::text::shader;
 use crate::params::RowParams;
 use crate::stages::{self, Call, Element};
@@ -27,6 +28,7 @@ pub(super) const KERNEL: Kernel = Kernel {
         read_optional("residual", Word),
         write("product_parts", PRODUCTS),
     ],
+    accepts: fused_backward,
 };
 
 /// `src/stages/row_products.rs`.

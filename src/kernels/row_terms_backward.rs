@@ -26,6 +26,7 @@ pub(super) const KERNEL: Kernel = Kernel {
         write_optional("gradient_terms", PAIR),
         write("row_gradients", ROW_GRADIENT),
     ],
+    accepts: |_| true,
 };
 
 /// `src/stages/row_terms_backward.rs`.

@@ -21,6 +21,7 @@ pub(super) const KERNEL: Kernel = Kernel {
         write("running_mean", F32),
         write("running_var", F32),
     ],
+    accepts: |_| true,
 };
 
 /// `src/stages/running_fold.rs`.

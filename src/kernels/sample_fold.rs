@@ -17,6 +17,7 @@ pub(super) const KERNEL: Kernel = Kernel {
     loops: 2,
     reduces: &[Reduced::Moments, Reduced::Pair],
     bindings: &[read("rows", MOMENTS), write("channel_parts", MOMENTS)],
+    accepts: |_| true,
 };
 
 /// `src/stages/sample_fold.rs`.

@@ -17,6 +17,7 @@ pub(super) const KERNEL: Kernel = Kernel {
     loops: 1,
     reduces: &[Reduced::Pair],
     bindings: &[read("gradient_terms", PAIR), write("gradient_parts", PAIR)],
+    accepts: |_| true,
 };
 
 /// `src/stages/sample_fold_backward.rs`.

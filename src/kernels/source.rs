@@ -30,8 +30,12 @@ pub fn browser_wgsl(spec: &Spec) -> String {
 /// The final text of a kernel, as it is handed to wgpu.
 ///
 /// # Panics
-/// Where a directive is wrong, with its file and line: a test assembles every kernel.
+/// Where the kernel does not accept the specialization ([`Spec::check`]): no plan has such. And where a directive is wrong,
+/// with its file and line: a test assembles every kernel.
 pub fn wgsl(spec: &Spec) -> String {
+    if let Err(field) = spec.check() {
+        panic!("{} accepts no such {field}: {spec:?}", spec.kernel.name());
+    }
     let kernel = spec.kernel.kernel();
     let mut assembly = Assembly {
         part: &|name| part(variant(name, spec), spec),

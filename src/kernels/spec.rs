@@ -7,6 +7,7 @@ use crate::tables::{GradientPair, Moments, Products};
 
 /// Everything a kernel's text depends on: two steps with equal specializations share a pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Spec {
     /// Which kernel.
     pub kernel: KernelId,
@@ -40,7 +41,7 @@ pub struct Spec {
 
 impl Spec {
     /// A kernel on tables: single elements of f32, nothing fused or left out.
-    pub const fn new(kernel: KernelId, workgroup_size: u32, lanes: u32) -> Self {
+    pub(crate) const fn new(kernel: KernelId, workgroup_size: u32, lanes: u32) -> Self {
         Self {
             kernel,
             workgroup_size,

@@ -381,15 +381,13 @@ fn check_plan(plan: &Plan, tuning: &Tuning) {
         );
         let each = u64::from(spec.workgroup_size / lanes) * u64::from(spec.column_words);
         let numbered = u64::from(x) * u64::from(y) * each;
-        let items = u64::from(step.params.items);
+        let items = u64::from(step.params.dispatch().items);
         assert!(
             0 < items && items <= numbered && numbered <= 1 << 32,
             "{step:?}"
         );
-        let end = items + u64::from(step.params.first_item);
-        // Where a sample's elements are rows over the samples, there are as many times more.
-        let rows = u64::from(step.params.channel_len.max(1));
-        assert!(end <= work::items(step) * rows, "{step:?}");
+        let end = items + u64::from(step.params.dispatch().first_item);
+        assert!(end <= work::items(step, plan), "{step:?}");
         let iterations = work::iterations(step);
         assert!(
             iterations <= MAX_ITERATIONS,
@@ -415,7 +413,7 @@ fn check_plan(plan: &Plan, tuning: &Tuning) {
                 );
                 continue;
             }
-            let entries = work::entries(step, declared);
+            let entries = work::entries(step, plan, declared);
             assert!(entries <= 1 << 32, "{role} has {entries} entries: {step:?}");
             assert!(
                 entries * declared.element.bytes(spec) <= need.bytes,

@@ -1397,7 +1397,7 @@ fn host_executor(provoked: &mut Provoked) {
         }
     }
     let mut long = forward.steps()[0].clone();
-    long.params.items += 1;
+    long.workgroups[0] += 1;
     provoked.expect(
         executor.run_step(&forward, &long, &mut buffers),
         "ForeignStep",

@@ -8,6 +8,7 @@ use crate::common;
 
 use bcnorm::gpu::headless::DeviceLimits;
 use bcnorm::kernels::KernelId;
+use bcnorm::params::{ColumnSplit, RowSplit, Table};
 use bcnorm::{
     BackwardOptions, ChannelStats, DType, Error, ForwardOptions, Layout, Mode, NormDesc, Plan,
     Role, TensorDesc, Tuning,
@@ -95,8 +96,9 @@ fn many_samples_in_one_fold() {
         );
         let fold = plan.steps().iter().find(|step| step.spec.kernel == kernel);
         let fold = fold.unwrap();
-        assert_eq!(fold.params.entries, 140_000);
-        assert!(fold.params.entries / fold.spec.lanes < CUT);
+        let entries = fold.params.block::<Table>().unwrap().entries;
+        assert_eq!(entries, 140_000);
+        assert!(entries / fold.spec.lanes < CUT);
     }
     let targets = targets::with_tuning(tuning);
     check(&targets, "N = 140,000, one fold", &problem, 140_000 / 8);
@@ -140,9 +142,10 @@ fn long_shares_of_a_lane() {
             });
             assert_eq!(tensor_sized.clone().count(), 2);
             for step in tensor_sized {
-                assert_eq!((step.spec.lanes, step.params.parts), (1, 1));
+                let split = step.params.block::<RowSplit>().unwrap();
+                assert_eq!((step.spec.lanes, split.parts), (1, 1));
                 assert_eq!(step.spec.width, width);
-                assert!(step.params.words_per_part > CUT);
+                assert!(split.words_per_part > CUT);
             }
         }
         // Chunks of 4 words.
@@ -295,7 +298,10 @@ fn check_on_paper(what: &str, plan: &Plan, tuning: &Tuning) {
         let invocations = step.spec.workgroup_size / step.spec.lanes;
         let items_each = u64::from(invocations * step.spec.column_words);
         let items = u64::from(x) * u64::from(y) * items_each;
-        assert!(items >= u64::from(step.params.items), "{what}: {name}");
+        assert!(
+            items >= u64::from(step.params.dispatch().items),
+            "{what}: {name}"
+        );
         // The kernel's index, in u32, must not wrap around to an item that is there.
         assert!(items <= 1 << 32, "{what}: {name}");
         // A part's words, or its positions with channels last; those of 16 bits and an odd number
@@ -308,7 +314,11 @@ fn check_on_paper(what: &str, plan: &Plan, tuning: &Tuning) {
         ]
         .contains(&name);
         let lanes = u64::from(step.spec.lanes);
-        let share = u64::from(step.params.words_per_part).div_ceil(lanes);
+        let rows = step.params.block::<RowSplit>();
+        let columns = step.params.block::<ColumnSplit>();
+        let share = rows.map(|split| split.words_per_part);
+        let share = share.or(columns.map(|split| split.positions_per_part));
+        let share = u64::from(share.unwrap_or(0)).div_ceil(lanes);
         assert!(
             !reads || share <= u64::from(tuning.max_words_per_lane),
             "{what}: {name}"

@@ -10,7 +10,7 @@ use crate::common;
 use bcnorm::cpu::Executor;
 use bcnorm::gpu::headless::DeviceLimits;
 use bcnorm::gpu::{Pipelines, headless::Gpu};
-use bcnorm::kernels::KernelId;
+use bcnorm::params::{ColumnSplit, Parts, RowSplit, Table};
 use bcnorm::{
     Activation, ChannelStats, DType, Error, ForwardOptions, Fusion, Layout, Mode, NormDesc,
     NormKind, Tuning,
@@ -403,19 +403,18 @@ impl Case {
     fn growth(&self, problem: &Problem, tuning: &Tuning) -> f64 {
         let merges = |plan: bcnorm::Plan| {
             let steps = plan.steps().iter().map(|step| {
-                let entries = match step.spec.kernel {
-                    KernelId::RowFold | KernelId::RowFoldBackward => step.params.parts,
-                    KernelId::RowMoments | KernelId::ColumnMoments => {
-                        step.params.words_per_part / 4
-                    }
-                    KernelId::RowProducts | KernelId::ColumnProducts => {
-                        step.params.words_per_part / 4
-                    }
-                    KernelId::SampleFold | KernelId::SampleFoldBackward => {
-                        step.params.entries_per_segment
-                    }
-                    _ => step.params.entries,
-                };
+                let params = &step.params;
+                // Chunks of a part, parts of a row, entries of a segment.
+                let rows = params
+                    .block::<RowSplit>()
+                    .map(|split| split.words_per_part / 4);
+                let columns = params.block::<ColumnSplit>();
+                let columns = columns.map(|split| split.positions_per_part / 4);
+                let parts = params.block::<Parts>().map(|parts| parts.parts);
+                let table = params
+                    .block::<Table>()
+                    .map(|table| table.entries_per_segment);
+                let entries = rows.or(columns).or(parts).or(table).unwrap_or(0);
                 f64::from(entries.div_ceil(step.spec.lanes))
             });
             steps.fold(0.0, f64::max)

@@ -298,9 +298,13 @@ fn mirror(case: &Case, tuning: &Tuning) -> Mirrored {
     let mut steps = Vec::new();
     for plan in &plans {
         for step in plan.steps() {
-            let before = touched(step, contents(&buffers, step.bindings.iter().copied()));
+            let before = touched(
+                step,
+                plan,
+                contents(&buffers, step.bindings.iter().copied()),
+            );
             executor.run_step(plan, step, &mut buffers).unwrap();
-            let after = touched(step, contents(&buffers, written(step)));
+            let after = touched(step, plan, contents(&buffers, written(step)));
             for (role, words) in &after {
                 // A comparison with poison would compare nothing with nothing.
                 let holes = words.iter().filter(|&&word| word == POISON).count();
@@ -319,10 +323,10 @@ fn mirror(case: &Case, tuning: &Tuning) -> Mirrored {
 }
 
 /// Tables without what lies behind the step's entries: of another step that has more.
-fn touched(step: &Step, mut contents: Contents) -> Contents {
+fn touched(step: &Step, plan: &Plan, mut contents: Contents) -> Contents {
     for (role, (_, declared)) in step.bindings.iter().zip(step.spec.bindings()) {
         if let (Some(words), false) = (contents.get_mut(role), role.is_tensor()) {
-            let bytes = work::entries(step, declared) * declared.element.bytes(&step.spec);
+            let bytes = work::entries(step, plan, declared) * declared.element.bytes(&step.spec);
             words.truncate((bytes / 4) as usize);
         }
     }

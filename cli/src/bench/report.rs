@@ -74,14 +74,16 @@ pub struct Step {
 impl Step {
     /// A step and its time.
     pub fn new(step: &plan::Step, ms: f64) -> Self {
+        // Tables have none.
+        let [parts, words_per_part] = step.params.parts().unwrap_or([0, 0]);
         Self {
             name: step.spec.kernel.name(),
             ms,
             workgroups: step.workgroups,
             workgroup_size: step.spec.workgroup_size,
             lanes: step.spec.lanes,
-            parts: step.params.parts,
-            words_per_part: step.params.words_per_part,
+            parts,
+            words_per_part,
             width: step.spec.width,
         }
     }

@@ -111,6 +111,7 @@ impl fmt::Display for Explained {
 impl ExplainedStep {
     fn new(plan: &Plan, index: usize, step: &Step, others: &[Other]) -> Self {
         let tensor = step.spec.kernel.kernel().family.is_tensor_sized();
+        let parts = step.params.parts();
         let tables = step.bindings.iter().filter(|role| !role.is_tensor());
         let decided_by = others
             .iter()
@@ -120,9 +121,9 @@ impl ExplainedStep {
             workgroups: step.workgroups,
             workgroup_size: step.spec.workgroup_size,
             lanes: step.spec.lanes,
-            items: step.params.items,
-            parts: tensor.then_some(step.params.parts),
-            words_per_part: tensor.then_some(step.params.words_per_part),
+            items: step.params.dispatch().items,
+            parts: parts.map(|[parts, _]| parts),
+            words_per_part: parts.map(|[_, words]| words),
             width: tensor.then_some(step.spec.width),
             tensor_bytes: plan.step_bytes(step),
             table_bytes: tables

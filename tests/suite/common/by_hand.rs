@@ -50,7 +50,7 @@ fn dispatch(
     let uniform = buffer_with_bytes(
         device,
         "params",
-        bytemuck::bytes_of(&step.params),
+        step.params.as_bytes(),
         wgpu::BufferUsages::UNIFORM,
     )
     .unwrap();

@@ -207,7 +207,7 @@ impl<'a> Rig<'a> {
         let params = transfer::buffer_with_bytes(
             &self.gpu.device,
             "params",
-            bytemuck::bytes_of(&step.params),
+            step.params.as_bytes(),
             BufferUsages::UNIFORM,
         )
         .unwrap();

@@ -2,6 +2,7 @@
 
 use super::asked::{Asked, Part, parts, plans};
 use bcnorm::kernels::KernelId;
+use bcnorm::params::{Parts, Shape, Table};
 use bcnorm::plan::{Direction, Step};
 use bcnorm::{
     Activation, DType, GradientMode, Layout, Mode, NormDesc, NormKind, Plan, Role, RowSource,
@@ -119,10 +120,7 @@ pub fn check_elements_as_rows(what: &str, plan: &Plan, asked: &Asked, tuning: &T
     };
     let (found, expected) = (sized(plan), sized(like));
     assert_eq!(found.len(), expected.len(), "{what}");
-    for (found, mut expected) in found.into_iter().zip(expected) {
-        expected.params.channel_len = len;
-        // Of channels, and these are fewer.
-        expected.params.channel_columns /= len;
+    for (found, expected) in found.into_iter().zip(expected) {
         assert_eq!(found, expected, "{what}");
     }
     assert_eq!(plan.tensor_bytes(), like.tensor_bytes(), "{what}");
@@ -137,32 +135,38 @@ pub fn check_elements_as_rows(what: &str, plan: &Plan, asked: &Asked, tuning: &T
     }
     let (part, _) = parts(norm, plan.mode());
     for step in plan.steps() {
-        let (kernel, p) = (step.spec.kernel, &step.params);
+        let (kernel, params) = (step.spec.kernel, &step.params);
+        let items = params.dispatch().items;
+        let folded = || params.block::<Table>().unwrap().entries;
         let what = format!("{what}: {}", kernel.name());
         check_dispatch_size(&what, step);
-        assert_eq!(p.channel_len, len, "{what}");
-        if !kernel.kernel().family.is_tensor_sized() {
-            assert_eq!(p.num_channels, channels, "{what}");
+        if let Some(shape) = params.block::<Shape>() {
+            let found = (shape.num_channels, shape.rows_together);
+            assert_eq!(found, (channels, len), "{what}");
         }
         match kernel {
             KernelId::RowFold if step.bindings[1] == Role::ChannelParts => {
-                assert_eq!((p.items, p.parts), (channels, len), "{what}");
+                assert_eq!(
+                    (items, params.block::<Parts>().unwrap().parts),
+                    (channels, len),
+                    "{what}"
+                );
                 assert_eq!(step.bindings[0], Role::Rows, "{what}");
             }
             KernelId::ChannelFold => {
-                assert_eq!(p.items, channels, "{what}");
+                assert_eq!(items, channels, "{what}");
                 let from_batch = [Part::Batch, Part::Estimate].contains(&part);
                 let shards = asked.shards.map_or(1, NonZero::get);
                 let entries = if from_batch { shards } else { 0 };
-                assert_eq!(p.entries, entries, "{what}");
+                assert_eq!(folded(), entries, "{what}");
             }
             KernelId::RowCoefficients | KernelId::RowTermsBackward => {
-                assert_eq!(p.items, channels * len, "{what}");
+                assert_eq!(items, channels * len, "{what}");
             }
-            KernelId::RowCoefficientsBackward => assert_eq!(p.items, channels * len, "{what}"),
-            KernelId::SampleFoldBackward => assert_eq!(p.entries, len, "{what}"),
+            KernelId::RowCoefficientsBackward => assert_eq!(items, channels * len, "{what}"),
+            KernelId::SampleFoldBackward => assert_eq!(folded(), len, "{what}"),
             KernelId::ChannelFoldBackward if step.bindings[0] == Role::GradientTerms => {
-                assert_eq!((p.items, p.entries), (channels, len), "{what}");
+                assert_eq!((items, folded()), (channels, len), "{what}");
             }
             _ => {}
         }
@@ -175,7 +179,7 @@ fn check_dispatch_size(what: &str, step: &Step) {
     let invocations = step.spec.workgroup_size / step.spec.lanes;
     let per_workgroup = u64::from(invocations * step.spec.column_words);
     assert!(
-        x * y * per_workgroup >= u64::from(step.params.items),
+        x * y * per_workgroup >= u64::from(step.params.dispatch().items),
         "{what}"
     );
 }

@@ -127,7 +127,7 @@ fn constants_are_those_of_the_file() {
     };
     let file = std::fs::read_to_string(shaders().join("parts/spec.wgsl")).unwrap();
     let names = declared(&file);
-    let text = wgsl(&spec(KernelId::RowCoefficients, 1));
+    let text = wgsl(&spec(KernelId::RowCoefficients));
     assert_eq!(declared(&text)[..names.len()], names);
 }
 

@@ -3,7 +3,8 @@
 use super::asked::{Asked, Part, parts};
 use super::elements::is_of_elements;
 use crate::common::work;
-use bcnorm::kernels::{Access, Element, Family, KernelId, Spec};
+use bcnorm::kernels::{Access, Element, Family, KernelId};
+use bcnorm::params::{ColumnSplit, Norm, Table};
 use bcnorm::plan::{Direction, Step, Window};
 use bcnorm::role::RoleKind;
 use bcnorm::{Activation, GradientMode, Mode, NormKind, Plan, Role, RowSource, Tuning, params};
@@ -33,7 +34,8 @@ pub fn check_windows(what: &str, plan: &Plan, tuning: &Tuning) {
         if of_elements {
             let step = &steps[first];
             assert!(step.window.is_none(), "{what}");
-            assert_eq!(step.params.num_words, 0, "{what}");
+            let words = step.params.block::<ColumnSplit>();
+            assert!(words.is_none_or(|split| split.num_words == 0), "{what}");
         }
         if of_elements || !kernel.kernel().family.is_tensor_sized() {
             first += 1;
@@ -52,15 +54,14 @@ pub fn check_windows(what: &str, plan: &Plan, tuning: &Tuning) {
         let maps = matches!(kernel.kernel().family, Family::RowMap);
         let (mut item, mut word) = (0, 0);
         for step in windows {
-            let like_first = Spec {
-                // Of a window that ends within an invocation.
-                column_words: step.spec.column_words,
-                ..step.spec
-            };
+            // But for a window that ends within an invocation.
+            let mut like_first = step.spec;
+            like_first.column_words = spec.column_words;
             assert_eq!(like_first, spec, "{what}");
             assert_eq!(step.bindings, windows[0].bindings, "{what}");
             assert!(step.window.is_some() || windows.len() == 1, "{what}");
-            let p = &step.params;
+            let p = step.params;
+            let num_words = p.block::<ColumnSplit>().map(|split| split.num_words);
             let window = step.window.unwrap_or(Window {
                 offset: 0,
                 bytes: tensor.buffer_bytes(),
@@ -74,11 +75,11 @@ pub fn check_windows(what: &str, plan: &Plan, tuning: &Tuning) {
             let end = window.offset + window.bytes;
             assert!(end <= tensor.buffer_bytes(), "{what}: {window:?}");
             assert_eq!(
-                u64::from(p.first_word) * word_bytes,
+                u64::from(p.dispatch().first_word) * word_bytes,
                 window.offset,
                 "{what}"
             );
-            let bytes = u64::from(p.num_words) * word_bytes;
+            let bytes = num_words.map_or(window.bytes, |words| u64::from(words) * word_bytes);
             // The last word may reach beyond the tensor.
             let bound = bytes
                 .next_multiple_of(4)
@@ -86,7 +87,7 @@ pub fn check_windows(what: &str, plan: &Plan, tuning: &Tuning) {
             assert!(
                 bound.next_multiple_of(word_bytes.max(4))
                     == window.bytes.next_multiple_of(word_bytes.max(4))
-                    || p.num_words == u32::MAX,
+                    || num_words == Some(u32::MAX),
                 "{what}: {p:?} {window:?}"
             );
             let words = work::words(step);
@@ -108,7 +109,7 @@ pub fn check_windows(what: &str, plan: &Plan, tuning: &Tuning) {
         let last = &windows[windows.len() - 1];
         assert_eq!(work::words(last).end, total, "{what}");
         if !strides {
-            assert_eq!(item, work::items(&windows[0]), "{what}");
+            assert_eq!(item, work::items(&windows[0], plan), "{what}");
         }
     }
 }
@@ -124,7 +125,7 @@ pub fn check_needs(what: &str, plan: &Plan) {
                 if role == need.role {
                     let touched = match declared.element {
                         Element::Word => plan.tensor().buffer_bytes(),
-                        element => work::entries(step, declared) * element.bytes(&step.spec),
+                        element => work::entries(step, plan, declared) * element.bytes(&step.spec),
                     };
                     bytes = bytes.max(touched);
                     written |= declared.access == Access::ReadWrite;
@@ -147,7 +148,7 @@ pub fn check_needs(what: &str, plan: &Plan) {
                 "{what}: {role} is not among the needs"
             );
             if declared.element != Element::Word {
-                let entries = work::entries(step, declared);
+                let entries = work::entries(step, plan, declared);
                 assert!(
                     entries <= 1 << 32,
                     "{what}: {declared:?}: {entries} entries"
@@ -175,7 +176,13 @@ pub fn check_dataflow(what: &str, plan: &Plan, asked: &Asked, elements: bool) {
         let name = kernel.name();
         let bindings = || step.bindings.iter().zip(step.spec.bindings());
         for (role, (_, declared)) in bindings() {
-            if declared.access == Access::Read && !given(role) && step.params.entries > 0 {
+            if declared.access == Access::Read
+                && !given(role)
+                && step
+                    .params
+                    .block::<Table>()
+                    .is_none_or(|table| table.entries > 0)
+            {
                 assert!(
                     written.iter().any(|(known, _)| known == role),
                     "{what}: {name} reads {role}, which nobody wrote"
@@ -203,7 +210,7 @@ pub fn check_dataflow(what: &str, plan: &Plan, asked: &Asked, elements: bool) {
                     }
                     // It only reads what was counted for it.
                     Some(&(_, KernelId::BatchCount)) => {
-                        let cumulative = step.params.flags & params::CUMULATIVE != 0;
+                        let cumulative = work::block::<Norm>(step).flags & params::CUMULATIVE != 0;
                         assert!(cumulative && kernel == KernelId::ChannelFold, "{what}");
                     }
                     // Windows of one tensor; only the first of them may be the first.

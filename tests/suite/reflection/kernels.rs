@@ -186,7 +186,7 @@ fn check_array(
 #[test]
 fn every_kernel_but_the_counter_reads_its_uniform() {
     for &kernel in KernelId::ALL {
-        let (module, info) = reflect(&spec(kernel, 8));
+        let (module, info) = reflect(&spec(kernel));
         let params = module
             .global_variables
             .iter()

@@ -2,10 +2,9 @@
 
 use super::asked::{Asked, Part, is_beyond, norms, parts, plans, storages, tunings};
 use super::elements::is_of_elements;
-use super::specs::canonical_specs;
 use super::steps::check_plan;
 use crate::common::work;
-use bcnorm::kernels::{KernelId, Spec};
+use bcnorm::kernels::{KernelId, Spec, canonical_specs};
 use bcnorm::plan::Direction;
 use bcnorm::{Error, Layout, Mode, NormDesc, NormKind, TensorDesc, Tuning};
 use std::collections::HashSet;
@@ -110,7 +109,11 @@ fn check_empty(
         for step in plan.steps() {
             if plan.direction() == Direction::Backward {
                 assert_eq!(step.spec.kernel, KernelId::ChannelFoldBackward, "{what}");
-                assert_eq!(step.params.entries, 0, "{what}");
+                assert_eq!(
+                    work::block::<bcnorm::params::Table>(step).entries,
+                    0,
+                    "{what}"
+                );
                 let tree = u64::from(step.spec.lanes.ilog2());
                 assert_eq!(work::iterations(step), tree, "{what}");
             }

@@ -8,12 +8,11 @@ use super::elements::{Elements, check_elements_as_rows, is_of_elements, takes_el
 use super::flow::{
     check_dataflow, check_exchange, check_needs, check_transfers, check_windows, writer,
 };
-use super::specs::{
-    MAX_WORKGROUP_MEMORY, MAX_WORKGROUP_SIZE, MAX_WORKGROUPS, canonical, canonical_specs,
-};
+use super::specs::{MAX_WORKGROUP_MEMORY, MAX_WORKGROUP_SIZE, MAX_WORKGROUPS};
 use crate::common::work;
 use bcnorm::desc::{CHANNEL_EPS, MAX_ELEMENTS};
-use bcnorm::kernels::{BindingDecl, Element, Family, KernelId, Spec};
+use bcnorm::kernels::{BindingDecl, Element, Family, KernelId, Spec, canonical_specs};
+use bcnorm::params::{ColumnSplit, ElementGroups, Norm, RowSplit, SampleSplit, Shape, Table};
 use bcnorm::plan::{Direction, Step};
 use bcnorm::role::RoleKind;
 use bcnorm::{
@@ -32,12 +31,12 @@ pub fn check_plan(what: &str, plan: &Plan, tuning: &Tuning, asked: &Asked, known
     for step in plan.steps() {
         let what = format!("{what}: {}", step.spec.kernel.name());
         check_spec(&what, step, plan, tuning, asked, elements);
-        let canonical = canonical(&step.spec);
+        let canonical = step.spec.canonical();
         assert!(known.contains(&canonical), "{what}: no such {canonical:?}");
         check_bindings(&what, step, plan);
         check_dispatch(&what, step, plan, tuning);
         check_params(&what, step, plan, asked);
-        check_split(&what, step);
+        check_split(&what, step, plan);
     }
     check_windows(what, plan, tuning);
     check_needs(what, plan);
@@ -115,7 +114,7 @@ fn steps_fit_their_kernels_whatever_is_asked() {
     let mut check = |what: &str, plan: &Plan, tuning: &Tuning, asked: &Asked| {
         check_plan(what, plan, tuning, asked, &known);
         for step in plan.steps() {
-            made.insert(canonical(&step.spec));
+            made.insert(step.spec.canonical());
             windows += usize::from(step.window.is_some());
         }
     };
@@ -150,18 +149,11 @@ fn faces(spec: &Spec) -> Vec<Spec> {
     if spec.kernel.kernel().family != Family::ElementReduce {
         return vec![*spec];
     }
-    let words = Spec {
-        activation: Activation::None,
-        absent: 0,
-        ..*spec
-    };
-    let bindings = Spec {
-        dtype: DType::F32,
-        width: 4,
-        aligned: true,
-        lanes: 1,
-        ..*spec
-    };
+    let (mut words, mut bindings) = (*spec, *spec);
+    words.activation = Activation::None;
+    words.absent = 0;
+    bindings.dtype = DType::F32;
+    (bindings.width, bindings.aligned, bindings.lanes) = (4, true, 1);
     vec![words, bindings]
 }
 
@@ -173,10 +165,9 @@ fn check_spec(
     asked: &Asked,
     elements: Option<Elements>,
 ) {
-    let (spec, p) = (&step.spec, &step.params);
+    let spec = &step.spec;
+    assert_eq!(spec.check(), Ok(()), "{what}: {spec:?}");
     let kernel = spec.kernel.kernel();
-    assert!(spec.lanes.is_power_of_two(), "{what}: {spec:?}");
-    assert_eq!(spec.workgroup_size % spec.lanes, 0, "{what}: {spec:?}");
     assert!(
         spec.workgroup_size <= MAX_WORKGROUP_SIZE,
         "{what}: {spec:?}"
@@ -234,7 +225,11 @@ fn check_spec(
     let by_columns = elements.is_some() || (last && tensor.num_channels() > 1);
     assert_eq!(columns, by_columns, "{what}");
     // What rows or positions may be whole words of.
-    let len = if columns { p.num_channels } else { p.row_len };
+    let split = step.params.block::<ColumnSplit>();
+    let len = match split {
+        Some(split) => split.num_channels,
+        None => work::block::<RowSplit>(step).row_len,
+    };
     // Half a u32 can be read, not written.
     let alone = match spec.dtype {
         DType::F32 => 1,
@@ -250,8 +245,8 @@ fn check_spec(
     assert_eq!(spec.aligned, len.is_multiple_of(width), "{what}: {spec:?}");
     // A word of a row may lie in two rows, no more.
     assert!(columns || len + 1 >= width, "{what}: {spec:?}");
-    if columns {
-        assert_eq!(p.columns, len.div_ceil(width), "{what}");
+    if let Some(split) = split {
+        assert_eq!(split.words_per_position, len.div_ceil(width), "{what}");
     }
 }
 
@@ -274,11 +269,13 @@ fn check_bindings(what: &str, step: &Step, plan: &Plan) {
             .replace("bn_num_batches", "num_batches");
         let stands_in = match (kernel, binding.name, role) {
             (_, "row_parts", Role::Rows) | (_, "product_parts", Role::Products) => {
-                step.params.parts == 1
+                work::cut(step).map(|cut| cut.parts) == Some(1)
             }
             // The columns of a channel are folded; there may be one.
             (KernelId::ColumnMoments, "row_parts", Role::ChannelParts) => {
-                work::sees_elements(step) && step.params.parts * step.params.channel_len == 1
+                work::sees_elements(step, plan)
+                    && work::cut(step).unwrap().parts == 1
+                    && plan.tensor().row_len() == 1
             }
             (KernelId::RowFold, "rows", Role::ChannelParts) => elements,
             (KernelId::SampleFoldBackward, "gradient_terms", Role::ChannelTerms)
@@ -323,15 +320,15 @@ fn check_dispatch(what: &str, step: &Step, plan: &Plan, tuning: &Tuning) {
     let [x, y] = step.workgroups.map(u64::from);
     let invocations = step.spec.workgroup_size / step.spec.lanes;
     let per_workgroup = u64::from(invocations * step.spec.column_words);
-    let items = u64::from(step.params.items);
+    let items = u64::from(step.params.dispatch().items);
     assert!(items > 0, "{what}");
     let sized = step.spec.kernel.kernel().family.is_tensor_sized();
     if !sized {
-        assert_eq!(items, work::items(step), "{what}");
-        assert_eq!(step.params.first_item, 0, "{what}");
+        assert_eq!(items, work::items(step, plan), "{what}");
+        assert_eq!(step.params.dispatch().first_item, 0, "{what}");
     }
     if step.window.is_none() {
-        assert_eq!(step.params.first_word, 0, "{what}");
+        assert_eq!(step.params.dispatch().first_word, 0, "{what}");
         if sized {
             let bytes = plan.tensor().buffer_bytes();
             assert!(bytes <= tuning.max_binding_bytes, "{what}: {bytes}");
@@ -355,39 +352,90 @@ fn check_dispatch(what: &str, step: &Step, plan: &Plan, tuning: &Tuning) {
 }
 
 fn check_params(what: &str, step: &Step, plan: &Plan, asked: &Asked) {
-    let (p, tensor, norm) = (&step.params, plan.tensor(), plan.norm());
-    let kernel = step.spec.kernel;
-    let (part, grouped) = parts(norm, plan.mode());
-    let train = plan.mode() == Mode::Train;
+    // `rounded` hides values behind it.
+    assert_eq!(step.params.dispatch().zero, 0, "{what}");
+    assert_eq!(step.params.kernel(), step.spec.kernel, "{what}");
+    check_extents(what, step, plan, asked);
+    if let Some(norm) = step.params.block() {
+        check_norm(what, step, plan, asked, norm);
+    }
+    if let Some(table) = step.params.block() {
+        check_table(what, step, plan, table);
+        check_entries(what, step, plan, asked, table);
+    }
+}
+
+/// Sizes that kernels are told are the tensor's and the norm's.
+fn check_extents(what: &str, step: &Step, plan: &Plan, asked: &Asked) {
+    let (params, tensor, norm) = (&step.params, plan.tensor(), plan.norm());
+    let (n, c, len) = (
+        tensor.num_samples(),
+        tensor.num_channels(),
+        tensor.row_len(),
+    );
+    let (_, grouped) = parts(norm, plan.mode());
+    let groups = if grouped { norm.num_groups as u32 } else { 0 };
+    let rows = u64::from(n) * u64::from(c);
     // A norm without a group part may take samples for positions.
-    let (n, len) = (tensor.num_samples(), tensor.row_len());
-    let merged = p.num_samples == 1 && u64::from(p.row_len) == u64::from(n) * u64::from(len);
+    let merged = u64::from(n) * u64::from(len);
     let may_merge = !grouped && asked.rows == RowSource::Computed;
-    let seen = work::sees_elements(step);
-    let own_len = seen || step.spec.kernel.kernel().family == Family::ElementReduce;
-    assert_eq!(p.channel_len, if own_len { len } else { 0 }, "{what}");
-    if seen {
-        // Samples as positions, their elements as channels.
-        assert_eq!((p.num_samples, p.row_len), (1, n), "{what}: {p:?}");
-        let elements = u64::from(p.num_channels);
+    let is_merged =
+        |rows: u64, row_len: u32| may_merge && rows == u64::from(c) && u64::from(row_len) == merged;
+    if let Some(split) = params.block::<RowSplit>() {
+        let found = u64::from(split.num_rows);
+        assert!(
+            (found, split.row_len) == (rows, len) || is_merged(found, split.row_len),
+            "{what}: {split:?}"
+        );
+    }
+    if let Some(split) = params.block::<ColumnSplit>() {
+        if work::sees_elements(step, plan) {
+            // Samples as positions, their elements as channels.
+            assert_eq!((split.num_samples, split.row_len), (1, n), "{what}");
+            let elements = u64::from(c) * u64::from(len);
+            assert_eq!(u64::from(split.num_channels), elements, "{what}");
+        } else {
+            let found = u64::from(split.num_samples) * u64::from(c);
+            assert!(
+                (split.num_samples, split.row_len) == (n, len) || is_merged(found, split.row_len),
+                "{what}: {split:?}"
+            );
+            assert_eq!(split.num_channels, c, "{what}");
+        }
+    }
+    if let Some(split) = params.block::<SampleSplit>() {
+        assert_eq!(split.num_samples, n, "{what}");
+        let words = u64::from(split.words_per_sample) * u64::from(step.spec.width);
+        assert_eq!(words, u64::from(c) * u64::from(len), "{what}");
+    }
+    if let Some(found) = params.block::<ElementGroups>() {
         assert_eq!(
-            elements,
-            norm.num_channels as u64 * u64::from(len),
+            (found.num_channels, found.num_groups),
+            (c, groups),
             "{what}"
         );
-    } else {
-        assert!(
-            (p.num_samples, p.row_len) == (n, len) || (merged && may_merge),
-            "{what}: {p:?}"
-        );
-        assert_eq!(p.num_channels as usize, norm.num_channels, "{what}");
+        assert_eq!(found.channel_len, len, "{what}");
+        let words = u64::from(found.words_per_group) * u64::from(step.spec.width);
+        let group = u64::from(c / groups) * u64::from(len);
+        assert_eq!(words, group, "{what}");
     }
-    let groups = if grouped { norm.num_groups } else { 0 };
-    assert_eq!(p.num_groups as usize, groups, "{what}");
+    if let Some(shape) = params.block::<Shape>() {
+        let found = (shape.num_channels, shape.num_groups, shape.rows_together);
+        assert_eq!(found, (c, groups, 1), "{what}");
+        assert!(
+            shape.row_len == len || is_merged(u64::from(c), shape.row_len),
+            "{what}: {shape:?}"
+        );
+    }
+}
+
+/// How kernels are told the norm.
+fn check_norm(what: &str, step: &Step, plan: &Plan, asked: &Asked, p: &Norm) {
+    let (norm, kernel) = (plan.norm(), step.spec.kernel);
+    let (part, grouped) = parts(norm, plan.mode());
+    let train = plan.mode() == Mode::Train;
     let channel_eps = if grouped { CHANNEL_EPS } else { norm.eps };
     assert_eq!((p.eps, p.channel_eps), (norm.eps, channel_eps), "{what}");
-    // `rounded` hides values behind it.
-    assert_eq!(p.zero, 0, "{what}");
     let (momentum, cumulative) = match norm.stats {
         ChannelStats::Batch {
             momentum: Some(momentum),
@@ -422,36 +470,42 @@ fn check_params(what: &str, step: &Step, plan: &Plan, asked: &Asked) {
     ];
     let flags = flags.into_iter().filter(|&(_, on)| on);
     assert_eq!(p.flags, flags.map(|(flag, _)| flag).sum::<u32>(), "{what}");
-    check_columns(what, step, plan);
+}
 
-    // What the folds over samples read: all of them, none where nothing of the batch enters, or what a
-    // fold before left.
-    if [
-        KernelId::SampleFold,
-        KernelId::SampleFoldBackward,
-        KernelId::ChannelFold,
-        KernelId::ChannelFoldBackward,
-        KernelId::RunningFold,
-    ]
-    .contains(&kernel)
-    {
+/// What the folds over samples read: all of them, none where nothing of the batch enters, or what a
+/// fold before left.
+fn check_entries(what: &str, step: &Step, plan: &Plan, asked: &Asked, p: &Table) {
+    let (tensor, norm, kernel) = (plan.tensor(), plan.norm(), step.spec.kernel);
+    let (part, grouped) = parts(norm, plan.mode());
+    let (n, c, len) = (
+        tensor.num_samples(),
+        tensor.num_channels(),
+        tensor.row_len(),
+    );
+    let per_channel = norm.kind != NormKind::BcNorm || norm.per_channel_affine;
+    // Of the tables, which may have samples merged.
+    let own = || work::rows(plan) / u64::from(c);
+    if [KernelId::GroupFoldBackward, KernelId::RowTermsBackward].contains(&kernel) {
+        assert_eq!(u64::from(p.entries), own(), "{what}");
+    } else {
         let empty = tensor.elements() == 0;
-        let samples = if empty { 0 } else { p.num_samples };
+        let samples = if empty { 0 } else { own() as u32 };
         let shards = asked.shards.map_or(0, NonZero::get);
         let folded = |role: Role| {
-            let fold = writer(plan, step, role).map(|fold| &fold.params);
-            fold.map_or(0, |fold| fold.entries.div_ceil(fold.entries_per_segment))
+            let fold = writer(plan, step, role);
+            let table = fold.and_then(|fold| fold.params.block::<Table>());
+            table.map_or(0, |table| table.entries.div_ceil(table.entries_per_segment))
         };
         let expected = match step.bindings[0] {
             Role::Rows | Role::GradientTerms => samples,
             // One for a channel is left.
             Role::ChannelParts if is_of_elements(plan) => 1,
             role @ (Role::ChannelTerms | Role::AffineTerms) => {
-                let terms = &writer(plan, step, role).unwrap().params;
+                let terms = work::cut(writer(plan, step, role).unwrap());
                 // Of every group, or of every part of the samples in an element.
                 match role == Role::AffineTerms && !(grouped && per_channel) {
                     true => n,
-                    false => len * terms.parts,
+                    false => len * terms.unwrap().parts as u32,
                 }
             }
             role @ (Role::ChannelParts | Role::GradientParts) if !empty => folded(role),
@@ -468,9 +522,8 @@ fn check_params(what: &str, step: &Step, plan: &Plan, asked: &Asked) {
 }
 
 /// Columns of the tables that folds read.
-fn check_columns(what: &str, step: &Step, plan: &Plan) {
-    let p = &step.params;
-    let channels = p.num_channels;
+fn check_table(what: &str, step: &Step, plan: &Plan, p: &Table) {
+    let channels = plan.tensor().num_channels();
     let (channel_columns, affine) = gradient_columns(plan.norm(), plan.mode());
     let of_shards = step.bindings.first() == Some(&Role::GradientShards);
     // Of elements, the channel part's columns and the affine's are two tables, folded one by one.
@@ -510,20 +563,40 @@ fn check_columns(what: &str, step: &Step, plan: &Plan) {
 
 /// The parts of a row cover it, none is empty, and no index leaves u32 that is not meant to. In u64, as
 /// span.wgsl, row_words.wgsl and column.wgsl compute.
-fn check_split(what: &str, step: &Step) {
-    let (p, spec) = (&step.params, &step.spec);
+fn check_split(what: &str, step: &Step, plan: &Plan) {
+    let spec = &step.spec;
     let wide = u64::from;
-    let (len, width, lanes) = (wide(p.row_len), wide(spec.width), wide(spec.lanes));
+    let (width, lanes) = (wide(spec.width), wide(spec.lanes));
     let family = spec.kernel.kernel().family;
     if !family.is_tensor_sized() {
         return;
     }
     // Words, elements and items are counted modulo 2^32, and so exactly.
-    assert!(work::elements(p) <= MAX_ELEMENTS, "{what}");
-    let covered = wide(p.parts) * wide(p.words_per_part);
-    // Groups have no parts.
-    let before = covered.saturating_sub(wide(p.words_per_part));
-    let rows = work::rows(p);
+    let elements = plan.tensor().elements();
+    assert!(elements <= MAX_ELEMENTS, "{what}");
+    let p = step.params;
+    let dispatch = p.dispatch();
+    if let Some(groups) = p.block::<ElementGroups>() {
+        check_elements(what, step, elements / width, groups);
+    }
+    if family == Family::ElementReduce {
+        // Groups are whole words, one behind the other; a chunk looks behind the last.
+        assert_eq!(wide(dispatch.items), work::items(step, plan), "{what}");
+        let per_group = wide(work::block::<ElementGroups>(step).words_per_group);
+        let words = wide(dispatch.items) * per_group;
+        assert_eq!(words * width, elements, "{what}");
+        let highest = per_group + 2 * 4 * lanes;
+        assert!(
+            highest * width <= wide(u32::MAX) && words <= wide(u32::MAX),
+            "{what}: {p:?}"
+        );
+    }
+    let Some(cut) = work::cut(step) else {
+        return;
+    };
+    let covered = cut.parts * cut.per_part;
+    let before = covered - cut.per_part;
+    let (rows, len) = (cut.blocks, cut.len);
     // The rows' begins within a word repeat after `width` rows.
     let sample = (0..rows.min(5)).chain(rows.saturating_sub(5)..rows);
     for row in sample {
@@ -552,41 +625,28 @@ fn check_split(what: &str, step: &Step) {
             _ => {}
         }
     }
-    if family == Family::ElementReduce {
-        // Groups are whole words, one behind the other; a chunk looks behind the last.
-        let groups = wide(p.num_samples) * wide(p.num_groups);
-        assert_eq!(wide(p.items), work::items(step), "{what}");
-        let words = groups * wide(p.words_per_part);
-        assert_eq!(words * width, work::elements(p), "{what}");
-        let highest = wide(p.words_per_part) + 2 * 4 * lanes;
-        assert!(
-            highest * width <= wide(u32::MAX) && words <= wide(u32::MAX),
-            "{what}: {p:?}"
-        );
-    }
-    if matches!(family, Family::ElementReduce | Family::ElementColumn) {
-        check_elements(what, step);
-    }
     if let Family::ColumnReduce | Family::ColumnMap | Family::ElementColumn = family {
         assert!(before < len && len <= covered, "{what}: {p:?}");
         assert!(covered + 8 * lanes <= wide(u32::MAX), "{what}: {p:?}");
         if work::strides(step) {
-            assert_eq!((spec.lanes, p.parts, p.first_item), (1, 1, 0), "{what}");
+            let found = (spec.lanes, cut.parts, dispatch.first_item);
+            assert_eq!(found, (1, 1, 0), "{what}");
             // An item behind its last word.
+            let words = work::block::<ColumnSplit>(step).num_words;
             assert!(
-                wide(p.num_words) + wide(p.items) <= wide(u32::MAX),
+                wide(words) + wide(dispatch.items) <= wide(u32::MAX),
                 "{what}"
             );
         } else {
-            let channels = wide(p.num_channels);
-            assert_eq!(wide(p.columns) * width, channels, "{what}");
+            let channels = match p.block::<ColumnSplit>() {
+                Some(split) => wide(split.num_channels),
+                None => elements / len,
+            };
+            assert_eq!(cut.columns * width, channels, "{what}");
             // The items of an invocation are of one part.
             let together = wide(spec.column_words);
-            for items in [p.columns, p.first_item, p.items] {
-                assert!(
-                    wide(items).is_multiple_of(together),
-                    "{what}: {spec:?} {p:?}"
-                );
+            for items in [cut.columns, wide(dispatch.first_item), wide(dispatch.items)] {
+                assert!(items.is_multiple_of(together), "{what}: {spec:?} {p:?}");
             }
             assert!(
                 together == 1 || (spec.lanes, spec.width) == (1, 4),
@@ -597,13 +657,12 @@ fn check_split(what: &str, step: &Step) {
 }
 
 /// The items of a kernel on elements touch every word once.
-fn check_elements(what: &str, step: &Step) {
-    let (p, spec) = (&step.params, &step.spec);
-    let words = work::elements(p) / u64::from(spec.width);
+fn check_elements(what: &str, step: &Step, words: u64, groups: &ElementGroups) {
+    let spec = &step.spec;
     if spec.kernel.kernel().family == Family::ElementColumn {
         // A word is of one group.
-        let size = p.num_channels / p.num_groups;
-        assert!(size.is_multiple_of(spec.width), "{what}: {p:?}");
+        let size = groups.num_channels / groups.num_groups * groups.channel_len;
+        assert!(size.is_multiple_of(spec.width), "{what}: {groups:?}");
     }
     // Of small tensors, each.
     if words > 4096 {

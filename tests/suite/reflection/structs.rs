@@ -3,7 +3,9 @@
 use super::files::shaders;
 use super::specs::{reflect, spec};
 use bcnorm::kernels::{Element, KernelId};
-use bcnorm::params::{self, Params};
+use bcnorm::params::{
+    self, ColumnSplit, Dispatch, ElementGroups, Norm, RowSplit, SampleSplit, Shape, Table,
+};
 use bcnorm::tables::{
     Affine, AffineBackward, Channel, GradientPair, Group, GroupGradient, Moments, Products,
     RowGradient,
@@ -43,27 +45,57 @@ type StructLayout = (&'static str, Vec<(&'static str, usize, Scalar)>, usize);
 
 fn layouts() -> Vec<StructLayout> {
     vec![
-        layout!(Params {
-            num_samples,
-            num_channels,
-            num_groups,
-            row_len,
+        layout!(Dispatch {
             items,
             first_item,
             first_word,
-            parts,
-            words_per_part,
-            num_words,
-            entries,
-            entries_per_segment,
-            columns,
-            channel_columns,
+            zero
+        }),
+        layout!(Norm {
             flags,
             eps,
             channel_eps,
-            momentum,
-            zero,
-            channel_len
+            momentum
+        }),
+        layout!(Shape {
+            num_channels,
+            num_groups,
+            rows_together,
+            row_len
+        }),
+        layout!(RowSplit {
+            num_rows,
+            row_len,
+            parts,
+            words_per_part
+        }),
+        layout!(ColumnSplit {
+            num_samples,
+            num_channels,
+            row_len,
+            words_per_position,
+            parts,
+            positions_per_part,
+            num_words,
+            unused
+        }),
+        layout!(Table {
+            columns,
+            channel_columns,
+            entries,
+            entries_per_segment
+        }),
+        layout!(ElementGroups {
+            num_channels,
+            num_groups,
+            channel_len,
+            words_per_group
+        }),
+        layout!(SampleSplit {
+            num_samples,
+            words_per_sample,
+            parts,
+            samples_per_part
         }),
         layout!(Moments {
             count,
@@ -157,7 +189,7 @@ fn wgsl_layout(module: &Module, name: &str) -> (Vec<(String, usize, Scalar)>, us
 
 #[test]
 fn structs_have_one_layout() {
-    let (module, _) = reflect(&spec(KernelId::GroupFold, 8));
+    let (module, _) = reflect(&spec(KernelId::GroupFold));
     let layouts = layouts();
     for (name, fields, size) in &layouts {
         let (found, span) = wgsl_layout(&module, name);
@@ -169,7 +201,7 @@ fn structs_have_one_layout() {
         assert_eq!(span, *size, "{name}");
     }
     // No struct of tables.wgsl was left out, and no table of a kernel.
-    let parts = ["params", "tables"]
+    let parts = ["params/blocks", "tables"]
         .map(|name| std::fs::read_to_string(shaders().join(format!("parts/{name}.wgsl"))).unwrap());
     // (Those that are stored four numbers at a time are not counted: check_array looks at them.)
     let in_files = parts
@@ -186,9 +218,39 @@ fn structs_have_one_layout() {
     }
 }
 
+/// A kernel's uniform has the members that its declaration names, one behind the other, and imports the file that
+/// declares it; a part that reads a uniform imports one that the kernel's has all members of.
+#[test]
+fn uniforms_have_one_layout() {
+    for &kernel in KernelId::ALL {
+        let (declared, name) = (kernel.kernel(), kernel.name());
+        let params = declared.params;
+        let (module, _) = reflect(&spec(kernel));
+        let ty = module
+            .types
+            .iter()
+            .find(|(_, ty)| ty.name.as_deref() == Some("Params"));
+        let (_, ty) = ty.unwrap_or_else(|| panic!("{name} has no uniform"));
+        let TypeInner::Struct { members, span } = &ty.inner else {
+            panic!("{name}: Params is no struct");
+        };
+        let mut offset = 0;
+        assert_eq!(members.len(), params.members.len(), "{name}");
+        for (member, &(known, size)) in members.iter().zip(params.members) {
+            let found = (member.name.as_deref(), member.offset as usize);
+            assert_eq!(found, (Some(known), offset), "{name}");
+            offset += size;
+        }
+        assert_eq!(offset as u64, params.size, "{name}");
+        assert_eq!(u64::from(*span), params.size, "{name}");
+        let import = format!("// #import params/{}\n", params.file);
+        assert!(declared.text.contains(&import), "{name}: no {import}");
+    }
+}
+
 #[test]
 fn flags_have_one_value() {
-    let (module, _) = reflect(&spec(KernelId::ChannelFold, 8));
+    let (module, _) = reflect(&spec(KernelId::ChannelFold));
     let constant = |name: &str| {
         let found = module
             .constants
@@ -218,8 +280,8 @@ fn flags_have_one_value() {
     // No flag of either side was left out.
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
     for (file, opening) in [
-        ("src/params.rs", "\npub const "),
-        ("shaders/parts/params.wgsl", "\nconst "),
+        ("src/params.rs", ": u32 = "),
+        ("shaders/parts/params/blocks.wgsl", "\nconst "),
     ] {
         let text = std::fs::read_to_string(folder.join(file)).unwrap();
         assert_eq!(text.matches(opening).count(), flags.len(), "{file}");
