@@ -84,7 +84,7 @@ impl<'a> Builder<'a> {
     }
 
     pub fn fold_spec(&self, kernel: KernelId, lanes: u32) -> Spec {
-        let workgroup_size = self.tuning.fold_workgroup_size.next_multiple_of(lanes);
+        let workgroup_size = self.tuning.fold.workgroup_size.next_multiple_of(lanes);
         Spec::new(kernel, workgroup_size, lanes)
     }
 
@@ -125,10 +125,11 @@ impl<'a> Builder<'a> {
     ) -> Result<(), Error> {
         let geometry = &self.geometry;
         let kernel = kernels[usize::from(geometry.channels_last)];
-        let reduces = kernel.kernel().family == Family::ColumnReduce;
-        let workgroup_size = match reduces {
-            true => self.tuning.column_workgroup_size,
-            false => self.tuning.workgroup_size,
+        let family = kernel.kernel().family;
+        let workgroup_size = match family {
+            Family::ColumnReduce => self.tuning.columns.workgroup_size,
+            Family::RowReduce => self.tuning.reduction.workgroup_size,
+            _ => self.tuning.map.workgroup_size,
         };
         let spec = Spec {
             dtype: geometry.dtype,
@@ -174,7 +175,7 @@ impl<'a> Builder<'a> {
         debug_assert_eq!(kernel.bindings.len(), slots.len(), "{}", kernel.name);
         let mut spec = spec;
         if kernel.family.reduces_side_by_side() {
-            spec.subgroup_size = self.tuning.subgroup_size.min(spec.lanes);
+            spec.subgroup_size = self.tuning.limits.subgroup_size.min(spec.lanes);
         }
         let mut bindings = Vec::with_capacity(slots.len());
         for (index, (declared, slot)) in kernel.bindings.iter().zip(slots).enumerate() {
