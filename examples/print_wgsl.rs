@@ -2,13 +2,13 @@
 //!
 //! `cargo run --example print_wgsl -- group_fold lanes=1 without=weight,bias`
 
-use bcnorm::kernels::{KernelId, Spec, wgsl};
+use bcnorm::kernels::{KernelId, Spec, canonical_specs, wgsl};
 use bcnorm::{Activation, DType};
 
 fn usage() -> String {
     let kernels: Vec<&str> = KernelId::ALL.iter().map(|kernel| kernel.name()).collect();
     format!(
-        "usage: print_wgsl KERNEL [lanes=64] [subgroup=1] [words=1] [width=4] [f16|bf16] [relu|silu] \
+        "usage: print_wgsl KERNEL [lanes=8] [subgroup=1] [words=1] [width=4] [f16|bf16] [relu|silu] \
          [unaligned] [accumulate] [without=BINDING,...]\nkernels: {}",
         kernels.join(" ")
     )
@@ -17,10 +17,12 @@ fn usage() -> String {
 fn spec(arguments: &[String]) -> Option<Spec> {
     let (name, rest) = arguments.split_first()?;
     let kernel = *KernelId::ALL.iter().find(|kernel| kernel.name() == name)?;
-    let mut spec = Spec {
-        width: 4,
-        ..Spec::new(kernel, 64, 64)
-    };
+    // The kernel with all that goes together.
+    let specs = canonical_specs().into_iter();
+    let specs = specs.filter(|spec| spec.kernel == kernel);
+    let mut spec = specs.max_by_key(|spec| (spec.bindings().count(), spec.width))?;
+    (spec.dtype, spec.aligned) = (DType::F32, true);
+    (spec.activation, spec.absent) = (Activation::None, 0);
     for argument in rest {
         match argument.split_once('=').unwrap_or((argument, "")) {
             ("lanes", lanes) => spec.lanes = lanes.parse().ok()?,
@@ -49,11 +51,13 @@ fn spec(arguments: &[String]) -> Option<Spec> {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match spec(&arguments) {
-        Some(spec) => print!("{}", wgsl(&spec)),
-        None => {
-            eprintln!("{}", usage());
-            std::process::exit(2);
-        }
+    let Some(spec) = spec(&arguments) else {
+        eprintln!("{}", usage());
+        std::process::exit(2);
+    };
+    if let Err(field) = spec.check() {
+        eprintln!("{} accepts no such {field}: {spec:?}", spec.kernel.name());
+        std::process::exit(2);
     }
+    print!("{}", wgsl(&spec));
 }

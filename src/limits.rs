@@ -27,20 +27,24 @@ pub struct Limits {
     pub subgroup_size: u32,
 }
 
-/// WebGPU's default limits: what any device grants.
+impl Limits {
+    /// WebGPU's default limits: what any device grants.
+    pub const DEFAULT: Limits = Limits {
+        max_storage_buffer_binding_size: 128 << 20,
+        max_buffer_size: 256 << 20,
+        max_compute_invocations_per_workgroup: 256,
+        max_compute_workgroup_size_x: 256,
+        max_compute_workgroups_per_dimension: 65_535,
+        max_storage_buffers_per_shader_stage: 8,
+        max_compute_workgroup_storage_size: 16 << 10,
+        min_storage_buffer_offset_alignment: 256,
+        subgroup_size: 1,
+    };
+}
+
 impl Default for Limits {
     fn default() -> Self {
-        Limits {
-            max_storage_buffer_binding_size: 128 << 20,
-            max_buffer_size: 256 << 20,
-            max_compute_invocations_per_workgroup: 256,
-            max_compute_workgroup_size_x: 256,
-            max_compute_workgroups_per_dimension: 65_535,
-            max_storage_buffers_per_shader_stage: 8,
-            max_compute_workgroup_storage_size: 16 << 10,
-            min_storage_buffer_offset_alignment: 256,
-            subgroup_size: 1,
-        }
+        Limits::DEFAULT
     }
 }
 
@@ -87,3 +91,17 @@ pub const MAX_SUBGROUP_SIZE: u32 = 128;
 
 /// Most words of neighbouring channels that an invocation takes together: kernels are written out for each.
 pub const MAX_COLUMN_WORDS: u32 = 16;
+
+/// Most invocations that share a column of a fold where the tuning's lanes would iterate too often: what WebGPU grants a
+/// workgroup.
+pub const MAX_FOLD_LANES: u32 = 256;
+
+/// Most windows of a tensor: each is a dispatch with a bind group of its own, so that a binding limit far below any
+/// device's would make plans that take minutes and gigabytes. The largest tensor takes 128 with WebGPU's default.
+pub const MAX_WINDOWS: usize = 4096;
+
+/// Offsets of windows are multiples of this many bytes: no device asks for a larger alignment of storage bindings.
+pub const WINDOW_ALIGNMENT: u64 = 256;
+
+/// Most bytes between the uniforms of two steps: WebGPU's default alignment of them is 256.
+pub const MAX_UNIFORM_STRIDE: u64 = 4096;

@@ -27,17 +27,13 @@ mod tests {
     #[test]
     fn settings_change_one_field() {
         let mut tuning = Tuning::GPU;
-        apply(&mut tuning, "fold_lanes=16").unwrap();
-        let fold_lanes = 16;
-        assert_eq!(
-            tuning,
-            Tuning {
-                fold_lanes,
-                ..Tuning::GPU
-            }
+        apply(&mut tuning, "fold.lanes=16").unwrap();
+        assert_eq!(tuning, Tuning::GPU.with(|t| t.fold.lanes = 16));
+        let error = format!(
+            "{:#}",
+            apply(&mut tuning, "short_rows.max_row=x").unwrap_err()
         );
-        let error = format!("{:#}", apply(&mut tuning, "short_row=x").unwrap_err());
-        assert!(error.contains("--tune short_row=x: ") && error.contains("whole number"));
+        assert!(error.contains("--tune short_rows.max_row=x: ") && error.contains("whole number"));
     }
 
     #[test]

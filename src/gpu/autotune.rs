@@ -13,20 +13,21 @@ use std::time::{Duration, Instant};
 
 /// What is searched, one field after the other, by halves and doubles. Fields that bound loops, rounding or
 /// bindings are left as they are.
-const FIELDS: [&str; 13] = [
-    "workgroup_size",
-    "reduce_lanes",
-    "map_lanes",
-    "subgroup_size",
-    "words_per_lane",
-    "min_words_per_lane",
-    "map_words_per_lane",
-    "min_invocations",
-    "fold_workgroup_size",
-    "fold_lanes",
-    "entries_per_lane",
-    "column_workgroup_size",
-    "column_tile",
+const FIELDS: [&str; 14] = [
+    "reduction.workgroup_size",
+    "reduction.lanes",
+    "map.workgroup_size",
+    "map.lanes",
+    "limits.subgroup_size",
+    "reduction.words_per_lane",
+    "reduction.min_words_per_lane",
+    "map.words_per_lane",
+    "parts.min_invocations",
+    "fold.workgroup_size",
+    "fold.lanes",
+    "fold.entries_per_lane",
+    "columns.workgroup_size",
+    "columns.tile",
 ];
 
 /// A candidate must take at most this share of the best one's time, over all work,
@@ -179,7 +180,7 @@ fn step(tuning: &Tuning, field: &str, double: bool) -> Option<(Tuning, String)> 
     let value = match (double, field) {
         (true, _) => value * 2,
         // Through workgroup memory alone, or not.
-        (false, "subgroup_size") => u64::from(value > 1),
+        (false, "limits.subgroup_size") => u64::from(value > 1),
         (false, _) => value / 2,
     };
     let setting = format!("{field}={value}");
@@ -470,7 +471,7 @@ mod tests {
                 assert_eq!(step(&doubled, field, false).unwrap().0, tuning, "{field}");
             }
         }
-        assert_eq!(step(&Tuning::SOFTWARE, "fold_lanes", false), None);
+        assert_eq!(step(&Tuning::SOFTWARE, "fold.lanes", false), None);
         assert_eq!(step(&Tuning::GPU, "nothing", true), None);
     }
 

@@ -79,7 +79,7 @@ impl<'a> Builder<'a> {
     }
 
     fn push_lanes(&mut self, lanes: u32, params: Params, slots: &[Slot]) -> Result<(), Error> {
-        let workgroup_size = self.tuning.fold_workgroup_size.next_multiple_of(lanes);
+        let workgroup_size = self.tuning.fold.workgroup_size.next_multiple_of(lanes);
         let spec = Spec::new(params.kernel(), workgroup_size, lanes);
         self.push_step(spec, params, slots, None)
     }
@@ -171,8 +171,9 @@ impl<'a> Builder<'a> {
                 }),
             };
             let workgroup_size = match params.kernel().kernel().family {
-                Family::ColumnReduce => self.tuning.column_workgroup_size,
-                _ => self.tuning.workgroup_size,
+                Family::ColumnReduce => self.tuning.columns.workgroup_size,
+                Family::RowReduce => self.tuning.reduction.workgroup_size,
+                _ => self.tuning.map.workgroup_size,
             };
             let spec = Spec {
                 dtype: self.geometry.dtype,
@@ -200,7 +201,7 @@ impl<'a> Builder<'a> {
         debug_assert_eq!(kernel.bindings.len(), slots.len(), "{}", kernel.name);
         let mut spec = spec;
         if kernel.family.reduces_side_by_side() {
-            spec.subgroup_size = self.tuning.subgroup_size.min(spec.lanes);
+            spec.subgroup_size = self.tuning.limits.subgroup_size.min(spec.lanes);
         }
         let mut bindings = Vec::with_capacity(slots.len());
         for (index, (declared, slot)) in kernel.bindings.iter().zip(slots).enumerate() {

@@ -66,7 +66,7 @@ pub(super) fn check(plan: &Plan, limits: &Limits) -> Result<(), Error> {
             u64::from(step.spec.subgroup_size),
             u64::from(limits.subgroup_size),
             "subgroup_min_size of the device (1 without the feature)",
-            "request the device with the feature subgroups, or tune with subgroup_size=1",
+            "request the device with the feature subgroups, or tune with limits.subgroup_size=1",
         )?;
         let [x, y] = step.workgroups;
         within(
@@ -88,7 +88,7 @@ pub(super) fn check(plan: &Plan, limits: &Limits) -> Result<(), Error> {
             u64::from(workgroup_memory(&step.spec)),
             u64::from(limits.max_compute_workgroup_storage_size),
             "max_compute_workgroup_storage_size of the device",
-            "plan with smaller workgroups (tuning.workgroup_size, column_workgroup_size, fold_workgroup_size)",
+            "plan with smaller workgroups (the workgroup_size of tuning.reduction, map, columns and fold)",
         )?;
     }
     Ok(())

@@ -25,6 +25,7 @@ pub use step::{BufferRequirement, Direction, Step, Window};
 use crate::desc::{ChannelPart, Mode, NormDesc, TensorDesc};
 use crate::error::{Error, within};
 use crate::kernels::KernelId;
+use crate::limits::MAX_UNIFORM_STRIDE;
 use crate::params::UNIFORM_BYTES;
 use crate::role::{Role, RoleKind};
 use crate::tuning::Tuning;
@@ -158,7 +159,7 @@ impl Plan {
         within(
             || "the stride of a plan's uniforms, in bytes,".into(),
             stride as u64,
-            MAX_STRIDE,
+            MAX_UNIFORM_STRIDE,
             "largest alignment",
             "use min_uniform_buffer_offset_alignment of the device",
         )?;
@@ -231,6 +232,3 @@ fn validate(
         result => result,
     }
 }
-
-/// Most bytes between uniforms: WebGPU's default alignment of them is 256.
-const MAX_STRIDE: u64 = 4096;

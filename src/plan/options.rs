@@ -24,7 +24,7 @@ pub struct ForwardOptions {
     /// backward reads x.
     pub in_place: bool,
     /// No backward follows: tables that only it reads are not written, and where a group fits on chip
-    /// (see [`Tuning::fused_group`](crate::Tuning::fused_group)) and its channels' statistics are known, one kernel reads x once.
+    /// (see [`Tuning::inference`](crate::Tuning::inference)) and its channels' statistics are known, one kernel reads x once.
     pub inference: bool,
     /// Where the moments of the rows come from.
     pub rows: RowSource,

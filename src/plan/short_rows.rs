@@ -57,11 +57,11 @@ impl Elements {
         let size = group_len(b)?;
         let fused = inference
             && !of_batch
-            && size <= b.tuning.fused_group
-            && b.tensor.elements() <= u64::from(b.tuning.fused_elements);
+            && size <= b.tuning.inference.max_group
+            && b.tensor.elements() <= u64::from(b.tuning.inference.max_tensor);
         let elements = Self::new(b, size)?;
         // Backward derives this choice again, so it may not depend on options that only forward has.
-        let short = b.tensor.row_len() <= b.tuning.short_row
+        let short = b.tensor.row_len() <= b.tuning.short_rows.max_row
             && (inference || options.fusion.activation == Activation::None);
         ((fused || short) && elements.tables_fit(b, inference)).then_some(elements)
     }
@@ -87,7 +87,8 @@ impl Elements {
         ];
         tables.iter().all(|&(entries, bytes)| {
             // Kernels number entries in u32.
-            entries <= u64::from(u32::MAX) && entries * bytes as u64 <= b.tuning.max_binding_bytes
+            entries <= u64::from(u32::MAX)
+                && entries * bytes as u64 <= b.tuning.limits.max_binding_bytes
         })
     }
 
@@ -106,7 +107,7 @@ impl Elements {
         let tensor = b.tensor;
         let row_len = tensor.row_len();
         let together = tensor.layout() == Layout::ChannelsFirst || row_len == 1;
-        let fits = tensor.buffer_bytes() <= b.tuning.max_binding_bytes
+        let fits = tensor.buffer_bytes() <= b.tuning.limits.max_binding_bytes
             && tensor.num_channels() <= MAX_CHANNELS;
         let width = match tensor.dtype() {
             _ if size.is_multiple_of(4) => 4,
@@ -121,8 +122,8 @@ impl Elements {
         let lanes = group_words
             .div_ceil(CHUNK)
             .checked_next_power_of_two()
-            .unwrap_or(b.tuning.reduce_lanes)
-            .min(b.tuning.reduce_lanes);
+            .unwrap_or(b.tuning.reduction.lanes)
+            .min(b.tuning.reduction.lanes);
         let loops = KernelId::ElementAffine
             .kernel()
             .loops
@@ -181,7 +182,7 @@ impl Elements {
             dtype: b.tensor.dtype(),
             width: self.width,
             aligned: self.aligned,
-            ..Spec::new(kernel, b.tuning.workgroup_size, lanes)
+            ..Spec::new(kernel, b.tuning.reduction.workgroup_size, lanes)
         }
     }
 }
@@ -238,7 +239,7 @@ fn column_moments(b: &mut Builder, e: &Elements) -> Result<(), Error> {
         _ => Role::RowParts,
     };
     let spec = Spec {
-        workgroup_size: b.tuning.column_workgroup_size,
+        workgroup_size: b.tuning.columns.workgroup_size,
         width: split.width,
         aligned: split.aligned,
         ..e.spec(b, KernelId::ColumnMoments, split.lanes)

@@ -6,14 +6,6 @@ use crate::error::{Error, within};
 use crate::limits::MAX_ITERATIONS;
 use crate::tuning::{Tuning, check};
 
-/// Invocations that should share a position before they take more than a word each: those that a processor
-/// runs at once.
-const SIDE_BY_SIDE: u32 = 8;
-
-/// Most bytes of a part of the positions, all its channels, where channels come last. Whatever the
-/// binding limit: parts decide the order of sums.
-const COLUMN_PART_BYTES: u64 = 32 << 20;
-
 /// How a tensor-sized kernel goes over a tensor.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Split {
@@ -40,7 +32,7 @@ impl Split {
             u64::from(u32::MAX),
             "u32 index",
             // There are no more rows than a u32 counts: it is the parts that are too many.
-            "tune for fewer parts (a larger max_words_per_lane, a smaller min_invocations)",
+            "tune for fewer parts (a larger parts.max_words_per_lane, a smaller parts.min_invocations)",
         )?;
         Ok(Self {
             parts,
@@ -131,11 +123,11 @@ impl Geometry {
             "split the batch",
         )?;
         if geometry.channels_last {
-            geometry.reduce = geometry.columns(tuning.reduce_lanes, true, tuning)?;
-            geometry.map = geometry.columns(tuning.map_lanes, false, tuning)?;
+            geometry.reduce = geometry.columns(tuning.reduction.lanes, true, tuning)?;
+            geometry.map = geometry.columns(tuning.map.lanes, false, tuning)?;
         } else {
-            geometry.reduce = geometry.row_words(tuning.reduce_lanes, true, tuning)?;
-            geometry.map = geometry.row_words(tuning.map_lanes, false, tuning)?;
+            geometry.reduce = geometry.row_words(tuning.reduction.lanes, true, tuning)?;
+            geometry.map = geometry.row_words(tuning.map.lanes, false, tuning)?;
         }
         Ok(geometry)
     }
@@ -143,7 +135,7 @@ impl Geometry {
     /// Rows that are short, and fewer than samples: a sample's elements are rows over the samples then,
     /// which makes the tables shorter.
     fn take_short_rows(&mut self, tuning: &Tuning) {
-        let short = self.row_len <= tuning.short_batch_row;
+        let short = self.row_len <= tuning.short_rows.max_batch_row;
         let elements = self.channels.checked_mul(self.row_len);
         if let Some(elements) = elements
             && short
@@ -223,8 +215,8 @@ impl Geometry {
         let words = channels / width;
         // A map's workgroup goes over memory from end to end, as far as the channels go.
         let (workgroup_size, tile) = match reduces {
-            true => (tuning.column_workgroup_size, tuning.column_tile),
-            false => (tuning.workgroup_size, tuning.workgroup_size),
+            true => (tuning.columns.workgroup_size, tuning.columns.tile),
+            false => (tuning.map.workgroup_size, tuning.map.workgroup_size),
         };
         let tile = match words < tile {
             true => words.next_power_of_two(),
@@ -235,11 +227,13 @@ impl Geometry {
         let lanes = 1 << (lanes.ilog2().min(workgroup_size.trailing_zeros()));
         let columns = u64::from(self.samples) * u64::from(words);
         // Of the sizes that cut a position into whole invocations of whole words.
-        let mut column_words = match (lanes, width) {
-            (1, 4) => 1 << tuning.column_words.ilog2().min(words.trailing_zeros()),
+        let mut column_words: u32 = match (lanes, width) {
+            (1, 4) => 1 << tuning.columns.words.ilog2().min(words.trailing_zeros()),
             _ => 1,
         };
-        while column_words > 1 && column_words * SIDE_BY_SIDE > words {
+        while column_words > 1
+            && column_words.saturating_mul(tuning.columns.min_invocations) > words
+        {
             column_words /= 2;
         }
         let split = split(
@@ -250,7 +244,7 @@ impl Geometry {
         )?;
         // A part is all channels of its positions: it must fit a window.
         let position_bytes = u64::from(channels) * self.dtype.bytes();
-        let most = u32::try_from(COLUMN_PART_BYTES / position_bytes)
+        let most = u32::try_from(tuning.parts.max_column_bytes / position_bytes)
             .unwrap_or(u32::MAX)
             .max(1);
         // Where an invocation takes several words, it loops over them at each position.
@@ -284,11 +278,8 @@ impl Geometry {
             dtype: self.dtype,
             ..Default::default()
         };
-        let single_words = Tuning {
-            column_words: 1,
-            ..*tuning
-        };
-        view.reduce = view.columns(tuning.reduce_lanes, true, &single_words)?;
+        let single_words = tuning.with(|t| t.columns.words = 1);
+        view.reduce = view.columns(tuning.reduction.lanes, true, &single_words)?;
         let map = view.aligned_columns(width, false, 1, &single_words)?;
         // Maps take samples one at a time, then the elements of their word.
         let most = map.words_per_part.min(MAX_ITERATIONS - width);
@@ -298,7 +289,7 @@ impl Geometry {
 
     /// Invocations that take `words` words as they come.
     pub fn strided_items(&self, words: u64, tuning: &Tuning) -> u32 {
-        let each = tuning.map_words_per_lane.clamp(1, MAX_ITERATIONS);
+        let each = tuning.map.words_per_lane.clamp(1, MAX_ITERATIONS);
         let items = words.div_ceil(u64::from(each));
         // At most 2^31 words of 16 bits.
         items as u32
@@ -321,18 +312,18 @@ struct Shares {
 
 impl Shares {
     fn of(reduces: bool, tuning: &Tuning) -> Shares {
-        let least = tuning.min_words_per_lane.max(1);
-        let of_map = tuning.map_words_per_lane.max(1);
+        let least = tuning.reduction.min_words_per_lane.max(1);
+        let of_map = tuning.map.words_per_lane.max(1);
         let (per_lane, least_of_lane, least_of_part) = match reduces {
-            true => (tuning.words_per_lane.max(1), least, least),
+            true => (tuning.reduction.words_per_lane.max(1), least, least),
             false => (of_map, 1, of_map),
         };
         Shares {
             per_lane,
             least_of_lane,
             least_of_part,
-            most: tuning.max_words_per_lane,
-            min_invocations: tuning.min_invocations,
+            most: tuning.parts.max_words_per_lane,
+            min_invocations: tuning.parts.min_invocations,
         }
     }
 }
@@ -374,7 +365,7 @@ mod tests {
     fn iterations_of_a_chunk_loop_are_bounded() {
         // Whole chunks, then at most CHUNK * lanes + 2 loose words.
         for tuning in [Tuning::GPU, Tuning::SOFTWARE, Tuning::CPU] {
-            assert!(tuning.max_words_per_lane.div_ceil(CHUNK) + CHUNK + 2 <= MAX_ITERATIONS);
+            assert!(tuning.parts.max_words_per_lane.div_ceil(CHUNK) + CHUNK + 2 <= MAX_ITERATIONS);
         }
         assert!((MAX_ITERATIONS * 3).div_ceil(CHUNK) + CHUNK + 2 <= MAX_ITERATIONS);
     }

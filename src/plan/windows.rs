@@ -3,6 +3,7 @@
 use super::split::{Geometry, Split};
 use super::step::Window;
 use crate::error::{Error, within};
+use crate::limits::{MAX_WINDOWS, WINDOW_ALIGNMENT};
 use crate::tuning::Tuning;
 
 /// One dispatch of a tensor-sized kernel.
@@ -15,13 +16,6 @@ pub(super) struct WindowItems {
     pub column_words: u32,
     pub window: Option<Window>,
 }
-
-/// Most windows of a tensor: each is a dispatch with a bind group of its own, so that a binding limit far below any
-/// device's would make plans that take minutes and gigabytes. The largest tensor takes 128 with WebGPU's default.
-const MAX_WINDOWS: usize = 4096;
-
-/// The offset of a window of a buffer: no device asks for a larger alignment of storage bindings.
-const WINDOW_ALIGNMENT: u64 = 256;
 
 impl Geometry {
     /// Bytes of a word.
@@ -65,7 +59,7 @@ impl Geometry {
         let word_bytes = self.word_bytes(split);
         let elements = self.rows() * u64::from(self.row_len);
         let total = elements.div_ceil(u64::from(split.width));
-        let limit = tuning.max_binding_bytes;
+        let limit = tuning.limits.max_binding_bytes;
         // A single element of 16 bits is read from a u32.
         if (elements * self.dtype.bytes()).next_multiple_of(4) <= limit {
             return Ok(vec![WindowItems {
@@ -107,8 +101,8 @@ impl Geometry {
                 || "what one work item reads of a tensor, in bytes and multiples of 256,".into(),
                 (words * word_bytes).next_multiple_of(WINDOW_ALIGNMENT),
                 limit,
-                "max_storage_buffer_binding_size (tuning.max_binding_bytes)",
-                "request the device with the adapter's limits, or tune for smaller parts (max_words_per_lane)",
+                "max_storage_buffer_binding_size (tuning.limits.max_binding_bytes)",
+                "request the device with the adapter's limits, or tune for smaller parts (parts.max_words_per_lane)",
             )
         };
         let another_fits = |windows: &[_]| match windows.len() < MAX_WINDOWS {
@@ -122,7 +116,7 @@ impl Geometry {
                 total.div_ceil(most).max(MAX_WINDOWS as u64 + 1),
                 MAX_WINDOWS as u64,
                 "dispatches of a kernel",
-                "raise tuning.max_binding_bytes (max_storage_buffer_binding_size of the device)",
+                "raise tuning.limits.max_binding_bytes (max_storage_buffer_binding_size of the device)",
             ),
         };
         let mut windows = Vec::new();

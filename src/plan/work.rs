@@ -3,14 +3,8 @@
 use crate::desc::TensorDesc;
 use crate::error::{Error, within};
 use crate::kernels::{KernelId, Spec};
-use crate::limits::MAX_ITERATIONS;
+use crate::limits::{MAX_FOLD_LANES, MAX_ITERATIONS};
 use crate::tuning::Tuning;
-
-/// Most invocations that a fold makes share a column where the tuning's are too few: what WebGPU grants a workgroup.
-const MOST_FOLD_LANES: u32 = 256;
-
-/// Entries that a lane should keep where a column gets lanes for their own sake.
-const ENTRIES_WORTH_A_LANE: u32 = 8;
 
 /// Lanes for a fold of `items` columns, each of which runs over `entries`.
 pub(super) fn fold_lanes(
@@ -21,15 +15,15 @@ pub(super) fn fold_lanes(
 ) -> Result<u32, Error> {
     let loops = kernel.kernel().loops;
     let lanes = entries
-        .div_ceil(tuning.entries_per_lane.max(1))
+        .div_ceil(tuning.fold.entries_per_lane.max(1))
         .max(1)
         .checked_next_power_of_two()
-        .unwrap_or(tuning.fold_lanes)
-        .min(tuning.fold_lanes);
+        .unwrap_or(tuning.fold.lanes)
+        .min(tuning.fold.lanes);
     // Few columns leave most of the processor idle: lanes then, where each keeps enough to do.
-    let idle = (tuning.min_fold_invocations / items.max(1))
-        .min(entries / ENTRIES_WORTH_A_LANE)
-        .min(tuning.fold_workgroup_size)
+    let idle = (tuning.fold.min_invocations / items.max(1))
+        .min(entries / tuning.fold.min_entries_per_lane.max(1))
+        .min(tuning.fold.workgroup_size)
         .max(1);
     let lanes = lanes.max(1 << idle.ilog2());
     let iterations = u64::from(entries.div_ceil(lanes)) * u64::from(loops);
@@ -46,7 +40,7 @@ pub(super) fn fold_lanes(
             )
         },
         u64::from(entries),
-        u64::from(MOST_FOLD_LANES) * most / u64::from(loops),
+        u64::from(MAX_FOLD_LANES) * most / u64::from(loops),
         "what 256 invocations of 65,000 loop iterations fold",
         match kernel {
             KernelId::GroupFold | KernelId::GroupFoldBackward => {
@@ -54,26 +48,26 @@ pub(super) fn fold_lanes(
             }
             KernelId::RunningFold => "split the batch",
             KernelId::SampleFold | KernelId::SampleFoldBackward => {
-                "tune with a smaller samples_per_segment"
+                "tune with a smaller fold.samples_per_segment"
             }
             KernelId::ChannelFold | KernelId::ChannelFoldBackward => {
-                "tune with a smaller samples_per_segment, or gather fewer shards at a time"
+                "tune with a smaller fold.samples_per_segment, or gather fewer shards at a time"
             }
             _ => {
-                "tune for fewer parts of rows (a larger max_words_per_lane, a smaller min_invocations), or for \
-                 fewer short rows (a smaller short_row and short_batch_row)"
+                "tune for fewer parts of rows (a larger parts.max_words_per_lane, a smaller parts.min_invocations), or for \
+                 fewer short rows (a smaller short_rows.max_row and max_batch_row)"
             }
         },
     )?;
     let lanes = (u64::from(entries) * u64::from(loops)).div_ceil(most);
-    // At most MOST_FOLD_LANES, a power of two.
+    // At most MAX_FOLD_LANES, a power of two.
     Ok((lanes as u32).next_power_of_two())
 }
 
 /// Segments that a column of `entries` is folded in, and entries of each; one segment where a
 /// single fold does.
 pub(super) fn segments(entries: u32, tuning: &Tuning) -> (u32, u32) {
-    let per_segment = tuning.samples_per_segment.max(1);
+    let per_segment = tuning.fold.samples_per_segment.max(1);
     if entries <= per_segment {
         return (1, entries);
     }
@@ -91,13 +85,13 @@ pub(super) fn workgroups(
 ) -> Result<[u32; 2], Error> {
     let each = u64::from(spec.workgroup_size / spec.lanes) * u64::from(spec.column_words);
     let total = u64::from(items).div_ceil(each).max(1);
-    let most = u64::from(tuning.max_workgroups.max(1));
+    let most = u64::from(tuning.limits.max_workgroups.max(1));
     within(
         || format!("workgroups of {}", spec.kernel.name()),
         total,
         most * most,
         "max_compute_workgroups_per_dimension, squared",
-        "tune for larger workgroups, or raise max_workgroups as far as the device grants",
+        "tune for larger workgroups, or raise limits.max_workgroups as far as the device grants",
     )?;
     let y = total.div_ceil(most);
     let x = total.div_ceil(y);
@@ -142,10 +136,7 @@ mod tests {
         assert_eq!(workgroups(8 * 65_535, &Tuning::SOFTWARE), Ok([65_535, 1]));
         let [x, y] = workgroups(8 * 65_536, &Tuning::SOFTWARE).unwrap();
         assert!(x <= 65_535 && y == 2 && x * y >= 65_536);
-        let tiny = Tuning {
-            max_workgroups: 3,
-            ..Tuning::SOFTWARE
-        };
+        let tiny = Tuning::SOFTWARE.with(|t| t.limits.max_workgroups = 3);
         assert!(workgroups(80, &tiny).is_err());
     }
 }

@@ -12,60 +12,58 @@ pub(crate) fn check(tuning: &Tuning) -> Result<(), Error> {
             problems.push(format!("{name} is {value}: it must be {}", expected()));
         }
     };
+    let Tuning {
+        reduction,
+        map,
+        columns,
+        fold,
+        ..
+    } = tuning;
     for (name, value, most) in [
-        ("workgroup_size", tuning.workgroup_size, MAX_WORKGROUP_SIZE),
         (
-            "fold_workgroup_size",
-            tuning.fold_workgroup_size,
+            "reduction.workgroup_size",
+            reduction.workgroup_size,
+            MAX_WORKGROUP_SIZE,
+        ),
+        ("map.workgroup_size", map.workgroup_size, MAX_WORKGROUP_SIZE),
+        (
+            "columns.workgroup_size",
+            columns.workgroup_size,
             MAX_WORKGROUP_SIZE,
         ),
         (
-            "column_workgroup_size",
-            tuning.column_workgroup_size,
+            "fold.workgroup_size",
+            fold.workgroup_size,
             MAX_WORKGROUP_SIZE,
         ),
-        ("column_words", tuning.column_words, MAX_COLUMN_WORDS),
+        ("columns.words", columns.words, MAX_COLUMN_WORDS),
         // Of chunks of 4 words, with room for what is left over.
         (
-            "max_words_per_lane",
-            tuning.max_words_per_lane,
+            "parts.max_words_per_lane",
+            tuning.parts.max_words_per_lane,
             MAX_ITERATIONS * 3,
         ),
     ] {
         let expected = || format!("from 1 to {most}");
         expect(name, value, (1..=most).contains(&value), &expected);
     }
-    for (name, lanes, workgroup, size) in [
-        (
-            "reduce_lanes",
-            tuning.reduce_lanes,
-            "workgroup_size",
-            tuning.workgroup_size,
-        ),
-        (
-            "map_lanes",
-            tuning.map_lanes,
-            "workgroup_size",
-            tuning.workgroup_size,
-        ),
-        (
-            "fold_lanes",
-            tuning.fold_lanes,
-            "fold_workgroup_size",
-            tuning.fold_workgroup_size,
-        ),
+    for (name, lanes, size) in [
+        ("reduction.lanes", reduction.lanes, reduction.workgroup_size),
+        ("map.lanes", map.lanes, map.workgroup_size),
+        ("fold.lanes", fold.lanes, fold.workgroup_size),
     ] {
-        let expected = || format!("a power of two that divides {workgroup}, which is {size}");
+        let expected =
+            || format!("a power of two that divides the workgroup_size, which is {size}");
         let right = lanes.is_power_of_two() && size.is_multiple_of(lanes);
         expect(name, lanes, right, &expected);
     }
-    let tile = tuning.column_tile;
-    expect("column_tile", tile, tile.is_power_of_two(), &|| {
+    let right = columns.tile.is_power_of_two();
+    expect("columns.tile", columns.tile, right, &|| {
         "a power of two".into()
     });
-    let subgroup = tuning.subgroup_size;
+    let subgroup = tuning.limits.subgroup_size;
     let right = subgroup.is_power_of_two() && subgroup <= MAX_SUBGROUP_SIZE;
-    expect("subgroup_size", subgroup, right, &|| {
+    expect("limits.subgroup_size", subgroup, right, &|| {
         format!(
             "a power of two up to {MAX_SUBGROUP_SIZE}, the device's smallest subgroup at most, or 1 for none"
         )

@@ -1,108 +1,35 @@
 //! Tunings as text: `NAME=VALUE` lines, for files and for the command line.
 
+use super::fields::{Number, numbers};
 use super::{AdapterClass, Tuning};
 use crate::error::Error;
 use std::fmt;
 use std::str::FromStr;
 
-/// A field of a tuning, by its type.
-enum Field<'a> {
-    Class(&'a mut AdapterClass),
-    U32(&'a mut u32),
-    U64(&'a mut u64),
-}
+/// What the fields begin with, by the class that a text names.
+const CLASSES: [Tuning; 3] = [Tuning::GPU, Tuning::SOFTWARE, Tuning::CPU];
 
-const CLASSES: [(&str, AdapterClass, Tuning); 3] = [
-    ("gpu", AdapterClass::Gpu, Tuning::GPU),
-    ("software", AdapterClass::Software, Tuning::SOFTWARE),
-    ("cpu", AdapterClass::Cpu, Tuning::CPU),
-];
-
-/// Every field by name, in the order of the text. (Taken apart in full, so that a field added to the
-/// struct does not compile until it is listed here.)
-fn fields(tuning: &mut Tuning) -> Vec<(&'static str, Field<'_>)> {
-    let Tuning {
-        class,
-        workgroup_size,
-        reduce_lanes,
-        map_lanes,
-        words_per_lane,
-        min_words_per_lane,
-        map_words_per_lane,
-        max_words_per_lane,
-        min_invocations,
-        fold_workgroup_size,
-        fold_lanes,
-        entries_per_lane,
-        min_fold_invocations,
-        samples_per_segment,
-        subgroup_size,
-        column_tile,
-        column_words,
-        column_workgroup_size,
-        short_row,
-        short_batch_row,
-        fused_group,
-        fused_elements,
-        max_workgroups,
-        max_binding_bytes,
-    } = tuning;
-    vec![
-        ("class", Field::Class(class)),
-        ("workgroup_size", Field::U32(workgroup_size)),
-        ("reduce_lanes", Field::U32(reduce_lanes)),
-        ("map_lanes", Field::U32(map_lanes)),
-        ("words_per_lane", Field::U32(words_per_lane)),
-        ("min_words_per_lane", Field::U32(min_words_per_lane)),
-        ("map_words_per_lane", Field::U32(map_words_per_lane)),
-        ("max_words_per_lane", Field::U32(max_words_per_lane)),
-        ("min_invocations", Field::U32(min_invocations)),
-        ("fold_workgroup_size", Field::U32(fold_workgroup_size)),
-        ("fold_lanes", Field::U32(fold_lanes)),
-        ("entries_per_lane", Field::U32(entries_per_lane)),
-        ("min_fold_invocations", Field::U32(min_fold_invocations)),
-        ("samples_per_segment", Field::U32(samples_per_segment)),
-        ("subgroup_size", Field::U32(subgroup_size)),
-        ("column_tile", Field::U32(column_tile)),
-        ("column_words", Field::U32(column_words)),
-        ("column_workgroup_size", Field::U32(column_workgroup_size)),
-        ("short_row", Field::U32(short_row)),
-        ("short_batch_row", Field::U32(short_batch_row)),
-        ("fused_group", Field::U32(fused_group)),
-        ("fused_elements", Field::U32(fused_elements)),
-        ("max_workgroups", Field::U32(max_workgroups)),
-        ("max_binding_bytes", Field::U64(max_binding_bytes)),
-    ]
-}
-
-impl Field<'_> {
-    fn text(&self) -> String {
+impl AdapterClass {
+    const fn name(self) -> &'static str {
         match self {
-            Field::Class(class) => CLASSES
-                .iter()
-                .find(|(_, known, _)| known == *class)
-                .map_or(String::new(), |(name, ..)| (*name).to_owned()),
-            Field::U32(value) => value.to_string(),
-            Field::U64(value) => value.to_string(),
+            AdapterClass::Gpu => "gpu",
+            AdapterClass::Software => "software",
+            AdapterClass::Cpu => "cpu",
         }
     }
+}
 
+impl Number<'_> {
     /// Takes a value, or says what it expected.
     fn set(self, text: &str) -> Result<(), &'static str> {
         match self {
-            Field::Class(class) => {
-                let known = CLASSES.iter().find(|(name, ..)| *name == text);
-                *class = known.ok_or("gpu, software or cpu")?.1;
+            Number::U32(value) => {
+                let expected = "a whole number up to 4294967295";
+                *value = text.parse().map_err(|_| expected)?;
             }
-            Field::U32(value) => {
-                *value = text
-                    .parse()
-                    .map_err(|_| "a whole number up to 4294967295")?;
-            }
-            Field::U64(value) => {
-                *value = text
-                    .parse()
-                    .map_err(|_| "a whole number up to 18446744073709551615")?;
+            Number::U64(value) => {
+                let expected = "a whole number up to 18446744073709551615";
+                *value = text.parse().map_err(|_| expected)?;
             }
         }
         Ok(())
@@ -110,8 +37,8 @@ impl Field<'_> {
 }
 
 impl Tuning {
-    /// Changes one field, by name: the command line's `--tune NAME=VALUE`. `class` is
-    /// gpu, software or cpu, the others are whole numbers.
+    /// Changes one field, by name: the command line's `--tune NAME=VALUE`. `class` is gpu, software or cpu; the others
+    /// are `group.field`, such as `fold.lanes`, and whole numbers.
     ///
     /// # Errors
     /// [`Error::Tuning`] for an unknown name or a value that is none of the field's; nothing is changed
@@ -124,16 +51,15 @@ impl Tuning {
             })
     }
 
-    /// Every field but the class, by name.
+    /// Every number by its name, `group.field`.
     pub fn settings(&self) -> Vec<(&'static str, u64)> {
         let mut tuning = *self;
-        let fields = fields(&mut tuning).into_iter();
-        let numbers = fields.filter_map(|(name, field)| match field {
-            Field::Class(_) => None,
-            Field::U32(value) => Some((name, u64::from(*value))),
-            Field::U64(value) => Some((name, *value)),
+        let numbers = numbers(&mut tuning).into_iter();
+        let values = numbers.map(|(name, number)| match number {
+            Number::U32(value) => (name, u64::from(*value)),
+            Number::U64(value) => (name, *value),
         });
-        numbers.collect()
+        values.collect()
     }
 
     /// Returns the name of what was set.
@@ -142,17 +68,20 @@ impl Tuning {
             .split_once('=')
             .ok_or_else(|| format!("\"{setting}\" is not NAME=VALUE"))?;
         let (name, value) = (name.trim(), value.trim());
-        let fields = fields(self);
-        let names: Vec<&str> = fields.iter().map(|(name, _)| *name).collect();
-        let unknown = || {
+        let is_not = |expected| format!("{name}: \"{value}\" is not {expected}");
+        if name == "class" {
+            let known = CLASSES.iter().find(|known| known.class.name() == value);
+            self.class = known.ok_or_else(|| is_not("gpu, software or cpu"))?.class;
+            return Ok("class");
+        }
+        let mut numbers = numbers(self);
+        let Some(index) = numbers.iter().position(|(known, _)| *known == name) else {
+            let names: Vec<&str> = numbers.iter().map(|(name, _)| *name).collect();
             let names = names.join(", ");
-            format!("there is no \"{name}\"; there are {names}")
+            return Err(format!("there is no \"{name}\"; there are class, {names}"));
         };
-        let mut known = fields.into_iter().filter(|(known, _)| *known == name);
-        let (name, field) = known.next().ok_or_else(unknown)?;
-        field
-            .set(value)
-            .map_err(|expected| format!("{name}: \"{value}\" is not {expected}"))?;
+        let (name, number) = numbers.swap_remove(index);
+        number.set(value).map_err(is_not)?;
         Ok(name)
     }
 }
@@ -160,9 +89,9 @@ impl Tuning {
 /// One `NAME=VALUE` a line, every field, the class first: what [`FromStr`] reads back exactly.
 impl fmt::Display for Tuning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut tuning = *self;
-        for (name, field) in fields(&mut tuning) {
-            writeln!(f, "{name}={}", field.text())?;
+        writeln!(f, "class={}", self.class.name())?;
+        for (name, value) in self.settings() {
+            writeln!(f, "{name}={value}")?;
         }
         Ok(())
     }
@@ -175,8 +104,8 @@ impl fmt::Display for Tuning {
 /// ```
 /// use bcnorm::Tuning;
 ///
-/// let tuning: Tuning = "class=gpu # a large one\nworkgroup_size=128\n".parse()?;
-/// assert_eq!(tuning, Tuning { workgroup_size: 128, ..Tuning::GPU });
+/// let tuning: Tuning = "class=gpu # a large one\nfold.lanes=16\n".parse()?;
+/// assert_eq!(tuning, Tuning::GPU.with(|t| t.fold.lanes = 16));
 /// assert_eq!(tuning.to_string().parse::<Tuning>()?, tuning);
 /// # Ok::<(), bcnorm::Error>(())
 /// ```
@@ -196,8 +125,10 @@ impl FromStr for Tuning {
             let (name, value) = line.split_once('=')?;
             (name.trim() == "class").then(|| value.trim())
         });
-        let known = CLASSES.iter().find(|(name, ..)| Some(*name) == class);
-        let mut tuning = known.map_or(Tuning::GPU, |(.., tuning)| *tuning);
+        let known = CLASSES
+            .iter()
+            .find(|known| Some(known.class.name()) == class);
+        let mut tuning = known.copied().unwrap_or(Tuning::GPU);
         if class.is_none() {
             problems.push("class is missing: gpu, software or cpu".to_owned());
         }
@@ -227,11 +158,11 @@ mod tests {
     fn round_trips() {
         // Every field of its own value: one that is swapped with another, or forgotten, shows.
         let mut odd = Tuning::GPU;
-        for (index, (_, field)) in fields(&mut odd).into_iter().enumerate() {
-            match field {
-                Field::Class(class) => *class = AdapterClass::Cpu,
-                Field::U32(value) => *value = 1000 + index as u32,
-                Field::U64(value) => *value = u64::MAX - index as u64,
+        odd.class = AdapterClass::Cpu;
+        for (index, (_, number)) in numbers(&mut odd).into_iter().enumerate() {
+            match number {
+                Number::U32(value) => *value = 1000 + index as u32,
+                Number::U64(value) => *value = u64::MAX - index as u64,
             }
         }
         for tuning in [Tuning::GPU, Tuning::SOFTWARE, Tuning::CPU, odd] {
@@ -255,33 +186,29 @@ mod tests {
     #[test]
     fn a_setting_changes_one_field() {
         let mut tuning = Tuning::GPU;
-        tuning.set("fold_lanes=16").unwrap();
-        let expected = Tuning {
-            fold_lanes: 16,
-            ..Tuning::GPU
-        };
-        assert_eq!(tuning, expected);
-        tuning.set(" short_row = 0 ").unwrap();
-        assert!(tuning.short_row == 0 && Tuning::GPU.short_row != 0);
-        assert!(tuning.settings().contains(&("short_row", 0)));
+        tuning.set("fold.lanes=16").unwrap();
+        assert_eq!(tuning, Tuning::GPU.with(|t| t.fold.lanes = 16));
+        tuning.set(" short_rows.max_row = 0 ").unwrap();
+        assert!(tuning.short_rows.max_row == 0 && Tuning::GPU.short_rows.max_row != 0);
+        assert!(tuning.settings().contains(&("short_rows.max_row", 0)));
     }
 
     #[test]
     fn what_is_wrong_is_told() {
         for (wrong, says) in [
-            ("fold_lanes", "NAME=VALUE"),
+            ("fold.lanes", "NAME=VALUE"),
             (
-                "fold_lanes=x",
+                "fold.lanes=x",
                 "\"x\" is not a whole number up to 4294967295",
             ),
-            ("fold_lanes=4294967296", "up to 4294967295"),
-            ("fold_lanes=-1", "is not a whole number"),
-            ("fold_lanes=", "is not a whole number"),
-            ("max_binding_bytes=1e6", "up to 18446744073709551615"),
+            ("fold.lanes=4294967296", "up to 4294967295"),
+            ("fold.lanes=-1", "is not a whole number"),
+            ("fold.lanes=", "is not a whole number"),
+            ("limits.max_binding_bytes=1e6", "up to 18446744073709551615"),
             ("class=fast", "is not gpu, software or cpu"),
             (
                 "nothing=3",
-                "there is no \"nothing\"; there are class, workgroup_size, ",
+                "there is no \"nothing\"; there are class, reduction.workgroup_size, ",
             ),
         ] {
             let mut tuning = Tuning::GPU;
@@ -297,13 +224,13 @@ mod tests {
                 "{error}"
             );
         }
-        let error = "short_row=0\nshort_row=1\nx=1"
+        let error = "short_rows.max_row=0\nshort_rows.max_row=1\nx=1"
             .parse::<Tuning>()
             .unwrap_err();
         let error = error.to_string();
         for says in [
             "class is missing",
-            "line 2: short_row is there twice",
+            "line 2: short_rows.max_row is there twice",
             "line 3: ",
         ] {
             assert!(error.contains(says), "{error}");

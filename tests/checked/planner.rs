@@ -169,9 +169,8 @@ impl Request {
         for _ in 0..r.below(5) {
             let (name, _) = r.pick(&settings);
             let value = match name {
-                "fence" | "gather" => r.below(2),
-                "max_binding_bytes" if r.one_in(4) => u64::MAX,
-                "max_binding_bytes" => r.number().saturating_mul(r.pick(&[1, 64, 4096])),
+                "limits.max_binding_bytes" if r.one_in(4) => u64::MAX,
+                "limits.max_binding_bytes" => r.number().saturating_mul(r.pick(&[1, 64, 4096])),
                 _ => r.number(),
             };
             tuning.set(&format!("{name}={value}")).unwrap();
@@ -250,30 +249,31 @@ impl Request {
             (other.forward.shards, other.backward.shards) = (NonZero::new(1), NonZero::new(1));
         });
         let tuning = &mut other.tuning;
-        follow("a larger max_words_per_lane", &mut || {
-            tuning.max_words_per_lane = 195_000;
+        follow("a larger parts.max_words_per_lane", &mut || {
+            tuning.parts.max_words_per_lane = 195_000;
         });
-        follow("smaller parts (max_words_per_lane)", &mut || {
-            tuning.max_binding_bytes = u64::MAX;
+        follow("smaller parts (parts.max_words_per_lane)", &mut || {
+            tuning.limits.max_binding_bytes = u64::MAX;
         });
-        follow("a smaller min_invocations", &mut || {
-            tuning.min_invocations = 1
+        follow("a smaller parts.min_invocations", &mut || {
+            tuning.parts.min_invocations = 1
         });
-        follow("a smaller samples_per_segment", &mut || {
-            tuning.samples_per_segment = 1
+        follow("a smaller fold.samples_per_segment", &mut || {
+            tuning.fold.samples_per_segment = 1
         });
         follow("fewer short rows", &mut || {
-            (tuning.short_row, tuning.short_batch_row) = (0, 0);
+            (tuning.short_rows.max_row, tuning.short_rows.max_batch_row) = (0, 0);
         });
-        follow("raise tuning.max_binding_bytes", &mut || {
-            tuning.max_binding_bytes = u64::MAX;
+        follow("raise tuning.limits.max_binding_bytes", &mut || {
+            tuning.limits.max_binding_bytes = u64::MAX;
         });
         follow("larger workgroups", &mut || {
-            tuning.max_workgroups = tuning.max_workgroups.max(65_535);
-            tuning.workgroup_size = 256.max(tuning.workgroup_size);
-            tuning.fold_workgroup_size = 256.max(tuning.fold_workgroup_size);
-            tuning.column_workgroup_size = 256.max(tuning.column_workgroup_size);
-            (tuning.reduce_lanes, tuning.map_lanes, tuning.fold_lanes) = (1, 1, 1);
+            tuning.limits.max_workgroups = tuning.limits.max_workgroups.max(65_535);
+            tuning.reduction.workgroup_size = 256.max(tuning.reduction.workgroup_size);
+            tuning.map.workgroup_size = 256.max(tuning.map.workgroup_size);
+            tuning.fold.workgroup_size = 256.max(tuning.fold.workgroup_size);
+            tuning.columns.workgroup_size = 256.max(tuning.columns.workgroup_size);
+            (tuning.reduction.lanes, tuning.map.lanes, tuning.fold.lanes) = (1, 1, 1);
         });
         assert!(followed > 0, "{way_out:?} is not known here");
         other
@@ -374,7 +374,7 @@ fn check_plan(plan: &Plan, tuning: &Tuning) {
         assert!(spec.width > 0 && spec.column_words > 0, "{spec:?}");
 
         let [x, y] = step.workgroups;
-        let most = tuning.max_workgroups.max(1);
+        let most = tuning.limits.max_workgroups.max(1);
         assert!(
             (1..=most).contains(&x) && (1..=most).contains(&y),
             "{name}: {x} x {y}"
@@ -397,7 +397,7 @@ fn check_plan(plan: &Plan, tuning: &Tuning) {
         if let Some(window) = step.window {
             assert!(window.offset.is_multiple_of(256) && window.bytes.is_multiple_of(4));
             assert!(
-                0 < window.bytes && window.bytes <= tuning.max_binding_bytes,
+                0 < window.bytes && window.bytes <= tuning.limits.max_binding_bytes,
                 "{step:?}"
             );
             let end = window.offset.checked_add(window.bytes).unwrap();
@@ -408,7 +408,7 @@ fn check_plan(plan: &Plan, tuning: &Tuning) {
             if declared.element == Element::Word {
                 assert_eq!(need.bytes, tensor.buffer_bytes());
                 assert!(
-                    step.window.is_some() || need.bytes <= tuning.max_binding_bytes,
+                    step.window.is_some() || need.bytes <= tuning.limits.max_binding_bytes,
                     "{step:?}"
                 );
                 continue;
@@ -606,11 +606,10 @@ fn windows_are_bounded() {
         let tensor = TensorDesc::new(&[64, channels, 256, 256]).unwrap();
         let tensor = tensor.with_dtype(dtype).with_layout(layout);
         let plan = |max_binding_bytes| {
-            let tuning = Tuning {
-                max_binding_bytes,
-                max_words_per_lane: 1,
-                ..Tuning::SOFTWARE
-            };
+            let tuning = Tuning::SOFTWARE.with(|t| {
+                t.limits.max_binding_bytes = max_binding_bytes;
+                t.parts.max_words_per_lane = 1;
+            });
             let options = ForwardOptions::default();
             let plan = Plan::forward(&norm, &tensor, Mode::Train, options, &tuning);
             plan.inspect(|plan| check_plan(plan, &tuning))
@@ -628,7 +627,7 @@ fn windows_are_bounded() {
         };
         assert!(*value >= tensor.bytes() / 512 && *limit == 4096, "{error}");
         assert!(
-            way_out.contains("raise tuning.max_binding_bytes"),
+            way_out.contains("raise tuning.limits.max_binding_bytes"),
             "{error}"
         );
         // As few as may be fit, and there are nearly as many then.

@@ -24,14 +24,13 @@ const BATCH: usize = 10;
 
 /// Rows in parts and batches in segments, lanes that share them: every kernel runs.
 fn splitting(tuning: Tuning) -> Tuning {
-    Tuning {
-        words_per_lane: 4,
-        min_words_per_lane: 4,
-        max_words_per_lane: 16,
-        entries_per_lane: 2,
-        samples_per_segment: 5,
-        ..tuning
-    }
+    tuning.with(|t| {
+        t.reduction.words_per_lane = 4;
+        t.reduction.min_words_per_lane = 4;
+        t.parts.max_words_per_lane = 16;
+        t.fold.entries_per_lane = 2;
+        t.fold.samples_per_segment = 5;
+    })
 }
 
 /// Rows that begin within words, a group of several channels, more samples than a segment.
@@ -108,12 +107,11 @@ fn the_same_bits_on_every_run() {
             ("split", splitting(own)),
             (
                 "split, shared",
-                splitting(Tuning {
-                    reduce_lanes: 8,
-                    map_lanes: 8,
-                    fold_lanes: 16,
-                    ..Tuning::GPU
-                }),
+                splitting(Tuning::GPU.with(|t| {
+                    t.reduction.lanes = 8;
+                    t.map.lanes = 8;
+                    t.fold.lanes = 16;
+                })),
             ),
         ] {
             let pipelines = Pipelines::with_tuning(&gpu.device, tuning);

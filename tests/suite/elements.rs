@@ -64,23 +64,21 @@ fn norms(channels: usize, groups: usize) -> Vec<(&'static str, NormDesc)> {
 
 /// Every row of up to 16 elements is short, held or not; every group of up to 4096 fits.
 fn short(tuning: Tuning) -> Tuning {
-    Tuning {
-        short_row: 16,
-        short_batch_row: 16,
-        fused_group: 4096,
-        fused_elements: u32::MAX,
-        ..tuning
-    }
+    tuning.with(|t| {
+        t.short_rows.max_row = 16;
+        t.short_rows.max_batch_row = 16;
+        t.inference.max_group = 4096;
+        t.inference.max_tensor = u32::MAX;
+    })
 }
 
 /// No row is short, no group fits.
 fn long(tuning: Tuning) -> Tuning {
-    Tuning {
-        short_row: 0,
-        short_batch_row: 0,
-        fused_group: 0,
-        ..tuning
-    }
+    tuning.with(|t| {
+        t.short_rows.max_row = 0;
+        t.short_rows.max_batch_row = 0;
+        t.inference.max_group = 0;
+    })
 }
 
 /// An executor of plans of one tuning.
@@ -646,10 +644,7 @@ fn short_rows_take_this_way() {
     let tiny = Problem::random(&[64, 8], 8, 1);
     let table = 64 * 8 * 48;
     for (max_binding_bytes, fits) in [(table, true), (table - 4, false)] {
-        let tuning = Tuning {
-            max_binding_bytes,
-            ..tuning
-        };
+        let tuning = tuning.with(|t| t.limits.max_binding_bytes = max_binding_bytes);
         assert_eq!(of(&tiny, plain, &tuning), fits);
     }
 }

@@ -510,14 +510,14 @@ fn mistakes_in_tunings() {
 fn tunings(provoked: &mut Provoked) {
     let text = "class=gpu\nspeed=11".parse::<Tuning>();
     provoked.expect(text, "Tuning", &["line 2", "\"speed\"", "workgroup_size"]);
-    let good = Tuning {
-        workgroup_size: 8,
-        reduce_lanes: 1,
-        map_lanes: 1,
-        fold_workgroup_size: 8,
-        fold_lanes: 1,
-        ..Tuning::SOFTWARE
-    };
+    let good = Tuning::SOFTWARE.with(|t| {
+        t.reduction.workgroup_size = 8;
+        t.map.workgroup_size = 8;
+        t.reduction.lanes = 1;
+        t.map.lanes = 1;
+        t.fold.workgroup_size = 8;
+        t.fold.lanes = 1;
+    });
     let mut expect = |changed: &str, variant, says: &[&str]| {
         let mut tuning = good;
         for setting in changed.split(' ') {
@@ -525,24 +525,22 @@ fn tunings(provoked: &mut Provoked) {
         }
         provoked.expect(forward_plan(&[8, 4, 18], tuning), variant, says);
     };
-    for name in ["reduce_lanes", "map_lanes", "fold_lanes"] {
-        let size = match name {
-            "fold_lanes" => "fold_workgroup_size",
-            _ => "workgroup_size",
-        };
+    for name in ["reduction.lanes", "map.lanes", "fold.lanes"] {
         for lanes in [0, 3, 16, u32::MAX] {
             let says = format!(
-                "the tuning cannot be used: {name} is {lanes}: it must be a power of two that divides {size}, which is 8"
+                "the tuning cannot be used: {name} is {lanes}: it must be a power of two that divides the \
+                 workgroup_size, which is 8"
             );
             expect(&format!("{name}={lanes}"), "Tuning", &[&says]);
         }
     }
     for (name, most) in [
-        ("workgroup_size", 65_536),
-        ("fold_workgroup_size", 65_536),
-        ("column_workgroup_size", 65_536),
-        ("column_words", 16),
-        ("max_words_per_lane", 195_000),
+        ("reduction.workgroup_size", 65_536),
+        ("map.workgroup_size", 65_536),
+        ("columns.workgroup_size", 65_536),
+        ("fold.workgroup_size", 65_536),
+        ("columns.words", 16),
+        ("parts.max_words_per_lane", 195_000),
     ] {
         for value in [0, most + 1, 1 << 31, u32::MAX] {
             let says = format!("{name} is {value}: it must be from 1 to {most}");
@@ -550,24 +548,24 @@ fn tunings(provoked: &mut Provoked) {
         }
     }
     for value in [0, 3, u32::MAX] {
-        let says = format!("column_tile is {value}: it must be a power of two");
-        expect(&format!("column_tile={value}"), "Tuning", &[&says]);
+        let says = format!("columns.tile is {value}: it must be a power of two");
+        expect(&format!("columns.tile={value}"), "Tuning", &[&says]);
     }
     // All that is wrong at once.
     let says = [
-        "workgroup_size is 0: it must be from 1 to 65536",
-        "column_tile is 3",
-        "subgroup_size is 256: it must be a power of two up to 128",
+        "map.workgroup_size is 0: it must be from 1 to 65536",
+        "columns.tile is 3",
+        "limits.subgroup_size is 256: it must be a power of two up to 128",
     ];
-    let changed = "workgroup_size=0 column_tile=3 subgroup_size=256";
+    let changed = "map.workgroup_size=0 columns.tile=3 limits.subgroup_size=256";
     expect(changed, "Tuning", &says);
     // Two dimensions of one workgroup do not hold four.
     let says = [
         "workgroups of row_moments is 4",
         "limit 1",
-        "raise max_workgroups",
+        "raise limits.max_workgroups",
     ];
-    expect("max_workgroups=1", "Limit", &says);
+    expect("limits.max_workgroups=1", "Limit", &says);
 
     // Channels that 256 lanes cannot fold in 65,000 iterations each.
     let plan = forward_plan(&[2, 1 << 23], good);
@@ -605,19 +603,13 @@ fn device_limits(provoked: &mut Provoked) {
         assert!(windows.clone().count() > 2 && windows.clone().all(|w| w.bytes <= limit));
         Pipelines::with_tuning(device, good).prepare(plan).unwrap();
         // A tuning for larger bindings does not.
-        let large = Tuning {
-            max_binding_bytes: u64::MAX,
-            ..good
-        };
+        let large = good.with(|t| t.limits.max_binding_bytes = u64::MAX);
         let size = format!("binds of x is {},", 4 * elements);
         let says = [&*size, &limits, "Tuning::for_device", "windows"];
         expect(large, &dims, &says);
     }
     // A window holds one part of a row at least.
-    let narrow = Tuning {
-        max_binding_bytes: 128,
-        ..good
-    };
+    let narrow = good.with(|t| t.limits.max_binding_bytes = 128);
     let plan = forward_plan(&[2, 2, 1 << 20], narrow);
     provoked.expect(
         plan,
@@ -638,20 +630,20 @@ fn device_limits(provoked: &mut Provoked) {
     expect(good, &[16_000_000, 2], &says);
     // Tunings for another device.
     let most = device.limits().max_compute_invocations_per_workgroup;
-    let tuning = Tuning {
-        workgroup_size: 8 * most,
-        ..Tuning::SOFTWARE
-    };
+    let tuning = Tuning::SOFTWARE.with(|t| {
+        t.reduction.workgroup_size = 8 * most;
+        t.map.workgroup_size = 8 * most;
+    });
     let size = format!(
         "the workgroup of row_moments is {}, over the limit {most}",
         8 * most
     );
     expect(tuning, &[2, 2, 200], &[&size, "Tuning::for_device"]);
-    let tuning = Tuning {
-        workgroup_size: 1,
-        max_workgroups: u32::MAX,
-        ..Tuning::SOFTWARE
-    };
+    let tuning = Tuning::SOFTWARE.with(|t| {
+        t.reduction.workgroup_size = 1;
+        t.map.workgroup_size = 1;
+        t.limits.max_workgroups = u32::MAX;
+    });
     let says = [
         "the dispatch of row_moments is 80000",
         "65535",
@@ -673,22 +665,22 @@ fn any_tuning_is_right_or_refused() {
     let (mut right, mut refused) = (0, 0);
     for _ in 0..100 {
         let mut pick = |values: &[u32]| values[random.below(values.len())];
-        let tuning = Tuning {
-            workgroup_size: pick(&[1, 2, 6, 8, 32, 32, 64, 100, 256, 512]),
-            reduce_lanes: pick(&[1, 1, 1, 2, 2, 4, 8, 32, 3]),
-            map_lanes: pick(&[1, 1, 1, 2, 2, 4, 8, 32]),
-            words_per_lane: pick(&[0, 1, 5, 8, u32::MAX]),
-            min_words_per_lane: pick(&[0, 1, 5, 8, u32::MAX]),
-            map_words_per_lane: pick(&[0, 1, 5, 8, u32::MAX]),
-            max_words_per_lane: pick(&[1, 2, 7, 64, 195_000]),
-            min_invocations: pick(&[0, 1, 100, 1 << 17, u32::MAX]),
-            fold_workgroup_size: pick(&[1, 4, 8, 64, 64, 256]),
-            fold_lanes: pick(&[1, 1, 2, 4, 64]),
-            entries_per_lane: pick(&[0, 1, 3, 4096, u32::MAX]),
-            samples_per_segment: pick(&[0, 1, 2, 5, 1024, u32::MAX]),
-            max_workgroups: pick(&[2, 50, 999, 65_535, 65_535]),
-            ..Tuning::SOFTWARE
-        };
+        let tuning = Tuning::SOFTWARE.with(|t| {
+            t.reduction.workgroup_size = pick(&[1, 2, 6, 8, 32, 32, 64, 100, 256, 512]);
+            t.map.workgroup_size = pick(&[1, 2, 6, 8, 32, 32, 64, 100, 256, 512]);
+            t.reduction.lanes = pick(&[1, 1, 1, 2, 2, 4, 8, 32, 3]);
+            t.map.lanes = pick(&[1, 1, 1, 2, 2, 4, 8, 32]);
+            t.reduction.words_per_lane = pick(&[0, 1, 5, 8, u32::MAX]);
+            t.reduction.min_words_per_lane = pick(&[0, 1, 5, 8, u32::MAX]);
+            t.map.words_per_lane = pick(&[0, 1, 5, 8, u32::MAX]);
+            t.parts.max_words_per_lane = pick(&[1, 2, 7, 64, 195_000]);
+            t.parts.min_invocations = pick(&[0, 1, 100, 1 << 17, u32::MAX]);
+            t.fold.workgroup_size = pick(&[1, 4, 8, 64, 64, 256]);
+            t.fold.lanes = pick(&[1, 1, 2, 4, 64]);
+            t.fold.entries_per_lane = pick(&[0, 1, 3, 4096, u32::MAX]);
+            t.fold.samples_per_segment = pick(&[0, 1, 2, 5, 1024, u32::MAX]);
+            t.limits.max_workgroups = pick(&[2, 50, 999, 65_535, 65_535]);
+        });
         let target = Target::gpu("random", watched.gpu.clone(), Some(tuning));
         let options = BackwardOptions::default();
         let plans = run::plans(&problem, options, &tuning);

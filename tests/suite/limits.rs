@@ -75,13 +75,12 @@ fn many_samples() {
 /// would need 280,000 iterations.
 #[test]
 fn many_samples_in_one_fold() {
-    let tuning = Tuning {
-        samples_per_segment: u32::MAX,
+    let tuning = Tuning::SOFTWARE.with(|t| {
+        t.fold.samples_per_segment = u32::MAX;
         // Tables of rows, however short they are.
-        short_row: 0,
-        short_batch_row: 0,
-        ..Tuning::SOFTWARE
-    };
+        t.short_rows.max_row = 0;
+        t.short_rows.max_batch_row = 0;
+    });
     let problem = ramp(&[140_000, 3, 2], 1);
     let plans = run::plans(&problem, BackwardOptions::default(), &tuning).unwrap();
     for (plan, kernel) in plans
@@ -116,14 +115,13 @@ fn many_samples_in_one_fold() {
 /// most that the tuning allows, in tensors of whole words and in others.
 #[test]
 fn long_shares_of_a_lane() {
-    let tuning = Tuning {
-        max_words_per_lane: 195_000,
-        words_per_lane: 195_000,
-        min_words_per_lane: 195_000,
-        map_words_per_lane: 195_000,
-        min_invocations: 1,
-        ..Tuning::SOFTWARE
-    };
+    let tuning = Tuning::SOFTWARE.with(|t| {
+        t.parts.max_words_per_lane = 195_000;
+        t.reduction.words_per_lane = 195_000;
+        t.reduction.min_words_per_lane = 195_000;
+        t.map.words_per_lane = 195_000;
+        t.parts.min_invocations = 1;
+    });
     let targets = targets::with_tuning(tuning);
     // Rows of whole words, and rows that begin within one; words of one element, where the tensor is no whole number of 4.
     for (channels, len, width) in [
@@ -171,15 +169,12 @@ fn workgroups(plan: &Plan) -> Vec<[u32; 2]> {
 /// More workgroups than one dimension of a dispatch may have.
 #[test]
 fn many_workgroups() {
-    let elements = Tuning {
-        workgroup_size: 1,
-        fold_workgroup_size: 1,
-        ..Tuning::SOFTWARE
-    };
-    let rows = Tuning {
-        short_row: 0,
-        ..elements
-    };
+    let elements = Tuning::SOFTWARE.with(|t| {
+        t.reduction.workgroup_size = 1;
+        t.map.workgroup_size = 1;
+        t.fold.workgroup_size = 1;
+    });
+    let rows = elements.with(|t| t.short_rows.max_row = 0);
     let problem = ramp(&[23_333, 3, 5], 3);
     // Of elements, the kernels on groups have as many.
     for (tuning, least) in [(rows, 3), (elements, 1)] {
@@ -199,10 +194,7 @@ fn workgroups_folded_at_odd_limits() {
     // SwiftShader's: what all adapters compile in seconds.
     let shared = Tuning::for_name("SwiftShader", true);
     for max_workgroups in [37, 61, 255] {
-        let tuning = Tuning {
-            max_workgroups,
-            ..shared
-        };
+        let tuning = shared.with(|t| t.limits.max_workgroups = max_workgroups);
         let problem = ramp(&[67, 13, 9], 1);
         for plan in run::plans(&problem, BackwardOptions::default(), &tuning).unwrap() {
             let most = workgroups(&plan).into_iter().flatten().max();
@@ -320,7 +312,7 @@ fn check_on_paper(what: &str, plan: &Plan, tuning: &Tuning) {
         let share = share.or(columns.map(|split| split.positions_per_part));
         let share = u64::from(share.unwrap_or(0)).div_ceil(lanes);
         assert!(
-            !reads || share <= u64::from(tuning.max_words_per_lane),
+            !reads || share <= u64::from(tuning.parts.max_words_per_lane),
             "{what}: {name}"
         );
         // What is bound of a tensor.
@@ -328,7 +320,7 @@ fn check_on_paper(what: &str, plan: &Plan, tuning: &Tuning) {
         let bound = step.window.map_or(whole, |window| window.bytes);
         let tensors = step.bindings.iter().any(|role| role.is_tensor());
         assert!(
-            !tensors || bound <= tuning.max_binding_bytes,
+            !tensors || bound <= tuning.limits.max_binding_bytes,
             "{what}: {name}"
         );
         if let Some(window) = step.window {
@@ -342,12 +334,11 @@ fn check_on_paper(what: &str, plan: &Plan, tuning: &Tuning) {
 /// small part, in windows within rows and between them, right at every element.
 #[test]
 fn hundreds_of_windows() {
-    let tuning = Tuning {
-        max_binding_bytes: 4096,
+    let tuning = Tuning::SOFTWARE.with(|t| {
+        t.limits.max_binding_bytes = 4096;
         // 32 positions of 24 channels fit.
-        max_words_per_lane: 32,
-        ..Tuning::SOFTWARE
-    };
+        t.parts.max_words_per_lane = 32;
+    });
     for (dims, dtype, layout) in [
         (&[2, 3, 20_011][..], DType::F32, Layout::ChannelsFirst),
         (&[2, 3, 20_011], DType::F16, Layout::ChannelsFirst),

@@ -219,33 +219,31 @@ fn cases() -> impl Strategy<Value = Case> {
 /// holds a part at least: with channels last, all 256 channels of its positions.
 fn tunings(own: Tuning) -> Vec<Tuning> {
     // Few numbers of lanes: each is a kernel of its own to compile.
-    let shared = Tuning {
-        workgroup_size: 64,
-        reduce_lanes: 8,
-        map_lanes: 8,
-        words_per_lane: 1,
-        min_words_per_lane: 1,
-        map_words_per_lane: 1,
-        min_invocations: u32::MAX,
-        fold_workgroup_size: 16,
-        fold_lanes: 8,
-        entries_per_lane: 1,
-        column_tile: 4,
-        column_workgroup_size: 32,
-        ..Tuning::GPU
-    };
-    let windows = Tuning {
-        max_binding_bytes: 2560,
-        max_words_per_lane: 2,
-        ..own
-    };
-    let parts = Tuning {
-        max_words_per_lane: 1,
-        samples_per_segment: 3,
-        max_binding_bytes: 9216,
-        max_workgroups: 99,
-        ..shared
-    };
+    let shared = Tuning::GPU.with(|t| {
+        t.reduction.workgroup_size = 64;
+        t.map.workgroup_size = 64;
+        t.reduction.lanes = 8;
+        t.map.lanes = 8;
+        t.reduction.words_per_lane = 1;
+        t.reduction.min_words_per_lane = 1;
+        t.map.words_per_lane = 1;
+        t.parts.min_invocations = u32::MAX;
+        t.fold.workgroup_size = 16;
+        t.fold.lanes = 8;
+        t.fold.entries_per_lane = 1;
+        t.columns.tile = 4;
+        t.columns.workgroup_size = 32;
+    });
+    let windows = own.with(|t| {
+        t.limits.max_binding_bytes = 2560;
+        t.parts.max_words_per_lane = 2;
+    });
+    let parts = shared.with(|t| {
+        t.parts.max_words_per_lane = 1;
+        t.fold.samples_per_segment = 3;
+        t.limits.max_binding_bytes = 9216;
+        t.limits.max_workgroups = 99;
+    });
     vec![own, shared, windows, parts]
 }
 

@@ -249,21 +249,23 @@ fn short() -> Vec<Case> {
 
 /// Everything split: parts of a few words, segments of 4 samples, a lane for every entry of a table,
 /// workgroups that are no power of two, in two dimensions.
-const SPLIT: Tuning = Tuning {
-    workgroup_size: 24,
-    reduce_lanes: 8,
-    map_lanes: 8,
-    words_per_lane: 2,
-    min_words_per_lane: 2,
-    map_words_per_lane: 2,
-    max_words_per_lane: 24,
-    min_invocations: 1 << 11,
-    fold_workgroup_size: 192,
-    fold_lanes: 64,
-    entries_per_lane: 1,
-    samples_per_segment: 4,
-    max_workgroups: 100,
-    ..Tuning::GPU
+const SPLIT: Tuning = {
+    let mut t = Tuning::GPU;
+    t.reduction.workgroup_size = 24;
+    t.map.workgroup_size = 24;
+    t.reduction.lanes = 8;
+    t.map.lanes = 8;
+    t.reduction.words_per_lane = 2;
+    t.reduction.min_words_per_lane = 2;
+    t.map.words_per_lane = 2;
+    t.parts.max_words_per_lane = 24;
+    t.parts.min_invocations = 1 << 11;
+    t.fold.workgroup_size = 192;
+    t.fold.lanes = 64;
+    t.fold.entries_per_lane = 1;
+    t.fold.samples_per_segment = 4;
+    t.limits.max_workgroups = 100;
+    t
 };
 
 /// For every step what its buffers hold before it and after, on the CPU.

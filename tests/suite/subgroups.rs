@@ -29,19 +29,21 @@ fn gpus() -> Vec<(String, Gpu, u32)> {
 /// Lanes in all reductions: within a subgroup, and beyond it.
 fn tunings(subgroup_size: u32) -> [Tuning; 3] {
     [(256, 256, 64, 1), (64, 4, 2, 4), (128, 32, 16, 8)].map(
-        |(workgroup_size, reduce_lanes, fold_lanes, words_per_lane)| Tuning {
-            workgroup_size,
-            reduce_lanes,
-            map_lanes: reduce_lanes,
-            fold_lanes,
-            words_per_lane,
-            min_words_per_lane: words_per_lane,
-            map_words_per_lane: words_per_lane,
-            max_words_per_lane: 16,
-            entries_per_lane: 2,
-            samples_per_segment: 5,
-            subgroup_size,
-            ..Tuning::GPU
+        |(workgroup_size, reduce_lanes, fold_lanes, words_per_lane)| {
+            Tuning::GPU.with(|t| {
+                t.reduction.workgroup_size = workgroup_size;
+                t.map.workgroup_size = workgroup_size;
+                t.reduction.lanes = reduce_lanes;
+                t.map.lanes = reduce_lanes;
+                t.fold.lanes = fold_lanes;
+                t.reduction.words_per_lane = words_per_lane;
+                t.reduction.min_words_per_lane = words_per_lane;
+                t.map.words_per_lane = words_per_lane;
+                t.parts.max_words_per_lane = 16;
+                t.fold.entries_per_lane = 2;
+                t.fold.samples_per_segment = 5;
+                t.limits.subgroup_size = subgroup_size;
+            })
         },
     )
 }
@@ -149,15 +151,12 @@ fn more_than_the_device_has_is_an_error() {
         );
     }
     for size in [0, 3, 256] {
-        let tuning = Tuning {
-            subgroup_size: size,
-            ..Tuning::GPU
-        };
+        let tuning = Tuning::GPU.with(|t| t.limits.subgroup_size = size);
         let error = run::plans(&problem, BackwardOptions::default(), &tuning).unwrap_err();
         let text = error.to_string();
         assert!(
             text.contains(&format!(
-                "subgroup_size is {size}: it must be a power of two"
+                "limits.subgroup_size is {size}: it must be a power of two"
             )),
             "{text}"
         );
@@ -168,8 +167,16 @@ fn more_than_the_device_has_is_an_error() {
 fn gpus_get_them_and_software_does_not() {
     let mut limits = Limits::default();
     limits.subgroup_size = 32;
-    let tuned = |name| Tuning::for_name(name, false).within(&limits).subgroup_size;
+    let tuned = |name| {
+        Tuning::for_name(name, false)
+            .within(&limits)
+            .limits
+            .subgroup_size
+    };
     assert_eq!(tuned("apple"), 32);
     assert_eq!(tuned("SwiftShader Device"), 1);
-    assert_eq!(Tuning::GPU.within(&Limits::default()).subgroup_size, 1);
+    assert_eq!(
+        Tuning::GPU.within(&Limits::default()).limits.subgroup_size,
+        1
+    );
 }

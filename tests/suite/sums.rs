@@ -57,10 +57,11 @@ fn check(problem: &Problem, tuning: Option<Tuning>, kernels: &[KernelId]) {
 }
 
 /// Tables of rows, however short they are.
-const ROWS: Tuning = Tuning {
-    short_row: 0,
-    short_batch_row: 0,
-    ..Tuning::SOFTWARE
+const ROWS: Tuning = {
+    let mut t = Tuning::SOFTWARE;
+    t.short_rows.max_row = 0;
+    t.short_rows.max_batch_row = 0;
+    t
 };
 
 /// As many rows in a group.
@@ -106,15 +107,9 @@ fn samples_of_running_statistics() {
 fn samples_of_rows() {
     let dims = [1_048_583, 2, 2];
     let both = problem(NormDesc::bc_norm(2, 1), &dims);
-    let one = Tuning {
-        samples_per_segment: u32::MAX,
-        ..ROWS
-    };
+    let one = ROWS.with(|t| t.fold.samples_per_segment = u32::MAX);
     check(&both, Some(one), &[KernelId::ChannelFold]);
-    let segments = Tuning {
-        samples_per_segment: 1_048_576,
-        ..ROWS
-    };
+    let segments = ROWS.with(|t| t.fold.samples_per_segment = 1_048_576);
     check(&both, Some(segments), &[KernelId::SampleFold]);
     check(&both, None, &[KernelId::SampleFold, KernelId::ElementTerms]);
 }
@@ -122,11 +117,10 @@ fn samples_of_rows() {
 /// As many parts of a row: of a word each.
 #[test]
 fn parts_of_a_row() {
-    let tuning = Tuning {
-        words_per_lane: 1,
-        max_words_per_lane: 1,
-        ..ROWS
-    };
+    let tuning = ROWS.with(|t| {
+        t.reduction.words_per_lane = 1;
+        t.parts.max_words_per_lane = 1;
+    });
     let dims = [1, 1, 4_194_400];
     let group = problem(NormDesc::group_norm(1, 1), &dims);
     check(&group, Some(tuning), &[KernelId::RowFold]);

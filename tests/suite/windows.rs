@@ -90,14 +90,8 @@ fn windows_change_no_bit() {
     for (name, gpu) in adapters::gpus(DeviceLimits::Default) {
         let mut divided = 0;
         // Short parts, so that windows are cut within rows, too.
-        let whole = Tuning {
-            max_words_per_lane: 8,
-            ..Tuning::for_device(&gpu.device)
-        };
-        let windowed = Tuning {
-            max_binding_bytes: 1024,
-            ..whole
-        };
+        let whole = Tuning::for_device(&gpu.device).with(|t| t.parts.max_words_per_lane = 8);
+        let windowed = whole.with(|t| t.limits.max_binding_bytes = 1024);
         // Both tunings' plans run the same kernels.
         let pipelines = Pipelines::with_tuning(&gpu.device, whole);
         for (what, problem) in problems() {
@@ -123,11 +117,10 @@ fn windows_change_no_bit_on_the_cpu_executor() {
     let executor = Executor::new();
     for (what, problem) in problems() {
         let run = |max_binding_bytes| {
-            let tuning = Tuning {
-                max_words_per_lane: 8,
-                max_binding_bytes,
-                ..Tuning::CPU
-            };
+            let tuning = Tuning::CPU.with(|t| {
+                t.parts.max_words_per_lane = 8;
+                t.limits.max_binding_bytes = max_binding_bytes;
+            });
             let plans = plans(&problem, &tuning);
             let mut buffers = run::host_buffers(&problem, &plans);
             for plan in &plans {
@@ -171,10 +164,7 @@ fn more_than_a_binding_holds() {
 #[test]
 fn a_window_holds_an_item_at_least() {
     let tensor = TensorDesc::new(&[1, 2, 100_000]).unwrap();
-    let tuning = Tuning {
-        max_binding_bytes: 512,
-        ..Tuning::SOFTWARE
-    };
+    let tuning = Tuning::SOFTWARE.with(|t| t.limits.max_binding_bytes = 512);
     let norm = NormDesc::bc_norm(2, 1);
     let forward = ForwardOptions::default();
     let backward = BackwardOptions::default();

@@ -49,7 +49,7 @@ test("what is wrong is told before anything is recorded", { skip }, async () => 
     await wrong("eps", () => BcNorm.create(device, { ...options, eps: -1 }));
     await wrong("kind", () => Norm.create(device, "power_norm", options));
     await wrong("activation", () => BcNorm.create(device, { ...options, activation: "gelu" }));
-    await wrong("tuning", () => BcNorm.create(device, { ...options, tuning: "short_row=-1" }));
+    await wrong("tuning", () => BcNorm.create(device, { ...options, tuning: "short_rows.max_row=-1" }));
     await wrong("both", () => BcNorm.create(device, { ...options, momentum: 0.1, movingSpeed: 0.1 }));
     await wrong("values", () => Tensor.from(device, [2, 4, 3], new Float32Array(23)));
     await wrong("size", () => new Tensor(x.buffer, [2, -4, 3]));
@@ -133,7 +133,7 @@ test("subgroups are used where the device has them, and asked for in vain withou
     const without = await adapter.requestDevice();
     const size = own.adapterInfo.subgroupMinSize;
     const run = async (device, subgroupSize) => {
-      const tuning = `class=gpu\nsubgroup_size=${subgroupSize}`;
+      const tuning = `class=gpu\nlimits.subgroup_size=${subgroupSize}`;
       const norm = await BcNorm.create(device, { numChannels: 4, numGroups: 2, tuning });
       try {
         const y = await norm.forward(Tensor.from(device, [2, 4, 999], new Float32Array(7992).map((_, i) => Math.sin(i))));
@@ -157,7 +157,7 @@ test("subgroups are used where the device has them, and asked for in vain withou
   assert.ok(found.size > 1);
   assert.deepEqual(found.smallest, found.shared);
   for (const [error, most] of [[found.more, found.size], [found.without, 1]]) {
-    assert.match(error, new RegExp(`^limit: .*subgroup size of row_moments.* ${most}\\b.*subgroup_size=1`));
+    assert.match(error, new RegExp(`^limit: .*subgroup size of row_moments.* ${most}\\b.*limits\\.subgroup_size=1`));
   }
   opened.failed();
 });

@@ -24,9 +24,9 @@ const KINDS = [
 
 const TUNINGS = [
   "class=gpu",
-  "class=gpu\nsubgroup_size=8\nfold_lanes=4",
+  "class=gpu\nlimits.subgroup_size=8\nfold.lanes=4",
   "class=software",
-  "class=software\nshort_row=0\nshort_batch_row=0\nfold_lanes=4",
+  "class=software\nshort_rows.max_row=0\nshort_rows.max_batch_row=0\nfold.lanes=4",
 ];
 
 /** Long rows, odd ones, short ones; few and many samples; one channel and 6. */

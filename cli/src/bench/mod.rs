@@ -57,7 +57,7 @@ Examples:
   bcnorm bench --norm group_norm                    another norm of the family
   bcnorm bench --dtype bf16 --layout last           16 bits, channels last
   bcnorm bench --direction forward --steps          which stage takes how long
-  bcnorm bench --tune workgroup_size=64 --steps     and with another tuning (see bcnorm info)"
+  bcnorm bench --tune map.workgroup_size=64 --steps     and with another tuning (see bcnorm info)"
 )]
 pub struct Args {
     /// Shape to measure, may be repeated

@@ -194,10 +194,7 @@ mod tests {
     #[test]
     fn bytes_add_up() {
         let max_binding_bytes = 1 << 14;
-        let windows = Tuning {
-            max_binding_bytes,
-            ..Tuning::SOFTWARE
-        };
+        let windows = Tuning::SOFTWARE.with(|t| t.limits.max_binding_bytes = max_binding_bytes);
         for tuning in [Tuning::GPU, Tuning::SOFTWARE, windows] {
             for direction in Direction::ALL {
                 for dims in [&[8, 64, 56, 56][..], &[3, 6, 701]] {
@@ -216,13 +213,13 @@ mod tests {
         let step = |name| plan.steps.iter().find(|step| step.kernel == name).unwrap();
         let affine = step("row_affine");
         assert!(
-            affine.decided_by.contains_key("workgroup_size"),
+            affine.decided_by.contains_key("map.workgroup_size"),
             "{affine:?}"
         );
-        assert!(!affine.decided_by.contains_key("fold_workgroup_size"));
+        assert!(!affine.decided_by.contains_key("fold.workgroup_size"));
         let fold = step("channel_fold");
-        assert!(fold.decided_by.contains_key("fold_workgroup_size"));
-        assert!(!fold.decided_by.contains_key("column_tile"));
+        assert!(fold.decided_by.contains_key("fold.workgroup_size"));
+        assert!(!fold.decided_by.contains_key("columns.tile"));
         let text = plan.to_string();
         assert!(text.contains("transfers") && text.contains("    channel_fold: "));
     }

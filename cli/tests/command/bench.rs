@@ -68,7 +68,7 @@ fn a_line_has_every_field() {
 #[test]
 fn the_table_is_for_people() {
     let text = succeed(words(
-        "bench --shape 2,6,5,5 --repeats 1 --direction eval --no-cpu --groups 2 --tune entries_per_lane=2 --submission-ms 1",
+        "bench --shape 2,6,5,5 --repeats 1 --direction eval --no-cpu --groups 2 --tune fold.entries_per_lane=2 --submission-ms 1",
     ));
     for part in [
         "(2, 6, 5, 5), 2 groups",
@@ -260,14 +260,14 @@ fn one_adapter_is_the_default() {
         assert!(limit.as_u64() > Some(0), "{adapter}");
         assert!(adapter["features"]["subgroup"].is_boolean(), "{adapter}");
         assert!(
-            adapter["tuning"]["workgroup_size"].as_u64() > Some(0),
+            adapter["tuning"]["map.workgroup_size"].as_u64() > Some(0),
             "{adapter}"
         );
     }
     assert!(report["cpu"]["threads"].as_u64() > Some(0));
     let text = succeed(words("info"));
     assert!(
-        text.contains("the default") && text.contains("workgroup_size"),
+        text.contains("the default") && text.contains("map.workgroup_size"),
         "{text}"
     );
 }

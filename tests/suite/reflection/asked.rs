@@ -10,80 +10,76 @@ use std::num::NonZero;
 
 /// The tunings that the library brings, and some that ask for the utmost.
 pub fn tunings() -> Vec<(&'static str, Tuning)> {
-    let greedy = Tuning {
-        words_per_lane: u32::MAX,
-        min_words_per_lane: u32::MAX,
-        map_words_per_lane: u32::MAX,
-        max_words_per_lane: 195_000,
-        min_invocations: 1,
-        entries_per_lane: u32::MAX,
-        samples_per_segment: u32::MAX,
-        column_tile: 1 << 20,
-        ..Tuning::SOFTWARE
-    };
+    let greedy = Tuning::SOFTWARE.with(|t| {
+        t.reduction.words_per_lane = u32::MAX;
+        t.reduction.min_words_per_lane = u32::MAX;
+        t.map.words_per_lane = u32::MAX;
+        t.parts.max_words_per_lane = 195_000;
+        t.parts.min_invocations = 1;
+        t.fold.entries_per_lane = u32::MAX;
+        t.fold.samples_per_segment = u32::MAX;
+        t.columns.tile = 1 << 20;
+    });
     // Rows have tables, however short they are.
-    let splitting = Tuning {
-        workgroup_size: 32,
-        reduce_lanes: 8,
-        map_lanes: 8,
-        words_per_lane: 1,
-        min_words_per_lane: 1,
-        map_words_per_lane: 1,
-        max_words_per_lane: 3,
-        min_invocations: 1 << 20,
-        fold_workgroup_size: 16,
-        fold_lanes: 8,
-        entries_per_lane: 1,
-        samples_per_segment: 2,
-        column_tile: 1,
-        column_workgroup_size: 64,
-        short_row: 0,
-        short_batch_row: 0,
-        ..Tuning::GPU
-    };
+    let splitting = Tuning::GPU.with(|t| {
+        t.reduction.workgroup_size = 32;
+        t.map.workgroup_size = 32;
+        t.reduction.lanes = 8;
+        t.map.lanes = 8;
+        t.reduction.words_per_lane = 1;
+        t.reduction.min_words_per_lane = 1;
+        t.map.words_per_lane = 1;
+        t.parts.max_words_per_lane = 3;
+        t.parts.min_invocations = 1 << 20;
+        t.fold.workgroup_size = 16;
+        t.fold.lanes = 8;
+        t.fold.entries_per_lane = 1;
+        t.fold.samples_per_segment = 2;
+        t.columns.tile = 1;
+        t.columns.workgroup_size = 64;
+        t.short_rows.max_row = 0;
+        t.short_rows.max_batch_row = 0;
+    });
     // Workgroups that are no power of two, and too few lanes for large folds.
-    let odd = Tuning {
-        workgroup_size: 24,
-        reduce_lanes: 8,
-        map_lanes: 4,
-        fold_workgroup_size: 12,
-        fold_lanes: 4,
-        entries_per_lane: 100_000,
-        samples_per_segment: 200_000,
-        column_tile: 2,
-        column_workgroup_size: 24,
-        ..Tuning::GPU
-    };
+    let odd = Tuning::GPU.with(|t| {
+        t.reduction.workgroup_size = 24;
+        t.map.workgroup_size = 24;
+        t.reduction.lanes = 8;
+        t.map.lanes = 4;
+        t.fold.workgroup_size = 12;
+        t.fold.lanes = 4;
+        t.fold.entries_per_lane = 100_000;
+        t.fold.samples_per_segment = 200_000;
+        t.columns.tile = 2;
+        t.columns.workgroup_size = 24;
+    });
     // Whatever a lane's share, it must be at least a word and an entry.
-    let zeros = Tuning {
-        words_per_lane: 0,
-        min_words_per_lane: 0,
-        map_words_per_lane: 0,
-        min_invocations: 0,
-        entries_per_lane: 0,
-        samples_per_segment: 0,
-        short_row: 0,
-        short_batch_row: 0,
-        fused_group: 0,
-        fused_elements: 0,
-        ..Tuning::GPU
-    };
+    let zeros = Tuning::GPU.with(|t| {
+        t.reduction.words_per_lane = 0;
+        t.reduction.min_words_per_lane = 0;
+        t.map.words_per_lane = 0;
+        t.parts.min_invocations = 0;
+        t.fold.entries_per_lane = 0;
+        t.fold.samples_per_segment = 0;
+        t.short_rows.max_row = 0;
+        t.short_rows.max_batch_row = 0;
+        t.inference.max_group = 0;
+        t.inference.max_tensor = 0;
+    });
     // Every row is short, every group fits; a lane, or as many as there may be, has all of it.
-    let elements = Tuning {
-        short_row: u32::MAX,
-        short_batch_row: u32::MAX,
-        fused_group: u32::MAX,
-        fused_elements: u32::MAX,
-        max_binding_bytes: u64::MAX,
-        ..greedy
-    };
-    let shared_elements = Tuning {
-        short_row: u32::MAX,
-        short_batch_row: u32::MAX,
-        fused_group: u32::MAX,
-        fused_elements: u32::MAX,
-        ..splitting
-    };
+    let elements = greedy.with(|t| {
+        t.short_rows.max_row = u32::MAX;
+        t.short_rows.max_batch_row = u32::MAX;
+        t.inference.max_group = u32::MAX;
+        t.inference.max_tensor = u32::MAX;
+        t.limits.max_binding_bytes = u64::MAX;
+    });
+    let shared_elements = splitting.with(|t| {
+        t.short_rows.max_row = u32::MAX;
+        t.short_rows.max_batch_row = u32::MAX;
+        t.inference.max_group = u32::MAX;
+        t.inference.max_tensor = u32::MAX;
+    });
     vec![
         ("GPU", Tuning::GPU),
         ("SOFTWARE", Tuning::SOFTWARE),
@@ -102,10 +98,10 @@ pub fn narrow_tunings() -> Vec<(&'static str, Tuning)> {
     let mut tunings = tunings();
     tunings.retain(|(name, _)| ["GPU", "SOFTWARE", "splitting", "odd"].contains(name));
     for (_, tuning) in &mut tunings {
-        tuning.max_binding_bytes = 8192;
-        tuning.max_words_per_lane = tuning.max_words_per_lane.min(48);
-        tuning.reduce_lanes = tuning.reduce_lanes.min(4);
-        tuning.map_lanes = tuning.map_lanes.min(4);
+        tuning.limits.max_binding_bytes = 8192;
+        tuning.parts.max_words_per_lane = tuning.parts.max_words_per_lane.min(48);
+        tuning.reduction.lanes = tuning.reduction.lanes.min(4);
+        tuning.map.lanes = tuning.map.lanes.min(4);
     }
     tunings
 }

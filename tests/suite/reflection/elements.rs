@@ -49,20 +49,20 @@ impl Elements {
             && norm.num_channels <= 1 << 20
             && size.is_multiple_of(u64::from(width))
             && size <= u64::from(u32::MAX);
-        if !possible || tensor.buffer_bytes() > tuning.max_binding_bytes {
+        if !possible || tensor.buffer_bytes() > tuning.limits.max_binding_bytes {
             return None;
         }
         let group_words = (size / u64::from(width)) as u32;
         let mut lanes = 1;
-        while lanes < tuning.reduce_lanes && u64::from(lanes) * 4 < u64::from(group_words) {
+        while lanes < tuning.reduction.lanes && u64::from(lanes) * 4 < u64::from(group_words) {
             lanes *= 2;
         }
         let share = group_words.div_ceil(lanes);
         let inference = direction == Direction::Forward && (asked.inference || asked.in_place);
         let plain = asked.fusion.activation == Activation::None;
-        let short = len <= tuning.short_row && (inference || plain);
-        let small = size <= u64::from(tuning.fused_group)
-            && tensor.elements() <= u64::from(tuning.fused_elements);
+        let short = len <= tuning.short_rows.max_row && (inference || plain);
+        let small = size <= u64::from(tuning.inference.max_group)
+            && tensor.elements() <= u64::from(tuning.inference.max_tensor);
         let fused = inference && small && [Part::None, Part::Running].contains(&part);
         // Three loops over a lane's share.
         ((short || fused) && share <= 65_000 / 3).then_some(Self { width, lanes })
@@ -90,7 +90,7 @@ pub fn takes_elements_as_rows(plan: &Plan, asked: &Asked, tuning: &Tuning) -> bo
         && tensor.elements() > 0
         && c > 1
         && (2..n).contains(&len)
-        && len <= tuning.short_batch_row
+        && len <= tuning.short_rows.max_batch_row
         && c.checked_mul(len).is_some()
 }
 

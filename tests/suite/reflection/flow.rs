@@ -69,7 +69,7 @@ pub fn check_windows(what: &str, plan: &Plan, tuning: &Tuning) {
             assert!(window.offset.is_multiple_of(256), "{what}: {window:?}");
             assert!(window.bytes.is_multiple_of(4), "{what}: {window:?}");
             assert!(
-                window.bytes <= tuning.max_binding_bytes,
+                window.bytes <= tuning.limits.max_binding_bytes,
                 "{what}: {window:?}"
             );
             let end = window.offset + window.bytes;

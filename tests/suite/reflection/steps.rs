@@ -48,7 +48,7 @@ pub fn check_plan(what: &str, plan: &Plan, tuning: &Tuning, asked: &Asked, known
 /// Either elements are rows, and no table of rows is there, or no kernel of theirs runs. It is rows that
 /// have kernels, too, where a table of the elements' would not fit a binding.
 fn check_way(what: &str, plan: &Plan, asked: &Asked, tuning: &Tuning) -> Option<Elements> {
-    let limit = tuning.max_binding_bytes;
+    let limit = tuning.limits.max_binding_bytes;
     let largest = |plan: &Plan| {
         let tables = plan.needs().iter().filter(|need| {
             let read =
@@ -61,10 +61,7 @@ fn check_way(what: &str, plan: &Plan, asked: &Asked, tuning: &Tuning) -> Option<
     let elements = elements.filter(|_| {
         let fits = is_of_elements(plan);
         if !fits {
-            let unbound = Tuning {
-                max_binding_bytes: u64::MAX,
-                ..*tuning
-            };
+            let unbound = tuning.with(|t| t.limits.max_binding_bytes = u64::MAX);
             let (norm, tensor) = (plan.norm(), plan.tensor());
             let plans = plans(norm, tensor, plan.mode(), *asked, &unbound).unwrap();
             let of_elements = plans.iter().all(|(plan, _)| is_of_elements(plan));
@@ -177,7 +174,7 @@ fn check_spec(
         "{what}: {spec:?}"
     );
     let near = match kernel.family.reduces_side_by_side() {
-        true => tuning.subgroup_size.min(spec.lanes),
+        true => tuning.limits.subgroup_size.min(spec.lanes),
         false => 1,
     };
     assert_eq!(spec.subgroup_size, near, "{what}: {spec:?}");
@@ -215,7 +212,10 @@ fn check_spec(
             _ => 1,
         };
         assert_eq!((spec.lanes, spec.column_words), (lanes, 1), "{what}");
-        assert_eq!(spec.workgroup_size, tuning.workgroup_size, "{what}");
+        assert_eq!(
+            spec.workgroup_size, tuning.reduction.workgroup_size,
+            "{what}"
+        );
         assert!(spec.aligned || elements.width > 1, "{what}");
         return;
     }
@@ -331,10 +331,10 @@ fn check_dispatch(what: &str, step: &Step, plan: &Plan, tuning: &Tuning) {
         assert_eq!(step.params.dispatch().first_word, 0, "{what}");
         if sized {
             let bytes = plan.tensor().buffer_bytes();
-            assert!(bytes <= tuning.max_binding_bytes, "{what}: {bytes}");
+            assert!(bytes <= tuning.limits.max_binding_bytes, "{what}: {bytes}");
         }
     }
-    let most = u64::from(tuning.max_workgroups.min(MAX_WORKGROUPS));
+    let most = u64::from(tuning.limits.max_workgroups.min(MAX_WORKGROUPS));
     assert!(
         x >= 1 && y >= 1 && x <= most && y <= most,
         "{what}: {x} x {y} workgroups"

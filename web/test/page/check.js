@@ -2,7 +2,7 @@
 import { judge, onCpu, onGpu, parse } from "/web/golden.js";
 
 /** SwiftShader's are of 4 invocations. */
-const SUBGROUPS = "class=gpu\nsubgroup_size=4";
+const SUBGROUPS = "class=gpu\nlimits.subgroup_size=4";
 
 /** Outputs of which not every bit is the same. */
 function differing(one, other) {
