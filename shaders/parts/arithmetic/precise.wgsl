@@ -46,6 +46,13 @@ fn x_above_mean(row: Moments, channel: Channel) -> f32 {
     return rounded(row.pivot - channel.mean_pivot) + (row.offset - channel.mean_offset);
 }
 
+// Mean of z, what the group part normalizes, over a row: pivot + offset + what rounding left of them.
+struct RowMean {
+    pivot: f32,
+    offset: f32,
+    rest: f32,
+}
+
 // What the spread of `count` values is divided by to make the group part's variance.
 fn degrees_of_freedom(norm: Norm, count: f32) -> f32 {
     return select(count, count - 1.0, (norm.flags & UNBIASED) != 0u);

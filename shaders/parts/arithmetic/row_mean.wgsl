@@ -4,13 +4,6 @@
 // #import arithmetic/rounded
 // #import arithmetic/precise
 
-// Mean of z, what the group part normalizes, over a row: pivot + offset + what rounding left of them.
-struct RowMean {
-    pivot: f32,
-    offset: f32,
-    rest: f32,
-}
-
 // Without a channel part z is x, and the row's own pair is its mean. With one, the channel's bias is
 // the pivot, so that a large bias costs nothing.
 fn row_mean(row: Moments, channel: Channel) -> RowMean {
