@@ -19,7 +19,6 @@ pub(super) const KERNEL: Kernel = Kernel {
 pub(super) fn mirror<T: Element>(call: &mut Call<'_>) {
     let parts = call.table_mut("product_parts");
     stages::column_products(
-        call.threads,
         call.params,
         call.width,
         call.tensor::<T>("x"),

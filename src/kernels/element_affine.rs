@@ -30,7 +30,6 @@ pub(super) fn mirror<T: Element>(call: &mut Call<'_>) {
     let groups = call.optional_table_mut("groups");
     let y = call.tensor_mut::<T>("y");
     stages::element_affine(
-        call.threads,
         call.params,
         call.width,
         call.activation,

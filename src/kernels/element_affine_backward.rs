@@ -26,7 +26,6 @@ pub(super) const KERNEL: Kernel = Kernel {
 pub(super) fn mirror<T: Element>(call: &mut Call<'_>) {
     let grad_x = call.tensor_mut::<T>("grad_x");
     stages::element_affine_backward(
-        call.threads,
         call.params,
         call.accumulate,
         call.tensor("x"),

@@ -38,10 +38,25 @@ pub use declare::{Access, BindingDecl, Element, Family, Kernel, Reduced};
 pub use source::{browser_wgsl, wgsl};
 pub use spec::{Spec, workgroup_memory};
 
+use crate::cpu;
 use crate::stages::{self, Call};
+use std::num::NonZero;
+
+/// Runs a kernel: by the CPU executor's own where it has one, else by its mirror.
+macro_rules! run {
+    ($module:ident <$t:ident> $threads:ident $call:ident) => {
+        cpu::$module::$module::<$t>($threads, $call)
+    };
+    ($module:ident [cpu] $threads:ident $call:ident) => {
+        cpu::$module::$module($threads, $call)
+    };
+    ($module:ident $threads:ident $call:ident) => {
+        $module::mirror($call)
+    };
+}
 
 macro_rules! kernels {
-    ($($(#[$doc:meta])* $id:ident $module:ident $(<$t:ident>)?)*) => {
+    ($($(#[$doc:meta])* $id:ident $module:ident $(<$t:ident>)? $([$own:ident])?)*) => {
         /// Names every kernel.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[non_exhaustive]
@@ -57,6 +72,13 @@ macro_rules! kernels {
             pub fn kernel(self) -> &'static Kernel {
                 match self {
                     $(KernelId::$id => &$module::KERNEL),*
+                }
+            }
+
+            /// Runs it as the CPU executor does, on tensors of T.
+            pub(crate) fn run<T: stages::Element>(self, threads: NonZero<usize>, call: &mut Call<'_>) {
+                match self {
+                    $(KernelId::$id => run!($module $(<$t>)? $([$own])? threads call)),*
                 }
             }
 
@@ -82,9 +104,9 @@ kernels! {
     /// Forward 2a: moments over segments of a large batch.
     SampleFold sample_fold
     /// Forward 2: moments of every channel -> statistics in force, running statistics.
-    ChannelFold channel_fold
+    ChannelFold channel_fold [cpu]
     /// Forward 3: statistics of every (sample, group) -> the affine map of every row.
-    GroupFold group_fold
+    GroupFold group_fold [cpu]
     /// Forward 3 without a group part: the affine map of every row from its channel alone.
     RowCoefficients row_coefficients
     /// Running statistics of InstanceNorm.
@@ -100,7 +122,7 @@ kernels! {
     /// Backward 1b: products of the parts of a row -> of the row.
     RowFoldBackward row_fold_backward
     /// Backward 2: what the group part makes of dy, and the terms of all parameter gradients.
-    GroupFoldBackward group_fold_backward
+    GroupFoldBackward group_fold_backward [cpu]
     /// Backward 2 without a group part: terms of the parameter gradients.
     RowTermsBackward row_terms_backward
     /// Backward 3a: sums over segments of a large batch.

@@ -22,7 +22,6 @@ pub(super) const KERNEL: Kernel = Kernel {
 pub(super) fn mirror<T: Element>(call: &mut Call<'_>) {
     let y = call.tensor_mut::<T>("y");
     stages::row_affine(
-        call.threads,
         call.params,
         call.width,
         call.activation,

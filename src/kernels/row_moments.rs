@@ -16,11 +16,5 @@ pub(super) const KERNEL: Kernel = Kernel {
 /// `src/stages/row_moments.rs`.
 pub(super) fn mirror<T: Element>(call: &mut Call<'_>) {
     let parts = call.table_mut("row_parts");
-    stages::row_moments(
-        call.threads,
-        call.params,
-        call.width,
-        call.tensor::<T>("x"),
-        parts,
-    );
+    stages::row_moments(call.params, call.width, call.tensor::<T>("x"), parts);
 }

@@ -1,16 +1,13 @@
-//! A step as its mirror takes it.
+//! A step as the CPU's kernels take it.
 
 use super::activation::Recompute;
 use super::element::Element;
 use crate::desc::Activation;
 use crate::params::Params;
 use bytemuck::Pod;
-use std::num::NonZero;
 
-/// The uniform, what a mirror asks of the specialization, and the memory of each binding that is there, by its name.
+/// The uniform, what a kernel asks of the specialization, and the memory of each binding that is there, by its name.
 pub struct Call<'a> {
-    /// How many threads it may use.
-    pub threads: NonZero<usize>,
     /// The uniform.
     pub params: &'a Params,
     /// Elements of a word.
