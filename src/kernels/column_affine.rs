@@ -26,7 +26,6 @@ pub(super) const KERNEL: Kernel = Kernel {
 pub(super) fn mirror<T: Element>(params: &Params, call: &mut Call<'_>) {
     let y = call.tensor_mut::<T>("y");
     stages::column_affine(
-        call.threads,
         params,
         call.width,
         call.aligned,

@@ -28,7 +28,6 @@ pub(super) fn mirror<T: Element>(params: &Params, call: &mut Call<'_>) {
     let grad_x = call.tensor_mut::<T>("grad_x");
     let grad_residual = call.optional_tensor_mut("grad_residual");
     stages::column_affine_backward(
-        call.threads,
         params,
         call.width,
         call.aligned,

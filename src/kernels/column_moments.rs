@@ -25,11 +25,5 @@ pub(super) const KERNEL: Kernel = Kernel {
 /// `src/stages/column_moments.rs`.
 pub(super) fn mirror<T: Element>(params: &Params, call: &mut Call<'_>) {
     let parts = call.table_mut("row_parts");
-    stages::column_moments(
-        call.threads,
-        params,
-        call.width,
-        call.tensor::<T>("x"),
-        parts,
-    );
+    stages::column_moments(params, call.width, call.tensor::<T>("x"), parts);
 }

@@ -27,7 +27,6 @@ pub(super) const KERNEL: Kernel = Kernel {
 pub(super) fn mirror<T: Element>(params: &Params, call: &mut Call<'_>) {
     let parts = call.table_mut("product_parts");
     stages::column_products(
-        call.threads,
         params,
         call.width,
         call.tensor::<T>("x"),

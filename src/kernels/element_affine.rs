@@ -39,7 +39,6 @@ pub(super) fn mirror<T: Element>(params: &Params, call: &mut Call<'_>) {
     let groups = call.optional_table_mut("groups");
     let y = call.tensor_mut::<T>("y");
     stages::element_affine(
-        call.threads,
         params,
         call.width,
         call.activation,

@@ -34,7 +34,6 @@ pub(super) const KERNEL: Kernel = Kernel {
 pub(super) fn mirror<T: Element>(params: &Params, call: &mut Call<'_>) {
     let grad_x = call.tensor_mut::<T>("grad_x");
     stages::element_affine_backward(
-        call.threads,
         params,
         call.accumulate,
         call.tensor("x"),

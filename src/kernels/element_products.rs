@@ -35,7 +35,6 @@ pub(super) fn mirror<T: Element>(params: &Params, call: &mut Call<'_>) {
     let terms = call.optional_table_mut("affine_terms");
     let gradients = call.table_mut("group_gradients");
     stages::element_products(
-        call.threads,
         params,
         call.width,
         call.tensor::<T>("x"),

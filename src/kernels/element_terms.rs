@@ -34,7 +34,6 @@ pub(super) fn mirror<T: Element>(params: &Params, call: &mut Call<'_>) {
     let channel_terms = call.optional_table_mut("channel_terms");
     let affine_terms = call.optional_table_mut("affine_terms");
     stages::element_terms(
-        call.threads,
         params,
         call.tensor::<T>("x"),
         call.tensor("grad_y"),

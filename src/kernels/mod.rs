@@ -40,11 +40,26 @@ pub use source::{browser_wgsl, wgsl};
 pub use space::canonical_specs;
 pub use spec::{Spec, workgroup_memory};
 
+use crate::cpu;
 use crate::params::{Dispatch, Uniform};
 use crate::stages::{self, Call};
+use std::num::NonZero;
+
+/// Runs a kernel: by the CPU executor's own where it has one, else by its mirror.
+macro_rules! run {
+    ($module:ident <$t:ident> $threads:ident $params:ident $call:ident) => {
+        cpu::$module::$module::<$t>($threads, $params, $call)
+    };
+    ($module:ident [cpu] $threads:ident $params:ident $call:ident) => {
+        cpu::$module::$module($threads, $params, $call)
+    };
+    ($module:ident $threads:ident $params:ident $call:ident) => {
+        $module::mirror($params, $call)
+    };
+}
 
 macro_rules! kernels {
-    ($($(#[$doc:meta])* $id:ident $module:ident $(<$t:ident>)?)*) => {
+    ($($(#[$doc:meta])* $id:ident $module:ident $(<$t:ident>)? $([$own:ident])?)*) => {
         /// Names every kernel.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
         #[non_exhaustive]
@@ -101,6 +116,13 @@ macro_rules! kernels {
                 }
             }
 
+            /// Runs the kernel as the CPU executor does, on tensors of T.
+            pub(crate) fn run<T: stages::Element>(&self, threads: NonZero<usize>, call: &mut Call<'_>) {
+                match self {
+                    $(Params::$id(params) => run!($module $(<$t>)? $([$own])? threads params call)),*
+                }
+            }
+
             /// Runs the kernel's mirror, on tensors of T.
             pub(crate) fn run_mirror<T: stages::Element>(&self, call: &mut Call<'_>) {
                 match self {
@@ -123,9 +145,9 @@ kernels! {
     /// Forward 2a: moments over segments of a large batch.
     SampleFold sample_fold
     /// Forward 2: moments of every channel -> statistics in force, running statistics.
-    ChannelFold channel_fold
+    ChannelFold channel_fold [cpu]
     /// Forward 3: statistics of every (sample, group) -> the affine map of every row.
-    GroupFold group_fold
+    GroupFold group_fold [cpu]
     /// Forward 3 without a group part: the affine map of every row from its channel alone.
     RowCoefficients row_coefficients
     /// Running statistics of InstanceNorm.
@@ -141,7 +163,7 @@ kernels! {
     /// Backward 1b: products of the parts of a row -> of the row.
     RowFoldBackward row_fold_backward
     /// Backward 2: what the group part makes of dy, and the terms of all parameter gradients.
-    GroupFoldBackward group_fold_backward
+    GroupFoldBackward group_fold_backward [cpu]
     /// Backward 2 without a group part: terms of the parameter gradients.
     RowTermsBackward row_terms_backward
     /// Backward 3a: sums over segments of a large batch.

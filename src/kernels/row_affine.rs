@@ -31,7 +31,6 @@ pub(super) const KERNEL: Kernel = Kernel {
 pub(super) fn mirror<T: Element>(params: &Params, call: &mut Call<'_>) {
     let y = call.tensor_mut::<T>("y");
     stages::row_affine(
-        call.threads,
         params,
         call.width,
         call.activation,

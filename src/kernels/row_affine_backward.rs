@@ -37,7 +37,6 @@ pub(super) fn mirror<T: Element>(params: &Params, call: &mut Call<'_>) {
     let grad_x = call.tensor_mut::<T>("grad_x");
     let grad_residual = call.optional_tensor_mut("grad_residual");
     stages::row_affine_backward(
-        call.threads,
         params,
         call.width,
         call.accumulate,

@@ -23,11 +23,5 @@ pub(super) const KERNEL: Kernel = Kernel {
 /// `src/stages/row_moments.rs`.
 pub(super) fn mirror<T: Element>(params: &Params, call: &mut Call<'_>) {
     let parts = call.table_mut("row_parts");
-    stages::row_moments(
-        call.threads,
-        params,
-        call.width,
-        call.tensor::<T>("x"),
-        parts,
-    );
+    stages::row_moments(params, call.width, call.tensor::<T>("x"), parts);
 }

@@ -6,7 +6,7 @@ use crate::tables::Affine;
 
 /// norm(x) from a row's coefficients.
 #[inline(always)]
-pub(super) fn normalized(x: f32, a: &Affine) -> f32 {
+pub(crate) fn normalized(x: f32, a: &Affine) -> f32 {
     ((x - a.pivot) - a.offset) * a.scale + a.shift
 }
 
@@ -24,7 +24,7 @@ fn logistic(t: f32) -> (f32, f32) {
 }
 
 #[inline(always)]
-pub(super) fn activate(t: f32, activation: Activation) -> f32 {
+pub(crate) fn activate(t: f32, activation: Activation) -> f32 {
     match activation {
         Activation::None => t,
         // A NaN stays.
@@ -39,23 +39,9 @@ pub(super) fn activate(t: f32, activation: Activation) -> f32 {
     }
 }
 
-/// The same for many values: one loop for each activation.
-#[inline(always)]
-pub(super) fn activate_all(values: &mut [f32], activation: Activation) {
-    match activation {
-        Activation::None => {}
-        Activation::Relu => values
-            .iter_mut()
-            .for_each(|t| *t = activate(*t, Activation::Relu)),
-        Activation::Silu => values
-            .iter_mut()
-            .for_each(|t| *t = activate(*t, Activation::Silu)),
-    }
-}
-
 /// The gradient with respect to t, from the one with respect to activate(t).
 #[inline(always)]
-pub(super) fn activation_gradient(t: f32, g: f32, activation: Activation) -> f32 {
+pub(crate) fn activation_gradient(t: f32, g: f32, activation: Activation) -> f32 {
     match activation {
         Activation::None => g,
         Activation::Relu if t <= 0.0 => 0.0,
@@ -79,19 +65,12 @@ pub struct Recompute<'a, T> {
 }
 
 impl<T: Element> Recompute<'_, T> {
-    /// Takes dy back through the activation, for the elements of `row` from `first` on; x holds theirs.
-    #[inline(always)]
-    pub(super) fn backward(&self, row: usize, first: usize, x: &[f32], grad: &mut [f32]) {
-        let a = &self.coefficients[row];
+    /// Takes dy of an element back through the activation; `x` is the element's, `row` its row.
+    pub(crate) fn gradient(&self, row: usize, element: usize, x: f32, grad: f32) -> f32 {
+        let mut t = normalized(x, &self.coefficients[row]);
         if let Some(residual) = self.residual {
-            for ((g, x), r) in grad.iter_mut().zip(x).zip(&residual[first..]) {
-                let t = normalized(*x, a) + r.to_f32();
-                *g = activation_gradient(t, *g, self.activation);
-            }
-        } else {
-            for (g, x) in grad.iter_mut().zip(x) {
-                *g = activation_gradient(normalized(*x, a), *g, self.activation);
-            }
+            t += residual[element].to_f32();
         }
+        activation_gradient(t, grad, self.activation)
     }
 }

@@ -1,15 +1,12 @@
-//! A step as its mirror takes it.
+//! A step as the CPU's kernels take it.
 
 use super::activation::Recompute;
 use super::element::Element;
 use crate::desc::Activation;
 use bytemuck::Pod;
-use std::num::NonZero;
 
-/// What a mirror asks of the specialization, and the memory of each binding that is there, by its name.
+/// What a kernel asks of the specialization, and the memory of each binding that is there, by its name.
 pub struct Call<'a> {
-    /// How many threads it may use.
-    pub threads: NonZero<usize>,
     /// Elements of a word.
     pub width: u32,
     /// Whether rows (with channels last, positions) begin at words.

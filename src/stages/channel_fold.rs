@@ -32,65 +32,102 @@ pub fn channel_fold(
     bn_weight: Option<&[f32]>,
     bn_bias: Option<&[f32]>,
     weight: Option<&[f32]>,
-    mut num_batches_tracked: Option<&mut [u32]>,
+    num_batches_tracked: Option<&mut [u32]>,
     mut running: Option<RunningStatistics>,
     channels: &mut [Channel],
 ) {
-    if let Some(count) = &mut num_batches_tracked
-        && params.norm.flags & CUMULATIVE == 0
-    {
-        batch_count(count);
-    }
-    let batches = num_batches_tracked.map(|count| count[0]);
+    let batches = counted(params, num_batches_tracked);
+    let inputs = ChannelFold {
+        params,
+        bn_weight,
+        bn_bias,
+        weight,
+        batches,
+    };
     for (c, channel) in channels.iter_mut().enumerate() {
         let batch = merged(params, channel_parts, c);
-        let group_weight = match weight {
+        *channel = inputs.fold(c, batch, &mut running);
+    }
+}
+
+/// Counts the batch, unless `batch_count` did, and says how many there were.
+pub(crate) fn counted(
+    params: &ChannelParams,
+    num_batches_tracked: Option<&mut [u32]>,
+) -> Option<u32> {
+    let count = num_batches_tracked?;
+    if params.norm.flags & CUMULATIVE == 0 {
+        batch_count(count);
+    }
+    Some(count[0])
+}
+
+/// What the kernel reads, but for the moments.
+pub(crate) struct ChannelFold<'a> {
+    pub params: &'a ChannelParams,
+    pub bn_weight: Option<&'a [f32]>,
+    pub bn_bias: Option<&'a [f32]>,
+    pub weight: Option<&'a [f32]>,
+    /// How many batches there were.
+    pub batches: Option<u32>,
+}
+
+impl ChannelFold<'_> {
+    /// Statistics in force of a channel from the batch's moments.
+    pub fn fold(
+        &self,
+        c: usize,
+        batch: Moments,
+        running: &mut Option<RunningStatistics>,
+    ) -> Channel {
+        let params = self.params;
+        let group_weight = match self.weight {
             Some(weight) if params.norm.flags & PER_CHANNEL != 0 => weight[c],
             _ => 1.0,
         };
         if params.norm.flags & NO_CHANNEL_PART != 0 {
             // z = 1 (x - 0) + 0.
-            *channel = Channel {
+            return Channel {
                 rstd: 1.0,
                 scale: 1.0,
                 weight: group_weight,
                 ..Channel::default()
             };
-            continue;
         }
         let state = running
             .as_mut()
             .map(|running| (&mut running.mean[c], &mut running.var[c]));
-        let (pivot, offset, variance, known, count) =
-            if params.norm.flags & TRAINING != 0 && params.norm.flags & ESTIMATE == 0 {
-                batch_statistics(params, batch, batches, state)
-            } else {
-                // The planner binds them then.
-                let Some((mean, var)) = state else { return };
+        let in_force = params.norm.flags & TRAINING != 0 && params.norm.flags & ESTIMATE == 0;
+        let (pivot, offset, variance, known, count) = match state {
+            // The planner binds the running statistics where the batch's are not in force.
+            Some((mean, var)) if !in_force => {
                 if params.norm.flags & TRAINING == 0 || batch.count == 0 {
                     (*mean, 0.0, *var, *var > 3.4e38, 0)
                 } else {
                     estimated_statistics(params, batch, mean, var)
                 }
-            };
+            }
+            state => batch_statistics(params, batch, self.batches, state),
+        };
         let v = variance + params.norm.channel_eps;
         let rstd = if known { 0.0 } else { reciprocal_std(v) };
-        let w = bn_weight.map_or(1.0, |weight| weight[c]);
+        let w = self.bn_weight.map_or(1.0, |weight| weight[c]);
         let scale = w * rstd;
-        *channel = Channel {
+        Channel {
             mean_pivot: pivot,
             mean_offset: offset,
             rstd,
             scale,
             scale_low: product_rest(w, rstd, scale) + w * reciprocal_std_rest(v, rstd),
-            bias: bn_bias.map_or(0.0, |bias| bias[c]),
+            bias: self.bn_bias.map_or(0.0, |bias| bias[c]),
             weight: group_weight,
             count,
-        };
+        }
     }
 }
 
-fn merged(params: &ChannelParams, channel_parts: &[Moments], c: usize) -> Moments {
+/// Moments of a channel.
+pub(crate) fn merged(params: &ChannelParams, channel_parts: &[Moments], c: usize) -> Moments {
     let columns = params.table.columns as usize;
     let entries = (0..params.table.entries as usize).map(|i| channel_parts[i * columns + c]);
     merge_all(entries)

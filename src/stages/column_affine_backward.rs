@@ -1,20 +1,20 @@
 //! Mirror of `shaders/column_affine_backward.wgsl`.
 
-use super::activation::{Recompute, activation_gradient};
-use super::column::{BLOCK, MapWindow, Maps, blocks};
-use super::column_affine::{add, affine_fields, normalize};
-use super::element::{Element, to_f32};
-use super::parallel::for_ranges;
+use super::activation::Recompute;
+use super::column::mapped_elements;
+use super::element::Element;
+use super::row_affine_backward::x_gradient;
 use crate::params::ColumnParams;
 use crate::tables::AffineBackward;
-use std::num::NonZero;
 
 /// dx from dy and x, row by row, added to what is there where `accumulate`; with `recompute`, dy is what
 /// comes out of the activation backward, and the residual's gradient. Tensors have their channels last;
 /// `width` and `aligned` are the step's.
-#[allow(clippy::too_many_arguments)] // The kernel's bindings.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one for each binding of the kernel"
+)]
 pub fn column_affine_backward<T: Element>(
-    threads: NonZero<usize>,
     params: &ColumnParams,
     width: u32,
     aligned: bool,
@@ -24,109 +24,21 @@ pub fn column_affine_backward<T: Element>(
     coefficients_backward: &[AffineBackward],
     recompute: Option<Recompute<T>>,
     grad_x: &mut [T],
-    grad_residual: Option<&mut [T]>,
+    mut grad_residual: Option<&mut [T]>,
 ) {
-    let channels = params.split.num_channels as usize;
-    let window = MapWindow::new(params, width, aligned);
-    let plain = recompute.is_none() && !accumulate;
-    for_ranges(
-        threads,
-        window.units.clone(),
-        (grad_x, grad_residual),
-        |unit| unit * window.unit_size,
-        #[inline(always)]
-        |units, (grad_x, mut grad_residual): (&mut [T], Option<&mut [T]>)| {
-            let base = units.start * window.unit_size;
-            let (mut maps, mut forward) = (Maps::new(), Maps::new());
-            let (mut u, mut v, mut t) = ([0.0; BLOCK], [0.0; BLOCK], [0.0; BLOCK]);
-            window.strips(
-                units,
-                #[inline(always)]
-                |strip| {
-                    let rows = coefficients_backward;
-                    maps.set(strip.sample, channels, rows, backward_fields);
-                    if let Some(recompute) = &recompute {
-                        let rows = recompute.coefficients;
-                        forward.set(strip.sample, channels, rows, affine_fields);
-                    }
-                    for block in blocks(strip.elements) {
-                        let (channel, len) = (block.start % channels, block.len());
-                        if plain && let Some(x) = x {
-                            let grad_x = &mut grad_x[block.start - base..block.end - base];
-                            let (x, grad_y) = (&x[block.clone()], &grad_y[block]);
-                            gradients_to(maps.fields(channel, len), x, grad_y, grad_x);
-                            continue;
-                        }
-                        let (u, v) = (&mut u[..len], &mut v[..len]);
-                        match x {
-                            Some(x) => to_f32(&x[block.clone()], u),
-                            None => u.fill(0.0),
-                        }
-                        to_f32(&grad_y[block.clone()], v);
-                        if let Some(recompute) = &recompute {
-                            let t = &mut t[..len];
-                            t.copy_from_slice(u);
-                            normalize(forward.fields(channel, len), t);
-                            if let Some(residual) = recompute.residual {
-                                add(&residual[block.clone()], t);
-                            }
-                            for (v, t) in v.iter_mut().zip(t) {
-                                *v = activation_gradient(*t, *v, recompute.activation);
-                            }
-                        }
-                        let mine = block.start - base..block.end - base;
-                        if let Some(grad_residual) = &mut grad_residual {
-                            for (out, v) in grad_residual[mine.clone()].iter_mut().zip(&*v) {
-                                *out = T::from_f32(*v);
-                            }
-                        }
-                        let [x_pivot, x_unit, x_scale, grad_pivot, grad_scale, shift] =
-                            maps.fields(channel, len);
-                        for i in 0..len {
-                            let grad = (v[i] - grad_pivot[i]) * grad_scale[i];
-                            let from_x = match x {
-                                Some(_) => ((u[i] - x_pivot[i]) * x_unit[i]) * x_scale[i],
-                                None => 0.0,
-                            };
-                            v[i] = (grad + from_x) + shift[i];
-                        }
-                        let grad_x = &mut grad_x[mine];
-                        if accumulate {
-                            add(grad_x, v);
-                        }
-                        for (out, v) in grad_x.iter_mut().zip(v) {
-                            *out = T::from_f32(*v);
-                        }
-                    }
-                },
-            );
-        },
-    );
-}
-
-/// dx of consecutive channels.
-#[inline(always)]
-fn gradients_to<T: Element>(fields: [&[f32]; 6], x: &[T], grad_y: &[T], grad_x: &mut [T]) {
-    // All of one length, as the compiler can see.
-    let len = grad_x.len();
-    let (x, grad_y) = (&x[..len], &grad_y[..len]);
-    let [x_pivot, x_unit, x_scale, grad_pivot, grad_scale, shift] = fields.map(|f| &f[..len]);
-    for i in 0..len {
-        let grad = (grad_y[i].to_f32() - grad_pivot[i]) * grad_scale[i];
-        let from_x = ((x[i].to_f32() - x_pivot[i]) * x_unit[i]) * x_scale[i];
-        grad_x[i] = T::from_f32((grad + from_x) + shift[i]);
+    for (i, row) in mapped_elements(params, width, aligned) {
+        let x = x.map(|x| x[i].to_f32());
+        let mut grad = grad_y[i].to_f32();
+        if let (Some(recompute), Some(x)) = (&recompute, x) {
+            grad = recompute.gradient(row, i, x, grad);
+        }
+        let mut dx = x_gradient(x, grad, &coefficients_backward[row]);
+        if accumulate {
+            dx += grad_x[i].to_f32();
+        }
+        grad_x[i] = T::from_f32(dx);
+        if let Some(grad_residual) = &mut grad_residual {
+            grad_residual[i] = T::from_f32(grad);
+        }
     }
-}
-
-#[inline(always)]
-fn backward_fields(a: &AffineBackward) -> [f32; 6] {
-    let x_unit = AffineBackward::x_unit(a.grad_scale);
-    [
-        a.x_pivot,
-        x_unit,
-        a.x_scale,
-        a.grad_pivot,
-        a.grad_scale,
-        a.shift,
-    ]
 }

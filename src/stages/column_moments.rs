@@ -1,65 +1,38 @@
 //! Mirror of `shaders/column_moments.wgsl`.
 
-use super::column::{Run, Shape, lines, load, reduce};
+use super::column::column_span;
 use super::element::Element;
-use super::tile::{CHUNK, TILE, TileMoments, or_first};
+use super::moments::merge_moments;
+use super::row_moments::chunk_moments;
 use crate::params::ColumnParams;
 use crate::tables::Moments;
-use std::num::NonZero;
+
+/// Positions of a chunk.
+pub(super) const CHUNK: usize = 8;
 
 /// Moments of every part of every row of x, which has its channels last; `width` is the step's.
 pub fn column_moments<T: Element>(
-    threads: NonZero<usize>,
     params: &ColumnParams,
     width: u32,
     x: &[T],
     row_parts: &mut [Moments],
 ) {
-    let shape = Shape::new(params, width);
-    reduce(
-        threads,
-        params,
-        width,
-        row_parts,
-        #[inline(always)]
-        |run, moments| {
-            moments_of(shape, run, x, moments);
-        },
+    let (items, first_item) = (
+        params.dispatch.items as usize,
+        params.dispatch.first_item as usize,
     );
-}
-
-#[inline(always)]
-fn moments_of<T: Element>(shape: Shape, run: &Run, x: &[T], moments: &mut [Moments]) {
-    let mut tiles = vec![TileMoments::default(); run.channels.len().div_ceil(TILE)];
-    for (first, positions) in run.chunks() {
-        for (tile, all) in tiles.iter_mut().enumerate() {
-            let begin = run.channels.start + tile * TILE;
-            let end = run.channels.end.min(begin + TILE);
-            if end - begin == TILE {
-                let lines = lines(x, shape, (first, positions), begin);
-                all.merge(&TileMoments::of_chunk(
-                    positions,
-                    #[inline(always)]
-                    |k, c| lines[k][c].to_f32(),
-                ));
-                continue;
+    let parts = params.split.parts as usize;
+    for item in first_item..first_item + items {
+        let span = column_span(params, width, item);
+        // The channels of the word.
+        for k in 0..width as usize {
+            let mut moments = Moments::default();
+            for first in span.positions.clone().step_by(CHUNK) {
+                let chunk = first..span.positions.end.min(first + CHUNK);
+                let values = chunk.map(|position| x[span.element(position) + k].to_f32());
+                moments = merge_moments(moments, chunk_moments(values));
             }
-            // Behind the chunk's last position, the first one again.
-            let mut words = [[0.0; TILE]; CHUNK];
-            for (k, word) in words.iter_mut().enumerate() {
-                let position = first + or_first(k, positions);
-                load(&x[position * shape.channels..][begin..end], word);
-            }
-            all.merge(&TileMoments::of_chunk(
-                positions,
-                #[inline(always)]
-                |k, c| words[k][c],
-            ));
-        }
-    }
-    for (moments, tile) in moments.chunks_mut(TILE).zip(&tiles) {
-        for (c, moments) in moments.iter_mut().enumerate() {
-            *moments = tile.lane(c);
+            row_parts[(span.row + k) * parts + span.part] = moments;
         }
     }
 }

@@ -14,7 +14,7 @@ pub trait Element: Pod + Send + Sync {
 
 /// Many at once.
 #[inline(always)]
-pub(super) fn to_f32<T: Element>(values: &[T], out: &mut [f32]) {
+pub(crate) fn to_f32<T: Element>(values: &[T], out: &mut [f32]) {
     for (out, value) in out.iter_mut().zip(values) {
         *out = value.to_f32();
     }

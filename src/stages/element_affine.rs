@@ -3,17 +3,17 @@
 use super::activation::activate;
 use super::element::Element;
 use super::elements::{Shape, row_of};
-use super::parallel::for_ranges;
 use super::precise::{above_group_mean, degrees_of_freedom, reciprocal_std, row_mean};
 use crate::desc::Activation;
 use crate::params::{ElementParams, PER_CHANNEL};
 use crate::tables::{Channel, Group};
-use std::num::NonZero;
 
 /// y = activation(norm(x) + residual), group by group. Without x, it is in y. `width` is the step's.
-#[allow(clippy::too_many_arguments)] // The kernel's bindings.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one for each binding of the kernel"
+)]
 pub fn element_affine<T: Element>(
-    threads: NonZero<usize>,
     params: &ElementParams,
     width: u32,
     activation: Activation,
@@ -22,64 +22,69 @@ pub fn element_affine<T: Element>(
     weight: Option<&[f32]>,
     bias: Option<&[f32]>,
     residual: Option<&[T]>,
-    groups: Option<&mut [Group]>,
+    mut groups: Option<&mut [Group]>,
     y: &mut [T],
 ) {
-    let shape = Shape::of_groups(params, width);
-    let items = params.dispatch.items as usize;
-    let mut unsaved = Vec::new();
-    let groups = groups.unwrap_or_else(|| {
-        unsaved.resize(items, Group::default());
-        &mut unsaved
-    });
-    let size = shape.num_channels() / shape.num_groups;
-    let channel_len = shape.group_len / size;
-    let channels_of = |item: usize| &channels[item % shape.num_groups * size..][..size];
-    let per_channel = params.norm.flags & PER_CHANNEL != 0;
-    {
-        let x = x.unwrap_or(&*y);
-        for_ranges(
-            threads,
-            0..items,
-            &mut *groups,
-            |item| item,
-            |range, groups: &mut [Group]| {
-                for (item, group) in range.zip(groups) {
-                    let x = &x[item * shape.group_len..][..shape.group_len];
-                    *group = statistics(params, channel_len, x, channels_of(item));
-                    if let (Some(weight), false) = (weight, per_channel) {
-                        group.weight = weight[item % shape.num_groups];
-                    }
-                }
-            },
-        );
+    let inputs = ElementAffine {
+        params,
+        shape: Shape::of_groups(params, width),
+        activation,
+        x,
+        channels,
+        weight,
+        bias,
+        residual,
+    };
+    let items = y.chunks_mut(inputs.shape.group_len);
+    for (item, y) in items.enumerate() {
+        let group = inputs.map_group(item, y);
+        if let Some(groups) = &mut groups {
+            groups[item] = group;
+        }
     }
-    let groups = &*groups;
-    for_ranges(
-        threads,
-        0..items,
-        y,
-        |item| item * shape.group_len,
-        |range, y: &mut [T]| {
-            for (item, y) in range.zip(y.chunks_mut(shape.group_len)) {
-                let (g, group) = (item % shape.num_groups, &groups[item]);
-                let begin = item * shape.group_len;
-                for (i, y) in y.iter_mut().enumerate() {
-                    let c = i / channel_len;
-                    let channel = &channels_of(item)[c];
-                    let x = x.map_or(*y, |x| x[begin + i]);
-                    let above = above_group_mean(&params.norm, &row_of(x), channel, group);
-                    let affine = if per_channel { g * size + c } else { g };
-                    let scale = (group.weight * channel.weight) * group.rstd;
-                    let mut t = scale * above + bias.map_or(0.0, |bias| bias[affine]);
-                    if let Some(residual) = residual {
-                        t += residual[begin + i].to_f32();
-                    }
-                    *y = T::from_f32(activate(t, activation));
-                }
+}
+
+/// What the kernel reads.
+pub(crate) struct ElementAffine<'a, T> {
+    pub params: &'a ElementParams,
+    pub shape: Shape,
+    pub activation: Activation,
+    pub x: Option<&'a [T]>,
+    pub channels: &'a [Channel],
+    pub weight: Option<&'a [f32]>,
+    pub bias: Option<&'a [f32]>,
+    pub residual: Option<&'a [T]>,
+}
+
+impl<T: Element> ElementAffine<'_, T> {
+    /// Writes y of a (sample, group), and returns its statistics.
+    pub fn map_group(&self, item: usize, y: &mut [T]) -> Group {
+        let shape = &self.shape;
+        let (g, begin) = (item % shape.num_groups, item * shape.group_len);
+        let size = shape.num_channels() / shape.num_groups;
+        let channel_len = shape.group_len / size;
+        let channels = &self.channels[g * size..][..size];
+        let per_channel = self.params.norm.flags & PER_CHANNEL != 0;
+        let x = self.x.map(|x| &x[begin..][..shape.group_len]);
+        let mut group = statistics(self.params, channel_len, x.unwrap_or(&*y), channels);
+        if let (Some(weight), false) = (self.weight, per_channel) {
+            group.weight = weight[g];
+        }
+        for (i, y) in y.iter_mut().enumerate() {
+            let c = i / channel_len;
+            let x = x.map_or(*y, |x| x[i]);
+            let above = above_group_mean(&self.params.norm, &row_of(x), &channels[c], &group);
+            let affine = if per_channel { g * size + c } else { g };
+            // One of the two weights is 1.
+            let scale = (group.weight * channels[c].weight) * group.rstd;
+            let mut t = scale * above + self.bias.map_or(0.0, |bias| bias[affine]);
+            if let Some(residual) = self.residual {
+                t += residual[begin + i].to_f32();
             }
-        },
-    );
+            *y = T::from_f32(activate(t, self.activation));
+        }
+        group
+    }
 }
 
 /// A group's statistics: sums about its first element, then about the mean that these make. The latter's squares less what

@@ -7,7 +7,7 @@ use crate::tables::{Channel, Group, GroupGradient, Moments};
 
 /// Where a sample's elements lie, for kernels that own groups and for those that own columns.
 #[derive(Clone, Copy)]
-pub(super) struct Shape {
+pub(crate) struct Shape {
     /// Elements of a sample, and of each of its groups.
     pub sample_len: usize,
     pub group_len: usize,
@@ -53,7 +53,7 @@ impl Shape {
 }
 
 /// An element as a row.
-pub(super) fn row_of<T: Element>(x: T) -> Moments {
+pub(crate) fn row_of<T: Element>(x: T) -> Moments {
     Moments {
         count: 1,
         pivot: x.to_f32(),
@@ -62,7 +62,7 @@ pub(super) fn row_of<T: Element>(x: T) -> Moments {
 }
 
 /// dy, times the group part's weight where that is per channel, as pivot + offset.
-pub(super) fn gradient_of(norm: &Norm, grad_y: f32, channel: &Channel) -> (f32, f32) {
+pub(crate) fn gradient_of(norm: &Norm, grad_y: f32, channel: &Channel) -> (f32, f32) {
     if norm.flags & PER_CHANNEL == 0 {
         return (grad_y, 0.0);
     }
@@ -71,12 +71,12 @@ pub(super) fn gradient_of(norm: &Norm, grad_y: f32, channel: &Channel) -> (f32, 
 }
 
 /// The same less the group's mean.
-pub(super) fn gradient_above(gradient: (f32, f32), pivot: f32, offset: f32) -> f32 {
+pub(crate) fn gradient_above(gradient: (f32, f32), pivot: f32, offset: f32) -> f32 {
     (gradient.0 - pivot) + (gradient.1 - offset)
 }
 
 /// z of an element less its group's mean.
-pub(super) fn above_mean<T: Element>(
+pub(crate) fn above_mean<T: Element>(
     norm: &Norm,
     x: T,
     channel: &Channel,
@@ -92,7 +92,7 @@ pub(super) fn above_mean<T: Element>(
 }
 
 /// dz: what the group part makes of dy.
-pub(super) fn group_gradient_of(gradient: (f32, f32), above: f32, group: &GroupGradient) -> f32 {
+pub(crate) fn group_gradient_of(gradient: (f32, f32), above: f32, group: &GroupGradient) -> f32 {
     let grad_above = gradient_above(gradient, group.grad_pivot, group.grad_offset);
     let rest = grad_above - group.projection * above;
     group.scale * (rest - (group.shift + group.rest * above))

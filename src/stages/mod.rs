@@ -1,31 +1,30 @@
 //! The CPU mirrors: one file and one function for each kernel of [`kernels`](crate::kernels), of the same name,
-//! with the same work items and the same formulas in f32, for readers and for stage-by-stage tests.
+//! with the same work items and the same formulas in f32, in plain loops: for readers, who find the shader again in
+//! them, and for tests, which hold both shaders and the CPU executor's own kernels to them, stage by stage.
 //!
-//! A mirror does in one loop what LANES invocations share on a GPU, with lanes of its own: those of vector
-//! instructions. So results agree to rounding, not to the bit. Work items that write disjoint ranges run on
-//! several threads. Tensors are given whole, as slices of their storage type ([`Element`]), also where a
-//! step works on a window.
+//! A mirror does by itself what LANES invocations share on a GPU, element by element. So results agree to rounding, not to
+//! the bit. Tensors are given whole, as slices of their storage type ([`Element`]), also where a step works on a window.
+//! The executor ([`cpu`](crate::cpu)) runs a mirror where it has no kernel of its own.
 
-mod activation;
+pub(crate) mod activation;
 mod batch_count;
 mod call;
-mod channel_fold;
+pub(crate) mod channel_fold;
 mod channel_fold_backward;
 mod column;
 mod column_affine;
 mod column_affine_backward;
 mod column_moments;
 mod column_products;
-mod element;
-mod element_affine;
-mod element_affine_backward;
-mod element_products;
-mod element_terms;
-mod elements;
-mod group_fold;
-mod group_fold_backward;
-mod moments;
-mod parallel;
+pub(crate) mod element;
+pub(crate) mod element_affine;
+pub(crate) mod element_affine_backward;
+pub(crate) mod element_products;
+pub(crate) mod element_terms;
+pub(crate) mod elements;
+pub(crate) mod group_fold;
+pub(crate) mod group_fold_backward;
+pub(crate) mod moments;
 mod precise;
 mod row_affine;
 mod row_affine_backward;
@@ -33,15 +32,13 @@ mod row_coefficients;
 mod row_coefficients_backward;
 mod row_fold;
 mod row_fold_backward;
-mod row_moments;
-mod row_products;
+pub(crate) mod row_moments;
+pub(crate) mod row_products;
 mod row_terms_backward;
 mod running_fold;
 mod sample_fold;
 mod sample_fold_backward;
-mod span;
-mod tile;
-mod vector;
+pub(crate) mod span;
 
 pub use activation::Recompute;
 pub use batch_count::batch_count;

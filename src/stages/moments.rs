@@ -44,7 +44,7 @@ fn unite(a: (u32, f32, f32), b: (u32, f32, f32)) -> Union {
 
 /// One instruction, unlike `f32::max`: a NaN among the offsets is in both sums anyway.
 #[inline(always)]
-pub(super) fn larger(a: f32, b: f32) -> f32 {
+pub(crate) fn larger(a: f32, b: f32) -> f32 {
     if a > b { a } else { b }
 }
 

@@ -1,18 +1,19 @@
 //! Mirror of `shaders/row_affine_backward.wgsl`.
 
 use super::activation::Recompute;
-use super::element::{Element, to_f32};
-use super::parallel::for_ranges;
-use super::span::{BLOCK, map_begin, row_blocks};
+use super::element::Element;
+use super::span::row_words;
 use crate::params::RowParams;
 use crate::tables::AffineBackward;
-use std::num::NonZero;
 
 /// dx from dy and x, row by row, added to what is there where `accumulate`; with `recompute`, dy is what
-/// comes out of the activation backward, and the residual's gradient. Without x, dx does not depend on it. `width` as with [`row_affine`](super::row_affine()).
-#[allow(clippy::too_many_arguments)] // The kernel's bindings.
+/// comes out of the activation backward, and the residual's gradient. Without x, dx does not depend on it. `width` as
+/// with [`row_affine`](super::row_affine()).
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one for each binding of the kernel"
+)]
 pub fn row_affine_backward<T: Element>(
-    threads: NonZero<usize>,
     params: &RowParams,
     width: u32,
     accumulate: bool,
@@ -21,63 +22,38 @@ pub fn row_affine_backward<T: Element>(
     coefficients_backward: &[AffineBackward],
     recompute: Option<Recompute<T>>,
     grad_x: &mut [T],
-    grad_residual: Option<&mut [T]>,
+    mut grad_residual: Option<&mut [T]>,
 ) {
-    let (first, elements) = (params.dispatch.first_item as usize, grad_x.len());
-    let begin = |item: usize| map_begin(params, width, first + item).min(elements);
-    for_ranges(
-        threads,
-        0..params.dispatch.items as usize,
-        (grad_x, grad_residual),
-        begin,
-        #[inline(always)]
-        |range, (grad_x, mut grad_residual): (&mut [T], Option<&mut [T]>)| {
-            let begin = begin(range.start);
-            let (mut u, mut v) = ([0.0; BLOCK], [0.0; BLOCK]);
-            for (row, block) in
-                row_blocks(params.split.row_len as usize, begin..begin + grad_x.len())
-            {
-                let a = &coefficients_backward[row];
-                let x_unit = AffineBackward::x_unit(a.grad_scale);
-                let mine = block.start - begin..block.end - begin;
-                if let (Some(x), None, None, false) = (x, &recompute, &grad_residual, accumulate) {
-                    let from = x[block.clone()].iter().zip(&grad_y[block]);
-                    for (out, (x, dy)) in grad_x[mine].iter_mut().zip(from) {
-                        *out = T::from_f32(gradient(x.to_f32(), dy.to_f32(), a, x_unit));
-                    }
-                    continue;
-                }
-                let (u, v) = (&mut u[..block.len()], &mut v[..block.len()]);
-                // Where there is no x, the scale of u is 0.
-                match x {
-                    Some(x) => to_f32(&x[block.clone()], u),
-                    None => u.fill(a.x_pivot),
-                }
-                to_f32(&grad_y[block.clone()], v);
-                if let Some(recompute) = &recompute {
-                    recompute.backward(row, block.start, u, v);
-                }
-                if let Some(grad_residual) = &mut grad_residual {
-                    for (out, dy) in grad_residual[mine.clone()].iter_mut().zip(&*v) {
-                        *out = T::from_f32(*dy);
-                    }
-                }
-                for ((out, x), dy) in grad_x[mine].iter_mut().zip(u).zip(v) {
-                    let value = gradient(*x, *dy, a, x_unit);
-                    *out = T::from_f32(if accumulate {
-                        out.to_f32() + value
-                    } else {
-                        value
-                    });
-                }
-            }
-        },
+    let (items, first_item) = (
+        params.dispatch.items as usize,
+        params.dispatch.first_item as usize,
     );
+    let row_len = params.split.row_len as usize;
+    for item in first_item..first_item + items {
+        for i in row_words(params, width, grad_x.len(), item) {
+            let row = i / row_len;
+            let x = x.map(|x| x[i].to_f32());
+            let mut grad = grad_y[i].to_f32();
+            if let (Some(recompute), Some(x)) = (&recompute, x) {
+                grad = recompute.gradient(row, i, x, grad);
+            }
+            let mut dx = x_gradient(x, grad, &coefficients_backward[row]);
+            if accumulate {
+                dx += grad_x[i].to_f32();
+            }
+            grad_x[i] = T::from_f32(dx);
+            if let Some(grad_residual) = &mut grad_residual {
+                grad_residual[i] = T::from_f32(grad);
+            }
+        }
+    }
 }
 
 /// dx of one element.
-#[inline(always)]
-fn gradient(x: f32, grad_y: f32, a: &AffineBackward, x_unit: f32) -> f32 {
-    let (v, u) = (grad_y - a.grad_pivot, (x - a.x_pivot) * x_unit);
-    (v * a.grad_scale + u * a.x_scale) + a.shift
+pub(super) fn x_gradient(x: Option<f32>, grad: f32, a: &AffineBackward) -> f32 {
+    let mut dx = (grad - a.grad_pivot) * a.grad_scale;
+    if let Some(x) = x {
+        dx += ((x - a.x_pivot) * AffineBackward::x_unit(a.grad_scale)) * a.x_scale;
+    }
+    dx + a.shift
 }

@@ -1,5 +1,5 @@
-//! Each stage alone against its CPU mirror, fed the same inputs: on every adapter, with tunings that
-//! take every path (one lane and many, split rows, segmented batches, words of 1, 2 and 4, rows that
+//! Each stage alone against its CPU mirror, fed the same inputs: on every adapter, and as the CPU executor runs it, with
+//! tunings that take every path (one lane and many, split rows, segmented batches, words of 1, 2 and 4, rows that
 //! begin within words, channels last). What a step writes is poisoned before it, and so is all that lies
 //! beside the ranges that it binds. Data here are ordinary; `accuracy.rs`, `cases.rs` and `property.rs`
 //! hold whole plans to the oracle on the others.
@@ -9,7 +9,7 @@ use crate::common;
 use crate::common::rig;
 use crate::common::work;
 
-use bcnorm::cpu::Executor;
+use bcnorm::cpu::{Buffers, Executor, run_mirror};
 use bcnorm::gpu::Pipelines;
 use bcnorm::gpu::headless::DeviceLimits;
 use bcnorm::kernels::{Element, KernelId};
@@ -268,7 +268,7 @@ const SPLIT: Tuning = {
     t
 };
 
-/// For every step what its buffers hold before it and after, on the CPU.
+/// For every step what its buffers hold before it and after its mirror.
 struct Mirrored {
     plans: Vec<Plan>,
     steps: Vec<Mirror>,
@@ -277,6 +277,8 @@ struct Mirrored {
 struct Mirror {
     step: Step,
     /// What it binds; what it writes without reading is poison.
+    whole: Contents,
+    /// The same without what lies behind the step's entries.
     before: Contents,
     /// What it wrote.
     after: Contents,
@@ -296,16 +298,12 @@ fn mirror(case: &Case, tuning: &Tuning) -> Mirrored {
             buffers.set_u32(need.role, vec![0x3f00_3f00; (need.bytes / 4) as usize]);
         }
     }
-    let executor = Executor::with_threads(1);
     let mut steps = Vec::new();
     for plan in &plans {
         for step in plan.steps() {
-            let before = touched(
-                step,
-                plan,
-                contents(&buffers, step.bindings.iter().copied()),
-            );
-            executor.run_step(plan, step, &mut buffers).unwrap();
+            let whole = contents(&buffers, step.bindings.iter().copied());
+            let before = touched(step, plan, whole.clone());
+            run_mirror(plan, step, &mut buffers).unwrap();
             let after = touched(step, plan, contents(&buffers, written(step)));
             for (role, words) in &after {
                 // A comparison with poison would compare nothing with nothing.
@@ -315,6 +313,7 @@ fn mirror(case: &Case, tuning: &Tuning) -> Mirrored {
             }
             steps.push(Mirror {
                 step: step.clone(),
+                whole,
                 before,
                 after,
                 dtype: case.problem.dtype,
@@ -453,6 +452,46 @@ impl Mirror {
     }
 }
 
+/// The worst error of each kernel, as a fraction of its tolerance, and what fails.
+#[derive(Default)]
+struct Findings {
+    worst: BTreeMap<KernelId, (f64, String)>,
+    failures: Vec<String>,
+}
+
+impl Findings {
+    /// Compares what `runner` wrote in a step of a case.
+    fn compare(&mut self, runner: &str, case: &Case, mirror: &Mirror, got: &Contents) {
+        let kernel = mirror.step.spec.kernel;
+        match mirror.compare(got) {
+            Ok(fraction) => {
+                let worst = self.worst.entry(kernel).or_default();
+                if fraction >= worst.0 {
+                    *worst = (fraction, case.name.clone());
+                }
+            }
+            Err(error) => {
+                let (name, kernel) = (&case.name, kernel.name());
+                self.failures
+                    .push(format!("{runner}, {name}: {kernel}: {error}"));
+            }
+        }
+    }
+
+    fn report(&self, runner: &str) {
+        for (kernel, (fraction, case)) in &self.worst {
+            let kernel = kernel.name();
+            println!("{runner}: {kernel} at {fraction:.3} of its tolerance ({case})");
+        }
+        assert!(
+            self.failures.is_empty(),
+            "{} failures:\n{}",
+            self.failures.len(),
+            self.failures.join("\n")
+        );
+    }
+}
+
 fn check_stages(tuning: Option<Tuning>, wide: bool) {
     let gpus = match tuning {
         None => adapters::every_gpu(DeviceLimits::Default),
@@ -464,9 +503,7 @@ fn check_stages(tuning: Option<Tuning>, wide: bool) {
             None => Pipelines::new(&gpu.device),
         };
         let mut wide_pipelines = WidePipelines::default();
-        // The worst error of each kernel, as a fraction of its tolerance.
-        let mut worst: BTreeMap<KernelId, (f64, String)> = BTreeMap::new();
-        let mut failures = Vec::new();
+        let mut findings = Findings::default();
         for case in cases() {
             let mirrored = mirror(&case, pipelines.tuning());
             let rig = Rig::new(&gpu, &pipelines, &mirrored.plans);
@@ -480,35 +517,41 @@ fn check_stages(tuning: Option<Tuning>, wide: bool) {
                 .unwrap_or_else(|e| panic!("{adapter}, {}: {e}", case.name));
             assert_eq!(got.len(), mirrored.steps.len());
             for (mirror, got) in mirrored.steps.iter().zip(&got) {
-                let kernel = mirror.step.spec.kernel;
-                match mirror.compare(got) {
-                    Ok(fraction) => {
-                        let worst = worst.entry(kernel).or_default();
-                        if fraction >= worst.0 {
-                            *worst = (fraction, case.name.clone());
-                        }
-                    }
-                    Err(error) => failures.push(format!(
-                        "{adapter}, {}: {}: {error}",
-                        case.name,
-                        kernel.name()
-                    )),
-                }
+                findings.compare(&adapter, &case, mirror, got);
             }
         }
-        for (kernel, (fraction, case)) in &worst {
-            println!(
-                "{adapter}: {} at {fraction:.3} of its tolerance ({case})",
-                kernel.name()
-            );
-        }
-        assert!(
-            failures.is_empty(),
-            "{} failures:\n{}",
-            failures.len(),
-            failures.join("\n")
-        );
+        findings.report(&adapter);
     }
+}
+
+/// The CPU executor's own kernels, on one thread and on several.
+#[test]
+fn stages_of_the_cpu_executor() {
+    let mut findings = Findings::default();
+    for tuning in [Tuning::CPU, Tuning::GPU, SPLIT] {
+        for case in cases() {
+            let mirrored = mirror(&case, &tuning);
+            let steps = mirrored.plans.iter().flat_map(|plan| {
+                let steps = plan.steps().iter();
+                steps.map(move |step| (plan, step))
+            });
+            for ((plan, step), mirror) in steps.zip(&mirrored.steps) {
+                let [one, several] = [1, 3].map(|threads| {
+                    let mut buffers = Buffers::new();
+                    for (&role, words) in &mirror.whole {
+                        buffers.set_u32(role, words.clone());
+                    }
+                    let executor = Executor::with_threads(threads);
+                    executor.run_step(plan, step, &mut buffers).unwrap();
+                    touched(step, plan, contents(&buffers, written(step)))
+                });
+                let (name, kernel) = (&case.name, step.spec.kernel.name());
+                assert!(one == several, "{name}: {kernel} depends on threads");
+                findings.compare("CPU executor", &case, mirror, &one);
+            }
+        }
+    }
+    findings.report("CPU executor");
 }
 
 #[test]

@@ -29,6 +29,20 @@ impl<A: Output, B: Output> Output for (A, B) {
     }
 }
 
+/// Slices of `len` values each, which are cut between them.
+pub(super) struct Rows<'a, T> {
+    pub values: &'a mut [T],
+    pub len: usize,
+}
+
+impl<T: Send> Output for Rows<'_, T> {
+    fn cut(self, at: usize) -> (Self, Self) {
+        let (values, rest) = self.values.split_at_mut(at * self.len);
+        let Self { len, .. } = self;
+        (Self { values, len }, Self { values: rest, len })
+    }
+}
+
 /// Runs `work(items, output)` over `items` in contiguous ranges, one a thread, each with its part of
 /// the output. `cut(i)` says where in `output` item i begins (`cut(items.end)` is the last one's end); it
 /// must not decrease.

@@ -1,5 +1,29 @@
-//! The CPU executor: runs plans with the mirrors in [`stages`](crate::stages), in f32, on several
-//! threads.
+//! The CPU executor: it runs plans in f32, on several threads.
+//!
+//! A kernel whose mirror in [`stages`](crate::stages) would be slow has a file of its name here: tiles of values, which become
+//! vector registers, and work items on threads. All others are their mirrors.
+
+mod activation;
+pub(crate) mod channel_fold;
+mod column;
+pub(crate) mod column_affine;
+pub(crate) mod column_affine_backward;
+pub(crate) mod column_moments;
+pub(crate) mod column_products;
+pub(crate) mod element_affine;
+pub(crate) mod element_affine_backward;
+pub(crate) mod element_products;
+pub(crate) mod element_terms;
+pub(crate) mod group_fold;
+pub(crate) mod group_fold_backward;
+mod parallel;
+pub(crate) mod row_affine;
+pub(crate) mod row_affine_backward;
+mod row_blocks;
+pub(crate) mod row_moments;
+pub(crate) mod row_products;
+mod tile;
+mod vector;
 
 use crate::desc::DType;
 use crate::error::Error;
@@ -88,7 +112,12 @@ fn words(need: &BufferRequirement) -> usize {
 #[derive(Debug, Clone, Copy)]
 pub struct Executor {
     threads: NonZero<usize>,
+    /// Words of its bindings that a step has a thread for.
+    words_per_thread: usize,
 }
+
+/// Starting a thread and waiting for its end takes 30 us: in that time one reads and writes as many words.
+const WORDS_PER_THREAD: usize = 1 << 15;
 
 impl Default for Executor {
     fn default() -> Self {
@@ -97,18 +126,21 @@ impl Default for Executor {
 }
 
 impl Executor {
-    /// With as many threads as the machine runs at once.
+    /// With as many threads as the machine runs at once, and as a step is worth: none is started for a few thousand
+    /// elements.
     pub fn new() -> Self {
         let one = NonZero::<usize>::MIN;
         Self {
             threads: std::thread::available_parallelism().unwrap_or(one),
+            words_per_thread: WORDS_PER_THREAD,
         }
     }
 
-    /// With a number of threads of the caller's (0 counts as 1).
+    /// With a number of threads of the caller's (0 counts as 1), however small a step is.
     pub fn with_threads(threads: usize) -> Self {
         Self {
             threads: NonZero::new(threads).unwrap_or(NonZero::<usize>::MIN),
+            words_per_thread: 1,
         }
     }
 
@@ -188,62 +220,96 @@ impl Executor {
     /// [`Error::ForeignStep`] for a step that is not of the plan; [`Error::Missing`] and [`Error::Length`] for
     /// the buffers that it binds. Nothing has run then.
     pub fn run_step(&self, plan: &Plan, step: &Step, buffers: &mut Buffers) -> Result<(), Error> {
-        if !plan.steps().contains(step) {
-            return Err(Error::ForeignStep {
-                kernel: step.spec.kernel.name(),
-            });
-        }
-        let mut missing = step.bindings.clone();
-        missing.retain(|role| !buffers.words.contains_key(role));
-        if !missing.is_empty() {
-            return Err(Error::Missing { roles: missing });
-        }
-        for need in plan.needs() {
-            if step.bindings.contains(&need.role) {
-                buffers.check_length(need)?;
-            }
-        }
+        check_step(plan, step, buffers)?;
         self.run_checked(plan, step, buffers);
         Ok(())
     }
 
     /// Runs one of the plan's steps on buffers that are there and as long as the plan says.
     fn run_checked(&self, plan: &Plan, step: &Step, buffers: &mut Buffers) {
-        // Written buffers leave the map while the step runs, so that it can read the others.
-        let mut written: Vec<(Role, &'static str, Vec<u32>)> = Vec::new();
-        let bound = || step.bindings.iter().zip(step.spec.bindings());
-        for (&role, (_, binding)) in bound() {
-            if binding.access == Access::ReadWrite {
-                let words = buffers.words.remove(&role).unwrap_or_default();
-                written.push((role, binding.name, words));
-            }
-        }
-        let read = bound().filter(|(_, (_, binding))| binding.access == Access::Read);
-        let read = read.filter_map(|(role, (_, binding))| {
-            let words = buffers.words.get(role)?;
-            Some((binding.name, words.as_slice()))
+        let words = |role: &Role| buffers.words.get(role).map_or(0, Vec::len);
+        let words = step.bindings.iter().map(words).sum::<usize>();
+        let threads = self
+            .threads
+            .min(worth_threads(words, self.words_per_thread));
+        with_call(plan, step, buffers, |call| match step.spec.dtype {
+            DType::F32 => step.params.run::<f32>(threads, call),
+            DType::F16 => step.params.run::<half::f16>(threads, call),
+            DType::BF16 => step.params.run::<half::bf16>(threads, call),
         });
-        let writes = written.iter_mut();
-        let mut call = Call {
-            threads: self.threads,
-            width: step.spec.width,
-            aligned: step.spec.aligned,
-            accumulate: step.spec.accumulate,
-            activation: step.spec.activation,
-            elements: plan.tensor().elements() as usize,
-            reads: read.collect(),
-            writes: writes
-                .map(|(_, name, words)| (*name, &mut words[..]))
-                .collect(),
-        };
-        match step.spec.dtype {
-            DType::F32 => step.params.run_mirror::<f32>(&mut call),
-            DType::F16 => step.params.run_mirror::<half::f16>(&mut call),
-            DType::BF16 => step.params.run_mirror::<half::bf16>(&mut call),
-        }
-        let back = written.into_iter().map(|(role, _, words)| (role, words));
-        buffers.words.extend(back);
     }
+}
+
+/// How many threads a step on so many words is worth.
+fn worth_threads(words: usize, words_per_thread: usize) -> NonZero<usize> {
+    NonZero::new(words / words_per_thread).unwrap_or(NonZero::<usize>::MIN)
+}
+
+/// Runs one of a plan's steps by the kernel's mirror in [`stages`](crate::stages): what the executor's own kernels, and the
+/// shaders, are compared with.
+///
+/// # Errors
+/// As [`Executor::run_step`].
+pub fn run_mirror(plan: &Plan, step: &Step, buffers: &mut Buffers) -> Result<(), Error> {
+    check_step(plan, step, buffers)?;
+    with_call(plan, step, buffers, |call| match step.spec.dtype {
+        DType::F32 => step.params.run_mirror::<f32>(call),
+        DType::F16 => step.params.run_mirror::<half::f16>(call),
+        DType::BF16 => step.params.run_mirror::<half::bf16>(call),
+    });
+    Ok(())
+}
+
+/// Whether a step is of the plan, and what it binds is there.
+fn check_step(plan: &Plan, step: &Step, buffers: &Buffers) -> Result<(), Error> {
+    if !plan.steps().contains(step) {
+        return Err(Error::ForeignStep {
+            kernel: step.spec.kernel.name(),
+        });
+    }
+    let mut missing = step.bindings.clone();
+    missing.retain(|role| !buffers.words.contains_key(role));
+    if !missing.is_empty() {
+        return Err(Error::Missing { roles: missing });
+    }
+    for need in plan.needs() {
+        if step.bindings.contains(&need.role) {
+            buffers.check_length(need)?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs a step's kernel on its buffers, which are there and as long as the plan says.
+fn with_call(plan: &Plan, step: &Step, buffers: &mut Buffers, run: impl FnOnce(&mut Call<'_>)) {
+    // Written buffers leave the map while the step runs, so that it can read the others.
+    let mut written: Vec<(Role, &'static str, Vec<u32>)> = Vec::new();
+    let bound = || step.bindings.iter().zip(step.spec.bindings());
+    for (&role, (_, binding)) in bound() {
+        if binding.access == Access::ReadWrite {
+            let words = buffers.words.remove(&role).unwrap_or_default();
+            written.push((role, binding.name, words));
+        }
+    }
+    let read = bound().filter(|(_, (_, binding))| binding.access == Access::Read);
+    let read = read.filter_map(|(role, (_, binding))| {
+        let words = buffers.words.get(role)?;
+        Some((binding.name, words.as_slice()))
+    });
+    let writes = written.iter_mut();
+    run(&mut Call {
+        width: step.spec.width,
+        aligned: step.spec.aligned,
+        accumulate: step.spec.accumulate,
+        activation: step.spec.activation,
+        elements: plan.tensor().elements() as usize,
+        reads: read.collect(),
+        writes: writes
+            .map(|(_, name, words)| (*name, &mut words[..]))
+            .collect(),
+    });
+    let back = written.into_iter().map(|(role, _, words)| (role, words));
+    buffers.words.extend(back);
 }
 
 /// Whether the plan expects something in the buffer: what it only reads (scratch aside: the table of

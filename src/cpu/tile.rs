@@ -1,17 +1,15 @@
 //! Moments and products of [`TILE`] sets of one size side by side: an array for each field, which becomes
-//! vector registers. With channels last each lane is a channel; of a row, each lane has every sixteenth
-//! value, and the lanes are merged at its end.
+//! vector registers.
 //!
-//! The CPU executor has no lanes of invocations but lanes of vectors : 16 sets of values
-//! side by side, one array a field. With channels last a lane is a channel. A long row is read in lines of 16,
+//! The CPU executor has no lanes of invocations but lanes of vectors. With channels last a lane is a channel. A long row is read in lines of 16,
 //! each lane has every sixteenth value in chunks of 8, and the lanes are merged in halves at the end; a short row
 //! (256 elements at most) has a lane to itself. So merges and their divisions are vector instructions. The loops
 //! are plain Rust, compiled for the least processor, for AVX2 and for AVX-512, and the processor is asked which it
-//! runs (`src/stages/vector.rs`; the crate `fearless_simd` holds the one unsafe call that this takes, default feature
+//! runs (`src/cpu/vector.rs`; the crate `fearless_simd` holds the one unsafe call that this takes, default feature
 //! `simd`). The bits are the same: same order, no contraction (tested). Each stage cuts its items into one range a
 //! thread; a walk of the second pass in the reverse order of the first was measured, and gains nothing here.
 
-use super::moments::larger;
+use crate::stages::moments::larger;
 use crate::tables::{Moments, Products};
 
 /// Sets computed at once.
@@ -22,6 +20,16 @@ pub(super) type Tile = [f32; TILE];
 
 /// Values of each set that are taken about a pivot of their own, before they are merged with the others.
 pub(super) const CHUNK: usize = 8;
+
+/// A field of the entries of a tile's rows.
+#[inline(always)]
+pub(super) fn gather<E>(entries: &[E], field: impl Fn(&E) -> f32) -> Tile {
+    let mut tile = [0.0; TILE];
+    for (out, entry) in tile.iter_mut().zip(entries) {
+        *out = field(entry);
+    }
+    tile
+}
 
 /// Where a chunk of fewer than [`CHUNK`] values ends, the first one stands again.
 #[inline(always)]
@@ -127,6 +135,17 @@ impl TileMoments {
             let within = self.variance[c] * both.share_a + b.variance[c] * both.share_b;
             let (to_a, to_b) = (both.delta[c] * both.share_b, both.delta[c] * both.share_a);
             self.variance[c] = within + to_a * to_b;
+        }
+    }
+
+    /// Of sets of one size.
+    #[inline(always)]
+    pub fn of(sets: &[Moments; TILE]) -> Self {
+        Self {
+            count: sets[0].count,
+            pivot: gather(sets, |set| set.pivot),
+            offset: gather(sets, |set| set.offset),
+            variance: gather(sets, |set| set.variance),
         }
     }
 
