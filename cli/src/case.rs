@@ -1,10 +1,11 @@
 //! Problems on a device: what wgpu or the driver object to comes back as an error, and so does a value
 //! that no kernel wrote.
 
+use crate::bench::timing::Candidate;
 use crate::device::guarded;
 use anyhow::Result;
 use bcnorm::gpu::headless::Gpu;
-use bcnorm::gpu::{Pipelines, PreparedPlan};
+use bcnorm::gpu::{BoundPlan, Pipelines};
 use bcnorm::kernels::Access;
 use bcnorm::{Plan, Role, cpu};
 pub use bcnorm_testkit::problem::Problem;
@@ -23,53 +24,56 @@ pub fn run_on_cpu(problem: &Problem, executor: &cpu::Executor) -> Result<Run> {
     Ok(run::cpu(executor, problem)?)
 }
 
-/// A problem made ready on a device.
+/// A problem made ready on a device: its plans, forward and, where it is computed, backward.
 pub struct Plans<'a> {
-    /// The forward plan.
-    pub forward: PreparedPlan,
-    /// The backward plan, where it is computed.
-    pub backward: Option<PreparedPlan>,
-    /// The buffers of both.
-    pub bench: GpuProblem<'a>,
+    /// The plans and their buffers.
+    pub data: GpuProblem<'a>,
+    /// The plans, ready to be recorded.
+    pub bound: Vec<BoundPlan>,
 }
 
 impl<'a> Plans<'a> {
     /// Compiles and uploads.
     pub fn new(gpu: &'a Gpu, pipelines: &Pipelines, problem: &Problem) -> Result<Self> {
-        let (forward, backward) = problem.plans(pipelines.tuning())?;
-        let plans = [forward.clone()].into_iter().chain(backward.clone());
-        let plans: Vec<Plan> = plans.collect();
-        Ok(Self {
-            forward: pipelines.prepare(forward)?,
-            backward: backward.map(|plan| pipelines.prepare(plan)).transpose()?,
-            bench: GpuProblem::try_new(gpu, problem, &plans)?,
-        })
+        let data = run::upload(gpu, pipelines, problem)?;
+        let (prepared, bindings) = (data.prepare(pipelines)?, data.bindings());
+        let bound = prepared.iter().map(|plan| plan.bind(&bindings));
+        let bound = bound.collect::<Result<_, _>>()?;
+        Ok(Self { data, bound })
     }
 
-    /// Runs forward, and backward where it is computed.
-    pub fn run_once(&self, gpu: &Gpu) -> Result<()> {
+    /// Runs the plans once.
+    pub fn run_once(&self, gpu: &Gpu) {
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        let bindings = self.bench.bindings();
-        self.forward.encode(&mut encoder, &bindings)?;
-        if let Some(backward) = &self.backward {
-            backward.encode(&mut encoder, &bindings)?;
-        }
+        self.bound.iter().for_each(|plan| plan.encode(&mut encoder));
         gpu.queue.submit([encoder.finish()]);
-        Ok(())
     }
 
     /// Sets what the plans write to 0, but for the state that they update.
     pub fn wipe(&self, gpu: &Gpu) {
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        let needs = self.bench.plans.iter().flat_map(Plan::needs);
+        let needs = self.data.plans.iter().flat_map(Plan::needs);
         for need in needs.filter(|need| need.access == Access::ReadWrite) {
             use Role::{NumBatchesTracked, RunningMean, RunningVar};
             let is_state = matches!(need.role, RunningMean | RunningVar | NumBatchesTracked);
-            if let (false, Some(buffer)) = (is_state, self.bench.buffers.get(&need.role)) {
+            if let (false, Some(buffer)) = (is_state, self.data.buffers.get(&need.role)) {
                 encoder.clear_buffer(buffer, 0, None);
             }
         }
         gpu.queue.submit([encoder.finish()]);
+    }
+
+    /// A plan, to be timed.
+    pub fn candidate(&self, plan: usize) -> Candidate<'_> {
+        let steps = self.data.plans[plan].steps().len();
+        Candidate::new(steps, move |pass| self.bound[plan].encode_in_pass(pass))
+    }
+
+    /// Its steps, to be timed one by one.
+    pub fn step_candidates(&self, plan: usize) -> impl Iterator<Item = Candidate<'_>> {
+        let steps = 0..self.data.plans[plan].steps().len();
+        let step = move |i| Candidate::new(1, move |pass| self.bound[plan].encode_step(pass, i));
+        steps.map(step)
     }
 }
 

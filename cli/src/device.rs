@@ -108,6 +108,14 @@ impl Engine {
         }
     }
 
+    /// What its plans are made with.
+    pub fn tuning(&self) -> Tuning {
+        match self {
+            Self::Gpu(_, pipelines) => *pipelines.tuning(),
+            Self::Cpu(executor) => executor.tuning(),
+        }
+    }
+
     /// Its name, for people: of an adapter also backend and kind.
     pub fn describe(&self) -> String {
         match self {
@@ -118,12 +126,7 @@ impl Engine {
 
     /// Whether it is an adapter that is software.
     pub fn is_software_adapter(&self) -> bool {
-        match self {
-            Self::Gpu(gpu, _) => {
-                Tuning::for_adapter(&gpu.adapter.get_info()).class == AdapterClass::Software
-            }
-            Self::Cpu(_) => false,
-        }
+        matches!(self, Self::Gpu(gpu, _) if is_software(&gpu.adapter.get_info()))
     }
 
     /// Bytes that a tensor may have on it.
@@ -138,6 +141,11 @@ impl Engine {
             Self::Cpu(_) => u64::MAX,
         }
     }
+}
+
+/// Whether an adapter runs on the processor.
+pub fn is_software(info: &wgpu::AdapterInfo) -> bool {
+    Tuning::for_adapter(info).class == AdapterClass::Software
 }
 
 /// Whether an adapter's name is the CPU executor's.

@@ -61,7 +61,7 @@ pub fn title(text: impl fmt::Display) -> String {
 
 /// An error or a bound, short: `3.1e-7`.
 pub fn scientific(value: f64) -> String {
-    match value.is_finite() {
+    match value.is_finite() && value != 0.0 {
         true => format!("{value:.1e}"),
         false => value.to_string(),
     }

@@ -2,16 +2,16 @@
 
 use super::Direction;
 use super::data;
-use super::timing::{Candidate, measure_on_cpu};
+use super::timing::{Candidate, measure_plans_on_cpu};
 use crate::case::{Expected, Plans, Problem, Run, errors, run_on_cpu};
 use crate::device::guarded;
 use crate::request::Request;
 use anyhow::{Result, ensure};
+use bcnorm::gpu::Pipelines;
 use bcnorm::gpu::headless::Gpu;
-use bcnorm::gpu::{BoundPlan, Pipelines};
 use bcnorm::{Mode, Plan, cpu};
 use bcnorm_testkit::compare::judge;
-use bcnorm_testkit::run::{expected_in, host_buffers, same_bits};
+use bcnorm_testkit::run::{expected_in, same_bits};
 use std::collections::BTreeMap;
 
 /// Results further than this from the reference are not timed.
@@ -115,8 +115,6 @@ pub struct Subject<'a> {
 /// Training or eval: plans, what they yielded when they were checked, and how far that was off.
 struct Side<'a> {
     plans: Plans<'a>,
-    forward: BoundPlan,
-    backward: Option<BoundPlan>,
     run: Run,
     errors: BTreeMap<&'static str, f64>,
 }
@@ -126,27 +124,16 @@ impl<'a> Side<'a> {
     /// what was written, so that what is timed must write it again.
     fn new(gpu: &'a Gpu, pipelines: &Pipelines, part: &Part) -> Result<Self> {
         let plans = Plans::new(gpu, pipelines, &part.problem)?;
-        plans.run_once(gpu)?;
-        let run = plans.bench.results()?;
+        plans.run_once(gpu);
+        let run = plans.data.results()?;
         let errors = part.check(&run, "")?;
         plans.wipe(gpu);
-        let bindings = plans.bench.bindings();
-        let backward = plans
-            .backward
-            .as_ref()
-            .map(|backward| backward.bind(&bindings));
-        Ok(Self {
-            forward: plans.forward.bind(&bindings)?,
-            backward: backward.transpose()?,
-            plans,
-            run,
-            errors,
-        })
+        Ok(Self { plans, run, errors })
     }
 
     /// Compares those outputs that repetitions do not change (the running statistics move on).
     fn compare(&self, counts: impl Fn(&str) -> bool) -> Result<()> {
-        let written = self.plans.bench.results()?;
+        let written = self.plans.data.results()?;
         for (&name, checked) in &self.run.outputs {
             let same = same_bits(checked, written.get(name));
             ensure!(!counts(name) || same, "{name} differs");
@@ -179,18 +166,21 @@ impl<'a> Subject<'a> {
             .try_for_each(|eval| eval.compare(|name| name == "y"))
     }
 
-    fn side(&self, direction: Direction) -> &Side<'a> {
-        // A direction that is not there is not asked for.
+    /// Where a direction's plan is. One that is not there is not asked for.
+    fn side(&self, direction: Direction) -> (&Side<'a>, usize) {
         match (direction, &self.eval) {
-            (Direction::Eval, Some(eval)) => eval,
-            _ => &self.training,
+            (Direction::Eval, Some(eval)) => (eval, 0),
+            (direction, _) => (
+                &self.training,
+                usize::from(direction == Direction::Backward),
+            ),
         }
     }
 
     /// The worst error of a direction's outputs.
     pub fn error_of(&self, direction: Direction) -> f64 {
         let backward = direction == Direction::Backward;
-        let errors = self.side(direction).errors.iter();
+        let errors = self.side(direction).0.errors.iter();
         let errors = errors.filter(|(name, _)| name.starts_with("grad_") == backward);
         errors.fold(0.0, |worst: f64, (_, &error)| worst.max(error))
     }
@@ -198,39 +188,26 @@ impl<'a> Subject<'a> {
     /// Runs forward once: backward reads the tables it saves, and what backward times must be what was checked.
     pub fn prime(&self, gpu: &Gpu) {
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        self.training.forward.encode(&mut encoder);
+        self.training.plans.bound[0].encode(&mut encoder);
         gpu.queue.submit([encoder.finish()]);
-    }
-
-    fn bound(&self, direction: Direction) -> &BoundPlan {
-        let side = self.side(direction);
-        match (direction, &side.backward) {
-            (Direction::Backward, Some(backward)) => backward,
-            _ => &side.forward,
-        }
     }
 
     /// The plan of a direction.
     pub fn plan(&self, direction: Direction) -> &Plan {
-        let plans = &self.side(direction).plans;
-        match (direction, &plans.backward) {
-            (Direction::Backward, Some(backward)) => backward.plan(),
-            _ => plans.forward.plan(),
-        }
+        let (side, plan) = self.side(direction);
+        &side.plans.data.plans[plan]
     }
 
     /// A direction, to be timed.
     pub fn candidate(&self, direction: Direction) -> Candidate<'_> {
-        let bound = self.bound(direction);
-        let steps = self.plan(direction).steps().len();
-        Candidate::new(steps, move |pass| bound.encode_in_pass(pass))
+        let (side, plan) = self.side(direction);
+        side.plans.candidate(plan)
     }
 
     /// Its steps, to be timed one by one.
     pub fn step_candidates(&self, direction: Direction) -> impl Iterator<Item = Candidate<'_>> {
-        let bound = self.bound(direction);
-        let steps = 0..self.plan(direction).steps().len();
-        steps.map(move |index| Candidate::new(1, move |pass| bound.encode_step(pass, index)))
+        let (side, plan) = self.side(direction);
+        side.plans.step_candidates(plan)
     }
 }
 
@@ -240,29 +217,19 @@ pub fn on_cpu(
     directions: &[Direction],
     executor: &cpu::Executor,
 ) -> Result<Vec<f64>> {
-    let (training, eval) = (&reference.training, reference.eval.as_ref());
-    for part in [training].into_iter().chain(eval) {
-        part.check(
-            &run_on_cpu(&part.problem, executor)?,
-            " on the CPU executor",
-        )?;
-    }
-    let time = |&direction: &Direction| {
-        let part = match direction {
-            Direction::Eval => eval.unwrap_or(training),
-            _ => training,
-        };
-        let (forward, backward) = part.problem.plans(&executor.tuning())?;
-        let plans: Vec<Plan> = [forward].into_iter().chain(backward).collect();
-        let mut buffers = host_buffers(&part.problem, &plans);
-        executor.run(&plans[0], &mut buffers)?;
-        let plan = match direction {
-            Direction::Backward => plans.last().unwrap_or(&plans[0]),
-            _ => &plans[0],
-        };
-        measure_on_cpu(|| Ok(executor.run(plan, &mut buffers)?))
+    let parts = [&reference.training].into_iter().chain(&reference.eval);
+    let times = parts.map(|part| {
+        let run = run_on_cpu(&part.problem, executor)?;
+        part.check(&run, " on the CPU executor")?;
+        measure_plans_on_cpu(&part.problem, executor)
+    });
+    let times = times.collect::<Result<Vec<Vec<f64>>>>()?;
+    let time = |direction: &Direction| match direction {
+        Direction::Forward => times[0][0],
+        Direction::Backward => times[0][1],
+        Direction::Eval => times[1][0],
     };
-    directions.iter().map(time).collect()
+    Ok(directions.iter().map(time).collect())
 }
 
 #[cfg(test)]
