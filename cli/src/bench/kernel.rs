@@ -117,7 +117,7 @@ const COPY: &str = include_str!("../../shaders/copy.wgsl");
 const READ: &str = include_str!("../../shaders/read.wgsl");
 
 /// Workgroup sizes of a copy of which the fastest counts.
-pub const COPY_SIZES: [u32; 5] = [8, 32, 64, 128, 256];
+const COPY_SIZES: [u32; 5] = [8, 32, 64, 128, 256];
 
 /// What an output holds before a kernel runs.
 const POISON: u32 = 0x7fd5_ca1e;
@@ -137,9 +137,9 @@ struct Variant<'a> {
 
 impl Baseline {
     /// Copies of a tensor.
-    pub fn copies(gpu: &Gpu, kernels: &Kernels, sizes: &[u32], stored: &[u32]) -> Result<Self> {
+    pub fn copies(gpu: &Gpu, kernels: &Kernels, stored: &[u32]) -> Result<Self> {
         let words = padded(stored);
-        let variants = sizes.iter().map(|&size| Variant {
+        let variants = COPY_SIZES.into_iter().map(|size| Variant {
             name: "copy",
             size,
             text: format!("const WORKGROUP_SIZE: u32 = {size}u;\n{COPY}"),
