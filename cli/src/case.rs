@@ -92,17 +92,10 @@ pub fn errors(run: &Run, expected: &Expected) -> BTreeMap<&'static str, f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bcnorm::NormDesc;
     use bcnorm::gpu::headless::DeviceLimits;
 
     fn problem() -> Problem {
-        let values = |modulus: usize| (0..24).map(|i| (i * i % modulus) as f32).collect();
-        Problem {
-            bn_weight: vec![1.0, 2.0, 3.0, 4.0],
-            bias: vec![0.5; 2],
-            num_batches_tracked: 3,
-            ..Problem::new(NormDesc::bc_norm(4, 2), &[2, 4, 3], values(17)).with_grad_y(values(11))
-        }
+        Problem::random(&[2, 4, 3], 2, 1)
     }
 
     /// A device; `cargo xtask test` makes sure that there is one.
@@ -115,20 +108,11 @@ mod tests {
     }
 
     #[test]
-    fn the_cpu_executor_agrees_with_the_oracle() {
-        let problem = problem();
-        let run = run_on_cpu(&problem, &cpu::Executor::new()).unwrap();
-        assert_eq!(run.num_batches_tracked, 4);
-        let errors = errors(&run, &run::expected(&problem));
-        assert_eq!(errors.len(), 8);
-        assert!(errors.values().all(|error| *error < 1e-6), "{errors:?}");
-    }
-
-    #[test]
     fn every_wrong_output_shows() {
         let problem = problem();
         let expected = run::expected(&problem);
         let good = run_on_cpu(&problem, &cpu::Executor::new()).unwrap();
+        assert!(errors(&good, &expected).values().all(|error| *error < 1e-6));
         for &name in good.outputs.keys() {
             for wrong in [f32::NAN, f32::INFINITY, 1e3] {
                 let mut run = good.clone();

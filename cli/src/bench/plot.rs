@@ -75,7 +75,7 @@ type Chart<'a, X, Y> = ChartContext<
 >;
 
 /// What a chart has besides its data.
-struct Frame<'a, Y> {
+struct Frame<'a> {
     size: (u32, u32),
     /// Pixels left of the data.
     left: i32,
@@ -85,20 +85,22 @@ struct Frame<'a, Y> {
     legend: Vec<(&'static str, RGBColor)>,
     x_title: &'a str,
     y_title: &'a str,
-    y_label: &'a dyn Fn(&Y) -> String,
+    y_label: &'a dyn Fn(&f64) -> String,
+    /// Most of them.
+    y_labels: usize,
 }
 
 /// Draws a frame with axes and grid, and `data` in it.
 fn chart<X, Y>(
     measured: &[&Measurement],
-    frame: Frame<Y::Value>,
+    frame: Frame,
     x: X,
     y: Y,
     data: impl FnOnce(&mut Chart<X, Y>) -> Result<()>,
 ) -> Result<String>
 where
     X: AsRangedCoord<Value = f64, CoordDescType: ValueFormatter<f64>>,
-    Y: AsRangedCoord<CoordDescType: ValueFormatter<<Y as AsRangedCoord>::Value>>,
+    Y: AsRangedCoord<Value = f64, CoordDescType: ValueFormatter<f64>>,
 {
     const TOP: i32 = 88;
     const RIGHT: i32 = 24;
@@ -137,11 +139,12 @@ where
         .build_cartesian_2d(x, y)?;
     let mut mesh = chart.configure_mesh();
     mesh.bold_line_style(GRID)
-        .max_light_lines(0)
+        .light_line_style(TRANSPARENT)
         .axis_style(INK)
         .label_style(font(12, &INK))
         .x_label_formatter(&label)
         .y_label_formatter(frame.y_label)
+        .y_labels(frame.y_labels)
         .x_desc(frame.x_title)
         .axis_desc_style(font(14, &INK))
         .set_all_tick_mark_size(6);
@@ -158,17 +161,6 @@ fn color(direction: &str) -> RGBColor {
     known.map_or(INK, |(_, color)| *color)
 }
 
-type Row = SegmentValue<usize>;
-
-/// A dot, or a ring.
-fn dot<Y: Clone>(at: (f64, Y), color: RGBColor, filled: bool) -> Circle<(f64, Y), i32> {
-    let style = match filled {
-        true => color.mix(0.85).filled(),
-        false => ShapeStyle::from(&color).stroke_width(2),
-    };
-    Circle::new(at, 5, style)
-}
-
 /// A chart with a row for each shape. `marks` says where strokes stand in a row and of what color, `dots` which dots
 /// (and rings) a direction has.
 fn row_chart<X>(
@@ -183,17 +175,15 @@ where
     X: AsRangedCoord<Value = f64, CoordDescType: ValueFormatter<f64>>,
 {
     let same = |a: &&Measurement, b: &&Measurement| (&a.shape, a.suite) == (&b.shape, b.suite);
-    // From the bottom to the top.
     let rows: Vec<&[&Measurement]> = measured.chunk_by(same).collect();
-    let rows: Vec<&[&Measurement]> = rows.into_iter().rev().collect();
-    let y_label = |row: &Row| {
-        let SegmentValue::CenterOf(row) = *row else {
-            return String::new();
-        };
-        rows.get(row).map_or_else(String::new, |row| {
+    // From the top to the bottom, each from a whole number to the next and named in its middle.
+    let y = rows.len() as f64..0.0;
+    let y_label = |y: &f64| match rows.get(*y as usize) {
+        Some(row) if y.fract() > 0.0 => {
             let sizes: Vec<String> = row[0].shape.iter().map(usize::to_string).collect();
             format!("{} ({})", sizes.join(" x "), size(row[0].tensor_bytes))
-        })
+        }
+        _ => String::new(),
     };
     let frame = Frame {
         size: (1000, 88 + 58 + 28 * rows.len().max(3) as u32),
@@ -204,33 +194,28 @@ where
         x_title,
         y_title: "",
         y_label: &y_label,
+        y_labels: 2 * rows.len() + 1,
     };
-    chart(
-        measured,
-        frame,
-        x,
-        (0..rows.len()).into_segmented(),
-        |chart| {
-            for (row, of) in rows.iter().enumerate() {
-                let y = SegmentValue::CenterOf(row);
-                chart.draw_series(strokes(of[0]).into_iter().map(|(x, color)| {
-                    let style = ShapeStyle::from(&color).stroke_width(3);
-                    EmptyElement::at((x, y.clone()))
-                        + PathElement::new(vec![(0, -9), (0, 9)], style)
+    chart(measured, frame, x, y, |chart| {
+        for (row, of) in rows.iter().enumerate() {
+            let y = row as f64 + 0.5;
+            chart.draw_series(strokes(of[0]).into_iter().map(|(x, color)| {
+                let style = ShapeStyle::from(&color).stroke_width(3);
+                EmptyElement::at((x, y)) + PathElement::new(vec![(0, -9), (0, 9)], style)
+            }))?;
+            for one in *of {
+                let color = color(one.direction);
+                chart.draw_series(dots(one).into_iter().map(|(x, filled)| {
+                    let style = match filled {
+                        true => color.mix(0.85).filled(),
+                        false => color.stroke_width(2),
+                    };
+                    Circle::new((x, y), 5, style)
                 }))?;
-                let dots = of.iter().flat_map(|one| {
-                    let color = color(one.direction);
-                    dots(one)
-                        .into_iter()
-                        .map(move |(x, filled)| (x, color, filled))
-                });
-                chart.draw_series(
-                    dots.map(|(x, color, filled)| dot((x, y.clone()), color, filled)),
-                )?;
             }
-            Ok(())
-        },
-    )
+        }
+        Ok(())
+    })
 }
 
 /// GB/s of every direction of every shape, between those of a copy and of a read.
@@ -305,6 +290,7 @@ fn lengths(measured: &[&Measurement]) -> Result<String> {
         x_title: "elements of a row (log scale)",
         y_title: "ns a byte that must move (log scale)",
         y_label: &label,
+        y_labels: 10,
     };
     chart(measured, frame, x, y, |chart| {
         let dots = measured.iter().flat_map(|m| {

@@ -49,7 +49,7 @@ pub const GROUPS: [Group; 8] = [
             "line 6 px 90°",
             "line 6 px 135°",
         ],
-        compute: |[.., luma]| ANGLES.map(|angle| gabor(luma, 6.0, angle, Phase::Line)),
+        compute: |[.., luma]| ANGLES.map(|angle| gabor(luma, 6.0, angle, LINE)),
     },
     Group {
         name: "Gabor, edges",
@@ -59,7 +59,7 @@ pub const GROUPS: [Group; 8] = [
             "edge 14 px 90°",
             "edge 14 px 135°",
         ],
-        compute: |[.., luma]| ANGLES.map(|angle| gabor(luma, 14.0, angle, Phase::Edge)),
+        compute: |[.., luma]| ANGLES.map(|angle| gabor(luma, 14.0, angle, EDGE)),
     },
     Group {
         name: "texture",
@@ -77,6 +77,9 @@ pub const GROUPS: [Group; 8] = [
 
 const SIGMAS: [f64; 4] = [1.0, 2.0, 4.0, 8.0];
 const ANGLES: [f64; 4] = [0.0, 45.0, 90.0, 135.0];
+/// Phases of Gabor filters.
+const LINE: f64 = 0.0;
+const EDGE: f64 = 90.0;
 
 /// Four related filters.
 pub struct Group {
@@ -255,47 +258,31 @@ fn variance(plane: &Plane, sigma: f64) -> Plane {
     blur(&deviation.map(|value| value * value), sigma)
 }
 
-/// Which wave a Gabor filter matches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// A cosine: lines.
-    Line,
-    /// A sine: edges.
-    Edge,
-}
-
 /// A Gabor filter: a wave of the given length under a Gaussian of half that length, blind to constant
-/// brightness, with gain 1 for the wave that it matches.
-fn gabor(plane: &Plane, wavelength: f64, degrees: f64, phase: Phase) -> Plane {
-    let sigma = 0.5 * wavelength;
+/// brightness, with gain 1 for the wave that it matches. Of phase 0 that is a cosine: lines; of 90° a sine: edges.
+fn gabor(plane: &Plane, wavelength: f64, degrees: f64, phase: f64) -> Plane {
+    let (sigma, phase) = (0.5 * wavelength, phase.to_radians());
     let radius = radius(sigma);
     let (sin, cos) = degrees.to_radians().sin_cos();
     let frequency = std::f64::consts::TAU / wavelength;
     // With sum 1 over the plane, half of the envelope's weight meets a wave of its own length.
     let bells = (0..=2 * radius).map(|i| bell(i as f64 - radius as f64, sigma));
     let norm = 2.0 / bells.sum::<f64>().powi(2);
-    let wave = |f: fn(f64) -> f64, along: f64| {
-        sample(radius, |x| bell(x, sigma) * f(frequency * along * x))
+    let wave = |f: fn(f64) -> f64, along: f64, phase: f64| {
+        sample(radius, |x| {
+            bell(x, sigma) * f(frequency * along * x - phase)
+        })
     };
-    let (row_cos, row_sin) = (wave(f64::cos, cos), wave(f64::sin, cos));
-    let (column_cos, column_sin) = (wave(f64::cos, sin), wave(f64::sin, sin));
+    let (row_cos, row_sin) = (wave(f64::cos, cos, phase), wave(f64::sin, cos, phase));
+    let (column_cos, column_sin) = (wave(f64::cos, sin, 0.0), wave(f64::sin, sin, 0.0));
     let sum = |taps: &[f32]| taps.iter().copied().map(f64::from).sum::<f64>();
-    let terms = match phase {
-        // cos(a + b) = cos a cos b - sin a sin b, less its mean (the sines sum to 0).
-        Phase::Line => {
-            let mean = norm * sum(&row_cos) * sum(&column_cos);
-            vec![
-                (scaled(&row_cos, norm), column_cos),
-                (scaled(&row_sin, -norm), column_sin),
-                (scaled(&gaussian(sigma), -mean), gaussian(sigma)),
-            ]
-        }
-        // sin(a + b) = sin a cos b + cos a sin b, which sums to 0.
-        Phase::Edge => vec![
-            (scaled(&row_sin, norm), column_cos),
-            (scaled(&row_cos, norm), column_sin),
-        ],
-    };
+    // cos(a + b) = cos a cos b - sin a sin b, less its mean (column_sin sums to 0).
+    let mean = norm * sum(&row_cos) * sum(&column_cos);
+    let terms = [
+        (scaled(&row_cos, norm), column_cos),
+        (scaled(&row_sin, -norm), column_sin),
+        (scaled(&gaussian(sigma), -mean), gaussian(sigma)),
+    ];
     filter(plane, &terms)
 }
 
@@ -390,11 +377,9 @@ mod tests {
         let filters: [(&str, f64, f64, Filter); 4] = [
             // Turned by 45°, a derivative still sees cos 45° of the grating.
             ("sobel", 8.0, 0.72, sobel),
-            ("line, 6 px", 6.0, 0.3, |p, a| gabor(p, 6.0, a, Phase::Line)),
-            ("edge, 6 px", 6.0, 0.3, |p, a| gabor(p, 6.0, a, Phase::Edge)),
-            ("edge, 14 px", 14.0, 0.3, |p, a| {
-                gabor(p, 14.0, a, Phase::Edge)
-            }),
+            ("line, 6 px", 6.0, 0.3, |p, a| gabor(p, 6.0, a, LINE)),
+            ("edge, 6 px", 6.0, 0.3, |p, a| gabor(p, 6.0, a, EDGE)),
+            ("edge, 14 px", 14.0, 0.3, |p, a| gabor(p, 14.0, a, EDGE)),
         ];
         for (name, wavelength, most, filter) in filters {
             for angle in ANGLES {
@@ -410,10 +395,10 @@ mod tests {
 
     #[test]
     fn a_gabor_filter_has_gain_one_for_its_wave() {
-        for phase in [Phase::Line, Phase::Edge] {
+        for phase in [LINE, EDGE] {
             for angle in ANGLES {
                 let gain = energy(&gabor(&grating(9.0, angle), 9.0, angle, phase)) * 2f64.sqrt();
-                assert!((gain - 1.0).abs() < 0.02, "{phase:?} {angle}°: {gain}");
+                assert!((gain - 1.0).abs() < 0.02, "{phase}° {angle}°: {gain}");
             }
         }
     }
@@ -424,8 +409,8 @@ mod tests {
         let mut results = vec![gradient(&flat)];
         for angle in ANGLES {
             results.push(sobel(&flat, angle));
-            results.push(gabor(&flat, 6.0, angle, Phase::Line));
-            results.push(gabor(&flat, 14.0, angle, Phase::Edge));
+            results.push(gabor(&flat, 6.0, angle, LINE));
+            results.push(gabor(&flat, 14.0, angle, EDGE));
         }
         let mut values = results.iter().flat_map(|plane| &plane.values);
         assert!(values.all(|value| value.abs() < 1e-3));

@@ -49,8 +49,8 @@ pub struct Args {
     /// Folder to write into
     #[arg(long, value_name = "DIR", default_value = "demo-output")]
     output: PathBuf,
-    /// A part of an adapter's name or backend [default: the best adapter]
-    #[arg(long, value_name = "NAME")]
+    /// "cpu", or a part of an adapter's name or backend [default: the best adapter]
+    #[arg(long, value_name = "cpu|NAME")]
     adapter: Option<String>,
     /// Number of groups, a divisor of 32
     #[arg(long, value_name = "G", default_value_t = GROUPS.len())]
@@ -58,9 +58,6 @@ pub struct Args {
     /// The statistics that normalize the channels
     #[arg(long, value_enum, default_value_t = Stats::Batch)]
     stats: Stats,
-    /// Run on the library's CPU executor, without any GPU
-    #[arg(long, conflicts_with = "adapter")]
-    cpu: bool,
     /// Replace files of the same names that no earlier demo wrote
     #[arg(long)]
     force: bool,
@@ -77,10 +74,7 @@ pub fn run(args: Args) -> Result<()> {
             .map(|path| photos::open(path))
             .collect::<Result<_>>()?,
     };
-    let engine = match args.cpu {
-        true => Engine::open(Some("cpu")),
-        false => Engine::open(args.adapter.as_deref()),
-    }?;
+    let engine = Engine::open(args.adapter.as_deref())?;
     let all_pixels = engine.largest_binding().min(4 * MAX_ELEMENTS) / (4 * CHANNELS as u64);
     let pixels = all_pixels / originals.len() as u64;
     ensure!(
