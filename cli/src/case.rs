@@ -19,21 +19,17 @@ pub fn run_on_gpu(problem: &Problem, gpu: &Gpu, pipelines: &Pipelines) -> Result
     guarded(gpu, || Ok(run::gpu(gpu, pipelines, problem)?))
 }
 
-/// Runs a problem on the CPU executor.
 pub fn run_on_cpu(problem: &Problem, executor: &cpu::Executor) -> Result<Run> {
     Ok(run::cpu(executor, problem)?)
 }
 
 /// A problem made ready on a device: its plans, forward and, where it is computed, backward.
 pub struct Plans<'a> {
-    /// The plans and their buffers.
     pub data: GpuProblem<'a>,
-    /// The plans, ready to be recorded.
     pub bound: Vec<BoundPlan>,
 }
 
 impl<'a> Plans<'a> {
-    /// Compiles and uploads.
     pub fn new(gpu: &'a Gpu, pipelines: &Pipelines, problem: &Problem) -> Result<Self> {
         let data = run::upload(gpu, pipelines, problem)?;
         let (prepared, bindings) = (data.prepare(pipelines)?, data.bindings());
@@ -42,7 +38,6 @@ impl<'a> Plans<'a> {
         Ok(Self { data, bound })
     }
 
-    /// Runs the plans once.
     pub fn run_once(&self, gpu: &Gpu) {
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
         self.bound.iter().for_each(|plan| plan.encode(&mut encoder));
@@ -63,13 +58,11 @@ impl<'a> Plans<'a> {
         gpu.queue.submit([encoder.finish()]);
     }
 
-    /// A plan, to be timed.
     pub fn candidate(&self, plan: usize) -> Candidate<'_> {
         let steps = self.data.plans[plan].steps().len();
         Candidate::new(steps, move |pass| self.bound[plan].encode_in_pass(pass))
     }
 
-    /// Its steps, to be timed one by one.
     pub fn step_candidates(&self, plan: usize) -> impl Iterator<Item = Candidate<'_>> {
         let steps = 0..self.data.plans[plan].steps().len();
         let step = move |i| Candidate::new(1, move |pass| self.bound[plan].encode_step(pass, i));

@@ -94,13 +94,11 @@ impl Engine {
         }
     }
 
-    /// A device with the library's kernels.
     pub fn on(gpu: Gpu) -> Self {
         let pipelines = Pipelines::new(&gpu.device);
         Self::Gpu(Box::new(gpu), pipelines)
     }
 
-    /// Runs a problem.
     pub fn run(&self, problem: &Problem) -> Result<Run> {
         match self {
             Self::Gpu(gpu, pipelines) => run_on_gpu(problem, gpu, pipelines),

@@ -17,7 +17,6 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use wgpu::Features;
 
-/// Arguments of `bcnorm info`.
 #[derive(clap::Args, Debug)]
 #[command(
     mut_group("NormArgs", |group| group.requires("plan")),
@@ -57,7 +56,6 @@ struct Adapter {
     tuning: Result<Tuning, String>,
 }
 
-/// Runs `bcnorm info`.
 pub fn run(args: Args) -> Result<()> {
     let text = match &args.plan {
         Some(dims) => explain(&args, dims)?,
@@ -127,7 +125,6 @@ fn numbers(tuning: &Tuning) -> BTreeMap<&'static str, u64> {
     tuning.settings().into_iter().collect()
 }
 
-/// All of it for programs.
 fn report(adapters: &[Adapter]) -> Value {
     let default = default(adapters);
     let adapters = adapters.iter().enumerate();
@@ -139,7 +136,6 @@ fn report(adapters: &[Adapter]) -> Value {
     })
 }
 
-/// All of it for people.
 fn text(adapters: &[Adapter]) -> Result<String> {
     let mut text = String::new();
     if adapters.is_empty() {
@@ -239,7 +235,6 @@ impl Adapter {
         text.trim().to_owned()
     }
 
-    /// What people want to know of it.
     fn lines(&self) -> Vec<(&'static str, String)> {
         let (info, limits) = (&self.info, &self.limits);
         let yes = |feature| {

@@ -2,7 +2,7 @@
 
 use crate::case::{Problem, Run};
 use crate::device::Engine;
-use crate::request::{NormArgs, describe_norm, describe_tensor, is_grouped};
+use crate::request::{NormArgs, describe_norm, describe_tensor, is_grouped, one_of};
 use crate::store::{Contents, Destination, Tensor, read_tensor};
 use crate::text::{listed, printable};
 use anyhow::{Context as _, Result, bail, ensure};
@@ -14,7 +14,6 @@ use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-/// Arguments of `bcnorm run`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 The parameters are a PyTorch state dict, saved with safetensors: of a module of the norm, or of a model \
@@ -59,8 +58,8 @@ pub struct Args {
     #[arg(long, value_name = "PATH", requires = "params")]
     module: Option<String>,
     /// Applied last: y = activation(norm(x) + residual)
-    #[arg(long, value_enum, default_value = "none")]
-    activation: Fused,
+    #[arg(long, default_value = "none", value_parser = one_of(&ACTIVATIONS))]
+    activation: Activation,
     /// Added before the activation, of the input's shape (tensor "residual", or the only one)
     #[arg(long, value_name = "FILE")]
     residual: Option<PathBuf>,
@@ -115,13 +114,11 @@ enum Stats {
     Estimate,
 }
 
-/// What is applied after the norm.
-#[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-enum Fused {
-    None,
-    Relu,
-    Silu,
-}
+const ACTIVATIONS: [(&str, Activation); 3] = [
+    ("none", Activation::None),
+    ("relu", Activation::Relu),
+    ("silu", Activation::Silu),
+];
 
 /// A momentum, or none.
 #[derive(Debug, Clone, Copy)]
@@ -135,7 +132,6 @@ fn parse_momentum(text: &str) -> Result<Momentum, String> {
     }
 }
 
-/// Runs `bcnorm run`.
 pub fn run(args: Args) -> Result<()> {
     let extension = args.output.extension();
     ensure!(
@@ -206,11 +202,7 @@ pub fn run(args: Args) -> Result<()> {
         mode: if args.eval { Mode::Eval } else { Mode::Train },
         layout,
         fusion: Fusion {
-            activation: match args.activation {
-                Fused::None => Activation::None,
-                Fused::Relu => Activation::Relu,
-                Fused::Silu => Activation::Silu,
-            },
+            activation: args.activation,
             residual: residual.is_some(),
         },
         backward: grad_y.is_some(),
@@ -241,20 +233,16 @@ pub fn run(args: Args) -> Result<()> {
     let count = count.saturating_add(counted.into());
     let mode = if args.eval { "eval" } else { "train" };
     let name = case.norm.kind.name();
-    let stats = stats_name(&case.norm).map(|stats| ("stats", stats));
     let mut contents = pack(&case, &outputs, &shape, &state, count);
-    let version = env!("CARGO_PKG_VERSION");
+    let stats = stats_name(&case.norm).map(|stats| ("stats", stats));
     let remarks = [
         ("adapter", &*adapter),
-        ("bcnorm", version),
+        ("bcnorm", env!("CARGO_PKG_VERSION")),
         ("norm", name),
         ("mode", mode),
     ];
-    contents.metadata = remarks
-        .into_iter()
-        .chain(stats)
-        .map(|(k, v)| (k.into(), v.into()))
-        .collect();
+    let remarks = remarks.into_iter().chain(stats);
+    contents.metadata = remarks.map(|(k, v)| (k.into(), v.into())).collect();
     destination.write(&contents.serialize()?)?;
     let what = particulars(&case.norm);
     writeln!(

@@ -16,7 +16,6 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-/// Arguments of `bcnorm verify`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 A golden file (.safetensors) holds one call of a norm and its results by PyTorch in f64: y, all \
@@ -53,7 +52,6 @@ struct Target(Option<wgpu::Adapter>);
 /// A golden file, ready to run.
 struct Case {
     work: Work,
-    /// What the norm is called.
     norm: &'static str,
     dtype: DType,
     /// What must come out, by name.
@@ -69,7 +67,6 @@ enum Work {
     Chain(Box<Chain>),
 }
 
-/// A tensor that must come out.
 struct Wanted {
     values: Vec<f64>,
     scale: f64,
@@ -108,7 +105,6 @@ struct Line<'a> {
     worst: Option<(&'a str, Finding)>,
 }
 
-/// Runs `bcnorm verify`.
 pub fn run(args: Args) -> Result<()> {
     let targets = targets(&args)?;
     let mut out = std::io::stdout().lock();
@@ -216,7 +212,6 @@ impl Target {
         self.0.as_ref().map_or("CPU executor".to_owned(), describe)
     }
 
-    /// Name and backend.
     fn names(&self) -> (String, String) {
         match self.0.as_ref().map(wgpu::Adapter::get_info) {
             Some(info) => (info.name, format!("{:?}", info.backend)),

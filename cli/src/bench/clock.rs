@@ -56,7 +56,6 @@ impl Clock {
         )
     }
 
-    /// Its name in reports.
     pub fn name(&self) -> &'static str {
         match self {
             Clock::Wall => "wall",

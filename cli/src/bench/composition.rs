@@ -9,6 +9,7 @@
 
 use super::Direction;
 use super::kernel::{Dispatch, Kernels};
+use super::subject::Part;
 use super::timing::Candidate;
 use crate::device::guarded;
 use anyhow::{Context as _, Result, ensure};
@@ -71,7 +72,6 @@ struct Split {
     words: u64,
 }
 
-/// Ops of one direction.
 #[derive(Debug, Default)]
 struct Sequence {
     dispatches: Vec<Dispatch>,
@@ -119,7 +119,6 @@ pub fn compositions(
     })
 }
 
-/// Makes dispatches.
 struct Builder<'a> {
     gpu: &'a Gpu,
     kernels: &'a Kernels,
@@ -375,11 +374,7 @@ impl Composition {
     }
 
     fn sequence(&self, direction: Direction) -> &Sequence {
-        &self.sequences[match direction {
-            Direction::Forward => 0,
-            Direction::Backward => 1,
-            Direction::Eval => 2,
-        }]
+        &self.sequences[direction as usize]
     }
 
     /// Tensor-sized bytes that a direction moves.
@@ -399,34 +394,34 @@ impl Composition {
     }
 
     /// Runs the directions once and compares with the reference: of training, and of eval where it is measured.
-    pub fn check(&self, gpu: &Gpu, training: &Expected, eval: Option<&Expected>) -> Result<()> {
+    pub fn check(&self, gpu: &Gpu, parts: &[Part]) -> Result<()> {
         let run = |direction| {
             let mut encoder = gpu.device.create_command_encoder(&Default::default());
-            self.encode(
-                direction,
-                &mut encoder.begin_compute_pass(&Default::default()),
-            );
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            self.encode(direction, &mut pass);
+            drop(pass);
             gpu.queue.submit([encoder.finish()]);
         };
+        let training = &parts[0].expected;
         guarded(gpu, || {
-            if let Some(eval) = eval {
+            for eval in &parts[1..] {
                 run(Direction::Eval);
-                self.compare(gpu, "y", eval, &self.y, None)?;
+                self.compare(gpu, "y", &eval.expected, &self.y, None)?;
             }
             run(Direction::Forward);
             self.compare(gpu, "y", training, &self.y, None)?;
             if training.contains_key("grad_x") {
                 run(Direction::Backward);
-                let [channel, bias, weight] = &self.gradients;
-                for (name, buffer, of_pair) in [
-                    ("grad_x", &self.dx, None),
-                    ("grad_bn.bias", channel, Some(0)),
-                    ("grad_bn.weight", channel, Some(1)),
-                    ("grad_bias", bias, Some(0)),
-                    ("grad_weight", weight, Some(0)),
-                ] {
-                    self.compare(gpu, name, training, buffer, of_pair)?;
-                }
+            }
+            let [channel, bias, weight] = &self.gradients;
+            for (name, buffer, of_pair) in [
+                ("grad_x", &self.dx, None),
+                ("grad_bn.bias", channel, Some(0)),
+                ("grad_bn.weight", channel, Some(1)),
+                ("grad_bias", bias, Some(0)),
+                ("grad_weight", weight, Some(0)),
+            ] {
+                self.compare(gpu, name, training, buffer, of_pair)?;
             }
             Ok(())
         })

@@ -18,7 +18,6 @@ pub struct Kernels {
     cache: RefCell<HashMap<String, wgpu::ComputePipeline>>,
 }
 
-/// A dispatch ready to be recorded.
 #[derive(Debug)]
 pub struct Dispatch {
     pipeline: wgpu::ComputePipeline,
@@ -27,7 +26,6 @@ pub struct Dispatch {
 }
 
 impl Kernels {
-    /// None yet.
     pub fn new(device: &wgpu::Device) -> Self {
         Self {
             device: device.clone(),
@@ -105,7 +103,6 @@ impl Kernels {
 }
 
 impl Dispatch {
-    /// Records it.
     pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
         pass.set_pipeline(&self.pipeline);
         pass.set_bind_group(0, &self.group, &[]);
@@ -116,7 +113,6 @@ impl Dispatch {
 const COPY: &str = include_str!("../../shaders/copy.wgsl");
 const READ: &str = include_str!("../../shaders/read.wgsl");
 
-/// Workgroup sizes of a copy of which the fastest counts.
 const COPY_SIZES: [u32; 5] = [8, 32, 64, 128, 256];
 
 /// What an output holds before a kernel runs.
@@ -136,7 +132,6 @@ struct Variant<'a> {
 }
 
 impl Baseline {
-    /// Copies of a tensor.
     pub fn copies(gpu: &Gpu, kernels: &Kernels, stored: &[u32]) -> Result<Self> {
         let words = padded(stored);
         let variants = COPY_SIZES.into_iter().map(|size| Variant {
@@ -231,20 +226,17 @@ impl Baseline {
         })
     }
 
-    /// What to time.
     pub fn candidates(&self) -> Vec<Candidate<'_>> {
         (0..self.0.len())
             .map(|index| self.candidate(index))
             .collect()
     }
 
-    /// One of them.
     pub fn candidate(&self, index: usize) -> Candidate<'_> {
         let dispatch = &self.0[index].1;
         Candidate::new(1, move |pass| dispatch.encode(pass))
     }
 
-    /// Its workgroup size.
     pub fn workgroup_size(&self, index: usize) -> u32 {
         self.0[index].0
     }

@@ -19,9 +19,7 @@ use std::io::Write as _;
 
 /// A device, and everything that is compiled for it.
 pub struct Machine {
-    /// The device.
     pub gpu: Gpu,
-    /// The library's kernels.
     pub pipelines: Pipelines,
     kernels: Kernels,
     /// Chosen at the first measurement.
@@ -29,7 +27,6 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Nothing compiled yet.
     pub fn new(gpu: Gpu, pipelines: Pipelines) -> Self {
         Self {
             kernels: Kernels::new(&gpu.device),
@@ -43,11 +40,8 @@ impl Machine {
 /// What to measure of each shape.
 #[derive(Debug, Clone)]
 pub struct What {
-    /// Directions.
     pub directions: Vec<Direction>,
-    /// How long, and how often.
     pub effort: Effort,
-    /// Every step alone, too.
     pub steps: bool,
 }
 
@@ -62,7 +56,7 @@ pub fn measure(
     let Machine { gpu, kernels, .. } = machine;
     let (effort, directions) = (what.effort, &what.directions[..]);
     let subject = Subject::new(gpu, &machine.pipelines, reference)?;
-    let training = &reference.training.problem;
+    let training = &reference.parts[0].problem;
     let stored = training.words(Role::X, &training.x);
     let copies = Baseline::copies(gpu, kernels, &stored)?;
     let class = machine.pipelines.tuning().class;
@@ -90,11 +84,8 @@ pub fn measure(
         let copy_workgroup_size = copies.workgroup_size(best_copy);
         let best_read = pick(reads.candidates())?;
         let mut candidates = vec![copies.candidate(best_copy), reads.candidate(best_read)];
-        candidates.extend(
-            directions
-                .iter()
-                .map(|&direction| subject.candidate(direction)),
-        );
+        let ours = directions.iter().map(|&d| subject.candidate(d));
+        candidates.extend(ours);
         // The best composition of each direction; none of none.
         let mut composed: Vec<&Composition> = Vec::new();
         for &direction in directions.iter().filter(|_| !compositions.is_empty()) {
@@ -114,13 +105,10 @@ pub fn measure(
         let (timed, composition_ms) = medians[2..].split_at(directions.len());
         let info = gpu.adapter.get_info();
         let (norm, tensor) = (&reference.request.norm, &reference.request.tensor);
-        let mut steps: Vec<Candidate> = Vec::new();
+        let steps = directions.iter().filter(|_| what.steps);
+        let steps = steps.flat_map(|&direction| subject.step_candidates(direction));
+        let mut steps: Vec<Candidate> = steps.collect();
         if what.steps {
-            steps.extend(
-                directions
-                    .iter()
-                    .flat_map(|&direction| subject.step_candidates(direction)),
-            );
             time(&mut steps)?;
         }
         let mut steps = steps.iter().map(Candidate::median_ms);
@@ -174,17 +162,15 @@ fn compositions(
 ) -> Result<Vec<Composition>> {
     let Machine { gpu, kernels, .. } = machine;
     let class = machine.pipelines.tuning().class;
-    let (training, eval) = (&reference.training, reference.eval.as_ref());
-    let compositions = composition::compositions(gpu, kernels, class, &training.problem)?;
-    for composition in &compositions {
-        let eval = eval.map(|eval| &eval.expected);
-        if let Err(error) = composition.check(gpu, &training.expected, eval) {
-            let (shape, why) = (reference.request.shape(), describe_error(&error));
-            note(bar, &format!("{shape} on {}: {why}", gpu.describe()));
-            return Ok(Vec::new());
-        }
-    }
-    Ok(compositions)
+    let training = &reference.parts[0].problem;
+    let compositions = composition::compositions(gpu, kernels, class, training)?;
+    let mut checks = compositions.iter().map(|c| c.check(gpu, &reference.parts));
+    let Some(error) = checks.find_map(Result::err) else {
+        return Ok(compositions);
+    };
+    let (shape, why) = (reference.request.shape(), describe_error(&error));
+    note(bar, &format!("{shape} on {}: {why}", gpu.describe()));
+    Ok(Vec::new())
 }
 
 fn note(bar: &ProgressBar, text: &str) {

@@ -31,7 +31,6 @@ use std::time::Duration;
 use subject::{Reference, check_fits, on_cpu};
 use suite::Suite;
 
-/// Arguments of `bcnorm bench`.
 #[derive(clap::Args, Debug)]
 #[command(
     // The filters of a convolution are no activations.
@@ -104,7 +103,6 @@ pub struct Case {
     suite: Option<Suite>,
 }
 
-/// Runs `bcnorm bench`.
 pub fn run(args: Args) -> Result<()> {
     let cases = cases(&args)?;
     if let Some(folder) = &args.plot {

@@ -67,7 +67,6 @@ pub struct Step {
 }
 
 impl Step {
-    /// A step and its time.
     pub fn new(step: &plan::Step, ms: f64) -> Self {
         Self {
             name: step.spec.kernel.name(),
@@ -82,7 +81,6 @@ impl Step {
     }
 }
 
-/// A table for people.
 pub fn table(adapter: &str, request: &Request, measured: &[Measurement]) -> String {
     let (tensor, groups) = (&request.tensor, request.norm.num_groups);
     let heading = format!(

@@ -25,37 +25,38 @@ const MAX_ERROR_OF_PAIRS: f64 = 1e-4;
 
 /// One shape's data and what must come of it.
 pub struct Reference {
-    /// The shape.
     pub request: Request,
-    /// Training, forward and backward.
-    pub training: Part,
-    /// Only where eval is measured.
-    pub eval: Option<Part>,
+    /// Training, forward and backward; then eval where that is measured.
+    pub parts: Vec<Part>,
 }
 
 /// A problem, and what it should yield.
 pub struct Part {
-    /// The problem.
     pub problem: Problem,
-    /// What it should yield.
     pub expected: Expected,
 }
 
+/// Which part a direction is of, and which of its plans. One that is not measured is not asked for.
+fn place(direction: Direction) -> (usize, usize) {
+    match direction {
+        Direction::Forward => (0, 0),
+        Direction::Backward => (0, 1),
+        Direction::Eval => (1, 0),
+    }
+}
+
 impl Reference {
-    /// Makes the data and what must come of them.
     pub fn new(request: &Request, directions: &[Direction]) -> Result<Self> {
         let mut training = data::random(request);
         let eval = training.clone().with_mode(Mode::Eval).forward_only();
         if !directions.contains(&Direction::Backward) {
             training = training.forward_only();
         }
-        let eval = directions
-            .contains(&Direction::Eval)
-            .then(|| Part::new(eval));
+        let eval = directions.contains(&Direction::Eval).then_some(eval);
+        let parts = [training].into_iter().chain(eval).map(Part::new);
         Ok(Self {
             request: request.clone(),
-            training: Part::new(training)?,
-            eval: eval.transpose()?,
+            parts: parts.collect::<Result<_>>()?,
         })
     }
 }
@@ -106,11 +107,8 @@ pub fn check_fits(request: &Request, gpu: &Gpu, pipelines: &Pipelines) -> Result
     })
 }
 
-/// Plans and buffers on a device, checked.
-pub struct Subject<'a> {
-    training: Side<'a>,
-    eval: Option<Side<'a>>,
-}
+/// Plans and buffers on a device, checked: of every part.
+pub struct Subject<'a>(Vec<Side<'a>>);
 
 /// Training or eval: plans, what they yielded when they were checked, and how far that was off.
 struct Side<'a> {
@@ -143,14 +141,11 @@ impl<'a> Side<'a> {
 }
 
 impl<'a> Subject<'a> {
-    /// Makes all plans ready, and checks them.
     pub fn new(gpu: &'a Gpu, pipelines: &Pipelines, reference: &Reference) -> Result<Self> {
         guarded(gpu, || {
-            let side = |part| Side::new(gpu, pipelines, part);
-            Ok(Self {
-                training: side(&reference.training)?,
-                eval: reference.eval.as_ref().map(side).transpose()?,
-            })
+            let sides = reference.parts.iter();
+            let sides = sides.map(|part| Side::new(gpu, pipelines, part));
+            Ok(Self(sides.collect::<Result<_>>()?))
         })
     }
 
@@ -159,28 +154,15 @@ impl<'a> Subject<'a> {
         let times = |direction| directions.contains(&direction);
         let forward = |name: &str| name == "y" && times(Direction::Forward);
         let backward = |name: &str| name.starts_with("grad_") && times(Direction::Backward);
-        self.training
-            .compare(|name| forward(name) || backward(name))?;
-        self.eval
-            .iter()
-            .try_for_each(|eval| eval.compare(|name| name == "y"))
-    }
-
-    /// Where a direction's plan is. One that is not there is not asked for.
-    fn side(&self, direction: Direction) -> (&Side<'a>, usize) {
-        match (direction, &self.eval) {
-            (Direction::Eval, Some(eval)) => (eval, 0),
-            (direction, _) => (
-                &self.training,
-                usize::from(direction == Direction::Backward),
-            ),
-        }
+        self.0[0].compare(|name| forward(name) || backward(name))?;
+        let mut eval = self.0[1..].iter();
+        eval.try_for_each(|eval| eval.compare(|name| name == "y"))
     }
 
     /// The worst error of a direction's outputs.
     pub fn error_of(&self, direction: Direction) -> f64 {
         let backward = direction == Direction::Backward;
-        let errors = self.side(direction).0.errors.iter();
+        let errors = self.0[place(direction).0].errors.iter();
         let errors = errors.filter(|(name, _)| name.starts_with("grad_") == backward);
         errors.fold(0.0, |worst: f64, (_, &error)| worst.max(error))
     }
@@ -188,26 +170,23 @@ impl<'a> Subject<'a> {
     /// Runs forward once: backward reads the tables it saves, and what backward times must be what was checked.
     pub fn prime(&self, gpu: &Gpu) {
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        self.training.plans.bound[0].encode(&mut encoder);
+        self.0[0].plans.bound[0].encode(&mut encoder);
         gpu.queue.submit([encoder.finish()]);
     }
 
-    /// The plan of a direction.
     pub fn plan(&self, direction: Direction) -> &Plan {
-        let (side, plan) = self.side(direction);
-        &side.plans.data.plans[plan]
+        let (side, plan) = place(direction);
+        &self.0[side].plans.data.plans[plan]
     }
 
-    /// A direction, to be timed.
     pub fn candidate(&self, direction: Direction) -> Candidate<'_> {
-        let (side, plan) = self.side(direction);
-        side.plans.candidate(plan)
+        let (side, plan) = place(direction);
+        self.0[side].plans.candidate(plan)
     }
 
-    /// Its steps, to be timed one by one.
     pub fn step_candidates(&self, direction: Direction) -> impl Iterator<Item = Candidate<'_>> {
-        let (side, plan) = self.side(direction);
-        side.plans.step_candidates(plan)
+        let (side, plan) = place(direction);
+        self.0[side].plans.step_candidates(plan)
     }
 }
 
@@ -217,33 +196,28 @@ pub fn on_cpu(
     directions: &[Direction],
     executor: &cpu::Executor,
 ) -> Result<Vec<f64>> {
-    let parts = [&reference.training].into_iter().chain(&reference.eval);
-    let times = parts.map(|part| {
+    let times = reference.parts.iter().map(|part| {
         let run = run_on_cpu(&part.problem, executor)?;
         part.check(&run, " on the CPU executor")?;
         measure_plans_on_cpu(&part.problem, executor)
     });
     let times = times.collect::<Result<Vec<Vec<f64>>>>()?;
-    let time = |direction: &Direction| match direction {
-        Direction::Forward => times[0][0],
-        Direction::Backward => times[0][1],
-        Direction::Eval => times[1][0],
-    };
-    Ok(directions.iter().map(time).collect())
+    let places = directions.iter().map(|&direction| place(direction));
+    Ok(places.map(|(part, plan)| times[part][plan]).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bcnorm::{DType, Layout, NormKind};
+    use bcnorm::NormKind;
 
     #[test]
     fn a_wrong_result_is_not_timed() {
-        let (dims, first) = ([2, 6, 5, 5], Layout::ChannelsFirst);
-        let request = Request::new(NormKind::BcNorm, &dims, None, DType::F32, first).unwrap();
+        let dims = [2, 6, 5, 5];
+        let request = Request::new(NormKind::BcNorm, &dims, None).unwrap();
         let reference = Reference::new(&request, &Direction::ALL).unwrap();
         let executor = cpu::Executor::new();
-        let part = &reference.training;
+        let part = &reference.parts[0];
         let right = run_on_cpu(&part.problem, &executor).unwrap();
         part.check(&right, "").unwrap();
         for wrong in [f32::NAN, 1e-3] {

@@ -124,15 +124,14 @@ mod tests {
     use super::super::data;
     use super::*;
     use crate::request::Request;
-    use bcnorm::{DType, Layout, Mode, NormKind};
+    use bcnorm::{Mode, NormKind};
     use clap::ValueEnum as _;
 
     #[test]
     fn every_shape_can_be_measured() {
         for suite in Suite::value_variants() {
             for dims in suite.shapes() {
-                let (dtype, layout) = (DType::F32, Layout::ChannelsFirst);
-                let request = Request::new(NormKind::BcNorm, &dims, None, dtype, layout).unwrap();
+                let request = Request::new(NormKind::BcNorm, &dims, None).unwrap();
                 data::check_size(&request).unwrap();
                 request
                     .norm

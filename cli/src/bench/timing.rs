@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 /// Most dispatches of a submission, however short they are.
 const MAX_DISPATCHES: u32 = 20_000;
 
-/// Something to time.
 pub struct Candidate<'a> {
     record: Box<dyn Fn(&mut wgpu::ComputePass<'_>) + 'a>,
     max_repeats: u32,
@@ -92,7 +91,6 @@ pub fn fastest(
         .context("nothing to choose from")
 }
 
-/// How much to measure.
 #[derive(Debug, Clone, Copy)]
 pub struct Effort {
     /// How long a submission should take.

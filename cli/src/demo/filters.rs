@@ -9,10 +9,8 @@
 use super::photos::Photo;
 use rayon::prelude::*;
 
-/// Number of feature maps of a photograph.
 pub const CHANNELS: usize = 4 * GROUPS.len();
 
-/// The bank.
 pub const GROUPS: [Group; 8] = [
     Group {
         name: "colour",
@@ -83,22 +81,18 @@ const EDGE: f64 = 90.0;
 
 /// Four related filters.
 pub struct Group {
-    /// What they have in common.
     pub name: &'static str,
-    /// The four filters' names.
     pub channels: [&'static str; 4],
     /// Their maps, of the planes of red, green, blue and luma (0 to 255).
     compute: fn(&[Plane; 4]) -> [Plane; 4],
 }
 
-/// The names of all channels, in order.
 pub fn channel_names() -> [&'static str; CHANNELS] {
     std::array::from_fn(|c| GROUPS[c / 4].channels[c % 4])
 }
 
-/// The feature maps of photographs of one size: (N, CHANNELS, height, width). `done` is called after each of
-/// the [`GROUPS`] of each photograph.
-pub fn feature_maps(photos: &[Photo], done: &(dyn Fn() + Sync)) -> Vec<f32> {
+/// The feature maps of photographs of one size: (N, CHANNELS, height, width).
+pub fn feature_maps(photos: &[Photo]) -> Vec<f32> {
     let area = photos.first().map_or(0, |photo| photo.width * photo.height);
     let mut maps = vec![0.0; photos.len() * CHANNELS * area];
     let jobs = maps.par_chunks_exact_mut(4 * area.max(1)).enumerate();
@@ -108,7 +102,6 @@ pub fn feature_maps(photos: &[Photo], done: &(dyn Fn() + Sync)) -> Vec<f32> {
         for (map, plane) in maps.chunks_exact_mut(area).zip(results) {
             map.copy_from_slice(&plane.values);
         }
-        done();
     });
     maps
 }
@@ -442,7 +435,7 @@ mod tests {
     #[test]
     fn a_flat_photograph_has_colour_and_nothing_else() {
         let flat = photo(9, 6, |_, _| [200.0, 100.0, 50.0]);
-        let maps = feature_maps(&[flat], &|| {});
+        let maps = feature_maps(&[flat]);
         assert_eq!(maps.len(), CHANNELS * 54);
         for name in channel_names() {
             let expected = match name {
@@ -466,7 +459,7 @@ mod tests {
     #[test]
     fn maps_lie_where_the_tensor_has_them() {
         let photos = [10.0, 20.0].map(|gray| photo(3, 2, |x, _| [gray + x as f32; 3]));
-        let maps = feature_maps(&photos, &|| {});
+        let maps = feature_maps(&photos);
         for (n, ten) in [(0, 10.0), (1, 20.0)] {
             let line = [ten, ten + 1.0, ten + 2.0];
             assert_eq!(map(&maps, 6, n, "green"), [line, line].concat());
@@ -477,7 +470,7 @@ mod tests {
     fn a_single_pixel_and_a_line_of_pixels_have_maps() {
         for (width, height) in [(1, 1), (1, 40), (40, 1)] {
             let noise = |x, y| [(x * 91 % 256) as f32, (y * 57 % 256) as f32, 7.0];
-            let maps = feature_maps(&[photo(width, height, noise)], &|| {});
+            let maps = feature_maps(&[photo(width, height, noise)]);
             assert_eq!(maps.len(), CHANNELS * width * height);
             assert!(maps.iter().all(|value| value.is_finite()));
         }
@@ -486,7 +479,7 @@ mod tests {
     #[test]
     fn texture_filters_measure_what_they_say() {
         let middle = |photo, name| {
-            let maps = feature_maps(&[photo], &|| {});
+            let maps = feature_maps(&[photo]);
             map(&maps, 4096, 0, name)[32 * 64 + 32]
         };
         // Stripes of one pixel, 0 and 200: mean 100, variance 100^2.
@@ -510,7 +503,7 @@ mod tests {
         let point = photo(129, 129, |x, y| {
             [if (x, y) == (64, 64) { 255.0 } else { 0.0 }; 3]
         });
-        let maps = feature_maps(&[point], &|| {});
+        let maps = feature_maps(&[point]);
         for name in GROUPS[3].channels {
             let sum: f32 = map(&maps, 129 * 129, 0, name).iter().sum();
             assert!(sum.abs() < 0.01, "{name}: {sum}");

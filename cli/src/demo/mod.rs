@@ -19,6 +19,7 @@ use bcnorm::NormDesc;
 use bcnorm::desc::MAX_ELEMENTS;
 use bcnorm_testkit::run::{expected_in, same_bits};
 use filters::{CHANNELS, GROUPS};
+use indicatif::ProgressBar;
 use norm::Stats;
 use output::{Folder, SUMMARY};
 use photos::Photo;
@@ -26,7 +27,6 @@ use report::Report;
 use std::io::Write as _;
 use std::path::PathBuf;
 
-/// Arguments of `bcnorm demo`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 Makes 32 feature maps of each photograph with a fixed bank of colour, blur, edge, Gabor and texture \
@@ -63,7 +63,6 @@ pub struct Args {
     force: bool,
 }
 
-/// Runs it.
 pub fn run(args: Args) -> Result<()> {
     NormDesc::bc_norm(CHANNELS, args.groups).validate()?;
     let folder = Folder::new(&args.output, args.force, &args.photos)?;
@@ -92,29 +91,23 @@ pub fn run(args: Args) -> Result<()> {
          give another photograph, or several, or --stats estimate"
     );
 
-    let steps = photos.len() * GROUPS.len() + 10;
-    let progress = crate::progress::bar(steps, "demo");
+    let progress = ProgressBar::new_spinner();
     progress.enable_steady_tick(std::time::Duration::from_millis(100));
-    let step = || progress.inc(1);
     progress.set_message("filtering");
-    let maps = filters::feature_maps(&photos, &step);
+    let maps = filters::feature_maps(&photos);
     let mut case = norm::case(maps, photos.len(), size, args.groups, args.stats);
     progress.set_message("normalizing, forward");
     let first = engine.run(&case)?;
-    step();
     progress.set_message("normalizing, forward and backward");
     case = case.with_grad_y(norm::loss_gradient(&first["y"], size));
     let outputs = engine.run(&case)?;
-    step();
     progress.set_message("checking against f64");
     let mut errors = case::errors(&outputs, &expected_in::<f64>(&case));
     let counted = outputs.num_batches_tracked == case.num_batches_tracked_after();
     let counter = if counted { 0.0 } else { f64::INFINITY };
     errors.insert("bn.num_batches_tracked_after", counter);
-    step();
     progress.set_message("timing");
     let times = timing::measure(&case, &engine)?;
-    step();
     let report = Report {
         engine: &engine,
         photos: &photos,
@@ -127,7 +120,7 @@ pub fn run(args: Args) -> Result<()> {
         times,
     };
     progress.set_message("drawing");
-    let pictures = pictures::draw(&photos, &case, &outputs, &step)?;
+    let pictures = pictures::draw(&photos, &case, &outputs)?;
     // First, so that the folder is known as ours should a later file fail.
     let summary = format!("{:#}\n", report.json());
     folder.write(SUMMARY, summary.as_bytes())?;

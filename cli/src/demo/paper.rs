@@ -13,7 +13,6 @@ use plotters_backend::{
 };
 use std::convert::Infallible;
 
-/// A part of a page.
 pub type Area<'a> = DrawingArea<Paper<'a>, Shift>;
 
 /// Pixels. What is drawn beyond the edges is left out.

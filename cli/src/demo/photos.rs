@@ -26,9 +26,7 @@ const MAX_DECODED_BYTES: u64 = 2 << 30;
 pub struct Photo {
     /// Name of its file, less the extension.
     pub name: String,
-    /// Pixels per row.
     pub width: usize,
-    /// Rows.
     pub height: usize,
     /// A plane each of red, green and blue, 0 to 255.
     pub pixels: Vec<f32>,
@@ -48,13 +46,11 @@ pub struct Original {
     image: DynamicImage,
 }
 
-/// The photographs in the program.
 pub fn bundled() -> Result<Vec<Original>> {
     let decode = |(name, file)| decode(String::from(name), ImageReader::new(Cursor::new(file)));
     BUNDLED.into_iter().map(decode).collect()
 }
 
-/// Reads a JPEG or PNG.
 pub fn open(path: &Path) -> Result<Original> {
     let shown = path.display();
     ensure!(!path.is_dir(), "{shown} is a folder: name a JPEG or PNG");

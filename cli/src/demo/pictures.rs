@@ -18,12 +18,11 @@ const FAINT: RGBColor = RGBColor(226, 228, 232);
 const MARGIN: usize = 28;
 const GAP: usize = 10;
 
-/// Draws all pictures: name and contents of each file. `done` is called after each.
+/// Draws all pictures: name and contents of each file.
 pub fn draw(
     photos: &[Photo],
     case: &Problem,
     outputs: &Run,
-    done: &(dyn Fn() + Sync),
 ) -> Result<Vec<(&'static str, Vec<u8>)>> {
     let (x, y, gradient) = (&case.x, outputs.get("y"), outputs.get("grad_x"));
     let groups = case.norm.num_groups;
@@ -37,12 +36,10 @@ pub fn draw(
         ("histograms-before.png", &|| maps.histograms_before(x)),
         ("histograms-after.png", &|| maps.histograms_after(y)),
     ];
-    let drawn = pictures.into_par_iter().map(|(name, picture)| {
-        let file = picture()?;
-        done();
-        Ok((name, file))
-    });
-    drawn.collect()
+    let drawn = pictures.into_par_iter();
+    drawn
+        .map(|(name, picture)| Ok((name, picture()?)))
+        .collect()
 }
 
 fn small(color: RGBColor) -> TextStyle<'static> {
@@ -163,7 +160,6 @@ impl Maps<'_> {
             .map_or((1, 1), |photo| (photo.width, photo.height))
     }
 
-    /// One map of a tensor.
     fn get<'t>(&self, tensor: &'t [f32], photo: usize, channel: usize) -> &'t [f32] {
         let area = self.size().0 * self.size().1;
         let start = (photo * CHANNELS + channel) * area;

@@ -17,25 +17,15 @@ use std::path::Path;
 /// here a mean of hundreds of standard deviations is possible.
 const BAR: f64 = 5e-6;
 
-/// Everything that a run found out.
 pub struct Report<'a> {
-    /// What ran it.
     pub engine: &'a Engine,
-    /// The batch.
     pub photos: &'a [Photo],
-    /// What was done to photographs.
     pub notes: &'a [String],
-    /// The statistics that normalized.
     pub stats: Stats,
-    /// What went in.
     pub case: &'a Problem,
-    /// What came out.
     pub outputs: &'a Run,
-    /// By how much each output is off.
     pub errors: BTreeMap<&'static str, f64>,
-    /// Whether a second run gave the same bits.
     pub repeatable: bool,
-    /// How long forward and backward take.
     pub times: Vec<Time>,
 }
 

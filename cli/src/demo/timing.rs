@@ -15,17 +15,14 @@ const EFFORT: Effort = Effort {
     rounds: 5,
 };
 
-/// A measurement.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Time {
-    /// Median duration in milliseconds.
     pub ms: f64,
     /// Bytes of tensor-sized data that kernels read or write meanwhile.
     pub bytes: u64,
     pub gb_per_s: f64,
 }
 
-/// How long forward and backward take.
 pub fn measure(case: &Problem, engine: &Engine) -> Result<Vec<Time>> {
     let milliseconds = match engine {
         Engine::Cpu(executor) => measure_plans_on_cpu(case, executor)?,
