@@ -169,7 +169,7 @@ mod tests {
                 with("'<f4'", "[('a', '<f4')]"),
                 "invalid type: sequence, expected a string",
             ),
-            (with("}", ""), "EOF while parsing an object"),
+            (with("}", ""), "EOF while parsing"),
             (
                 with("(1, 2, 3), ", "(99999999999, 99999999999)"),
                 "too large",

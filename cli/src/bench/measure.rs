@@ -63,7 +63,7 @@ pub fn measure(
     let reads = Baseline::reads(gpu, kernels, class, &stored)?;
     drop(stored);
     let compositions = match composition::applies(gpu, training) {
-        true => compositions(machine, reference, bar)?,
+        true => compositions(machine, reference, bar),
         false => Vec::new(),
     };
     device::guarded(gpu, || {
@@ -153,24 +153,23 @@ pub fn measure(
     })
 }
 
-/// The compositions that are right; none, with a note, where one is not: on groups that all but cancel its plain
-/// formulas fail, which is no fault of the device.
-fn compositions(
-    machine: &Machine,
-    reference: &Reference,
-    bar: &ProgressBar,
-) -> Result<Vec<Composition>> {
+/// The compositions, checked; none, with a note, where one cannot be made or is wrong: on groups that all but cancel
+/// its plain formulas fail, which is no fault of the device.
+fn compositions(machine: &Machine, reference: &Reference, bar: &ProgressBar) -> Vec<Composition> {
     let Machine { gpu, kernels, .. } = machine;
     let class = machine.pipelines.tuning().class;
-    let training = &reference.parts[0].problem;
-    let compositions = composition::compositions(gpu, kernels, class, training)?;
-    let mut checks = compositions.iter().map(|c| c.check(gpu, &reference.parts));
-    let Some(error) = checks.find_map(Result::err) else {
-        return Ok(compositions);
+    let checked = || {
+        let training = &reference.parts[0].problem;
+        let all = composition::compositions(gpu, kernels, class, training)?;
+        let mut checks = all.iter();
+        checks.try_for_each(|composition| composition.check(gpu, &reference.parts))?;
+        Ok(all)
     };
-    let (shape, why) = (reference.request.shape(), describe_error(&error));
-    note(bar, &format!("{shape} on {}: {why}", gpu.describe()));
-    Ok(Vec::new())
+    checked().unwrap_or_else(|error: anyhow::Error| {
+        let (shape, why) = (reference.request.shape(), describe_error(&error));
+        note(bar, &format!("{shape} on {}: {why}", gpu.describe()));
+        Vec::new()
+    })
 }
 
 fn note(bar: &ProgressBar, text: &str) {

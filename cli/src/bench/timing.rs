@@ -112,7 +112,7 @@ pub fn measure(
     }
     for _ in 0..effort.rounds {
         for candidate in candidates.iter_mut() {
-            let seconds = clock.seconds(candidate.submit(gpu, clock)?);
+            let seconds = candidate.submit(gpu, clock)?.counted;
             let each = 1e3 * seconds / f64::from(candidate.repeats);
             candidate.samples.push(each);
         }

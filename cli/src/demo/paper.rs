@@ -3,7 +3,7 @@
 
 use anyhow::Result;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
-use image::{Pixel as _, Rgb, RgbImage, Rgba};
+use image::{Pixel as _, RgbImage, Rgba};
 use noto_sans_mono_bitmap::{FontWeight, RasterHeight, get_raster, get_raster_width};
 use plotters::coord::Shift;
 use plotters::prelude::{DrawingArea, IntoDrawingArea as _, WHITE};
@@ -135,6 +135,7 @@ impl DrawingBackend for Paper<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use image::Rgb;
     use plotters::prelude::{BLACK, Color as _, IntoFont as _, Rectangle, TextStyle};
 
     fn pixels(width: usize, height: usize, draw: impl FnOnce(&Area) -> Result<()>) -> RgbImage {
