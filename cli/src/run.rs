@@ -276,7 +276,26 @@ fn read_state(args: &Args) -> Result<StateDict> {
 ///
 /// The speed of the options, or 0, is put into a dict that lacks it.
 fn as_stored(args: &Args, mut norm: NormDesc, state: &mut StateDict) -> Result<NormDesc> {
+    use NormKind::{BatchNorm, BcNorm, EstBn, InstanceNorm};
     let kind = norm.kind;
+    let estimates = matches!(kind, BcNorm | EstBn);
+    let tracks = estimates || matches!(kind, BatchNorm | InstanceNorm);
+    for (option, given, allowed) in [
+        ("--stats batch", args.stats == Some(Stats::Batch), tracks),
+        (
+            "--stats estimate",
+            args.stats == Some(Stats::Estimate),
+            estimates,
+        ),
+        ("--momentum", args.momentum.is_some(), tracks),
+        ("--moving-speed", args.moving_speed.is_some(), estimates),
+    ] {
+        ensure!(
+            !given || allowed,
+            "{option} is of norms with such statistics: {} has none",
+            kind.name()
+        );
+    }
     let prefix = match kind == NormKind::BcNorm {
         true if state.keys().any(|name| name.starts_with("pbn.")) => "pbn.",
         true => "bn.",
@@ -301,7 +320,7 @@ fn as_stored(args: &Args, mut norm: NormDesc, state: &mut StateDict) -> Result<N
         );
     }
     match kind {
-        NormKind::BcNorm => {
+        BcNorm => {
             let bn_affine = has(prefix, &weights);
             let is_per_channel = |name: &str| match state.get(name) {
                 Some(StateValue::F32 { values, .. }) => {
@@ -315,31 +334,11 @@ fn as_stored(args: &Args, mut norm: NormDesc, state: &mut StateDict) -> Result<N
                 .with_per_channel_affine(weights.into_iter().any(is_per_channel));
             with_statistics(args, norm, state, &format!("{prefix}estbn_moving_speed"))
         }
-        NormKind::EstBn => with_statistics(args, norm, state, "estbn_moving_speed"),
-        NormKind::BatchNorm | NormKind::InstanceNorm => {
-            ensure!(
-                args.stats != Some(Stats::Estimate) && args.moving_speed.is_none(),
-                "{} has no estimates: those are of bc_norm and est_bn",
-                kind.name()
-            );
-            Ok(norm
-                .with_track_running_stats(running)
-                .with_momentum(args.momentum()))
-        }
-        _ => {
-            for (option, given) in [
-                ("--stats", args.stats.is_some()),
-                ("--momentum", args.momentum.is_some()),
-                ("--moving-speed", args.moving_speed.is_some()),
-            ] {
-                ensure!(
-                    !given,
-                    "{option} is of norms with running statistics: {} has none",
-                    kind.name()
-                );
-            }
-            Ok(norm)
-        }
+        EstBn => with_statistics(args, norm, state, "estbn_moving_speed"),
+        _ if tracks => Ok(norm
+            .with_track_running_stats(running)
+            .with_momentum(args.momentum())),
+        _ => Ok(norm),
     }
 }
 

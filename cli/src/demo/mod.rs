@@ -5,6 +5,7 @@
 
 mod filters;
 mod norm;
+mod numbers;
 mod output;
 mod paper;
 mod photos;

@@ -2,9 +2,9 @@
 
 use super::filters::{GROUPS, channel_names};
 use super::norm::Stats;
+use super::numbers::short;
 use super::output::{FILES, MADE_BY};
 use super::photos::Photo;
-use super::pictures::short;
 use super::timing::Time;
 use crate::case::{Problem, Run};
 use crate::device::Engine;
