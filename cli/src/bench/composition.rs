@@ -8,7 +8,8 @@
 //! running statistics) is left out, which favours the composition.
 
 use super::Direction;
-use super::kernel::{Dispatch, Kernels};
+use super::kernel::Dispatch;
+use super::measure::Machine;
 use super::subject::Part;
 use super::timing::Candidate;
 use crate::device::guarded;
@@ -103,25 +104,22 @@ pub fn applies(gpu: &Gpu, problem: &Problem) -> bool {
         && tensor.bytes() + 12 <= gpu.device.limits().max_storage_buffer_binding_size
 }
 
-/// The compositions of a training problem, by workgroup size; backward only where the problem has it.
-pub fn compositions(
-    gpu: &Gpu,
-    kernels: &Kernels,
-    class: AdapterClass,
-    problem: &Problem,
-) -> Result<Vec<Composition>> {
-    guarded(gpu, || {
-        let sizes = WORKGROUP_SIZES
-            .into_iter()
-            .filter(|&size| kernels.runs(size));
-        let make = |size| Composition::new(gpu, kernels, class, size, problem);
+/// The compositions of a problem, by workgroup size, all of them right; backward only where the problem has it.
+pub fn compositions(machine: &Machine, parts: &[Part]) -> Result<Vec<Composition>> {
+    guarded(&machine.gpu, || {
+        let sizes = WORKGROUP_SIZES.into_iter();
+        let sizes = sizes.filter(|&size| machine.kernels.runs(size));
+        let make = |size| {
+            let composition = Composition::new(machine, size, &parts[0].problem)?;
+            composition.check(&machine.gpu, parts)?;
+            Ok(composition)
+        };
         sizes.map(make).collect()
     })
 }
 
 struct Builder<'a> {
-    gpu: &'a Gpu,
-    kernels: &'a Kernels,
+    machine: &'a Machine,
     class: AdapterClass,
     workgroup_size: u32,
     sequence: Sequence,
@@ -200,13 +198,14 @@ impl Builder<'_> {
             count.to_bits(),
             view.eps.to_bits(),
         ];
-        let (device, usage) = (&self.gpu.device, wgpu::BufferUsages::UNIFORM);
+        let (device, usage) = (&self.machine.gpu.device, wgpu::BufferUsages::UNIFORM);
         let bytes = bytemuck::cast_slice(&words);
         let uniform = buffer_with_bytes(device, "composition", bytes, usage)?;
         let mut buffers = vec![(0, &uniform)];
         buffers.extend(tensors.iter().chain(tables));
         let workgroups = (items * lanes).div_ceil(size);
-        let dispatch = self.kernels.dispatch(kernel, text, &buffers, workgroups)?;
+        let kernels = &self.machine.kernels;
+        let dispatch = kernels.dispatch(kernel, text, &buffers, workgroups)?;
         self.sequence.dispatches.push(dispatch);
         self.sequence.transfers += tensors.len() as u64;
         Ok(())
@@ -223,7 +222,7 @@ impl Builder<'_> {
     ) -> Result<()> {
         let split = self.split(view, true);
         let count = 2 * view.rows() * split.parts;
-        let parts = zeros(&self.gpu.device, "composition parts", count)?;
+        let parts = zeros(&self.machine.gpu.device, "composition parts", count)?;
         let to = [tables, &[(8, &parts)]].concat();
         self.op("reduce", name, view, split, tensors, &to)?;
         let from = [tables, &[(7, &parts)], results].concat();
@@ -247,14 +246,8 @@ impl Builder<'_> {
 }
 
 impl Composition {
-    fn new(
-        gpu: &Gpu,
-        kernels: &Kernels,
-        class: AdapterClass,
-        workgroup_size: u32,
-        problem: &Problem,
-    ) -> Result<Self> {
-        let device = &gpu.device;
+    fn new(machine: &Machine, workgroup_size: u32, problem: &Problem) -> Result<Self> {
+        let device = &machine.gpu.device;
         let tensor = problem.tensor();
         let (samples, channels) = (tensor.num_samples().into(), tensor.num_channels().into());
         let (len, groups) = (u64::from(tensor.row_len()), problem.norm.num_groups as u64);
@@ -307,9 +300,8 @@ impl Composition {
             table("weight gradient", groups)?,
         ];
         let mut builder = Builder {
-            gpu,
-            kernels,
-            class,
+            machine,
+            class: machine.pipelines.tuning().class,
             workgroup_size,
             sequence: Sequence::default(),
         };
@@ -394,7 +386,7 @@ impl Composition {
     }
 
     /// Runs the directions once and compares with the reference: of training, and of eval where it is measured.
-    pub fn check(&self, gpu: &Gpu, parts: &[Part]) -> Result<()> {
+    fn check(&self, gpu: &Gpu, parts: &[Part]) -> Result<()> {
         let run = |direction| {
             let mut encoder = gpu.device.create_command_encoder(&Default::default());
             let mut pass = encoder.begin_compute_pass(&Default::default());
@@ -403,28 +395,26 @@ impl Composition {
             gpu.queue.submit([encoder.finish()]);
         };
         let training = &parts[0].expected;
-        guarded(gpu, || {
-            for eval in &parts[1..] {
-                run(Direction::Eval);
-                self.compare(gpu, "y", &eval.expected, &self.y, None)?;
-            }
-            run(Direction::Forward);
-            self.compare(gpu, "y", training, &self.y, None)?;
-            if training.contains_key("grad_x") {
-                run(Direction::Backward);
-            }
-            let [channel, bias, weight] = &self.gradients;
-            for (name, buffer, of_pair) in [
-                ("grad_x", &self.dx, None),
-                ("grad_bn.bias", channel, Some(0)),
-                ("grad_bn.weight", channel, Some(1)),
-                ("grad_bias", bias, Some(0)),
-                ("grad_weight", weight, Some(0)),
-            ] {
-                self.compare(gpu, name, training, buffer, of_pair)?;
-            }
-            Ok(())
-        })
+        for eval in &parts[1..] {
+            run(Direction::Eval);
+            self.compare(gpu, "y", &eval.expected, &self.y, None)?;
+        }
+        run(Direction::Forward);
+        self.compare(gpu, "y", training, &self.y, None)?;
+        if training.contains_key("grad_x") {
+            run(Direction::Backward);
+        }
+        let [channel, bias, weight] = &self.gradients;
+        for (name, buffer, of_pair) in [
+            ("grad_x", &self.dx, None),
+            ("grad_bn.bias", channel, Some(0)),
+            ("grad_bn.weight", channel, Some(1)),
+            ("grad_bias", bias, Some(0)),
+            ("grad_weight", weight, Some(0)),
+        ] {
+            self.compare(gpu, name, training, buffer, of_pair)?;
+        }
+        Ok(())
     }
 
     /// Compares a tensor, or one of the two values of a table's entries.

@@ -21,7 +21,7 @@ use std::io::Write as _;
 pub struct Machine {
     pub gpu: Gpu,
     pub pipelines: Pipelines,
-    kernels: Kernels,
+    pub kernels: Kernels,
     /// Chosen at the first measurement.
     clock: OnceCell<Clock>,
 }
@@ -156,18 +156,12 @@ pub fn measure(
 /// The compositions, checked; none, with a note, where one cannot be made or is wrong: on groups that all but cancel
 /// its plain formulas fail, which is no fault of the device.
 fn compositions(machine: &Machine, reference: &Reference, bar: &ProgressBar) -> Vec<Composition> {
-    let Machine { gpu, kernels, .. } = machine;
-    let class = machine.pipelines.tuning().class;
-    let checked = || {
-        let training = &reference.parts[0].problem;
-        let all = composition::compositions(gpu, kernels, class, training)?;
-        let mut checks = all.iter();
-        checks.try_for_each(|composition| composition.check(gpu, &reference.parts))?;
-        Ok(all)
-    };
-    checked().unwrap_or_else(|error: anyhow::Error| {
+    composition::compositions(machine, &reference.parts).unwrap_or_else(|error| {
         let (shape, why) = (reference.request.shape(), describe_error(&error));
-        note(bar, &format!("{shape} on {}: {why}", gpu.describe()));
+        note(
+            bar,
+            &format!("{shape} on {}: {why}", machine.gpu.describe()),
+        );
         Vec::new()
     })
 }
