@@ -284,7 +284,7 @@ fn lengths(measured: &[&Measurement]) -> Result<String> {
     let frame = Frame {
         size: (1000, 560),
         left: 64,
-        title: "Rows of every length",
+        title: "Time per byte by the length of rows",
         note: "",
         legend: DIRECTIONS.into_iter().chain([("copy", COPY)]).collect(),
         x_title: "elements of a row (log scale)",
