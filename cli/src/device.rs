@@ -94,17 +94,23 @@ impl Engine {
         }
     }
 
-    /// A device with the library's kernels.
     pub fn on(gpu: Gpu) -> Self {
         let pipelines = Pipelines::new(&gpu.device);
         Self::Gpu(Box::new(gpu), pipelines)
     }
 
-    /// Runs a problem.
     pub fn run(&self, problem: &Problem) -> Result<Run> {
         match self {
             Self::Gpu(gpu, pipelines) => run_on_gpu(problem, gpu, pipelines),
             Self::Cpu(executor) => run_on_cpu(problem, executor),
+        }
+    }
+
+    /// What its plans are made with.
+    pub fn tuning(&self) -> Tuning {
+        match self {
+            Self::Gpu(_, pipelines) => *pipelines.tuning(),
+            Self::Cpu(executor) => executor.tuning(),
         }
     }
 
@@ -118,12 +124,7 @@ impl Engine {
 
     /// Whether it is an adapter that is software.
     pub fn is_software_adapter(&self) -> bool {
-        match self {
-            Self::Gpu(gpu, _) => {
-                Tuning::for_adapter(&gpu.adapter.get_info()).class == AdapterClass::Software
-            }
-            Self::Cpu(_) => false,
-        }
+        matches!(self, Self::Gpu(gpu, _) if is_software(&gpu.adapter.get_info()))
     }
 
     /// Bytes that a tensor may have on it.
@@ -138,6 +139,11 @@ impl Engine {
             Self::Cpu(_) => u64::MAX,
         }
     }
+}
+
+/// Whether an adapter runs on the processor.
+pub fn is_software(info: &wgpu::AdapterInfo) -> bool {
+    Tuning::for_adapter(info).class == AdapterClass::Software
 }
 
 /// Whether an adapter's name is the CPU executor's.

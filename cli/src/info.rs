@@ -7,17 +7,16 @@ use crate::table::{Table, title};
 use crate::text::describe_error;
 use crate::{device, tuning};
 use anyhow::{Context as _, Result};
-use bcnorm::gpu::headless::{Gpu, adapters, describe};
+use bcnorm::gpu::headless::{adapters, describe};
 use bcnorm::{Tuning, cpu};
 use plan::Explained;
-use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::PathBuf;
+use wgpu::Features;
 
-/// Arguments of `bcnorm info`.
 #[derive(clap::Args, Debug)]
 #[command(
     mut_group("NormArgs", |group| group.requires("plan")),
@@ -47,53 +46,25 @@ pub struct Args {
     json: bool,
 }
 
-type Numbers = BTreeMap<&'static str, u64>;
-
-#[derive(Serialize)]
-struct Report {
-    version: &'static str,
-    adapters: Vec<Adapter>,
-    cpu: Cpu,
-}
-
-#[derive(Serialize)]
+/// What is known of an adapter.
 struct Adapter {
-    name: String,
-    backend: String,
-    device_type: String,
-    software: bool,
-    driver: String,
-    /// The one that is taken where none is named.
-    default: bool,
-    limits: Numbers,
-    features: BTreeMap<&'static str, bool>,
-    subgroup_min_size: u32,
-    subgroup_max_size: u32,
-    /// Absent where the adapter gives no device.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tuning: Option<Numbers>,
-    /// Why the adapter gives no device.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    problem: Option<String>,
-    #[serde(skip)]
     description: String,
+    info: wgpu::AdapterInfo,
+    limits: wgpu::Limits,
+    features: Features,
+    /// Or why the adapter gives no device.
+    tuning: Result<Tuning, String>,
 }
 
-#[derive(Serialize)]
-struct Cpu {
-    threads: usize,
-    tuning: Numbers,
-}
-
-/// Runs `bcnorm info`.
 pub fn run(args: Args) -> Result<()> {
     let text = match &args.plan {
         Some(dims) => explain(&args, dims)?,
         None => {
-            let report = Report::new();
+            let found = pollster::block_on(adapters()).into_iter();
+            let found: Vec<Adapter> = found.map(Adapter::inspect).collect();
             match args.json {
-                true => serde_json::to_string_pretty(&report)? + "\n",
-                false => report.text()?,
+                true => format!("{:#}\n", report(&found)),
+                false => text(&found)?,
             }
         }
     };
@@ -141,87 +112,104 @@ fn explain(args: &Args, dims: &Dims) -> Result<String> {
     Ok(format!("{direction} of {request}\n\n{plans}"))
 }
 
-impl Report {
-    fn new() -> Self {
-        let found = pollster::block_on(adapters()).into_iter();
-        let mut found: Vec<Adapter> = found.map(Adapter::inspect).collect();
-        // As `Gpu::new` does: the first that gives a device.
-        if let Some(first) = found.iter_mut().find(|adapter| adapter.problem.is_none()) {
-            first.default = true;
+/// As `Gpu::new` does: the first that gives a device.
+fn default(adapters: &[Adapter]) -> Option<usize> {
+    adapters.iter().position(|adapter| adapter.tuning.is_ok())
+}
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn numbers(tuning: &Tuning) -> BTreeMap<&'static str, u64> {
+    tuning.settings().into_iter().collect()
+}
+
+fn report(adapters: &[Adapter]) -> Value {
+    let default = default(adapters);
+    let adapters = adapters.iter().enumerate();
+    let adapters = adapters.map(|(i, adapter)| adapter.json(Some(i) == default));
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "adapters": adapters.collect::<Vec<Value>>(),
+        "cpu": {"threads": threads(), "tuning": numbers(&cpu::Executor::new().tuning())},
+    })
+}
+
+fn text(adapters: &[Adapter]) -> Result<String> {
+    let mut text = String::new();
+    if adapters.is_empty() {
+        text += "No GPU adapter found. A software driver serves where there is no GPU (on Debian: apt \
+                 install mesa-vulkan-drivers).\n";
+    }
+    for (index, adapter) in adapters.iter().enumerate() {
+        let is_default = default(adapters) == Some(index);
+        let default = if is_default { ", the default" } else { "" };
+        let name = title(format_args!("#{index} {}", adapter.description));
+        writeln!(text, "{name}{default}")?;
+        for (what, line) in adapter.lines() {
+            writeln!(text, "  {what:<18}{line}")?;
         }
+        text += "\n";
+    }
+    writeln!(text, "{}, {} threads\n", title("CPU executor"), threads())?;
+
+    let tuned = adapters.iter().enumerate();
+    let tuned =
+        tuned.filter_map(|(i, adapter)| Some((format!("#{i}"), adapter.tuning.clone().ok()?)));
+    let tuned = tuned.chain([("CPU".to_owned(), cpu::Executor::new().tuning())]);
+    let (headings, columns): (Vec<String>, Vec<_>) = tuned
+        .map(|(name, tuning)| (name, tuning.settings()))
+        .unzip();
+    let mut table = Table::new(std::iter::once(String::new()).chain(headings));
+    for (row, (name, _)) in Tuning::CPU.settings().into_iter().enumerate() {
+        let numbers = columns.iter().map(|column| column[row].1.to_string());
+        table.row(std::iter::once(name.to_owned()).chain(numbers));
+    }
+    write!(text, "{}\n{table}", title("Tuning"))?;
+    Ok(text)
+}
+
+const FEATURES: [(&str, Features); 4] = [
+    ("timestamp_query", Features::TIMESTAMP_QUERY),
+    (
+        "timestamp_query_inside_passes",
+        Features::TIMESTAMP_QUERY_INSIDE_PASSES,
+    ),
+    ("shader_f16", Features::SHADER_F16),
+    ("subgroup", Features::SUBGROUP),
+];
+
+impl Adapter {
+    fn inspect(adapter: wgpu::Adapter) -> Self {
         Self {
-            version: env!("CARGO_PKG_VERSION"),
-            adapters: found,
-            cpu: Cpu {
-                threads: std::thread::available_parallelism().map_or(1, usize::from),
-                tuning: cpu::Executor::new()
-                    .tuning()
-                    .settings()
-                    .into_iter()
-                    .collect(),
+            description: describe(&adapter),
+            info: adapter.get_info(),
+            limits: adapter.limits(),
+            features: adapter.features(),
+            tuning: match device::open(adapter) {
+                Ok(gpu) => Ok(Tuning::for_device(&gpu.device)),
+                Err(error) => Err(describe_error(&error)),
             },
         }
     }
 
-    fn text(&self) -> Result<String> {
-        let mut text = String::new();
-        if self.adapters.is_empty() {
-            text += "No GPU adapter found. A software driver serves where there is no GPU (on Debian: apt \
-                     install mesa-vulkan-drivers).\n";
-        }
-        for (index, adapter) in self.adapters.iter().enumerate() {
-            let default = if adapter.default { ", the default" } else { "" };
-            let name = title(format_args!("#{index} {}", adapter.description));
-            writeln!(text, "{name}{default}")?;
-            for (what, line) in adapter.lines() {
-                writeln!(text, "  {what:<18}{line}")?;
-            }
-            text += "\n";
-        }
-        let threads = self.cpu.threads;
-        writeln!(text, "{}, {threads} threads\n", title("CPU executor"))?;
-
-        let tuned = self.adapters.iter().enumerate();
-        let tuned =
-            tuned.filter_map(|(i, adapter)| Some((format!("#{i}"), adapter.tuning.as_ref()?)));
-        let tuned = tuned.chain([("CPU".to_owned(), &self.cpu.tuning)]);
-        let (headings, columns): (Vec<String>, Vec<&Numbers>) = tuned.unzip();
-        let mut table = Table::new(std::iter::once(String::new()).chain(headings));
-        for (name, _) in Tuning::CPU.settings() {
-            let numbers = columns.iter().map(|column| column[name].to_string());
-            table.row(std::iter::once(name.to_owned()).chain(numbers));
-        }
-        write!(text, "{}\n{table}", title("Tuning"))?;
-        Ok(text)
-    }
-}
-
-impl Adapter {
-    fn inspect(adapter: wgpu::Adapter) -> Self {
-        use wgpu::Features;
-        let (info, limits) = (adapter.get_info(), adapter.limits());
-        let features = adapter.features();
-        let description = describe(&adapter);
-        let tuning = device::open(adapter).map(|Gpu { device, .. }| Tuning::for_device(&device));
-        let (tuning, problem) = match tuning {
-            Ok(tuning) => (Some(tuning.settings().into_iter().collect()), None),
-            Err(error) => (None, Some(describe_error(&error))),
-        };
+    fn json(&self, is_default: bool) -> Value {
+        let (info, limits) = (&self.info, &self.limits);
         macro_rules! named {
             ($($field:ident),*) => {
-                [$((stringify!($field), limits.$field.into())),*].into()
+                json!({$(stringify!($field): limits.$field),*})
             };
         }
-        let has = |(name, feature)| (name, features.contains(feature));
-        Self {
-            backend: format!("{:?}", info.backend),
-            device_type: format!("{:?}", info.device_type),
-            software: Tuning::for_adapter(&info).class == bcnorm::tuning::AdapterClass::Software,
-            driver: format!("{} {}", info.driver, info.driver_info)
-                .trim()
-                .to_owned(),
-            default: false,
-            limits: named!(
+        let features = FEATURES.map(|(name, feature)| (name, self.features.contains(feature)));
+        let mut object = json!({
+            "name": info.name,
+            "backend": format!("{:?}", info.backend),
+            "device_type": format!("{:?}", info.device_type),
+            "software": device::is_software(info),
+            "driver": self.driver(),
+            "default": is_default,
+            "limits": named!(
                 max_storage_buffer_binding_size,
                 max_buffer_size,
                 max_storage_buffers_per_shader_stage,
@@ -231,63 +219,62 @@ impl Adapter {
                 max_compute_workgroup_storage_size,
                 max_compute_workgroups_per_dimension
             ),
-            features: [
-                ("timestamp_query", Features::TIMESTAMP_QUERY),
-                (
-                    "timestamp_query_inside_passes",
-                    Features::TIMESTAMP_QUERY_INSIDE_PASSES,
-                ),
-                ("shader_f16", Features::SHADER_F16),
-                ("subgroup", Features::SUBGROUP),
-            ]
-            .map(has)
-            .into(),
-            subgroup_min_size: info.subgroup_min_size,
-            subgroup_max_size: info.subgroup_max_size,
-            name: info.name,
-            tuning,
-            problem,
-            description,
+            "features": BTreeMap::from(features),
+            "subgroup_min_size": info.subgroup_min_size,
+            "subgroup_max_size": info.subgroup_max_size,
+        });
+        match &self.tuning {
+            Ok(tuning) => object["tuning"] = json!(numbers(tuning)),
+            Err(problem) => object["problem"] = json!(problem),
         }
+        object
     }
 
-    /// What people want to know of it.
+    fn driver(&self) -> String {
+        let text = format!("{} {}", self.info.driver, self.info.driver_info);
+        text.trim().to_owned()
+    }
+
     fn lines(&self) -> Vec<(&'static str, String)> {
-        let yes = |feature| if self.features[feature] { "yes" } else { "no" };
-        let limit = |name| self.limits[name];
-        let binding = mebibytes(limit("max_storage_buffer_binding_size"));
-        let buffer = mebibytes(limit("max_buffer_size"));
-        let offsets = limit("min_storage_buffer_offset_alignment");
-        let invocations = limit("max_compute_invocations_per_workgroup");
-        let invocations = invocations.min(limit("max_compute_workgroup_size_x"));
-        let kibibytes = limit("max_compute_workgroup_storage_size") / 1024;
-        let dimension = limit("max_compute_workgroups_per_dimension");
-        let subgroups = match self.features["subgroup"] {
-            true => format!("{} to {}", self.subgroup_min_size, self.subgroup_max_size),
+        let (info, limits) = (&self.info, &self.limits);
+        let yes = |feature| {
+            if self.features.contains(feature) {
+                "yes"
+            } else {
+                "no"
+            }
+        };
+        let binding = mebibytes(limits.max_storage_buffer_binding_size);
+        let buffer = mebibytes(limits.max_buffer_size);
+        let offsets = limits.min_storage_buffer_offset_alignment;
+        let invocations = limits.max_compute_invocations_per_workgroup;
+        let invocations = invocations.min(limits.max_compute_workgroup_size_x);
+        let kibibytes = limits.max_compute_workgroup_storage_size / 1024;
+        let dimension = limits.max_compute_workgroups_per_dimension;
+        let binding = format!("{binding} (buffer: {buffer}, offsets: multiples of {offsets})");
+        let workgroups = format!(
+            "{invocations} invocations, {kibibytes} KiB of memory, {dimension} in a dimension"
+        );
+        let subgroups = match self.features.contains(Features::SUBGROUP) {
+            true => format!("{} to {}", info.subgroup_min_size, info.subgroup_max_size),
             false => "no".to_owned(),
         };
-        let (stamps, inside) = (yes("timestamp_query"), yes("timestamp_query_inside_passes"));
+        let stamps = yes(Features::TIMESTAMP_QUERY);
+        let inside = yes(Features::TIMESTAMP_QUERY_INSIDE_PASSES);
         let mut lines = vec![
-            ("driver", self.driver.clone()),
-            (
-                "largest binding",
-                format!("{binding} (buffer: {buffer}, offsets: multiples of {offsets})"),
-            ),
-            (
-                "workgroups",
-                format!(
-                    "{invocations} invocations, {kibibytes} KiB of memory, {dimension} in a dimension"
-                ),
-            ),
+            ("driver", self.driver()),
+            ("largest binding", binding),
+            ("workgroups", workgroups),
             (
                 "storage buffers",
-                limit("max_storage_buffers_per_shader_stage").to_string(),
+                limits.max_storage_buffers_per_shader_stage.to_string(),
             ),
             ("subgroups", subgroups),
-            ("f16 arithmetic", yes("shader_f16").to_owned()),
+            ("f16 arithmetic", yes(Features::SHADER_F16).to_owned()),
             ("timestamps", format!("{stamps}, inside passes: {inside}")),
         ];
-        lines.extend(self.problem.clone().map(|problem| ("NO DEVICE", problem)));
+        let problem = self.tuning.as_ref().err();
+        lines.extend(problem.map(|problem| ("NO DEVICE", problem.clone())));
         lines
     }
 }

@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result, bail, ensure};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
+use serde::Deserialize;
 
 /// The eight first bytes, less the version.
 const MAGIC: &[u8] = b"\x93NUMPY";
@@ -33,8 +34,8 @@ pub fn parse(bytes: &[u8]) -> Result<TensorView<'_>> {
     let Header {
         descr,
         fortran_order,
-        dims,
-    } = Header::parse(header).with_context(|| format!("the header {:?}", header.trim()))?;
+        shape: dims,
+    } = header_of(header).with_context(|| format!("the header {:?}", header.trim()))?;
 
     ensure!(
         !fortran_order,
@@ -61,78 +62,30 @@ pub fn parse(bytes: &[u8]) -> Result<TensorView<'_>> {
     Ok(TensorView::new(dtype, dims, data)?)
 }
 
+/// The dictionary that NumPy writes: `{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Header {
     descr: String,
     fortran_order: bool,
-    dims: Vec<usize>,
+    shape: Vec<usize>,
 }
 
-impl Header {
-    /// Parses the dictionary that NumPy writes:
-    /// `{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }`.
-    fn parse(text: &str) -> Result<Header> {
-        let inner = text
-            .trim()
-            .strip_prefix('{')
-            .and_then(|text| text.strip_suffix('}'))
-            .context("is no dictionary")?;
-        let (mut descr, mut fortran_order, mut dims) = (None, None, None);
-        let mut rest = inner.trim();
-        while !rest.is_empty() {
-            let (key, after) = quoted(rest)?;
-            let value = after
-                .trim_start()
-                .strip_prefix(':')
-                .with_context(|| format!("has no value for '{key}'"))?
-                .trim_start();
-            let after = match key {
-                "descr" => {
-                    let (value, after) =
-                        quoted(value).context("has a dtype that is no plain float")?;
-                    descr = Some(value.to_owned());
-                    after
-                }
-                "fortran_order" => {
-                    let word = ["True", "False"]
-                        .into_iter()
-                        .find(|word| value.starts_with(word))
-                        .context("has a fortran_order that is neither True nor False")?;
-                    fortran_order = Some(word == "True");
-                    &value[word.len()..]
-                }
-                "shape" => {
-                    let (sizes, after) = value
-                        .strip_prefix('(')
-                        .and_then(|value| value.split_once(')'))
-                        .context("has a shape that is no tuple")?;
-                    let sizes = sizes.split(',').map(str::trim).filter(|s| !s.is_empty());
-                    let sizes = sizes.map(str::parse).collect::<Result<Vec<usize>, _>>();
-                    dims = Some(sizes.context("has a shape that is not of whole numbers")?);
-                    after
-                }
-                _ => bail!("has an unknown key {key:?}"),
-            };
-            let after = after.trim_start();
-            rest = match after.strip_prefix(',') {
-                Some(after) => after.trim_start(),
-                None if after.is_empty() => after,
-                None => bail!("goes on unexpectedly after '{key}'"),
-            };
-        }
-        Ok(Header {
-            descr: descr.context("has no 'descr'")?,
-            fortran_order: fortran_order.context("has no 'fortran_order'")?,
-            dims: dims.context("has no 'shape'")?,
-        })
+/// Of strings that have no spaces and no brackets, a dictionary of Python's is JSON but for these.
+fn header_of(text: &str) -> serde_json::Result<Header> {
+    let mut json: String = text.split_whitespace().collect();
+    for (python, other) in [
+        ("'", "\""),
+        ("True", "true"),
+        ("False", "false"),
+        ("(", "["),
+        (")", "]"),
+        (",]", "]"),
+        (",}", "}"),
+    ] {
+        json = json.replace(python, other);
     }
-}
-
-/// A quoted word at the beginning, and what follows it.
-fn quoted(text: &str) -> Result<(&str, &str)> {
-    ['\'', '"']
-        .into_iter()
-        .find_map(|quote| text.strip_prefix(quote)?.split_once(quote))
-        .context("lacks a quoted word")
+    serde_json::from_str(&json)
 }
 
 #[cfg(test)]
@@ -201,13 +154,22 @@ mod tests {
             (with("<f4", "<V2"), "<V2"),
             (with("<f4", ">f4"), ">f4"),
             (with("False", "True"), "Fortran"),
-            (with("False", "Maybe"), "fortran_order"),
+            (with("False", "Maybe"), "Maybe"),
             (with("(1, 2, 3)", "(1, 2, 4)"), "24 bytes"),
-            (with("(1, 2, 3)", "(1, -2, 3)"), "whole numbers"),
-            (with("(1, 2, 3)", "5"), "no tuple"),
-            (with("'shape'", "'shade'"), "unknown key"),
-            (with("'<f4'", "[('a', '<f4')]"), "plain float"),
-            (with("}", ""), "no dictionary"),
+            (
+                with("(1, 2, 3)", "(1, -2, 3)"),
+                "invalid value: integer `-2`",
+            ),
+            (
+                with("(1, 2, 3)", "5"),
+                "invalid type: integer `5`, expected a sequence",
+            ),
+            (with("'shape'", "'shade'"), "unknown field `shade`"),
+            (
+                with("'<f4'", "[('a', '<f4')]"),
+                "invalid type: sequence, expected a string",
+            ),
+            (with("}", ""), "EOF while parsing"),
             (
                 with("(1, 2, 3), ", "(99999999999, 99999999999)"),
                 "too large",

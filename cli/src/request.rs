@@ -22,32 +22,37 @@ pub fn parse_dims(text: &str) -> Result<Dims, String> {
         .map_err(|_| "expected sizes N,C,H,W, such as 8,64,56,56".to_owned())
 }
 
-/// Reads the name of an element type.
-pub fn parse_dtype(text: &str) -> Result<DType, String> {
-    [DType::F32, DType::F16, DType::BF16]
-        .into_iter()
-        .find(|dtype| dtype.name() == text)
-        .ok_or_else(|| "expected f32, f16 or bf16".to_owned())
-}
-
-/// Reads an order in memory.
-pub fn parse_layout(text: &str) -> Result<Layout, String> {
-    match text {
-        "first" | "nchw" => Ok(Layout::ChannelsFirst),
-        "last" | "nhwc" => Ok(Layout::ChannelsLast),
-        _ => Err("expected first (or nchw), last (or nhwc)".to_owned()),
-    }
+/// Reads one of some names.
+pub fn one_of<T: Copy + Send + Sync + 'static>(
+    values: &[(&'static str, T)],
+) -> impl TypedValueParser<Value = T> + use<T> {
+    let values = values.to_vec();
+    let names = values.iter().map(|(name, _)| PossibleValue::new(*name));
+    PossibleValuesParser::new(names).try_map(move |text| {
+        let value = values.iter().find(|(name, _)| *name == text);
+        value.map(|(_, value)| *value).ok_or("unknown")
+    })
 }
 
 /// Reads the name of a norm, one of [`NormKind::ALL`] that a command takes.
 pub fn norm_parser(taken: fn(NormKind) -> bool) -> impl TypedValueParser<Value = NormKind> {
     let kinds = NormKind::ALL.iter().copied().filter(|&kind| taken(kind));
-    let names = kinds.map(|kind| PossibleValue::new(kind.name()));
-    PossibleValuesParser::new(names).try_map(|text| {
-        let mut kinds = NormKind::ALL.iter().copied();
-        kinds.find(|kind| kind.name() == text).ok_or("unknown")
-    })
+    let kinds: Vec<_> = kinds.map(|kind| (kind.name(), kind)).collect();
+    one_of(&kinds)
 }
+
+const DTYPES: [(&str, DType); 3] = [
+    ("f32", DType::F32),
+    ("f16", DType::F16),
+    ("bf16", DType::BF16),
+];
+
+const LAYOUTS: [(&str, Layout); 4] = [
+    ("first", Layout::ChannelsFirst),
+    ("last", Layout::ChannelsLast),
+    ("nchw", Layout::ChannelsFirst),
+    ("nhwc", Layout::ChannelsLast),
+];
 
 /// The options that every command has which plans: a norm, and how its tensors are stored.
 #[derive(clap::Args, Debug)]
@@ -58,37 +63,36 @@ pub struct NormArgs {
     /// Groups of bc_norm and group_norm, a divisor of the channels [default: 32, or the largest divisor below]
     #[arg(long, value_name = "G", allow_negative_numbers = true)]
     pub groups: Option<usize>,
-    /// How tensors are stored: f32, f16 or bf16. Arithmetic is f32 whatever it is
-    #[arg(long, default_value = "f32", value_parser = parse_dtype)]
+    /// How tensors are stored. Arithmetic is f32 whatever it is
+    #[arg(long, default_value = "f32", value_parser = one_of(&DTYPES))]
     pub dtype: DType,
     /// Order in the device's memory: first (N, C, H, W) or last (N, H, W, C)
-    #[arg(long, default_value = "first", value_parser = parse_layout)]
+    #[arg(long, default_value = "first", value_parser = one_of(&LAYOUTS))]
     pub layout: Layout,
 }
 
 impl NormArgs {
     /// The norm of a tensor of these sizes.
     pub fn request(&self, dims: &Dims) -> Result<Request> {
-        Request::new(self.norm, &dims.0, self.groups, self.dtype, self.layout)
+        let Request { norm, tensor } = Request::new(self.norm, &dims.0, self.groups)?;
+        let tensor = tensor.with_dtype(self.dtype).with_layout(self.layout);
+        Ok(Request { norm, tensor })
     }
 }
 
-/// What a plan computes.
 #[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
-    /// Training forward.
+    /// Training forward
     Forward,
-    /// All gradients.
+    /// All gradients
     Backward,
-    /// Forward with running statistics.
+    /// Forward with running statistics
     Eval,
 }
 
 impl Direction {
-    /// Every direction.
     pub const ALL: [Direction; 3] = [Direction::Forward, Direction::Backward, Direction::Eval];
 
-    /// Its name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Direction::Forward => "forward",
@@ -141,23 +145,14 @@ pub fn describe_norm(kind: NormKind, channels: usize, groups: Option<usize>) -> 
 /// A norm of a tensor.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// The norm.
     pub norm: NormDesc,
-    /// The tensor.
     pub tensor: TensorDesc,
 }
 
 impl Request {
-    /// Without a number of groups: see [`describe_norm`].
-    pub fn new(
-        kind: NormKind,
-        dims: &[usize],
-        groups: Option<usize>,
-        dtype: DType,
-        layout: Layout,
-    ) -> Result<Self> {
+    /// In f32 with channels first. Without a number of groups: see [`describe_norm`].
+    pub fn new(kind: NormKind, dims: &[usize], groups: Option<usize>) -> Result<Self> {
         let tensor = describe_tensor(kind, dims)?;
-        let tensor = tensor.with_dtype(dtype).with_layout(layout);
         let norm = describe_norm(kind, tensor.num_channels() as usize, groups)?;
         ensure!(
             tensor.elements() > 0,
@@ -172,7 +167,6 @@ impl Request {
         format!("({})", sizes.join(", "))
     }
 
-    /// Its plan.
     pub fn plan(&self, direction: Direction, tuning: &Tuning) -> Result<Plan, bcnorm::Error> {
         let (norm, tensor) = (&self.norm, &self.tensor);
         let (forward, backward) = (ForwardOptions::default(), BackwardOptions::default());
@@ -201,18 +195,10 @@ mod tests {
     use super::*;
     use clap::Parser;
 
-    const FIRST: Layout = Layout::ChannelsFirst;
-
     #[test]
     fn groups_divide() {
         let groups = |channels, given| {
-            let request = Request::new(
-                NormKind::BcNorm,
-                &[2, channels, 5],
-                given,
-                DType::F32,
-                FIRST,
-            );
+            let request = Request::new(NormKind::BcNorm, &[2, channels, 5], given);
             request.map(|request| request.norm.num_groups)
         };
         for (channels, expected) in [(64, 32), (48, 24), (37, 1), (12, 12)] {
@@ -226,23 +212,25 @@ mod tests {
     #[test]
     fn the_family_is_planned() {
         for &norm in NormKind::ALL {
-            for layout in [FIRST, Layout::ChannelsLast] {
-                let request = Request::new(norm, &[4, 8, 3, 5], None, DType::F16, layout);
-                let Ok(request) = request else {
-                    // Filters have one order.
-                    let filters = (NormKind::WeightStandardization, Layout::ChannelsLast);
-                    assert_eq!((norm, layout), filters);
-                    continue;
-                };
+            for layout in ["first", "last"] {
+                let line = [
+                    "",
+                    "--norm",
+                    norm.name(),
+                    "--dtype",
+                    "f16",
+                    "--layout",
+                    layout,
+                ];
+                let args = Line::try_parse_from(line).unwrap().args;
+                let request = args.request(&Dims(vec![4, 8, 3, 5])).unwrap();
                 for direction in Direction::ALL {
                     let plan = request.plan(direction, &Tuning::CPU).unwrap();
                     assert!(!plan.steps().is_empty(), "{request}");
                 }
             }
         }
-        let layer_norm = |dims: &[usize], groups| {
-            Request::new(NormKind::LayerNorm, dims, groups, DType::F32, FIRST)
-        };
+        let layer_norm = |dims: &[usize], groups| Request::new(NormKind::LayerNorm, dims, groups);
         layer_norm(&[0, 8, 3], None).unwrap_err();
         layer_norm(&[2, 8, 3], Some(2)).unwrap_err();
         layer_norm(&[1], None).unwrap_err();
@@ -276,9 +264,10 @@ mod tests {
         for wrong in ["", "8,,4", "a", "8,-4"] {
             parse_dims(wrong).unwrap_err();
         }
-        assert_eq!(parse_dtype("bf16").unwrap(), DType::BF16);
-        assert_eq!(parse_layout("nhwc").unwrap(), Layout::ChannelsLast);
-        parse_dtype("f64").unwrap_err();
-        parse_layout("chwn").unwrap_err();
+        let parse = |option, word| Line::try_parse_from(["bcnorm", option, word]);
+        let args = |option, word| parse(option, word).unwrap().args;
+        assert_eq!(args("--dtype", "bf16").dtype, DType::BF16);
+        assert_eq!(args("--layout", "nhwc").layout, Layout::ChannelsLast);
+        assert!(parse("--dtype", "f64").is_err() && parse("--layout", "chwn").is_err());
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::case::{Problem, Run};
 use crate::device::Engine;
-use crate::request::{NormArgs, describe_norm, describe_tensor, is_grouped};
+use crate::request::{NormArgs, describe_norm, describe_tensor, is_grouped, one_of};
 use crate::store::{Contents, Destination, Tensor, read_tensor};
 use crate::text::{listed, printable};
 use anyhow::{Context as _, Result, bail, ensure};
@@ -14,7 +14,6 @@ use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-/// Arguments of `bcnorm run`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 The parameters are a PyTorch state dict, saved with safetensors: of a module of the norm, or of a model \
@@ -59,8 +58,8 @@ pub struct Args {
     #[arg(long, value_name = "PATH", requires = "params")]
     module: Option<String>,
     /// Applied last: y = activation(norm(x) + residual)
-    #[arg(long, value_enum, default_value = "none")]
-    activation: Fused,
+    #[arg(long, default_value = "none", value_parser = one_of(&ACTIVATIONS))]
+    activation: Activation,
     /// Added before the activation, of the input's shape (tensor "residual", or the only one)
     #[arg(long, value_name = "FILE")]
     residual: Option<PathBuf>,
@@ -115,13 +114,11 @@ enum Stats {
     Estimate,
 }
 
-/// What is applied after the norm.
-#[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-enum Fused {
-    None,
-    Relu,
-    Silu,
-}
+const ACTIVATIONS: [(&str, Activation); 3] = [
+    ("none", Activation::None),
+    ("relu", Activation::Relu),
+    ("silu", Activation::Silu),
+];
 
 /// A momentum, or none.
 #[derive(Debug, Clone, Copy)]
@@ -135,7 +132,6 @@ fn parse_momentum(text: &str) -> Result<Momentum, String> {
     }
 }
 
-/// Runs `bcnorm run`.
 pub fn run(args: Args) -> Result<()> {
     let extension = args.output.extension();
     ensure!(
@@ -206,11 +202,7 @@ pub fn run(args: Args) -> Result<()> {
         mode: if args.eval { Mode::Eval } else { Mode::Train },
         layout,
         fusion: Fusion {
-            activation: match args.activation {
-                Fused::None => Activation::None,
-                Fused::Relu => Activation::Relu,
-                Fused::Silu => Activation::Silu,
-            },
+            activation: args.activation,
             residual: residual.is_some(),
         },
         backward: grad_y.is_some(),
@@ -241,20 +233,16 @@ pub fn run(args: Args) -> Result<()> {
     let count = count.saturating_add(counted.into());
     let mode = if args.eval { "eval" } else { "train" };
     let name = case.norm.kind.name();
-    let stats = stats_name(&case.norm).map(|stats| ("stats", stats));
     let mut contents = pack(&case, &outputs, &shape, &state, count);
-    let version = env!("CARGO_PKG_VERSION");
+    let stats = stats_name(&case.norm).map(|stats| ("stats", stats));
     let remarks = [
         ("adapter", &*adapter),
-        ("bcnorm", version),
+        ("bcnorm", env!("CARGO_PKG_VERSION")),
         ("norm", name),
         ("mode", mode),
     ];
-    contents.metadata = remarks
-        .into_iter()
-        .chain(stats)
-        .map(|(k, v)| (k.into(), v.into()))
-        .collect();
+    let remarks = remarks.into_iter().chain(stats);
+    contents.metadata = remarks.map(|(k, v)| (k.into(), v.into())).collect();
     destination.write(&contents.serialize()?)?;
     let what = particulars(&case.norm);
     writeln!(
@@ -288,7 +276,26 @@ fn read_state(args: &Args) -> Result<StateDict> {
 ///
 /// The speed of the options, or 0, is put into a dict that lacks it.
 fn as_stored(args: &Args, mut norm: NormDesc, state: &mut StateDict) -> Result<NormDesc> {
+    use NormKind::{BatchNorm, BcNorm, EstBn, InstanceNorm};
     let kind = norm.kind;
+    let estimates = matches!(kind, BcNorm | EstBn);
+    let tracks = estimates || matches!(kind, BatchNorm | InstanceNorm);
+    for (option, given, allowed) in [
+        ("--stats batch", args.stats == Some(Stats::Batch), tracks),
+        (
+            "--stats estimate",
+            args.stats == Some(Stats::Estimate),
+            estimates,
+        ),
+        ("--momentum", args.momentum.is_some(), tracks),
+        ("--moving-speed", args.moving_speed.is_some(), estimates),
+    ] {
+        ensure!(
+            !given || allowed,
+            "{option} is of norms with such statistics: {} has none",
+            kind.name()
+        );
+    }
     let prefix = match kind == NormKind::BcNorm {
         true if state.keys().any(|name| name.starts_with("pbn.")) => "pbn.",
         true => "bn.",
@@ -313,7 +320,7 @@ fn as_stored(args: &Args, mut norm: NormDesc, state: &mut StateDict) -> Result<N
         );
     }
     match kind {
-        NormKind::BcNorm => {
+        BcNorm => {
             let bn_affine = has(prefix, &weights);
             let is_per_channel = |name: &str| match state.get(name) {
                 Some(StateValue::F32 { values, .. }) => {
@@ -327,31 +334,11 @@ fn as_stored(args: &Args, mut norm: NormDesc, state: &mut StateDict) -> Result<N
                 .with_per_channel_affine(weights.into_iter().any(is_per_channel));
             with_statistics(args, norm, state, &format!("{prefix}estbn_moving_speed"))
         }
-        NormKind::EstBn => with_statistics(args, norm, state, "estbn_moving_speed"),
-        NormKind::BatchNorm | NormKind::InstanceNorm => {
-            ensure!(
-                args.stats != Some(Stats::Estimate) && args.moving_speed.is_none(),
-                "{} has no estimates: those are of bc_norm and est_bn",
-                kind.name()
-            );
-            Ok(norm
-                .with_track_running_stats(running)
-                .with_momentum(args.momentum()))
-        }
-        _ => {
-            for (option, given) in [
-                ("--stats", args.stats.is_some()),
-                ("--momentum", args.momentum.is_some()),
-                ("--moving-speed", args.moving_speed.is_some()),
-            ] {
-                ensure!(
-                    !given,
-                    "{option} is of norms with running statistics: {} has none",
-                    kind.name()
-                );
-            }
-            Ok(norm)
-        }
+        EstBn => with_statistics(args, norm, state, "estbn_moving_speed"),
+        _ if tracks => Ok(norm
+            .with_track_running_stats(running)
+            .with_momentum(args.momentum())),
+        _ => Ok(norm),
     }
 }
 

@@ -14,10 +14,8 @@ use std::fs;
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
-/// A tensor of a file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tensor {
-    /// Its shape.
     pub dims: Vec<usize>,
     /// Its values in row-major order.
     pub values: Vec<f32>,
@@ -94,7 +92,6 @@ fn values(view: &TensorView) -> Result<Tensor> {
 #[derive(Debug, Default)]
 pub struct Contents {
     tensors: Vec<(&'static str, Dtype, Vec<usize>, Vec<u8>)>,
-    /// What is said about them.
     pub metadata: HashMap<String, String>,
 }
 
@@ -119,7 +116,6 @@ impl Contents {
         self.tensors.push((name, Dtype::I64, Vec::new(), bytes));
     }
 
-    /// The file's bytes.
     pub fn serialize(&self) -> Result<Vec<u8>> {
         let views = self.tensors.iter().map(|(name, dtype, dims, bytes)| {
             Ok((*name, TensorView::new(*dtype, dims.clone(), bytes)?))
@@ -245,7 +241,6 @@ fn replaceable(path: &Path, is_link: bool) -> Result<PathBuf> {
     Ok(target)
 }
 
-/// Whether two paths lead to one file.
 fn is_same_file(a: &Path, b: &Path) -> bool {
     a.canonicalize()
         .is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))

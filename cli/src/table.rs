@@ -8,12 +8,10 @@ use std::fmt;
 pub struct Table(Vec<Vec<String>>);
 
 impl Table {
-    /// A table of these columns.
     pub fn new<S: fmt::Display>(headings: impl IntoIterator<Item = S>) -> Self {
         Self(vec![headings.into_iter().map(title).collect()])
     }
 
-    /// Adds a row.
     pub fn row<S: Into<String>>(&mut self, cells: impl IntoIterator<Item = S>) {
         self.0.push(cells.into_iter().map(Into::into).collect());
     }
@@ -61,13 +59,12 @@ pub fn title(text: impl fmt::Display) -> String {
 
 /// An error or a bound, short: `3.1e-7`.
 pub fn scientific(value: f64) -> String {
-    match value.is_finite() {
+    match value.is_finite() && value != 0.0 {
         true => format!("{value:.1e}"),
         false => value.to_string(),
     }
 }
 
-/// A number of bytes.
 pub fn size(bytes: u64) -> String {
     match bytes {
         0..1024 => format!("{bytes} B"),
@@ -76,7 +73,6 @@ pub fn size(bytes: u64) -> String {
     }
 }
 
-/// The workgroups of a dispatch.
 pub fn workgroups([x, y]: [u32; 2]) -> String {
     match y {
         1 => x.to_string(),

@@ -16,7 +16,6 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-/// Arguments of `bcnorm verify`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "\
 A golden file (.safetensors) holds one call of a norm and its results by PyTorch in f64: y, all \
@@ -34,7 +33,7 @@ Examples:
 Exit status 0 only if everything passed and at least one file ran.")]
 pub struct Args {
     /// Golden files, or folders of them
-    #[arg(value_name = "FILES|DIRS", required_unless_present = "list_adapters")]
+    #[arg(value_name = "FILES|DIRS", required = true)]
     paths: Vec<PathBuf>,
     /// "all", "cpu", or a part of an adapter's name or backend
     #[arg(long, default_value = "all", value_name = "all|cpu|NAME")]
@@ -45,9 +44,6 @@ pub struct Args {
     /// Print one JSON object a line
     #[arg(long)]
     json: bool,
-    /// Print the adapters that would be used, and run nothing
-    #[arg(long)]
-    list_adapters: bool,
 }
 
 /// Where a case runs: on an adapter, or on the CPU executor.
@@ -56,7 +52,6 @@ struct Target(Option<wgpu::Adapter>);
 /// A golden file, ready to run.
 struct Case {
     work: Work,
-    /// What the norm is called.
     norm: &'static str,
     dtype: DType,
     /// What must come out, by name.
@@ -72,7 +67,6 @@ enum Work {
     Chain(Box<Chain>),
 }
 
-/// A tensor that must come out.
 struct Wanted {
     values: Vec<f64>,
     scale: f64,
@@ -111,16 +105,9 @@ struct Line<'a> {
     worst: Option<(&'a str, Finding)>,
 }
 
-/// Runs `bcnorm verify`.
 pub fn run(args: Args) -> Result<()> {
     let targets = targets(&args)?;
     let mut out = std::io::stdout().lock();
-    if args.list_adapters {
-        for target in &targets {
-            writeln!(out, "{}", target.describe())?;
-        }
-        return Ok(());
-    }
     let (cases, unreadable) = load_all(&args.paths);
     ensure!(
         !cases.is_empty(),
@@ -225,7 +212,6 @@ impl Target {
         self.0.as_ref().map_or("CPU executor".to_owned(), describe)
     }
 
-    /// Name and backend.
     fn names(&self) -> (String, String) {
         match self.0.as_ref().map(wgpu::Adapter::get_info) {
             Some(info) => (info.name, format!("{:?}", info.backend)),
@@ -243,45 +229,41 @@ impl Target {
 
 impl Case {
     fn new(file: File) -> Self {
-        fn wanted(
-            expected: &BTreeMap<String, Vec<f64>>,
-            scales: &BTreeMap<String, f64>,
-            theirs: &BTreeMap<String, f64>,
-            bar: impl Fn(&str) -> f64,
-        ) -> BTreeMap<String, Wanted> {
-            let wanted = expected.iter().map(|(name, values)| {
-                let wanted = Wanted {
-                    values: values.clone(),
-                    scale: scales[name],
-                    bar: bar(name),
-                    pytorch_f32_error: theirs.get(name).copied(),
-                };
-                (name.clone(), wanted)
-            });
-            wanted.collect()
-        }
-        match file {
+        let (norm, dtype, count, work) = match &file {
             File::Norm(of) => {
                 let problem = of.problem();
-                Self {
-                    norm: of.norm.kind.name(),
-                    dtype: of.dtype,
-                    wanted: wanted(&of.expected, &of.scale, &of.pytorch_f32_error, |n| {
-                        of.bar(n)
-                    }),
-                    count: problem.num_batches_tracked_after(),
-                    work: Work::Norm(Box::new(problem)),
-                }
+                let count = problem.num_batches_tracked_after();
+                let work = Work::Norm(Box::new(problem));
+                (of.norm.kind.name(), of.dtype, count, work)
             }
-            File::Chain(of) => Self {
-                norm: chain::NORM,
-                dtype: DType::F32,
-                wanted: wanted(&of.expected, &of.scale, &of.pytorch_f32_error, |n| {
-                    of.bar(n)
-                }),
-                count: of.num_batches_tracked_after(),
-                work: Work::Chain(of),
-            },
+            File::Chain(of) => {
+                let count = of.num_batches_tracked_after();
+                (chain::NORM, DType::F32, count, Work::Chain(of.clone()))
+            }
+        };
+        let (expected, scales, theirs) = match &file {
+            File::Norm(of) => (&of.expected, &of.scale, &of.pytorch_f32_error),
+            File::Chain(of) => (&of.expected, &of.scale, &of.pytorch_f32_error),
+        };
+        let wanted = expected.iter().map(|(name, values)| {
+            let wanted = Wanted {
+                values: values.clone(),
+                scale: scales[name],
+                bar: match &file {
+                    File::Norm(of) => of.bar(name),
+                    File::Chain(of) => of.bar(name),
+                },
+                pytorch_f32_error: theirs.get(name).copied(),
+            };
+            (name.clone(), wanted)
+        });
+        let wanted = wanted.collect();
+        Self {
+            work,
+            norm,
+            dtype,
+            wanted,
+            count,
         }
     }
 
@@ -291,18 +273,6 @@ impl Case {
             Work::Norm(problem) => run(&problem.as_ref().clone().with_layout(layout)),
             Work::Chain(chain) => chain.run(layout, run),
         }
-    }
-
-    /// Compares every tensor that must come out. Of what did not come out, the error is infinite.
-    fn findings(&self, run: &Run) -> Vec<(&str, Finding)> {
-        let findings = self.wanted.iter().map(|(name, wanted)| {
-            let Wanted {
-                values, scale, bar, ..
-            } = wanted;
-            let finding = judge(self.dtype, name, run.get(name), values, *scale, *bar);
-            (name.as_str(), finding)
-        });
-        findings.collect()
     }
 
     /// What is wrong besides the tensors that must come out: one that must not, or the batches counted.
@@ -325,53 +295,45 @@ impl<'a> Line<'a> {
         run: Result<Run>,
         (adapter, backend): (&'a str, &'a str),
     ) -> Self {
-        let (findings, problem) = match &run {
-            Ok(run) => (case.findings(run), case.surplus(run)),
-            Err(error) => (Vec::new(), Some(describe_error(error))),
+        let problem = match &run {
+            Ok(run) => case.surplus(run),
+            Err(error) => Some(describe_error(error)),
         };
-        let theirs = case
-            .wanted
-            .iter()
-            .map(|(name, wanted)| (name.as_str(), wanted));
+        let wanted = case.wanted.iter().map(|(name, wanted)| (&**name, wanted));
+        let theirs = wanted.clone();
         let theirs = theirs.filter_map(|(name, wanted)| Some((name, wanted.pytorch_f32_error?)));
-        let rounded = || {
-            let rounded = findings
-                .iter()
-                .map(|(name, finding)| (*name, &finding.rounded));
-            rounded.filter_map(|(name, rounded)| Some((name, rounded.as_ref()?)))
-        };
-        Line {
+        let mut line = Line {
             file: path.display().to_string(),
             adapter,
             backend,
             norm: case.norm,
             dtype: case.dtype.name(),
             layout: layout.name(),
-            errors: findings
-                .iter()
-                .map(|(name, finding)| (*name, finding.error))
-                .collect(),
+            errors: BTreeMap::new(),
             pytorch_f32_errors: theirs.collect(),
-            ulps: rounded()
-                .map(|(name, rounded)| (name, rounded.worst_ulps))
-                .collect(),
-            exact: rounded()
-                .map(|(name, rounded)| (name, rounded.exact()))
-                .collect(),
-            pass: problem.is_none() && findings.iter().all(|(_, f)| f.wrong.is_none()),
+            ulps: BTreeMap::new(),
+            exact: BTreeMap::new(),
+            pass: problem.is_none(),
             problem,
-            worst: findings.into_iter().reduce(|worst, one| {
-                let fraction = |finding: &Finding| match finding.wrong {
-                    Some(_) => f64::INFINITY,
-                    None => finding.fraction(),
-                };
-                if fraction(&one.1) > fraction(&worst.1) {
-                    one
-                } else {
-                    worst
-                }
-            }),
+            worst: None,
+        };
+        let Ok(run) = run else { return line };
+        // Of what did not come out, the error is infinite.
+        for (name, wanted) in wanted {
+            let (got, values) = (run.get(name), &wanted.values);
+            let finding = judge(case.dtype, name, got, values, wanted.scale, wanted.bar);
+            line.errors.insert(name, finding.error);
+            if let Some(rounded) = &finding.rounded {
+                line.ulps.insert(name, rounded.worst_ulps);
+                line.exact.insert(name, rounded.exact());
+            }
+            line.pass &= finding.wrong.is_none();
+            let worst = line.worst.as_ref().map(|(_, worst)| worst.fraction());
+            if worst.is_none_or(|worst| finding.fraction() > worst) {
+                line.worst = Some((name, finding));
+            }
         }
+        line
     }
 
     /// The tensor that is nearest to its bar, or furthest beyond.

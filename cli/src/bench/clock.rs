@@ -28,7 +28,8 @@ pub enum Clock {
 pub struct Elapsed {
     /// By the wall clock.
     pub wall: f64,
-    stamps: Option<f64>,
+    /// By this clock.
+    pub counted: f64,
 }
 
 impl Clock {
@@ -56,7 +57,6 @@ impl Clock {
         )
     }
 
-    /// Its name in reports.
     pub fn name(&self) -> &'static str {
         match self {
             Clock::Wall => "wall",
@@ -95,43 +95,31 @@ impl Clock {
         queue.submit([commands]);
         device.poll(wgpu::PollType::wait_indefinitely())?;
         let wall = start.elapsed().as_secs_f64();
-        let stamps = match self {
-            Clock::Wall => None,
+        let counted = match self {
+            Clock::Wall => wall,
             Clock::Timestamps(_, resolved, period) => {
                 let ticks = pollster::block_on(read::<u64>(device, queue, resolved, 0, 2))?;
-                Some(ticks[1].saturating_sub(ticks[0]) as f64 * period)
+                ticks[1].saturating_sub(ticks[0]) as f64 * period
             }
         };
-        Ok(Elapsed { wall, stamps })
+        Ok(Elapsed { wall, counted })
     }
 
-    /// What of a submission counts.
-    pub fn seconds(&self, elapsed: Elapsed) -> f64 {
-        match self {
-            Clock::Wall => elapsed.wall,
-            Clock::Timestamps(..) => elapsed.stamps.unwrap_or(0.0),
-        }
-    }
-
-    /// The clock to use, given a long submission by both, and why it is the wall clock where there are
-    /// timestamps.
+    /// The clock to use, given a long submission, and why it is the wall clock where there are timestamps.
     pub fn trusted(self, long: Elapsed) -> (Self, Option<String>) {
-        match long.stamps {
-            Some(stamps) if !agree(long.wall, stamps) => {
-                let [stamps, wall] = [stamps, long.wall].map(|seconds| 1e3 * seconds);
-                let why = format!(
-                    "its timestamps say {stamps:.3} ms of a submission that took {wall:.3} ms: the \
-                     wall clock is used"
-                );
-                (Clock::Wall, Some(why))
-            }
-            _ => (self, None),
+        if agree(long) {
+            return (self, None);
         }
+        let [stamps, wall] = [long.counted, long.wall].map(|seconds| 1e3 * seconds);
+        let why = format!(
+            "its timestamps say {stamps:.3} ms of a submission that took {wall:.3} ms: the wall clock is used"
+        );
+        (Clock::Wall, Some(why))
     }
 }
 
-fn agree(wall: f64, stamps: f64) -> bool {
-    (stamps / wall - 1.0).abs() <= TOLERANCE
+fn agree(Elapsed { wall, counted }: Elapsed) -> bool {
+    (counted / wall - 1.0).abs() <= TOLERANCE
 }
 
 #[cfg(test)]
@@ -140,9 +128,10 @@ mod tests {
 
     #[test]
     fn nonsense_is_not_trusted() {
-        assert!(agree(0.2, 0.199) && agree(0.2, 0.205));
+        let agree = |counted| agree(Elapsed { wall: 0.2, counted });
+        assert!(agree(0.199) && agree(0.205));
         for stamps in [0.0, 0.18, 0.22, 2e5, f64::NAN] {
-            assert!(!agree(0.2, stamps), "{stamps}");
+            assert!(!agree(stamps), "{stamps}");
         }
     }
 }

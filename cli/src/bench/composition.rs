@@ -8,7 +8,9 @@
 //! running statistics) is left out, which favours the composition.
 
 use super::Direction;
-use super::kernel::{Dispatch, Kernels};
+use super::kernel::Dispatch;
+use super::measure::Machine;
+use super::subject::Part;
 use super::timing::Candidate;
 use crate::device::guarded;
 use anyhow::{Context as _, Result, ensure};
@@ -38,55 +40,15 @@ const MAX_ERROR: f64 = 1e-3;
 /// silently).
 const MAX_FOLD: u64 = 60_000;
 
-/// An op: which kernel and, by its name in `ops.wgsl`, with which text.
-struct Op {
-    kernel: &'static str,
-    name: &'static str,
-    /// What it binds of the tables and parameters, by number.
-    tables: &'static [u32],
+/// The text of an op in `ops.wgsl`: what follows its name, up to the next one.
+fn text_of(op: &str) -> Result<&'static str> {
+    let sections = OPS.split("//! ").filter_map(|text| text.split_once('\n'));
+    let mut sections = sections.filter(|(name, _)| *name == op);
+    let (_, text) = sections
+        .next()
+        .with_context(|| format!("there is no op {op}"))?;
+    Ok(text)
 }
-
-impl Op {
-    const fn new(kernel: &'static str, name: &'static str, tables: &'static [u32]) -> Self {
-        Self {
-            kernel,
-            name,
-            tables,
-        }
-    }
-
-    /// Its text: what follows its name, up to the next one.
-    fn text(&self) -> Option<&'static str> {
-        let mut sections = OPS
-            .split("//! ")
-            .filter_map(|section| section.split_once('\n'));
-        sections
-            .find(|(name, _)| *name == self.name)
-            .map(|(_, text)| text)
-    }
-}
-
-// Statistics are sums of x and of its squares, then mean and 1 / standard deviation; products are sums of dy and of
-// dy (x - mean), then the means that backward subtracts, and the parameters' gradients.
-const STATISTICS: [&Op; 2] = [
-    &Op::new("reduce", "statistics", &[]),
-    &Op::new("fold", "fold_statistics", &[]),
-];
-const PRODUCTS: [&Op; 2] = [
-    &Op::new("reduce", "products", &[3]),
-    &Op::new("fold", "fold_products", &[3, 9]),
-];
-const SUM: [&Op; 2] = [
-    &Op::new("reduce", "sum", &[]),
-    &Op::new("fold", "fold_sum", &[]),
-];
-const NORMALIZE: Op = Op::new("map", "normalize", &[3, 4, 5]);
-const NORMALIZE_PLAIN: Op = Op::new("map", "normalize_plain", &[3]);
-const SCALE: Op = Op::new("map", "scale", &[4]);
-const SHIFT: Op = Op::new("map", "shift", &[5]);
-const MULTIPLY: Op = Op::new("map", "multiply", &[]);
-const GRADIENT: Op = Op::new("map", "gradient", &[3, 4, 6]);
-const GRADIENT_PLAIN: Op = Op::new("map", "gradient_plain", &[3, 6]);
 
 /// A tensor seen as rows: `channels` of them a sample.
 #[derive(Clone, Copy)]
@@ -111,7 +73,6 @@ struct Split {
     words: u64,
 }
 
-/// Ops of one direction.
 #[derive(Debug, Default)]
 struct Sequence {
     dispatches: Vec<Dispatch>,
@@ -143,26 +104,22 @@ pub fn applies(gpu: &Gpu, problem: &Problem) -> bool {
         && tensor.bytes() + 12 <= gpu.device.limits().max_storage_buffer_binding_size
 }
 
-/// The compositions of a training problem, by workgroup size; backward only where the problem has it.
-pub fn compositions(
-    gpu: &Gpu,
-    kernels: &Kernels,
-    class: AdapterClass,
-    problem: &Problem,
-) -> Result<Vec<Composition>> {
-    guarded(gpu, || {
-        let sizes = WORKGROUP_SIZES
-            .into_iter()
-            .filter(|&size| kernels.runs(size));
-        let make = |size| Composition::new(gpu, kernels, class, size, problem);
+/// The compositions of a problem, by workgroup size, all of them right; backward only where the problem has it.
+pub fn compositions(machine: &Machine, parts: &[Part]) -> Result<Vec<Composition>> {
+    guarded(&machine.gpu, || {
+        let sizes = WORKGROUP_SIZES.into_iter();
+        let sizes = sizes.filter(|&size| machine.kernels.runs(size));
+        let make = |size| {
+            let composition = Composition::new(machine, size, &parts[0].problem)?;
+            composition.check(&machine.gpu, parts)?;
+            Ok(composition)
+        };
         sizes.map(make).collect()
     })
 }
 
-/// Makes dispatches.
 struct Builder<'a> {
-    gpu: &'a Gpu,
-    kernels: &'a Kernels,
+    machine: &'a Machine,
     class: AdapterClass,
     workgroup_size: u32,
     sequence: Sequence,
@@ -190,15 +147,17 @@ impl Builder<'_> {
         }
     }
 
+    /// An op by its kernel and its name, with the numbers of what it binds.
     fn op(
         &mut self,
-        op: &Op,
+        kernel: &'static str,
+        name: &str,
         view: View,
         split: Split,
         tensors: &[(u32, &Buffer)],
         tables: &[(u32, &Buffer)],
     ) -> Result<()> {
-        let folds = op.kernel == "fold";
+        let folds = kernel == "fold";
         let size = u64::from(self.workgroup_size);
         let (lanes, items) = match (folds, self.class) {
             (false, _) => (split.lanes, view.rows() * split.parts),
@@ -213,19 +172,17 @@ impl Builder<'_> {
             entries / lanes <= MAX_FOLD,
             "{entries} parts a channel are more than the composition's folds take"
         );
-        let gather = match (lanes, op.kernel) {
+        let gather = match (lanes, kernel) {
             (_, "map") => "",
             (1, _) => ALONE,
             _ => TREE,
         };
-        let main = match op.kernel {
+        let main = match kernel {
             "reduce" => REDUCE,
             "fold" => FOLD,
             _ => MAP,
         };
-        let text = op
-            .text()
-            .with_context(|| format!("there is no op {}", op.name))?;
+        let text = text_of(name)?;
         let text = format!(
             "const WORKGROUP_SIZE: u32 = {size}u;\nconst LANES: u32 = {lanes}u;\n{COMMON}\n\
              struct Terms {{ first: vec4<f32>, second: vec4<f32> }}\n{gather}\n{text}\n{main}"
@@ -241,18 +198,14 @@ impl Builder<'_> {
             count.to_bits(),
             view.eps.to_bits(),
         ];
-        let (device, usage) = (&self.gpu.device, wgpu::BufferUsages::UNIFORM);
+        let (device, usage) = (&self.machine.gpu.device, wgpu::BufferUsages::UNIFORM);
         let bytes = bytemuck::cast_slice(&words);
         let uniform = buffer_with_bytes(device, "composition", bytes, usage)?;
-        let bound = tables.iter().filter(|&(number, _)| {
-            op.tables.contains(number) || *number == 8 || (folds && *number == 7)
-        });
         let mut buffers = vec![(0, &uniform)];
-        buffers.extend(tensors.iter().chain(bound));
+        buffers.extend(tensors.iter().chain(tables));
         let workgroups = (items * lanes).div_ceil(size);
-        let dispatch = self
-            .kernels
-            .dispatch(op.kernel, text, &buffers, workgroups)?;
+        let kernels = &self.machine.kernels;
+        let dispatch = kernels.dispatch(kernel, text, &buffers, workgroups)?;
         self.sequence.dispatches.push(dispatch);
         self.sequence.transfers += tensors.len() as u64;
         Ok(())
@@ -261,7 +214,7 @@ impl Builder<'_> {
     /// A reduction over a tensor (or two), then its fold over each channel's parts.
     fn reduce(
         &mut self,
-        ops: [&Op; 2],
+        name: &str,
         view: View,
         tensors: &[(u32, &Buffer)],
         tables: &[(u32, &Buffer)],
@@ -269,22 +222,22 @@ impl Builder<'_> {
     ) -> Result<()> {
         let split = self.split(view, true);
         let count = 2 * view.rows() * split.parts;
-        let parts = zeros(&self.gpu.device, "composition parts", count)?;
+        let parts = zeros(&self.machine.gpu.device, "composition parts", count)?;
         let to = [tables, &[(8, &parts)]].concat();
-        self.op(ops[0], view, split, tensors, &to)?;
+        self.op("reduce", name, view, split, tensors, &to)?;
         let from = [tables, &[(7, &parts)], results].concat();
-        self.op(ops[1], view, split, &[], &from)
+        self.op("fold", &format!("fold_{name}"), view, split, &[], &from)
     }
 
     fn map(
         &mut self,
-        op: &Op,
+        name: &str,
         view: View,
         tensors: &[(u32, &Buffer)],
         tables: &[(u32, &Buffer)],
     ) -> Result<()> {
         let split = self.split(view, false);
-        self.op(op, view, split, tensors, tables)
+        self.op("map", name, view, split, tensors, tables)
     }
 
     fn take(&mut self) -> Sequence {
@@ -293,14 +246,8 @@ impl Builder<'_> {
 }
 
 impl Composition {
-    fn new(
-        gpu: &Gpu,
-        kernels: &Kernels,
-        class: AdapterClass,
-        workgroup_size: u32,
-        problem: &Problem,
-    ) -> Result<Self> {
-        let device = &gpu.device;
+    fn new(machine: &Machine, workgroup_size: u32, problem: &Problem) -> Result<Self> {
+        let device = &machine.gpu.device;
         let tensor = problem.tensor();
         let (samples, channels) = (tensor.num_samples().into(), tensor.num_channels().into());
         let (len, groups) = (u64::from(tensor.row_len()), problem.norm.num_groups as u64);
@@ -353,9 +300,8 @@ impl Composition {
             table("weight gradient", groups)?,
         ];
         let mut builder = Builder {
-            gpu,
-            kernels,
-            class,
+            machine,
+            class: machine.pipelines.tuning().class,
             workgroup_size,
             sequence: Sequence::default(),
         };
@@ -363,18 +309,18 @@ impl Composition {
         // out = batch_norm(x): 3 transfers in training, 2 in eval.
         let normalized = |builder: &mut Builder, table: &Buffer| {
             let tables = [(3, table), (4, &bn_weight), (5, &bn_bias)];
-            builder.map(&NORMALIZE, whole, &[(1, &x), (10, &z)], &tables)
+            builder.map("normalize", whole, &[(1, &x), (10, &z)], &tables)
         };
         // out = batch_norm(out, groups as channels): 3; out = weight * out: 2; out = out + bias: 2.
         let group_part = |builder: &mut Builder| {
-            builder.reduce(STATISTICS, grouped, &[(1, &z)], &[], &[(8, &group)])?;
+            builder.reduce("statistics", grouped, &[(1, &z)], &[], &[(8, &group)])?;
             let tensors = [(1, &z), (10, &z_hat)];
-            builder.map(&NORMALIZE_PLAIN, grouped, &tensors, &[(3, &group)])?;
+            builder.map("normalize_plain", grouped, &tensors, &[(3, &group)])?;
             let tensors = [(1, &z_hat), (10, &scratch)];
-            builder.map(&SCALE, affine, &tensors, &[(4, &weight)])?;
-            builder.map(&SHIFT, affine, &[(1, &scratch), (10, &y)], &[(5, &bias)])
+            builder.map("scale", affine, &tensors, &[(4, &weight)])?;
+            builder.map("shift", affine, &[(1, &scratch), (10, &y)], &[(5, &bias)])
         };
-        builder.reduce(STATISTICS, whole, &[(1, &x)], &[], &[(8, &batch)])?;
+        builder.reduce("statistics", whole, &[(1, &x)], &[], &[(8, &batch)])?;
         normalized(&mut builder, &batch)?;
         group_part(&mut builder)?;
         let forward = builder.take();
@@ -385,28 +331,28 @@ impl Composition {
         if problem.backward {
             // Of + bias: the bias's gradient, 1.
             let [channel, of_bias, of_weight] = &gradients;
-            builder.reduce(SUM, affine, &[(1, &dy)], &[], &[(8, of_bias)])?;
+            builder.reduce("sum", affine, &[(1, &dy)], &[], &[(8, of_bias)])?;
             // Of weight * out: dy * weight, 2; dy * out, 3, and its sum, 1.
             let d_z_hat = &scratch;
-            builder.map(&SCALE, affine, &[(1, &dy), (10, d_z_hat)], &[(4, &weight)])?;
+            builder.map("scale", affine, &[(1, &dy), (10, d_z_hat)], &[(4, &weight)])?;
             let product = &dx;
             let tensors = [(1, &z_hat), (2, &dy), (10, product)];
-            builder.map(&MULTIPLY, affine, &tensors, &[])?;
-            builder.reduce(SUM, affine, &[(1, product)], &[], &[(8, of_weight)])?;
+            builder.map("multiply", affine, &tensors, &[])?;
+            builder.reduce("sum", affine, &[(1, product)], &[], &[(8, of_weight)])?;
             // Of each batch norm: a reduction over dy and x, 2, and the gradient, 3.
             let dz = &y;
             let results = [(8, &group_means), (9, &unused)];
             let tensors = [(1, &z), (2, d_z_hat)];
-            builder.reduce(PRODUCTS, grouped, &tensors, &[(3, &group)], &results)?;
+            builder.reduce("products", grouped, &tensors, &[(3, &group)], &results)?;
             let tensors = [(1, &z), (2, d_z_hat), (10, dz)];
             let tables = [(3, &group), (6, &group_means)];
-            builder.map(&GRADIENT_PLAIN, grouped, &tensors, &tables)?;
+            builder.map("gradient_plain", grouped, &tensors, &tables)?;
             let results = [(8, &channel_means), (9, channel)];
             let tensors = [(1, &x), (2, dz)];
-            builder.reduce(PRODUCTS, whole, &tensors, &[(3, &batch)], &results)?;
+            builder.reduce("products", whole, &tensors, &[(3, &batch)], &results)?;
             let tensors = [(1, &x), (2, dz), (10, &dx)];
             let tables = [(3, &batch), (4, &bn_weight), (6, &channel_means)];
-            builder.map(&GRADIENT, whole, &tensors, &tables)?;
+            builder.map("gradient", whole, &tensors, &tables)?;
         }
         let backward = builder.take();
         Ok(Self {
@@ -420,11 +366,7 @@ impl Composition {
     }
 
     fn sequence(&self, direction: Direction) -> &Sequence {
-        &self.sequences[match direction {
-            Direction::Forward => 0,
-            Direction::Backward => 1,
-            Direction::Eval => 2,
-        }]
+        &self.sequences[direction as usize]
     }
 
     /// Tensor-sized bytes that a direction moves.
@@ -444,37 +386,35 @@ impl Composition {
     }
 
     /// Runs the directions once and compares with the reference: of training, and of eval where it is measured.
-    pub fn check(&self, gpu: &Gpu, training: &Expected, eval: Option<&Expected>) -> Result<()> {
+    fn check(&self, gpu: &Gpu, parts: &[Part]) -> Result<()> {
         let run = |direction| {
             let mut encoder = gpu.device.create_command_encoder(&Default::default());
-            self.encode(
-                direction,
-                &mut encoder.begin_compute_pass(&Default::default()),
-            );
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            self.encode(direction, &mut pass);
+            drop(pass);
             gpu.queue.submit([encoder.finish()]);
         };
-        guarded(gpu, || {
-            if let Some(eval) = eval {
-                run(Direction::Eval);
-                self.compare(gpu, "y", eval, &self.y, None)?;
-            }
-            run(Direction::Forward);
-            self.compare(gpu, "y", training, &self.y, None)?;
-            if training.contains_key("grad_x") {
-                run(Direction::Backward);
-                let [channel, bias, weight] = &self.gradients;
-                for (name, buffer, of_pair) in [
-                    ("grad_x", &self.dx, None),
-                    ("grad_bn.bias", channel, Some(0)),
-                    ("grad_bn.weight", channel, Some(1)),
-                    ("grad_bias", bias, Some(0)),
-                    ("grad_weight", weight, Some(0)),
-                ] {
-                    self.compare(gpu, name, training, buffer, of_pair)?;
-                }
-            }
-            Ok(())
-        })
+        let training = &parts[0].expected;
+        for eval in &parts[1..] {
+            run(Direction::Eval);
+            self.compare(gpu, "y", &eval.expected, &self.y, None)?;
+        }
+        run(Direction::Forward);
+        self.compare(gpu, "y", training, &self.y, None)?;
+        if training.contains_key("grad_x") {
+            run(Direction::Backward);
+        }
+        let [channel, bias, weight] = &self.gradients;
+        for (name, buffer, of_pair) in [
+            ("grad_x", &self.dx, None),
+            ("grad_bn.bias", channel, Some(0)),
+            ("grad_bn.weight", channel, Some(1)),
+            ("grad_bias", bias, Some(0)),
+            ("grad_weight", weight, Some(0)),
+        ] {
+            self.compare(gpu, name, training, buffer, of_pair)?;
+        }
+        Ok(())
     }
 
     /// Compares a tensor, or one of the two values of a table's entries.

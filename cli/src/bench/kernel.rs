@@ -18,7 +18,6 @@ pub struct Kernels {
     cache: RefCell<HashMap<String, wgpu::ComputePipeline>>,
 }
 
-/// A dispatch ready to be recorded.
 #[derive(Debug)]
 pub struct Dispatch {
     pipeline: wgpu::ComputePipeline,
@@ -27,7 +26,6 @@ pub struct Dispatch {
 }
 
 impl Kernels {
-    /// None yet.
     pub fn new(device: &wgpu::Device) -> Self {
         Self {
             device: device.clone(),
@@ -105,7 +103,6 @@ impl Kernels {
 }
 
 impl Dispatch {
-    /// Records it.
     pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
         pass.set_pipeline(&self.pipeline);
         pass.set_bind_group(0, &self.group, &[]);
@@ -116,8 +113,7 @@ impl Dispatch {
 const COPY: &str = include_str!("../../shaders/copy.wgsl");
 const READ: &str = include_str!("../../shaders/read.wgsl");
 
-/// Workgroup sizes of a copy of which the fastest counts.
-pub const COPY_SIZES: [u32; 5] = [8, 32, 64, 128, 256];
+const COPY_SIZES: [u32; 5] = [8, 32, 64, 128, 256];
 
 /// What an output holds before a kernel runs.
 const POISON: u32 = 0x7fd5_ca1e;
@@ -126,27 +122,18 @@ const POISON: u32 = 0x7fd5_ca1e;
 #[derive(Debug)]
 pub struct Baseline(Vec<(u32, Dispatch)>);
 
-/// A kernel of a baseline: what it is called, its text and workgroups, and what it must write.
-struct Variant<'a> {
-    name: &'static str,
-    size: u32,
-    text: String,
-    workgroups: usize,
-    expected: Cow<'a, [u32]>,
-}
+/// A kernel of a baseline: its workgroup size, its text, how many numbers a workgroup writes, and all that must be
+/// written.
+type Variant<'a> = (u32, String, u32, Cow<'a, [u32]>);
 
 impl Baseline {
-    /// Copies of a tensor.
-    pub fn copies(gpu: &Gpu, kernels: &Kernels, sizes: &[u32], stored: &[u32]) -> Result<Self> {
+    pub fn copies(gpu: &Gpu, kernels: &Kernels, stored: &[u32]) -> Result<Self> {
         let words = padded(stored);
-        let variants = sizes.iter().map(|&size| Variant {
-            name: "copy",
-            size,
-            text: format!("const WORKGROUP_SIZE: u32 = {size}u;\n{COPY}"),
-            workgroups: (words.len() / 4).div_ceil(size as usize),
-            expected: Cow::Borrowed(&words[..]),
+        let variants = COPY_SIZES.into_iter().map(|size| {
+            let text = format!("const WORKGROUP_SIZE: u32 = {size}u;\n{COPY}");
+            (size, text, 4 * size, Cow::Borrowed(&words[..]))
         });
-        Self::new(gpu, kernels, &words, variants)
+        Self::new(gpu, kernels, "copy", &words, variants)
     }
 
     /// Reads of a tensor. Where barriers are dear, each invocation sums alone.
@@ -165,24 +152,19 @@ impl Baseline {
         let source = padded(stored);
         let variants = sizes.iter().map(|&(size, words)| {
             let (together, apart) = if alone { (1, size) } else { (size, 1) };
-            let expected = sums(&source, 4 * words as usize * together as usize);
+            let expected = sums(&source, (4 * words * together) as usize);
             let constants =
                 format!("const WORKGROUP_SIZE: u32 = {size}u;\nconst WORDS: u32 = {words}u;\n");
-            Variant {
-                name,
-                size,
-                text: constants + READ,
-                workgroups: expected.len().div_ceil(apart as usize),
-                expected: expected.into(),
-            }
+            (size, constants + READ, apart, expected.into())
         });
-        Self::new(gpu, kernels, &source, variants)
+        Self::new(gpu, kernels, name, &source, variants)
     }
 
     /// Makes the kernels and checks that each writes what it must.
     fn new<'a>(
         gpu: &Gpu,
         kernels: &Kernels,
+        name: &'static str,
         source: &[u32],
         variants: impl Iterator<Item = Variant<'a>>,
     ) -> Result<Self> {
@@ -197,14 +179,7 @@ impl Baseline {
             // Outputs of one length share a buffer.
             let mut outputs: HashMap<usize, wgpu::Buffer> = HashMap::new();
             let mut dispatches = Vec::new();
-            for variant in variants.filter(|variant| kernels.runs(variant.size)) {
-                let Variant {
-                    name,
-                    size,
-                    text,
-                    workgroups,
-                    expected,
-                } = variant;
+            for (size, text, each, expected) in variants.filter(|(size, ..)| kernels.runs(*size)) {
                 let count = expected.len();
                 let poison = vec![POISON; count];
                 let output = match outputs.remove(&count) {
@@ -213,7 +188,8 @@ impl Baseline {
                 };
                 queue.write_buffer(&output, 0, bytemuck::cast_slice(&poison));
                 let buffers = [(0, &source), (1, &output)];
-                let dispatch = kernels.dispatch(name, text, &buffers, workgroups as u64)?;
+                let workgroups = (count as u64).div_ceil(each.into());
+                let dispatch = kernels.dispatch(name, text, &buffers, workgroups)?;
                 let mut encoder = device.create_command_encoder(&Default::default());
                 dispatch.encode(&mut encoder.begin_compute_pass(&Default::default()));
                 queue.submit([encoder.finish()]);
@@ -231,20 +207,17 @@ impl Baseline {
         })
     }
 
-    /// What to time.
     pub fn candidates(&self) -> Vec<Candidate<'_>> {
         (0..self.0.len())
             .map(|index| self.candidate(index))
             .collect()
     }
 
-    /// One of them.
     pub fn candidate(&self, index: usize) -> Candidate<'_> {
         let dispatch = &self.0[index].1;
         Candidate::new(1, move |pass| dispatch.encode(pass))
     }
 
-    /// Its workgroup size.
     pub fn workgroup_size(&self, index: usize) -> u32 {
         self.0[index].0
     }

@@ -2,7 +2,7 @@
 
 use super::clock::Clock;
 use super::composition::{self, Composition};
-use super::kernel::{Baseline, COPY_SIZES, Kernels};
+use super::kernel::{Baseline, Kernels};
 use super::report::{Measurement, Step};
 use super::subject::{Reference, Subject};
 use super::timing::{self, Candidate, Effort};
@@ -14,31 +14,25 @@ use bcnorm::gpu::Pipelines;
 use bcnorm::gpu::headless::Gpu;
 use bcnorm::{Layout, Role};
 use indicatif::ProgressBar;
-use std::cell::{Cell, OnceCell};
+use std::cell::OnceCell;
 use std::io::Write as _;
 
 /// A device, and everything that is compiled for it.
 pub struct Machine {
-    /// The device.
     pub gpu: Gpu,
-    /// The library's kernels.
     pub pipelines: Pipelines,
-    kernels: Kernels,
+    pub kernels: Kernels,
     /// Chosen at the first measurement.
     clock: OnceCell<Clock>,
-    /// The copy's fastest workgroup size so far.
-    copy_size: Cell<Option<u32>>,
 }
 
 impl Machine {
-    /// Nothing compiled yet.
     pub fn new(gpu: Gpu, pipelines: Pipelines) -> Self {
         Self {
             kernels: Kernels::new(&gpu.device),
             gpu,
             pipelines,
             clock: OnceCell::new(),
-            copy_size: Cell::new(None),
         }
     }
 }
@@ -46,14 +40,9 @@ impl Machine {
 /// What to measure of each shape.
 #[derive(Debug, Clone)]
 pub struct What {
-    /// Directions.
     pub directions: Vec<Direction>,
-    /// How long, and how often.
     pub effort: Effort,
-    /// Every step alone, too.
     pub steps: bool,
-    /// Only what cliffs need: one copy kernel, the one that was fastest before.
-    pub lean: bool,
 }
 
 /// Checks, then times, all directions of one shape on one device.
@@ -67,18 +56,15 @@ pub fn measure(
     let Machine { gpu, kernels, .. } = machine;
     let (effort, directions) = (what.effort, &what.directions[..]);
     let subject = Subject::new(gpu, &machine.pipelines, reference)?;
-    let training = &reference.training.problem;
+    let training = &reference.parts[0].problem;
     let stored = training.words(Role::X, &training.x);
-    let fastest = machine.copy_size.get().filter(|_| what.lean);
-    let sizes = fastest.map_or(COPY_SIZES.to_vec(), |size| vec![size]);
-    let copies = Baseline::copies(gpu, kernels, &sizes, &stored)?;
+    let copies = Baseline::copies(gpu, kernels, &stored)?;
     let class = machine.pipelines.tuning().class;
-    let reads = (!what.lean).then(|| Baseline::reads(gpu, kernels, class, &stored));
-    let reads = reads.transpose()?;
+    let reads = Baseline::reads(gpu, kernels, class, &stored)?;
     drop(stored);
-    let compositions = match what.lean || !composition::applies(gpu, training) {
-        true => Vec::new(),
-        false => compositions(machine, reference, bar)?,
+    let compositions = match composition::applies(gpu, training) {
+        true => compositions(machine, reference, bar),
+        false => Vec::new(),
     };
     device::guarded(gpu, || {
         let clock = match machine.clock.get() {
@@ -96,17 +82,10 @@ pub fn measure(
             |candidates: &mut [Candidate]| timing::measure(gpu, clock, candidates, effort, bar);
         let best_copy = pick(copies.candidates())?;
         let copy_workgroup_size = copies.workgroup_size(best_copy);
-        machine.copy_size.set(Some(copy_workgroup_size));
-        let mut candidates = vec![copies.candidate(best_copy)];
-        if let Some(reads) = &reads {
-            candidates.push(reads.candidate(pick(reads.candidates())?));
-        }
-        let baselines = candidates.len();
-        candidates.extend(
-            directions
-                .iter()
-                .map(|&direction| subject.candidate(direction)),
-        );
+        let best_read = pick(reads.candidates())?;
+        let mut candidates = vec![copies.candidate(best_copy), reads.candidate(best_read)];
+        let ours = directions.iter().map(|&d| subject.candidate(d));
+        candidates.extend(ours);
         // The best composition of each direction; none of none.
         let mut composed: Vec<&Composition> = Vec::new();
         for &direction in directions.iter().filter(|_| !compositions.is_empty()) {
@@ -122,18 +101,14 @@ pub fn measure(
             .context("what was timed is not what was checked")?;
 
         let medians: Vec<f64> = candidates.iter().map(Candidate::median_ms).collect();
-        let (before, timed) = medians.split_at(baselines);
-        let (timed, composition_ms) = timed.split_at(directions.len());
-        let copy_ms = before[0];
+        let (copy_ms, read_ms) = (medians[0], medians[1]);
+        let (timed, composition_ms) = medians[2..].split_at(directions.len());
         let info = gpu.adapter.get_info();
         let (norm, tensor) = (&reference.request.norm, &reference.request.tensor);
-        let mut steps: Vec<Candidate> = Vec::new();
+        let steps = directions.iter().filter(|_| what.steps);
+        let steps = steps.flat_map(|&direction| subject.step_candidates(direction));
+        let mut steps: Vec<Candidate> = steps.collect();
         if what.steps {
-            steps.extend(
-                directions
-                    .iter()
-                    .flat_map(|&direction| subject.step_candidates(direction)),
-            );
             time(&mut steps)?;
         }
         let mut steps = steps.iter().map(Candidate::median_ms);
@@ -144,9 +119,7 @@ pub fn measure(
             let steps = timed.map(|(step, ms)| Step::new(step, ms)).collect();
             let bytes = plan.tensor_bytes();
             measured.push(Measurement {
-                suite: case.suite.map(super::Suite::name),
-                part: case.part.map(super::cliffs::Part::name),
-                again: false,
+                suite: case.suite,
                 adapter: info.name.clone(),
                 backend: format!("{:?}", info.backend),
                 shape: tensor.dims().to_vec(),
@@ -167,7 +140,7 @@ pub fn measure(
                 copy_bytes: 2 * tensor.bytes(),
                 copy_workgroup_size,
                 ratio_to_copy: ms / copy_ms,
-                read_ms: before.get(1).copied(),
+                read_ms,
                 composition_ms: composition_ms.get(index).copied(),
                 composition_bytes: composed.get(index).map(|c| c.bytes(direction)),
                 cpu_ms: None,
@@ -180,26 +153,17 @@ pub fn measure(
     })
 }
 
-/// The compositions that are right; none, with a note, where one is not: on groups that all but cancel its plain
-/// formulas fail, which is no fault of the device.
-fn compositions(
-    machine: &Machine,
-    reference: &Reference,
-    bar: &ProgressBar,
-) -> Result<Vec<Composition>> {
-    let Machine { gpu, kernels, .. } = machine;
-    let class = machine.pipelines.tuning().class;
-    let (training, eval) = (&reference.training, reference.eval.as_ref());
-    let compositions = composition::compositions(gpu, kernels, class, &training.problem)?;
-    for composition in &compositions {
-        let eval = eval.map(|eval| &eval.expected);
-        if let Err(error) = composition.check(gpu, &training.expected, eval) {
-            let (shape, why) = (reference.request.shape(), describe_error(&error));
-            note(bar, &format!("{shape} on {}: {why}", gpu.describe()));
-            return Ok(Vec::new());
-        }
-    }
-    Ok(compositions)
+/// The compositions, checked; none, with a note, where one cannot be made or is wrong: on groups that all but cancel
+/// its plain formulas fail, which is no fault of the device.
+fn compositions(machine: &Machine, reference: &Reference, bar: &ProgressBar) -> Vec<Composition> {
+    composition::compositions(machine, &reference.parts).unwrap_or_else(|error| {
+        let (shape, why) = (reference.request.shape(), describe_error(&error));
+        note(
+            bar,
+            &format!("{shape} on {}: {why}", machine.gpu.describe()),
+        );
+        Vec::new()
+    })
 }
 
 fn note(bar: &ProgressBar, text: &str) {

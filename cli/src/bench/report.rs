@@ -1,21 +1,16 @@
 //! What a benchmark prints.
 
+use super::Suite;
 use crate::request::Request;
 use crate::table::{Table, scientific, size, title, workgroups};
 use bcnorm::plan;
 use serde::Serialize;
 
 /// One direction of one shape on one adapter.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct Measurement {
     /// The suite that the shape is of; null of a shape given by itself.
-    pub suite: Option<String>,
-    /// The part of the suite.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub part: Option<&'static str>,
-    /// Whether it is a second look at one of the worst.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub again: bool,
+    pub suite: Option<Suite>,
     pub adapter: String,
     pub backend: String,
     /// (N, C, *spatial).
@@ -41,8 +36,8 @@ pub struct Measurement {
     /// Which copy kernel was the fastest.
     pub copy_workgroup_size: u32,
     pub ratio_to_copy: f64,
-    /// Median of the fastest read-only kernel; null where it was not timed.
-    pub read_ms: Option<f64>,
+    /// Median of the fastest read-only kernel.
+    pub read_ms: f64,
     /// Median of the same work op by op; null where it was not timed.
     pub composition_ms: Option<f64>,
     /// Tensor-sized data that the ops move.
@@ -59,7 +54,7 @@ pub struct Measurement {
 }
 
 /// One step of a plan, timed alone.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Serialize)]
 pub struct Step {
     name: &'static str,
     ms: f64,
@@ -72,7 +67,6 @@ pub struct Step {
 }
 
 impl Step {
-    /// A step and its time.
     pub fn new(step: &plan::Step, ms: f64) -> Self {
         // Tables have none.
         let [parts, words_per_part] = step.params.parts().unwrap_or([0, 0]);
@@ -89,7 +83,6 @@ impl Step {
     }
 }
 
-/// A table for people.
 pub fn table(adapter: &str, request: &Request, measured: &[Measurement]) -> String {
     let (tensor, groups) = (&request.tensor, request.norm.num_groups);
     let heading = format!(
@@ -122,11 +115,8 @@ pub fn table(adapter: &str, request: &Request, measured: &[Measurement]) -> Stri
     }
     if let Some(first) = measured.first() {
         let copy = format!("copy (workgroups of {})", first.copy_workgroup_size);
-        let copy = (copy, first.copy_ms, first.copy_bytes);
-        let read = first
-            .read_ms
-            .map(|ms| ("read".to_owned(), ms, first.tensor_bytes));
-        for (what, ms, bytes) in [copy].into_iter().chain(read) {
+        let read = ("read".to_owned(), first.read_ms, first.tensor_bytes);
+        for (what, ms, bytes) in [(copy, first.copy_ms, first.copy_bytes), read] {
             let mut row = vec![
                 what,
                 milliseconds(ms),

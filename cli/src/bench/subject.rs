@@ -2,16 +2,16 @@
 
 use super::Direction;
 use super::data;
-use super::timing::{Candidate, measure_on_cpu};
+use super::timing::{Candidate, measure_plans_on_cpu};
 use crate::case::{Expected, Plans, Problem, Run, errors, run_on_cpu};
 use crate::device::guarded;
 use crate::request::Request;
 use anyhow::{Result, ensure};
+use bcnorm::gpu::Pipelines;
 use bcnorm::gpu::headless::Gpu;
-use bcnorm::gpu::{BoundPlan, Pipelines};
 use bcnorm::{Mode, Plan, cpu};
 use bcnorm_testkit::compare::judge;
-use bcnorm_testkit::run::{expected_in, host_buffers, same_bits};
+use bcnorm_testkit::run::{expected_in, same_bits};
 use std::collections::BTreeMap;
 
 /// Results further than this from the reference are not timed.
@@ -25,37 +25,38 @@ const MAX_ERROR_OF_PAIRS: f64 = 1e-4;
 
 /// One shape's data and what must come of it.
 pub struct Reference {
-    /// The shape.
     pub request: Request,
-    /// Training, forward and backward.
-    pub training: Part,
-    /// Only where eval is measured.
-    pub eval: Option<Part>,
+    /// Training, forward and backward; then eval where that is measured.
+    pub parts: Vec<Part>,
 }
 
 /// A problem, and what it should yield.
 pub struct Part {
-    /// The problem.
     pub problem: Problem,
-    /// What it should yield.
     pub expected: Expected,
 }
 
+/// Which part a direction is of, and which of its plans. One that is not measured is not asked for.
+fn place(direction: Direction) -> (usize, usize) {
+    match direction {
+        Direction::Forward => (0, 0),
+        Direction::Backward => (0, 1),
+        Direction::Eval => (1, 0),
+    }
+}
+
 impl Reference {
-    /// Makes the data and what must come of them.
     pub fn new(request: &Request, directions: &[Direction]) -> Result<Self> {
         let mut training = data::random(request);
         let eval = training.clone().with_mode(Mode::Eval).forward_only();
         if !directions.contains(&Direction::Backward) {
             training = training.forward_only();
         }
-        let eval = directions
-            .contains(&Direction::Eval)
-            .then(|| Part::new(eval));
+        let eval = directions.contains(&Direction::Eval).then_some(eval);
+        let parts = [training].into_iter().chain(eval).map(Part::new);
         Ok(Self {
             request: request.clone(),
-            training: Part::new(training)?,
-            eval: eval.transpose()?,
+            parts: parts.collect::<Result<_>>()?,
         })
     }
 }
@@ -106,17 +107,12 @@ pub fn check_fits(request: &Request, gpu: &Gpu, pipelines: &Pipelines) -> Result
     })
 }
 
-/// Plans and buffers on a device, checked.
-pub struct Subject<'a> {
-    training: Side<'a>,
-    eval: Option<Side<'a>>,
-}
+/// Plans and buffers on a device, checked: of every part.
+pub struct Subject<'a>(Vec<Side<'a>>);
 
 /// Training or eval: plans, what they yielded when they were checked, and how far that was off.
 struct Side<'a> {
     plans: Plans<'a>,
-    forward: BoundPlan,
-    backward: Option<BoundPlan>,
     run: Run,
     errors: BTreeMap<&'static str, f64>,
 }
@@ -126,27 +122,16 @@ impl<'a> Side<'a> {
     /// what was written, so that what is timed must write it again.
     fn new(gpu: &'a Gpu, pipelines: &Pipelines, part: &Part) -> Result<Self> {
         let plans = Plans::new(gpu, pipelines, &part.problem)?;
-        plans.run_once(gpu)?;
-        let run = plans.bench.results()?;
+        plans.run_once(gpu);
+        let run = plans.data.results()?;
         let errors = part.check(&run, "")?;
         plans.wipe(gpu);
-        let bindings = plans.bench.bindings();
-        let backward = plans
-            .backward
-            .as_ref()
-            .map(|backward| backward.bind(&bindings));
-        Ok(Self {
-            forward: plans.forward.bind(&bindings)?,
-            backward: backward.transpose()?,
-            plans,
-            run,
-            errors,
-        })
+        Ok(Self { plans, run, errors })
     }
 
     /// Compares those outputs that repetitions do not change (the running statistics move on).
     fn compare(&self, counts: impl Fn(&str) -> bool) -> Result<()> {
-        let written = self.plans.bench.results()?;
+        let written = self.plans.data.results()?;
         for (&name, checked) in &self.run.outputs {
             let same = same_bits(checked, written.get(name));
             ensure!(!counts(name) || same, "{name} differs");
@@ -156,14 +141,11 @@ impl<'a> Side<'a> {
 }
 
 impl<'a> Subject<'a> {
-    /// Makes all plans ready, and checks them.
     pub fn new(gpu: &'a Gpu, pipelines: &Pipelines, reference: &Reference) -> Result<Self> {
         guarded(gpu, || {
-            let side = |part| Side::new(gpu, pipelines, part);
-            Ok(Self {
-                training: side(&reference.training)?,
-                eval: reference.eval.as_ref().map(side).transpose()?,
-            })
+            let sides = reference.parts.iter();
+            let sides = sides.map(|part| Side::new(gpu, pipelines, part));
+            Ok(Self(sides.collect::<Result<_>>()?))
         })
     }
 
@@ -172,25 +154,15 @@ impl<'a> Subject<'a> {
         let times = |direction| directions.contains(&direction);
         let forward = |name: &str| name == "y" && times(Direction::Forward);
         let backward = |name: &str| name.starts_with("grad_") && times(Direction::Backward);
-        self.training
-            .compare(|name| forward(name) || backward(name))?;
-        self.eval
-            .iter()
-            .try_for_each(|eval| eval.compare(|name| name == "y"))
-    }
-
-    fn side(&self, direction: Direction) -> &Side<'a> {
-        // A direction that is not there is not asked for.
-        match (direction, &self.eval) {
-            (Direction::Eval, Some(eval)) => eval,
-            _ => &self.training,
-        }
+        self.0[0].compare(|name| forward(name) || backward(name))?;
+        let mut eval = self.0[1..].iter();
+        eval.try_for_each(|eval| eval.compare(|name| name == "y"))
     }
 
     /// The worst error of a direction's outputs.
     pub fn error_of(&self, direction: Direction) -> f64 {
         let backward = direction == Direction::Backward;
-        let errors = self.side(direction).errors.iter();
+        let errors = self.0[place(direction).0].errors.iter();
         let errors = errors.filter(|(name, _)| name.starts_with("grad_") == backward);
         errors.fold(0.0, |worst: f64, (_, &error)| worst.max(error))
     }
@@ -198,39 +170,23 @@ impl<'a> Subject<'a> {
     /// Runs forward once: backward reads the tables it saves, and what backward times must be what was checked.
     pub fn prime(&self, gpu: &Gpu) {
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        self.training.forward.encode(&mut encoder);
+        self.0[0].plans.bound[0].encode(&mut encoder);
         gpu.queue.submit([encoder.finish()]);
     }
 
-    fn bound(&self, direction: Direction) -> &BoundPlan {
-        let side = self.side(direction);
-        match (direction, &side.backward) {
-            (Direction::Backward, Some(backward)) => backward,
-            _ => &side.forward,
-        }
-    }
-
-    /// The plan of a direction.
     pub fn plan(&self, direction: Direction) -> &Plan {
-        let plans = &self.side(direction).plans;
-        match (direction, &plans.backward) {
-            (Direction::Backward, Some(backward)) => backward.plan(),
-            _ => plans.forward.plan(),
-        }
+        let (side, plan) = place(direction);
+        &self.0[side].plans.data.plans[plan]
     }
 
-    /// A direction, to be timed.
     pub fn candidate(&self, direction: Direction) -> Candidate<'_> {
-        let bound = self.bound(direction);
-        let steps = self.plan(direction).steps().len();
-        Candidate::new(steps, move |pass| bound.encode_in_pass(pass))
+        let (side, plan) = place(direction);
+        self.0[side].plans.candidate(plan)
     }
 
-    /// Its steps, to be timed one by one.
     pub fn step_candidates(&self, direction: Direction) -> impl Iterator<Item = Candidate<'_>> {
-        let bound = self.bound(direction);
-        let steps = 0..self.plan(direction).steps().len();
-        steps.map(move |index| Candidate::new(1, move |pass| bound.encode_step(pass, index)))
+        let (side, plan) = place(direction);
+        self.0[side].plans.step_candidates(plan)
     }
 }
 
@@ -240,43 +196,28 @@ pub fn on_cpu(
     directions: &[Direction],
     executor: &cpu::Executor,
 ) -> Result<Vec<f64>> {
-    let (training, eval) = (&reference.training, reference.eval.as_ref());
-    for part in [training].into_iter().chain(eval) {
-        part.check(
-            &run_on_cpu(&part.problem, executor)?,
-            " on the CPU executor",
-        )?;
-    }
-    let time = |&direction: &Direction| {
-        let part = match direction {
-            Direction::Eval => eval.unwrap_or(training),
-            _ => training,
-        };
-        let (forward, backward) = part.problem.plans(&executor.tuning())?;
-        let plans: Vec<Plan> = [forward].into_iter().chain(backward).collect();
-        let mut buffers = host_buffers(&part.problem, &plans);
-        executor.run(&plans[0], &mut buffers)?;
-        let plan = match direction {
-            Direction::Backward => plans.last().unwrap_or(&plans[0]),
-            _ => &plans[0],
-        };
-        measure_on_cpu(|| Ok(executor.run(plan, &mut buffers)?))
-    };
-    directions.iter().map(time).collect()
+    let times = reference.parts.iter().map(|part| {
+        let run = run_on_cpu(&part.problem, executor)?;
+        part.check(&run, " on the CPU executor")?;
+        measure_plans_on_cpu(&part.problem, executor)
+    });
+    let times = times.collect::<Result<Vec<Vec<f64>>>>()?;
+    let places = directions.iter().map(|&direction| place(direction));
+    Ok(places.map(|(part, plan)| times[part][plan]).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bcnorm::{DType, Layout, NormKind};
+    use bcnorm::NormKind;
 
     #[test]
     fn a_wrong_result_is_not_timed() {
-        let (dims, first) = ([2, 6, 5, 5], Layout::ChannelsFirst);
-        let request = Request::new(NormKind::BcNorm, &dims, None, DType::F32, first).unwrap();
+        let dims = [2, 6, 5, 5];
+        let request = Request::new(NormKind::BcNorm, &dims, None).unwrap();
         let reference = Reference::new(&request, &Direction::ALL).unwrap();
         let executor = cpu::Executor::new();
-        let part = &reference.training;
+        let part = &reference.parts[0];
         let right = run_on_cpu(&part.problem, &executor).unwrap();
         part.check(&right, "").unwrap();
         for wrong in [f32::NAN, 1e-3] {

@@ -1,11 +1,12 @@
 //! Named lists of shapes.
 
-use super::cliffs;
 use crate::request::parse_dims;
-use clap::ValueEnum as _;
+use fastrand::Rng;
+use serde::Serialize;
 
 /// A named list of shapes.
-#[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(clap::ValueEnum, Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Suite {
     /// Five shapes of real networks.
     Default,
@@ -17,37 +18,35 @@ pub enum Suite {
     Unet,
     /// Tiny and odd.
     Small,
-    /// L = 1 to 257 one by one, and 300 random shapes of 0.5 to 16 MB: where does time per byte jump?
-    Cliffs,
+    /// Rows of every length from 1 to 257, 64 channels, 2 MB.
+    Lengths,
+    /// 300 random shapes of 0.5 to 16 MB.
+    Random,
 }
 
 impl Suite {
-    /// Its name.
-    pub fn name(self) -> String {
-        self.to_possible_value()
-            .map_or_else(String::new, |value| value.get_name().to_owned())
+    /// Whether it is for charts rather than tables.
+    pub fn has_many_shapes(self) -> bool {
+        matches!(self, Suite::Lengths | Suite::Random)
     }
 
-    /// Its shapes (N, C, *spatial), each with the part of the suite it belongs to.
-    pub fn shapes(self, seed: u64) -> Vec<(Option<cliffs::Part>, Vec<usize>)> {
+    /// Its shapes (N, C, *spatial).
+    pub fn shapes(self) -> Vec<Vec<usize>> {
         let (batches, shapes): (&[&str], _) = match self {
             Suite::Default => (&[""], DEFAULT),
             Suite::Resnet50 => (&["32x", "2x"], RESNET50),
             Suite::Detection => (&["1x", "2x"], DETECTION),
             Suite::Unet => (&[""], UNET),
             Suite::Small => (&[""], SMALL),
-            Suite::Cliffs => return cliffs::shapes(seed),
+            Suite::Lengths => return lengths(),
+            Suite::Random => return random(),
         };
         let shapes = |batch| {
-            shapes
-                .split_whitespace()
-                .map(move |shape| format!("{batch}{shape}"))
+            let shapes = shapes.split_whitespace();
+            shapes.map(move |shape| parse_dims(&format!("{batch}{shape}")))
         };
-        let dims = batches
-            .iter()
-            .flat_map(shapes)
-            .map(|shape| parse_dims(&shape));
-        dims.flatten().map(|dims| (None, dims.0)).collect()
+        let dims = batches.iter().flat_map(shapes).flatten();
+        dims.map(|dims| dims.0).collect()
     }
 }
 
@@ -78,19 +77,61 @@ const SMALL: &str = "\
     16x512x7x7 2x64x7x7 4x3x5 2x256x1x1 3x65x33x31 1x32x13x17 \
     8x96x14x14 64x128 5x7x11x13 1x1024x4x4";
 
+fn lengths() -> Vec<Vec<usize>> {
+    let lengths = (1..=257).map(|len| vec![((1 << 19) + 32 * len) / (64 * len), 64, len]);
+    lengths.collect()
+}
+
+/// The same ones each time.
+fn random() -> Vec<Vec<usize>> {
+    let mut random = Rng::with_seed(4);
+    (0..300).map(|_| draw(&mut random).to_vec()).collect()
+}
+
+/// A random shape (N, C, H, W): log-uniform in its size and in each of its sizes, two thirds of which are made
+/// odd or prime.
+fn draw(random: &mut Rng) -> [usize; 4] {
+    loop {
+        let mut log_uniform = |low: f64, high: f64| low * (high / low).powf(random.f64());
+        let elements = log_uniform((1 << 17).into(), (1 << 22).into());
+        let channels = log_uniform(1.0, 2049.0).floor();
+        let rest = elements / channels;
+        let mut cuts = [random.f64(), random.f64()];
+        cuts.sort_by(f64::total_cmp);
+        let [n, h, w] = [cuts[0], cuts[1] - cuts[0], 1.0 - cuts[1]].map(|share| rest.powf(share));
+        let sizes = [n, channels, h, w].map(|size| {
+            let size = (size.round() as usize).max(1);
+            match random.u8(..3) {
+                0 => size | 1,
+                1 => (size..).find(|&n| is_prime(n)).unwrap_or(size),
+                _ => size,
+            }
+        });
+        let [n, c, h, w] = sizes;
+        if (1 << 17..=1 << 22).contains(&(n * c * h * w)) && c <= 2048 && n * h * w > 1 {
+            return sizes;
+        }
+    }
+}
+
+fn is_prime(n: usize) -> bool {
+    let mut divisors = (2..).take_while(|d| d * d <= n);
+    n >= 2 && divisors.all(|d| !n.is_multiple_of(d))
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::data;
     use super::*;
     use crate::request::Request;
-    use bcnorm::{DType, Layout, Mode, NormKind};
+    use bcnorm::{Mode, NormKind};
+    use clap::ValueEnum as _;
 
     #[test]
     fn every_shape_can_be_measured() {
         for suite in Suite::value_variants() {
-            for (_, dims) in suite.shapes(1) {
-                let (dtype, layout) = (DType::F32, Layout::ChannelsFirst);
-                let request = Request::new(NormKind::BcNorm, &dims, None, dtype, layout).unwrap();
+            for dims in suite.shapes() {
+                let request = Request::new(NormKind::BcNorm, &dims, None).unwrap();
                 data::check_size(&request).unwrap();
                 request
                     .norm
@@ -99,9 +140,27 @@ mod tests {
             }
         }
         // None is left out.
-        let count = |suite: Suite| suite.shapes(1).len();
+        let count = |suite: Suite| suite.shapes().len();
         assert_eq!(count(Suite::Resnet50), 24);
         assert_eq!([Suite::Default, Suite::Small].map(count), [5, 10]);
         assert_eq!([Suite::Detection, Suite::Unet].map(count), [18, 12]);
+        assert_eq!([Suite::Lengths, Suite::Random].map(count), [257, 300]);
+    }
+
+    #[test]
+    fn shapes_are_what_they_say() {
+        for (index, dims) in lengths().iter().enumerate() {
+            assert_eq!(dims[2], index + 1);
+            let share = dims.iter().product::<usize>() as f64 / f64::from(1 << 19);
+            assert!((0.95..1.05).contains(&share), "{dims:?}");
+        }
+        // Odd and prime sizes on every axis, and the same shapes each time.
+        let shapes = random();
+        for axis in 0..4 {
+            let drawn = || shapes.iter().map(|dims| dims[axis]);
+            assert!(drawn().filter(|n| n % 2 == 1).count() > 100);
+            assert!(drawn().filter(|&n| n > 2 && is_prime(n)).count() > 50);
+        }
+        assert_eq!(shapes, random());
     }
 }

@@ -4,13 +4,15 @@
 use super::clock::{CALIBRATION, Clock, Elapsed};
 use anyhow::{Context as _, Result, ensure};
 use bcnorm::gpu::headless::Gpu;
+use bcnorm::{Plan, cpu};
+use bcnorm_testkit::problem::Problem;
+use bcnorm_testkit::run::host_buffers;
 use indicatif::ProgressBar;
 use std::time::{Duration, Instant};
 
 /// Most dispatches of a submission, however short they are.
 const MAX_DISPATCHES: u32 = 20_000;
 
-/// Something to time.
 pub struct Candidate<'a> {
     record: Box<dyn Fn(&mut wgpu::ComputePass<'_>) + 'a>,
     max_repeats: u32,
@@ -89,7 +91,6 @@ pub fn fastest(
         .context("nothing to choose from")
 }
 
-/// How much to measure.
 #[derive(Debug, Clone, Copy)]
 pub struct Effort {
     /// How long a submission should take.
@@ -111,7 +112,7 @@ pub fn measure(
     }
     for _ in 0..effort.rounds {
         for candidate in candidates.iter_mut() {
-            let seconds = clock.seconds(candidate.submit(gpu, clock)?);
+            let seconds = candidate.submit(gpu, clock)?.counted;
             let each = 1e3 * seconds / f64::from(candidate.repeats);
             candidate.samples.push(each);
         }
@@ -125,7 +126,7 @@ pub fn measure(
 }
 
 /// Median of CPU work, in milliseconds: three runs at least, then until half a second is over.
-pub fn measure_on_cpu(mut work: impl FnMut() -> Result<()>) -> Result<f64> {
+fn measure_on_cpu(mut work: impl FnMut() -> Result<()>) -> Result<f64> {
     work()?;
     let begin = Instant::now();
     let mut samples = Vec::new();
@@ -136,6 +137,15 @@ pub fn measure_on_cpu(mut work: impl FnMut() -> Result<()>) -> Result<f64> {
         samples.push(1e3 * start.elapsed().as_secs_f64());
     }
     Ok(median(&samples))
+}
+
+/// Medians of a problem's plans on the CPU executor, in milliseconds: forward, and backward where it is computed.
+pub fn measure_plans_on_cpu(problem: &Problem, executor: &cpu::Executor) -> Result<Vec<f64>> {
+    let (forward, backward) = problem.plans(&executor.tuning())?;
+    let plans: Vec<Plan> = [forward].into_iter().chain(backward).collect();
+    let mut buffers = host_buffers(problem, &plans);
+    let mut measure = |plan| measure_on_cpu(|| Ok(executor.run(plan, &mut buffers)?));
+    plans.iter().map(&mut measure).collect()
 }
 
 /// The middle one; 0 of none.

@@ -9,10 +9,8 @@
 use super::photos::Photo;
 use rayon::prelude::*;
 
-/// Number of feature maps of a photograph.
 pub const CHANNELS: usize = 4 * GROUPS.len();
 
-/// The bank.
 pub const GROUPS: [Group; 8] = [
     Group {
         name: "colour",
@@ -49,7 +47,7 @@ pub const GROUPS: [Group; 8] = [
             "line 6 px 90°",
             "line 6 px 135°",
         ],
-        compute: |[.., luma]| ANGLES.map(|angle| gabor(luma, 6.0, angle, Phase::Line)),
+        compute: |[.., luma]| ANGLES.map(|angle| gabor(luma, 6.0, angle, LINE)),
     },
     Group {
         name: "Gabor, edges",
@@ -59,7 +57,7 @@ pub const GROUPS: [Group; 8] = [
             "edge 14 px 90°",
             "edge 14 px 135°",
         ],
-        compute: |[.., luma]| ANGLES.map(|angle| gabor(luma, 14.0, angle, Phase::Edge)),
+        compute: |[.., luma]| ANGLES.map(|angle| gabor(luma, 14.0, angle, EDGE)),
     },
     Group {
         name: "texture",
@@ -77,25 +75,24 @@ pub const GROUPS: [Group; 8] = [
 
 const SIGMAS: [f64; 4] = [1.0, 2.0, 4.0, 8.0];
 const ANGLES: [f64; 4] = [0.0, 45.0, 90.0, 135.0];
+/// Phases of Gabor filters.
+const LINE: f64 = 0.0;
+const EDGE: f64 = 90.0;
 
 /// Four related filters.
 pub struct Group {
-    /// What they have in common.
     pub name: &'static str,
-    /// The four filters' names.
     pub channels: [&'static str; 4],
     /// Their maps, of the planes of red, green, blue and luma (0 to 255).
     compute: fn(&[Plane; 4]) -> [Plane; 4],
 }
 
-/// The names of all channels, in order.
 pub fn channel_names() -> [&'static str; CHANNELS] {
     std::array::from_fn(|c| GROUPS[c / 4].channels[c % 4])
 }
 
-/// The feature maps of photographs of one size: (N, CHANNELS, height, width). `done` is called after each of
-/// the [`GROUPS`] of each photograph.
-pub fn feature_maps(photos: &[Photo], done: &(dyn Fn() + Sync)) -> Vec<f32> {
+/// The feature maps of photographs of one size: (N, CHANNELS, height, width).
+pub fn feature_maps(photos: &[Photo]) -> Vec<f32> {
     let area = photos.first().map_or(0, |photo| photo.width * photo.height);
     let mut maps = vec![0.0; photos.len() * CHANNELS * area];
     let jobs = maps.par_chunks_exact_mut(4 * area.max(1)).enumerate();
@@ -105,7 +102,6 @@ pub fn feature_maps(photos: &[Photo], done: &(dyn Fn() + Sync)) -> Vec<f32> {
         for (map, plane) in maps.chunks_exact_mut(area).zip(results) {
             map.copy_from_slice(&plane.values);
         }
-        done();
     });
     maps
 }
@@ -255,47 +251,31 @@ fn variance(plane: &Plane, sigma: f64) -> Plane {
     blur(&deviation.map(|value| value * value), sigma)
 }
 
-/// Which wave a Gabor filter matches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    /// A cosine: lines.
-    Line,
-    /// A sine: edges.
-    Edge,
-}
-
 /// A Gabor filter: a wave of the given length under a Gaussian of half that length, blind to constant
-/// brightness, with gain 1 for the wave that it matches.
-fn gabor(plane: &Plane, wavelength: f64, degrees: f64, phase: Phase) -> Plane {
-    let sigma = 0.5 * wavelength;
+/// brightness, with gain 1 for the wave that it matches. Of phase 0 that is a cosine: lines; of 90° a sine: edges.
+fn gabor(plane: &Plane, wavelength: f64, degrees: f64, phase: f64) -> Plane {
+    let (sigma, phase) = (0.5 * wavelength, phase.to_radians());
     let radius = radius(sigma);
     let (sin, cos) = degrees.to_radians().sin_cos();
     let frequency = std::f64::consts::TAU / wavelength;
     // With sum 1 over the plane, half of the envelope's weight meets a wave of its own length.
     let bells = (0..=2 * radius).map(|i| bell(i as f64 - radius as f64, sigma));
     let norm = 2.0 / bells.sum::<f64>().powi(2);
-    let wave = |f: fn(f64) -> f64, along: f64| {
-        sample(radius, |x| bell(x, sigma) * f(frequency * along * x))
+    let wave = |f: fn(f64) -> f64, along: f64, phase: f64| {
+        sample(radius, |x| {
+            bell(x, sigma) * f(frequency * along * x - phase)
+        })
     };
-    let (row_cos, row_sin) = (wave(f64::cos, cos), wave(f64::sin, cos));
-    let (column_cos, column_sin) = (wave(f64::cos, sin), wave(f64::sin, sin));
+    let (row_cos, row_sin) = (wave(f64::cos, cos, phase), wave(f64::sin, cos, phase));
+    let (column_cos, column_sin) = (wave(f64::cos, sin, 0.0), wave(f64::sin, sin, 0.0));
     let sum = |taps: &[f32]| taps.iter().copied().map(f64::from).sum::<f64>();
-    let terms = match phase {
-        // cos(a + b) = cos a cos b - sin a sin b, less its mean (the sines sum to 0).
-        Phase::Line => {
-            let mean = norm * sum(&row_cos) * sum(&column_cos);
-            vec![
-                (scaled(&row_cos, norm), column_cos),
-                (scaled(&row_sin, -norm), column_sin),
-                (scaled(&gaussian(sigma), -mean), gaussian(sigma)),
-            ]
-        }
-        // sin(a + b) = sin a cos b + cos a sin b, which sums to 0.
-        Phase::Edge => vec![
-            (scaled(&row_sin, norm), column_cos),
-            (scaled(&row_cos, norm), column_sin),
-        ],
-    };
+    // cos(a + b) = cos a cos b - sin a sin b, less its mean (column_sin sums to 0).
+    let mean = norm * sum(&row_cos) * sum(&column_cos);
+    let terms = [
+        (scaled(&row_cos, norm), column_cos),
+        (scaled(&row_sin, -norm), column_sin),
+        (scaled(&gaussian(sigma), -mean), gaussian(sigma)),
+    ];
     filter(plane, &terms)
 }
 
@@ -390,11 +370,9 @@ mod tests {
         let filters: [(&str, f64, f64, Filter); 4] = [
             // Turned by 45°, a derivative still sees cos 45° of the grating.
             ("sobel", 8.0, 0.72, sobel),
-            ("line, 6 px", 6.0, 0.3, |p, a| gabor(p, 6.0, a, Phase::Line)),
-            ("edge, 6 px", 6.0, 0.3, |p, a| gabor(p, 6.0, a, Phase::Edge)),
-            ("edge, 14 px", 14.0, 0.3, |p, a| {
-                gabor(p, 14.0, a, Phase::Edge)
-            }),
+            ("line, 6 px", 6.0, 0.3, |p, a| gabor(p, 6.0, a, LINE)),
+            ("edge, 6 px", 6.0, 0.3, |p, a| gabor(p, 6.0, a, EDGE)),
+            ("edge, 14 px", 14.0, 0.3, |p, a| gabor(p, 14.0, a, EDGE)),
         ];
         for (name, wavelength, most, filter) in filters {
             for angle in ANGLES {
@@ -410,10 +388,10 @@ mod tests {
 
     #[test]
     fn a_gabor_filter_has_gain_one_for_its_wave() {
-        for phase in [Phase::Line, Phase::Edge] {
+        for phase in [LINE, EDGE] {
             for angle in ANGLES {
                 let gain = energy(&gabor(&grating(9.0, angle), 9.0, angle, phase)) * 2f64.sqrt();
-                assert!((gain - 1.0).abs() < 0.02, "{phase:?} {angle}°: {gain}");
+                assert!((gain - 1.0).abs() < 0.02, "{phase}° {angle}°: {gain}");
             }
         }
     }
@@ -424,8 +402,8 @@ mod tests {
         let mut results = vec![gradient(&flat)];
         for angle in ANGLES {
             results.push(sobel(&flat, angle));
-            results.push(gabor(&flat, 6.0, angle, Phase::Line));
-            results.push(gabor(&flat, 14.0, angle, Phase::Edge));
+            results.push(gabor(&flat, 6.0, angle, LINE));
+            results.push(gabor(&flat, 14.0, angle, EDGE));
         }
         let mut values = results.iter().flat_map(|plane| &plane.values);
         assert!(values.all(|value| value.abs() < 1e-3));
@@ -457,7 +435,7 @@ mod tests {
     #[test]
     fn a_flat_photograph_has_colour_and_nothing_else() {
         let flat = photo(9, 6, |_, _| [200.0, 100.0, 50.0]);
-        let maps = feature_maps(&[flat], &|| {});
+        let maps = feature_maps(&[flat]);
         assert_eq!(maps.len(), CHANNELS * 54);
         for name in channel_names() {
             let expected = match name {
@@ -481,7 +459,7 @@ mod tests {
     #[test]
     fn maps_lie_where_the_tensor_has_them() {
         let photos = [10.0, 20.0].map(|gray| photo(3, 2, |x, _| [gray + x as f32; 3]));
-        let maps = feature_maps(&photos, &|| {});
+        let maps = feature_maps(&photos);
         for (n, ten) in [(0, 10.0), (1, 20.0)] {
             let line = [ten, ten + 1.0, ten + 2.0];
             assert_eq!(map(&maps, 6, n, "green"), [line, line].concat());
@@ -492,7 +470,7 @@ mod tests {
     fn a_single_pixel_and_a_line_of_pixels_have_maps() {
         for (width, height) in [(1, 1), (1, 40), (40, 1)] {
             let noise = |x, y| [(x * 91 % 256) as f32, (y * 57 % 256) as f32, 7.0];
-            let maps = feature_maps(&[photo(width, height, noise)], &|| {});
+            let maps = feature_maps(&[photo(width, height, noise)]);
             assert_eq!(maps.len(), CHANNELS * width * height);
             assert!(maps.iter().all(|value| value.is_finite()));
         }
@@ -501,7 +479,7 @@ mod tests {
     #[test]
     fn texture_filters_measure_what_they_say() {
         let middle = |photo, name| {
-            let maps = feature_maps(&[photo], &|| {});
+            let maps = feature_maps(&[photo]);
             map(&maps, 4096, 0, name)[32 * 64 + 32]
         };
         // Stripes of one pixel, 0 and 200: mean 100, variance 100^2.
@@ -525,7 +503,7 @@ mod tests {
         let point = photo(129, 129, |x, y| {
             [if (x, y) == (64, 64) { 255.0 } else { 0.0 }; 3]
         });
-        let maps = feature_maps(&[point], &|| {});
+        let maps = feature_maps(&[point]);
         for name in GROUPS[3].channels {
             let sum: f32 = map(&maps, 129 * 129, 0, name).iter().sum();
             assert!(sum.abs() < 0.01, "{name}: {sum}");

@@ -15,7 +15,6 @@ pub enum Stats {
 }
 
 impl Stats {
-    /// For the library.
     pub fn channel_stats(self) -> ChannelStats {
         match self {
             Stats::Batch => ChannelStats::default(),
@@ -23,7 +22,6 @@ impl Stats {
         }
     }
 
-    /// What people read.
     pub fn describe(self) -> &'static str {
         match self {
             Stats::Batch => "batch statistics, momentum 0.1",

@@ -5,7 +5,6 @@ use anyhow::{Context as _, Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Every file that the demo writes.
 pub const FILES: [&str; 7] = [
     "input.png",
     "features-before.png",

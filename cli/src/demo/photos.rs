@@ -26,9 +26,7 @@ const MAX_DECODED_BYTES: u64 = 2 << 30;
 pub struct Photo {
     /// Name of its file, less the extension.
     pub name: String,
-    /// Pixels per row.
     pub width: usize,
-    /// Rows.
     pub height: usize,
     /// A plane each of red, green and blue, 0 to 255.
     pub pixels: Vec<f32>,
@@ -48,13 +46,11 @@ pub struct Original {
     image: DynamicImage,
 }
 
-/// The photographs in the program.
 pub fn bundled() -> Result<Vec<Original>> {
     let decode = |(name, file)| decode(String::from(name), ImageReader::new(Cursor::new(file)));
     BUNDLED.into_iter().map(decode).collect()
 }
 
-/// Reads a JPEG or PNG.
 pub fn open(path: &Path) -> Result<Original> {
     let shown = path.display();
     ensure!(!path.is_dir(), "{shown} is a folder: name a JPEG or PNG");
@@ -88,84 +84,34 @@ fn decode<R: BufRead + Seek>(name: String, mut reader: ImageReader<R>) -> Result
     Ok(Original { name, image })
 }
 
-/// What the feature maps of all photographs together may take.
-#[derive(Debug, Clone)]
-pub struct Room {
-    /// Most bytes.
-    pub bytes: u64,
-    /// Whose limit it is, for people.
-    pub owner: String,
-    /// Bytes of feature maps per pixel of one photograph.
-    pub bytes_per_pixel: u64,
+/// The largest size of the same shape that has so many pixels at most.
+fn reduced((width, height): (u32, u32), max_pixels: u64) -> (u32, u32) {
+    let pixels = f64::from(width) * f64::from(height);
+    let factor = (max_pixels as f64 / pixels).sqrt();
+    let most = u32::try_from(max_pixels).unwrap_or(u32::MAX);
+    let scaled = |length: u32| ((f64::from(length) * factor) as u32).max(1);
+    // A side of one pixel cannot give its share: the other is cut instead.
+    let width = scaled(width).min(most);
+    (width, scaled(height).min(most / width))
 }
 
-impl Room {
-    /// Bytes of the feature maps of `count` photographs.
-    fn needed(&self, (width, height): (u32, u32), count: u64) -> u128 {
-        let pixels = u128::from(width) * u128::from(height);
-        pixels * u128::from(count) * u128::from(self.bytes_per_pixel)
-    }
-
-    /// The largest size of the same shape that fits, or one pixel.
-    fn reduced(&self, size: (u32, u32), count: u64) -> (u32, u32) {
-        let factor = (self.bytes as f64 / self.needed(size, count) as f64).sqrt();
-        let pixels = self.bytes / count.saturating_mul(self.bytes_per_pixel).max(1);
-        let pixels = u32::try_from(pixels.max(1)).unwrap_or(u32::MAX);
-        let scaled = |length: u32| ((f64::from(length) * factor) as u32).max(1);
-        // A side of one pixel cannot give its share: the other is cut instead.
-        let width = scaled(size.0).min(pixels);
-        (width, scaled(size.1).min(pixels / width))
-    }
-}
-
-/// Brings all photographs to the size of the first, and says in a line what was done to each. With `shrink`,
-/// that size is reduced until the feature maps fit into the room; otherwise it is an error if they do not.
-pub fn fit(
-    originals: Vec<Original>,
-    room: &Room,
-    shrink: bool,
-) -> Result<(Vec<Photo>, Vec<String>)> {
-    let count = originals.len() as u64;
+/// Brings all photographs to the size of the first, reduced to so many pixels at most (1 at least), and says in a
+/// line what was done to each.
+pub fn fit(originals: Vec<Original>, max_pixels: u64) -> Result<(Vec<Photo>, Vec<String>)> {
     let first = originals.first().context("no photograph was given")?;
     let mut size = first.image.dimensions();
-    let needed = room.needed(size, count);
-    if needed > u128::from(room.bytes) {
-        let (width, height) = size;
-        size = room.reduced(size, count);
-        ensure!(
-            room.needed(size, count) <= u128::from(room.bytes),
-            "{count} photographs are too many for {}: give fewer",
-            room.owner
-        );
-        ensure!(
-            shrink,
-            "the feature maps of {count} photograph{} of {width} x {height} pixels take {} MiB, and \
-             {} holds tensors of {} MiB: give --shrink to have photographs reduced to {} x {}, \
-             choose another device with --adapter, or use the processor with --cpu",
-            if count == 1 { "" } else { "s" },
-            needed >> 20,
-            room.owner,
-            room.bytes >> 20,
-            size.0,
-            size.1
-        );
+    if u64::from(size.0) * u64::from(size.1) > max_pixels {
+        size = reduced(size, max_pixels);
     }
+    let (width, height) = size;
     let mut notes = Vec::new();
     let photos = originals.into_iter().map(|Original { name, mut image }| {
-        let (was, (width, height)) = (image.dimensions(), size);
+        let was = image.dimensions();
         if was != size {
-            // Rounding to whole pixels is no crop.
-            let skew = u64::from(was.0) * u64::from(height);
-            let skew = skew.abs_diff(u64::from(was.1) * u64::from(width));
-            let crop = match skew > u64::from(was.0.max(was.1)) {
-                true => " and cropped",
-                false => "",
-            };
-            let (before, now) = (
-                format!("{} x {}", was.0, was.1),
-                format!("{width} x {height}"),
-            );
-            notes.push(format!("{name} is {before}: resized{crop} to {now}"));
+            notes.push(format!(
+                "{name} is {} x {}: resized and cropped to {width} x {height}",
+                was.0, was.1
+            ));
             image = image.resize_to_fill(width, height, FilterType::CatmullRom);
         }
         let image = image.to_rgb32f();
@@ -206,17 +152,9 @@ mod tests {
 
     /// The only photograph, at its own size.
     fn single(original: Original) -> Photo {
-        let (mut photos, notes) = fit(vec![original], &room(u64::MAX), false).unwrap();
+        let (mut photos, notes) = fit(vec![original], u64::MAX).unwrap();
         assert!(photos.len() == 1 && notes.is_empty());
         photos.remove(0)
-    }
-
-    fn room(bytes: u64) -> Room {
-        Room {
-            bytes,
-            owner: "test".into(),
-            bytes_per_pixel: 128,
-        }
     }
 
     fn error(file: &[u8]) -> String {
@@ -228,7 +166,7 @@ mod tests {
 
     #[test]
     fn bundled_photographs_are_of_one_size() {
-        let (photos, notes) = fit(bundled().unwrap(), &room(u64::MAX), false).unwrap();
+        let (photos, notes) = fit(bundled().unwrap(), u64::MAX).unwrap();
         assert_eq!(photos.len(), 4);
         assert!(notes.is_empty());
         for photo in &photos {
@@ -248,35 +186,24 @@ mod tests {
     #[test]
     fn all_take_the_size_of_the_first() {
         let originals = vec![original(20, 10), original(7, 30), original(20, 10)];
-        let (photos, notes) = fit(originals, &room(u64::MAX), false).unwrap();
+        let (photos, notes) = fit(originals, u64::MAX).unwrap();
         assert!(photos.iter().all(|p| (p.width, p.height) == (20, 10)));
         assert_eq!(notes, ["p is 7 x 30: resized and cropped to 20 x 10"]);
     }
 
     #[test]
-    fn what_is_too_large_is_refused_or_shrunk() {
-        let fit = |shrink| fit(vec![original(40, 20)], &room(128 * 200), shrink);
-        let error = fit(false).unwrap_err();
-        assert!(error.to_string().contains("--shrink"), "{error}");
-        assert!(error.to_string().contains("20 x 10"), "{error}");
-        let (photos, _) = fit(true).unwrap();
+    fn what_is_too_large_is_reduced() {
+        let (photos, notes) = fit(vec![original(40, 20)], 200).unwrap();
         assert_eq!((photos[0].width, photos[0].height), (20, 10));
-    }
-
-    #[test]
-    fn no_shape_escapes_the_limit() {
-        for (width, height) in [(1, 5000), (5000, 1), (3, 4000), (4000, 3), (999, 1000)] {
+        assert_eq!(notes, ["p is 40 x 20: resized and cropped to 20 x 10"]);
+        for size in [(1, 5000), (5000, 1), (3, 4000), (4000, 3), (999, 1000)] {
             for pixels in [1, 2, 10, 100, 1000] {
-                for count in 1..4 {
-                    let room = room(128 * pixels * count);
-                    let (w, h) = room.reduced((width, height), count);
-                    assert!(w >= 1 && h >= 1);
-                    let fits = room.needed((w, h), count) <= room.bytes.into();
-                    assert!(fits, "{width} x {height} to {w} x {h}");
-                }
+                let (w, h) = reduced(size, pixels);
+                assert!(w >= 1 && h >= 1);
+                let fits = u64::from(w) * u64::from(h) <= pixels;
+                assert!(fits, "{size:?} to {w} x {h}");
             }
         }
-        assert!(fit(vec![original(1, 1), original(1, 1)], &room(128), true).is_err());
     }
 
     #[test]
@@ -302,17 +229,9 @@ mod tests {
         let side = 60_000u32.to_be_bytes();
         let header = [&b"IHDR"[..], &side, &side, &[8, 2, 0, 0, 0]].concat();
         file[12..29].copy_from_slice(&header);
-        file[29..33].copy_from_slice(&crc32(&header).to_be_bytes());
+        file[29..33].copy_from_slice(&crc32fast::hash(&header).to_be_bytes());
         let error = error(&file);
         assert!(error.contains("60000 x 60000"), "{error}");
-    }
-
-    fn crc32(bytes: &[u8]) -> u32 {
-        !bytes.iter().fold(!0, |crc, &byte| {
-            (0..8).fold(crc ^ u32::from(byte), |crc, _| {
-                (crc >> 1) ^ (0xedb8_8320 & 0u32.wrapping_sub(crc & 1))
-            })
-        })
     }
 
     #[test]

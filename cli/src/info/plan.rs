@@ -182,11 +182,10 @@ fn bytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bcnorm::{DType, Layout, NormKind};
+    use bcnorm::NormKind;
 
     fn explained(dims: &[usize], direction: Direction, tuning: &Tuning) -> Explained {
-        let (dtype, layout) = (DType::F32, Layout::ChannelsFirst);
-        let request = Request::new(NormKind::BcNorm, dims, None, dtype, layout).unwrap();
+        let request = Request::new(NormKind::BcNorm, dims, None).unwrap();
         Explained::new("here", &request, direction, tuning).unwrap()
     }
 

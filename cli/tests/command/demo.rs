@@ -119,7 +119,7 @@ fn a_batch_on_the_processor() {
     photo(folder.path(), "a.png", 40, 30);
     photo(folder.path(), "b.jpg", 90, 90);
     photo(folder.path(), "c.png", 3, 5);
-    let args = "a.png b.jpg c.png --cpu --groups 4 --stats estimate";
+    let args = "a.png b.jpg c.png --adapter cpu --groups 4 --stats estimate";
     let output = demo(folder.path(), args);
     assert!(output.status.success(), "{}", stderr(&output));
     let out = folder.path().join("demo-output");
@@ -145,17 +145,17 @@ fn small_photographs_work_or_say_why_not() {
         .save(folder.path().join("flat.png"))
         .unwrap();
     for file in ["point.png", "flat.png"] {
-        let output = demo(folder.path(), &format!("{file} --cpu"));
+        let output = demo(folder.path(), &format!("{file} --adapter cpu"));
         assert_eq!(output.status.code(), Some(1));
         let error = stderr(&output);
         assert!(error.contains("same colour"), "{error}");
     }
     assert!(!folder.path().join("demo-output").exists());
     for args in [
-        "point.png --cpu --stats estimate",
-        "point.png line.png --cpu",
-        "line.png --cpu",
-        "flat.png --cpu --stats estimate",
+        "point.png --adapter cpu --stats estimate",
+        "point.png line.png --adapter cpu",
+        "line.png --adapter cpu",
+        "flat.png --adapter cpu --stats estimate",
     ] {
         let output = demo(folder.path(), args);
         assert!(output.status.success(), "{args:?}: {}", stderr(&output));
@@ -176,8 +176,11 @@ fn mistakes_are_named() {
         ("photo.png --groups 5", "num_groups = 5"),
         ("photo.png --groups 0", "num_groups = 0"),
         ("photo.png --output text.png", "no folder"),
-        ("photo.png --cpu --output theirs", "--force"),
-        ("photo.png --cpu --output text.png/below", "text.png/below"),
+        ("photo.png --adapter cpu --output theirs", "--force"),
+        (
+            "photo.png --adapter cpu --output text.png/below",
+            "text.png/below",
+        ),
     ] {
         let output = demo(folder.path(), args);
         assert_eq!(output.status.code(), Some(1), "{args:?}");
