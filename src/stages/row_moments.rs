@@ -12,13 +12,13 @@ pub(super) const CHUNK: usize = 16;
 /// Moments of every part of every row of x; `width` is the step's.
 pub fn row_moments<T: Element>(params: &Params, width: u32, x: &[T], row_parts: &mut [Moments]) {
     let (items, first_item) = (params.items as usize, params.first_item as usize);
-    for item in first_item..first_item + items {
+    for (item, part) in (first_item..).zip(&mut row_parts[first_item..][..items]) {
         let mut moments = Moments::default();
         for chunk in x[part_span(params, width, item)].chunks(CHUNK) {
             let values = chunk.iter().map(|x| x.to_f32());
             moments = merge_moments(moments, chunk_moments(values));
         }
-        row_parts[item] = moments;
+        *part = moments;
     }
 }
 
