@@ -15,13 +15,13 @@ pub fn row_moments<T: Element>(params: &RowParams, width: u32, x: &[T], row_part
         params.dispatch.items as usize,
         params.dispatch.first_item as usize,
     );
-    for item in first_item..first_item + items {
+    for (item, part) in (first_item..).zip(&mut row_parts[first_item..][..items]) {
         let mut moments = Moments::default();
         for chunk in x[part_span(params, width, item)].chunks(CHUNK) {
             let values = chunk.iter().map(|x| x.to_f32());
             moments = merge_moments(moments, chunk_moments(values));
         }
-        row_parts[item] = moments;
+        *part = moments;
     }
 }
 

@@ -24,7 +24,7 @@ pub fn row_products<T: Element>(
         params.dispatch.first_item as usize,
     );
     let parts = params.split.parts as usize;
-    for item in first_item..first_item + items {
+    for (item, part) in (first_item..).zip(&mut product_parts[first_item..][..items]) {
         let row = item / parts;
         let span = part_span(params, width, item);
         let mut products = Products::default();
@@ -40,7 +40,7 @@ pub fn row_products<T: Element>(
             });
             products = merge_products(products, chunk_products(pairs));
         }
-        product_parts[item] = products;
+        *part = products;
     }
 }
 
