@@ -322,7 +322,7 @@ pub(super) fn channel_fold_backward(
     let channels = u64::from(b.params.num_channels);
     let affine = b.norm.affine_len() as u64;
     let norm = b.norm;
-    let exchanged = flows && options.shards.is_some();
+    let exchanged = flows && options.world_size.is_some();
     let flags = match options.parameters {
         GradientMode::Replace => 0,
         GradientMode::Accumulate => ACCUMULATE,
@@ -371,20 +371,26 @@ pub(super) fn channel_fold_backward(
 }
 
 /// The same fold over the sums of all devices.
-pub(super) fn shard_fold_backward(b: &mut Builder, shards: u32) -> Result<(), Error> {
+pub(super) fn gathered_fold_backward(b: &mut Builder, world_size: u32) -> Result<(), Error> {
     let channels = b.params.num_channels;
-    let lanes = fold_lanes(KernelId::ChannelFoldBackward, channels, shards, 1, b.tuning)?;
+    let lanes = fold_lanes(
+        KernelId::ChannelFoldBackward,
+        channels,
+        world_size,
+        1,
+        b.tuning,
+    )?;
     let params = Params {
         items: channels,
-        entries: shards,
+        entries: world_size,
         columns: channels,
         channel_columns: channels,
         ..b.params
     };
     let slots = [
         Some((
-            Role::GradientShards,
-            u64::from(shards) * u64::from(channels),
+            Role::GatheredGradients,
+            u64::from(world_size) * u64::from(channels),
         )),
         Some((Role::Channels, u64::from(channels))),
         None,

@@ -32,7 +32,7 @@ impl Split {
             u64::from(u32::MAX),
             "u32 index",
             // There are no more rows than a u32 counts: it is the parts that are too many.
-            "tune for fewer parts (a larger parts.max_words_per_lane, a smaller parts.min_invocations)",
+            "tune for fewer parts (a larger parts.max_words_per_lane and max_column_bytes, a smaller parts.min_invocations)",
         )?;
         Ok(Self {
             parts,
