@@ -227,6 +227,7 @@ impl Default for ChannelStats {
 
 /// Training or inference, as `nn.Module.training`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Mode {
     /// Batch or estimated statistics; running statistics are updated.
     Train,
@@ -503,18 +504,30 @@ impl NormDesc {
         norm
     }
 
-    /// Sets whether there are `weight` and `bias`.
+    /// Sets whether there is a `weight`.
     #[must_use]
-    pub const fn with_affine(mut self, weight: bool, bias: bool) -> Self {
+    pub const fn with_weight(mut self, weight: bool) -> Self {
         self.weight = weight;
+        self
+    }
+
+    /// Sets whether there is a `bias`.
+    #[must_use]
+    pub const fn with_bias(mut self, bias: bool) -> Self {
         self.bias = bias;
         self
     }
 
-    /// Sets whether BCNorm's channel part has `bn.weight` and `bn.bias`.
+    /// Sets whether BCNorm's channel part has a `bn.weight`.
     #[must_use]
-    pub const fn with_bn_affine(mut self, weight: bool, bias: bool) -> Self {
+    pub const fn with_bn_weight(mut self, weight: bool) -> Self {
         self.bn_weight = weight;
+        self
+    }
+
+    /// Sets whether BCNorm's channel part has a `bn.bias`.
+    #[must_use]
+    pub const fn with_bn_bias(mut self, bias: bool) -> Self {
         self.bn_bias = bias;
         self
     }
@@ -718,15 +731,39 @@ pub enum Activation {
 
 /// What is fused into the second pass: y = activation(norm(x) + residual).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub struct Fusion {
-    /// Applied last.
+    /// The activation, applied last.
     pub activation: Activation,
     /// Whether a residual of x's shape, type and layout is added before the activation.
     pub residual: bool,
 }
 
+impl Fusion {
+    /// Nothing is fused: y = norm(x).
+    pub const NONE: Fusion = Fusion {
+        activation: Activation::None,
+        residual: false,
+    };
+
+    /// Sets the activation.
+    #[must_use]
+    pub const fn with_activation(mut self, activation: Activation) -> Self {
+        self.activation = activation;
+        self
+    }
+
+    /// Sets whether a residual is added before the activation.
+    #[must_use]
+    pub const fn with_residual(mut self, residual: bool) -> Self {
+        self.residual = residual;
+        self
+    }
+}
+
 /// Whether a gradient replaces what is in its buffer or is added to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum GradientMode {
     /// The buffer's old content is not read.
     #[default]

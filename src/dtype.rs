@@ -22,8 +22,8 @@ impl DType {
         }
     }
 
-    /// The least number of elements that can be written alone: two of 16 bits share a u32.
-    pub const fn alone(self) -> u32 {
+    /// The least number of elements that a kernel stores at once: two of 16 bits share a u32.
+    pub(crate) const fn min_store_elements(self) -> u32 {
         match self {
             DType::F32 => 1,
             DType::F16 | DType::BF16 => 2,

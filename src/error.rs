@@ -2,6 +2,7 @@
 
 use crate::dtype::{DType, Layout};
 use crate::role::Role;
+use std::sync::Arc;
 
 /// Everything that can be wrong with a request, found before any work is recorded.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -254,6 +255,8 @@ pub enum Error {
         file: String,
         /// One line per entry, or what failed as a whole.
         problems: Vec<String>,
+        /// What the file system says of it, where that failed.
+        source: Option<Source>,
     },
     /// The text of a tuning cannot be read, or no plan can be made with its values; everything wrong with it is
     /// listed.
@@ -270,12 +273,56 @@ pub enum Error {
         /// The step's kernel.
         kernel: &'static str,
     },
-    /// No GPU adapter was found.
-    #[error("no GPU adapter found ({0}): install a Vulkan driver (on Debian: mesa-vulkan-drivers)")]
-    NoAdapter(String),
-    /// The adapter refused a device, or the device was lost.
-    #[error("the GPU device failed: {0}")]
-    Device(String),
+    /// No backend offers a GPU adapter.
+    #[error("no GPU adapter found: install a Vulkan driver (on Debian: mesa-vulkan-drivers)")]
+    NoAdapter,
+    /// The adapter refused a device, the device objected, or it was lost.
+    #[error("the GPU device failed: {what}")]
+    Device {
+        /// What was being done, or what happened.
+        what: String,
+        /// What wgpu says of it.
+        source: Option<Source>,
+    },
+}
+
+/// An error of another library beneath an [`Error`], which [`source`](std::error::Error::source) returns as it was: a
+/// [`std::io::Error`], say, to be downcast. Two are equal where they say the same.
+#[derive(Debug, Clone)]
+pub struct Source(Arc<Underlying>);
+
+/// wgpu's errors may stay on their thread in a browser.
+#[cfg(not(target_arch = "wasm32"))]
+type Underlying = dyn std::error::Error + Send + Sync;
+#[cfg(target_arch = "wasm32")]
+type Underlying = dyn std::error::Error;
+
+impl std::ops::Deref for Source {
+    type Target = Underlying;
+
+    fn deref(&self) -> &Underlying {
+        &*self.0
+    }
+}
+
+impl PartialEq for Source {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.to_string() == other.0.to_string()
+    }
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+impl<E: std::error::Error + Send + Sync + 'static> From<E> for Source {
+    fn from(error: E) -> Self {
+        Source(Arc::new(error))
+    }
+}
+
+#[cfg(target_arch = "wasm32")]
+impl<E: std::error::Error + 'static> From<E> for Source {
+    fn from(error: E) -> Self {
+        Source(Arc::new(error))
+    }
 }
 
 /// What names and texts of a file may hold is shown, not obeyed: a terminal would take control characters, and

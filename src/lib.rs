@@ -70,10 +70,13 @@
 //!
 //! # The parts
 //!
-//! [`plan`] makes lists of [`kernels`] over named buffers ([`role`]); [`gpu`] and [`cpu`] run them.
-//! [`stages`] are the kernels' mirrors in Rust. [`tuning`] holds every choice that depends on the
-//! adapter. With the feature `safetensors`, `layer::checkpoint` reads and writes state dicts as PyTorch
-//! programs store them.
+//! [`plan`] makes lists of kernels over named buffers ([`role`]); [`gpu`] and [`cpu`] run them.
+//! [`tuning`] holds every choice that depends on the adapter. With the feature `safetensors`,
+//! `layer::checkpoint` reads and writes state dicts as PyTorch programs store them.
+//!
+//! Options and descriptors have builder methods (`with_...`), and fields may be added to them in any version. The
+//! modules of kernels, of their uniforms and tables, and of their mirrors in Rust are public for this
+//! repository's own tests, benchmarks and tools alone: they are hidden here, and any version may change them.
 #![forbid(unsafe_code)]
 
 pub mod cpu;
@@ -83,13 +86,17 @@ pub mod error;
 #[cfg(feature = "wgpu")]
 pub mod gpu;
 pub mod host;
+#[doc(hidden)]
 pub mod kernels;
 pub mod layer;
 mod limits;
+#[doc(hidden)]
 pub mod params;
 pub mod plan;
 pub mod role;
+#[doc(hidden)]
 pub mod stages;
+#[doc(hidden)]
 pub mod tables;
 pub mod tuning;
 

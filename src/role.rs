@@ -41,59 +41,59 @@ pub enum Role {
     GradWeight,
     /// Gradient of `bias`, of its length.
     GradBias,
-    /// Table: moments of every part of every row, (N, C, parts) [`Moments`](crate::tables::Moments).
+    /// Table: moments of every part of every row, (N, C, parts) [`Moments`](crate::plan::Moments).
     RowParts,
-    /// Table: moments of every row, (N, C) [`Moments`](crate::tables::Moments). Saved for backward.
+    /// Table: moments of every row, (N, C) [`Moments`](crate::plan::Moments). Saved for backward.
     Rows,
-    /// Table: moments of segments of the batch, (segments, C) [`Moments`](crate::tables::Moments).
+    /// Table: moments of segments of the batch, (segments, C) [`Moments`](crate::plan::Moments).
     ChannelParts,
-    /// Table: moments of every channel of this device's batch, (C) [`Moments`](crate::tables::Moments):
+    /// Table: moments of every channel of this device's batch, (C) [`Moments`](crate::plan::Moments):
     /// what it contributes to an all-gather.
     ChannelMoments,
-    /// Table: the moments of every channel of all devices, (shards, C)
-    /// [`Moments`](crate::tables::Moments), which the caller fills.
-    ChannelShards,
-    /// Table: statistics in force per channel, (C) [`Channel`](crate::tables::Channel). Saved for backward.
+    /// Table: the moments of every channel of all devices, (`world_size`, C)
+    /// [`Moments`](crate::plan::Moments), which the caller fills.
+    GatheredMoments,
+    /// Table: statistics in force per channel, (C) `Channel`. Saved for backward.
     Channels,
-    /// Table: statistics per sample and group, (N, G) [`Group`](crate::tables::Group). Saved for backward.
+    /// Table: statistics per sample and group, (N, G) `Group`. Saved for backward.
     Groups,
-    /// Table: the affine map of every row, (N, C) [`Affine`](crate::tables::Affine). Saved for
+    /// Table: the affine map of every row, (N, C) `Affine`. Saved for
     /// backward, which recomputes activations.
     Coefficients,
-    /// Table: products of every part of every row, (N, C, parts) [`Products`](crate::tables::Products).
+    /// Table: products of every part of every row, (N, C, parts) `Products`.
     ProductParts,
-    /// Table: products of every row, (N, C) [`Products`](crate::tables::Products).
+    /// Table: products of every row, (N, C) `Products`.
     Products,
     /// Table: what the group part makes of dy, per row, (N, C)
-    /// [`RowGradient`](crate::tables::RowGradient).
+    /// `RowGradient`.
     RowGradients,
     /// Table: terms of the parameter gradients, (N, columns)
-    /// [`GradientPair`](crate::tables::GradientPair): the channel part's C columns, if it has any, then
+    /// `GradientPair`: the channel part's C columns, if it has any, then
     /// those of `weight` and `bias`.
     GradientTerms,
     /// Table: the same summed over segments of the batch, (segments, columns)
-    /// [`GradientPair`](crate::tables::GradientPair).
+    /// `GradientPair`.
     GradientParts,
     /// Table: the channel part's sums over this device's batch, (C)
-    /// [`GradientPair`](crate::tables::GradientPair): what it contributes to an all-gather.
+    /// `GradientPair`: what it contributes to an all-gather.
     GradientSums,
-    /// Table: those of all devices, (shards, C) [`GradientPair`](crate::tables::GradientPair), which the
+    /// Table: those of all devices, (`world_size`, C) `GradientPair`, which the
     /// caller fills.
-    GradientShards,
+    GatheredGradients,
     /// Table: what the channel part subtracts from the gradient, (C)
-    /// [`GradientPair`](crate::tables::GradientPair).
+    /// `GradientPair`.
     ChannelGradients,
     /// Table: the affine map of every row backward, (N, C)
-    /// [`AffineBackward`](crate::tables::AffineBackward).
+    /// `AffineBackward`.
     CoefficientsBackward,
     /// Table, for short rows: what the group part makes of dy, (N, G)
-    /// [`GroupGradient`](crate::tables::GroupGradient).
+    /// `GroupGradient`.
     GroupGradients,
     /// Table, for short rows: terms of the channel part's gradients, (L * parts, C)
-    /// [`GradientPair`](crate::tables::GradientPair).
+    /// `GradientPair`.
     ChannelTerms,
     /// Table, for short rows: terms of the gradients of `weight` and `bias`, (N, G) where these are per
-    /// group, (L * parts, C) where they are per channel, [`GradientPair`](crate::tables::GradientPair).
+    /// group, (L * parts, C) where they are per channel, `GradientPair`.
     AffineTerms,
 }
 
@@ -133,7 +133,7 @@ impl Role {
         Role::Rows,
         Role::ChannelParts,
         Role::ChannelMoments,
-        Role::ChannelShards,
+        Role::GatheredMoments,
         Role::Channels,
         Role::Groups,
         Role::Coefficients,
@@ -143,7 +143,7 @@ impl Role {
         Role::GradientTerms,
         Role::GradientParts,
         Role::GradientSums,
-        Role::GradientShards,
+        Role::GatheredGradients,
         Role::ChannelGradients,
         Role::CoefficientsBackward,
         Role::GroupGradients,
@@ -175,7 +175,7 @@ impl Role {
             Role::Rows => "rows",
             Role::ChannelParts => "channel_parts",
             Role::ChannelMoments => "channel_moments",
-            Role::ChannelShards => "channel_shards",
+            Role::GatheredMoments => "gathered_moments",
             Role::Channels => "channels",
             Role::Groups => "groups",
             Role::Coefficients => "coefficients",
@@ -185,7 +185,7 @@ impl Role {
             Role::GradientTerms => "gradient_terms",
             Role::GradientParts => "gradient_parts",
             Role::GradientSums => "gradient_sums",
-            Role::GradientShards => "gradient_shards",
+            Role::GatheredGradients => "gathered_gradients",
             Role::ChannelGradients => "channel_gradients",
             Role::CoefficientsBackward => "coefficients_backward",
             Role::GroupGradients => "group_gradients",
@@ -201,14 +201,14 @@ impl Role {
             Role::RowParts
             | Role::ChannelParts
             | Role::ChannelMoments
-            | Role::ChannelShards
+            | Role::GatheredMoments
             | Role::ProductParts
             | Role::Products
             | Role::RowGradients
             | Role::GradientTerms
             | Role::GradientParts
             | Role::GradientSums
-            | Role::GradientShards
+            | Role::GatheredGradients
             | Role::ChannelGradients
             | Role::GroupGradients
             | Role::ChannelTerms
@@ -232,10 +232,10 @@ impl Role {
     pub(crate) fn has_samples(self) -> bool {
         match self {
             Role::ChannelMoments
-            | Role::ChannelShards
+            | Role::GatheredMoments
             | Role::Channels
             | Role::GradientSums
-            | Role::GradientShards
+            | Role::GatheredGradients
             | Role::ChannelGradients => false,
             role => role.is_tensor() || role.kind() != RoleKind::Caller,
         }

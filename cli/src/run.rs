@@ -201,10 +201,9 @@ pub fn run(args: Args) -> Result<()> {
     let mut case = Problem {
         mode: if args.eval { Mode::Eval } else { Mode::Train },
         layout,
-        fusion: Fusion {
-            activation: args.activation,
-            residual: residual.is_some(),
-        },
+        fusion: Fusion::NONE
+            .with_activation(args.activation)
+            .with_residual(residual.is_some()),
         backward: grad_y.is_some(),
         grad_y: grad_y.unwrap_or_default(),
         residual: residual.unwrap_or_default(),
@@ -314,10 +313,9 @@ fn as_stored(args: &Args, mut norm: NormDesc, state: &mut StateDict) -> Result<N
     if kind != NormKind::WeightStandardization {
         let affine = has("", &weights);
         // PyTorch's LayerNorm alone can be without a bias.
-        norm = norm.with_affine(
-            affine,
-            affine && (kind != NormKind::LayerNorm || has("", &["bias"])),
-        );
+        norm = norm
+            .with_weight(affine)
+            .with_bias(affine && (kind != NormKind::LayerNorm || has("", &["bias"])));
     }
     match kind {
         BcNorm => {
@@ -329,7 +327,8 @@ fn as_stored(args: &Args, mut norm: NormDesc, state: &mut StateDict) -> Result<N
                 _ => false,
             };
             let norm = norm
-                .with_bn_affine(bn_affine, bn_affine)
+                .with_bn_weight(bn_affine)
+                .with_bn_bias(bn_affine)
                 .with_track_running_stats(running)
                 .with_per_channel_affine(weights.into_iter().any(is_per_channel));
             with_statistics(args, norm, state, &format!("{prefix}estbn_moving_speed"))

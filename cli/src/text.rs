@@ -33,7 +33,7 @@ fn in_our_words(cause: &(dyn Error + 'static)) -> String {
              known statistics (running ones: --eval or --direction eval; estimates: --stats estimate \
              or --norm est_bn)"
         ),
-        Some(bcnorm::Error::Checkpoint { file, problems }) => listed(file, problems),
+        Some(bcnorm::Error::Checkpoint { file, problems, .. }) => listed(file, problems),
         _ => cause.to_string(),
     }
 }

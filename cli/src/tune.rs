@@ -114,11 +114,10 @@ fn search(args: &Args, gpu: &Gpu, requests: &[Request]) -> Result<Tuned> {
         .iter()
         .map(|request| (request.norm, request.tensor.clone()));
     let work: Vec<_> = work.collect();
-    let effort = Effort {
-        submission: Duration::from_millis(u64::from(args.submission_ms)),
-        rounds: args.repeats,
-        passes: args.passes,
-    };
+    let effort = Effort::default()
+        .with_submission(Duration::from_millis(u64::from(args.submission_ms)))
+        .with_rounds(args.repeats)
+        .with_passes(args.passes);
     // How many trials there will be, nobody knows.
     let bar = progress::bar(20, "tune");
     let watch = |trial: &Trial| {

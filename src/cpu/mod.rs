@@ -151,7 +151,7 @@ impl Executor {
 
     /// Runs a plan. Tables, and tensors that are only written, are allocated where they are
     /// missing; tables stay in `buffers`, so that backward can follow forward. Of a plan with an
-    /// [exchange](Plan::exchange) it runs all steps: use [`run_steps`](Self::run_steps) there.
+    /// [all-gather](Plan::all_gather_before) it runs all steps: use [`run_steps`](Self::run_steps) there.
     ///
     /// # Errors
     /// [`Error::Missing`] and [`Error::Length`]; nothing has run then.
@@ -159,7 +159,7 @@ impl Executor {
         self.run_steps(plan, 0..plan.steps().len(), buffers)
     }
 
-    /// Runs some steps of a plan: those before and those after [`Plan::exchange`], say. Indices beyond
+    /// Runs some steps of a plan: those before and those after [`Plan::all_gather_before`], say. Indices beyond
     /// the plan run nothing.
     ///
     /// # Errors

@@ -41,6 +41,7 @@ const POISON: u32 = 0x7fc0_7fc0;
 
 /// How much to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Effort {
     /// How long a submission should take: work is repeated in it until then.
     pub submission: Duration,
@@ -48,6 +49,29 @@ pub struct Effort {
     pub rounds: u32,
     /// How often to go over all fields, at most: it ends when a pass changes nothing.
     pub passes: u32,
+}
+
+impl Effort {
+    /// Sets how long a submission should take.
+    #[must_use]
+    pub const fn with_submission(mut self, submission: Duration) -> Self {
+        self.submission = submission;
+        self
+    }
+
+    /// Sets how many submissions of each contender there are.
+    #[must_use]
+    pub const fn with_rounds(mut self, rounds: u32) -> Self {
+        self.rounds = rounds;
+        self
+    }
+
+    /// Sets how often to go over all fields.
+    #[must_use]
+    pub const fn with_passes(mut self, passes: u32) -> Self {
+        self.passes = passes;
+        self
+    }
 }
 
 impl Default for Effort {
@@ -69,13 +93,14 @@ pub enum Verdict {
     /// Not clearly faster, or slower in some of the work.
     NotFaster(f64),
     /// The planner, the device or the driver refused it.
-    Refused(String),
+    Refused(Error),
     /// It ran, but its results are not the default plan's: it was not timed.
     Wrong(Role),
 }
 
 /// One candidate.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Trial {
     /// What was changed of the best tuning so far.
     pub setting: String,
@@ -85,6 +110,7 @@ pub struct Trial {
 
 /// The tuning found.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Tuned {
     /// The best one; the adapter's default where nothing is clearly faster.
     pub tuning: Tuning,
@@ -337,7 +363,7 @@ impl Bench<'_> {
             Ok(contender) => contender,
             // No candidate's fault.
             Err(error) if device::is_lost(self.device) => return Err(error),
-            Err(error) => return Ok((Some(Verdict::Refused(error.to_string())), None)),
+            Err(error) => return Ok((Some(Verdict::Refused(error)), None)),
         };
         if contender.plans == best.plans {
             return Ok((None, None));
@@ -409,7 +435,7 @@ impl Bench<'_> {
         self.queue.submit([commands]);
         self.device
             .poll(wgpu::PollType::wait_indefinitely())
-            .map_err(|error| Error::Device(error.to_string()))?;
+            .map_err(|error| device::failed("a measurement", error))?;
         let seconds = start.elapsed().as_secs_f64();
         // It did nothing then.
         if device::is_lost(self.device) {

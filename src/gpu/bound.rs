@@ -144,7 +144,7 @@ impl BoundPlan {
     }
 
     /// Records some steps of the plan into a compute pass of the caller's: those before and those after
-    /// [`Plan::exchange`], say. Indices beyond the plan record nothing.
+    /// [`Plan::all_gather_before`], say. Indices beyond the plan record nothing.
     pub fn encode_steps(&self, pass: &mut wgpu::ComputePass<'_>, steps: Range<usize>) {
         let end = steps.end.min(self.dispatches.len());
         for dispatch in &self.dispatches[steps.start.min(end)..end] {

@@ -1,7 +1,7 @@
 //! What wgpu does not say of a device: whether two handles are one device, whether it is lost, and, where
 //! something is made, what it objects to.
 
-use crate::error::Error;
+use crate::error::{Error, Source};
 use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
@@ -139,14 +139,25 @@ pub(crate) fn guarded<T>(
         return Err(lost(what));
     }
     match objection {
-        Some(error) => Err(Error::Device(format!("{what}: {error}"))),
+        Some(error) => Err(failed(what, error)),
         None => made,
     }
 }
 
 /// The error of a lost device.
 pub(super) fn lost(what: impl fmt::Display) -> Error {
-    Error::Device(format!("{what}: the device was lost"))
+    Error::Device {
+        what: format!("{what}: the device was lost"),
+        source: None,
+    }
+}
+
+/// What wgpu says of a failure, as an error.
+pub(super) fn failed(what: impl fmt::Display, error: impl Into<Source>) -> Error {
+    Error::Device {
+        what: what.to_string(),
+        source: Some(error.into()),
+    }
 }
 
 /// What an error scope heard: natively it answers at once.

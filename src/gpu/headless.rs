@@ -1,5 +1,6 @@
 //! Adapters and devices without a window, for programs that bring none of their own.
 
+use super::device;
 use crate::error::Error;
 use crate::tuning::{AdapterClass, Tuning};
 #[cfg(not(target_arch = "wasm32"))]
@@ -7,6 +8,7 @@ use std::sync::OnceLock;
 
 /// What a device is requested with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum DeviceLimits {
     /// WebGPU's defaults: what runs here runs in every browser.
     #[default]
@@ -40,7 +42,7 @@ impl Gpu {
                 Err(error) => failure = failure.or(Some(error)),
             }
         }
-        Err(failure.unwrap_or_else(|| Error::NoAdapter("no backend offers one".into())))
+        Err(failure.unwrap_or(Error::NoAdapter))
     }
 
     /// A device on the given adapter. Where the adapter has them, it has the features TIMESTAMP_QUERY and
@@ -67,7 +69,7 @@ impl Gpu {
                 ..Default::default()
             })
             .await
-            .map_err(|error| Error::Device(format!("{}: {error}", describe(&adapter))))?;
+            .map_err(|error| device::failed(describe(&adapter), error))?;
         Ok(Gpu {
             adapter,
             device,

@@ -86,7 +86,7 @@ fn create(
             // A buffer that could not be made is not mapped.
             let mut view = buffer
                 .get_mapped_range_mut(..)
-                .map_err(|error| Error::Device(format!("{what}: {error}")))?;
+                .map_err(|error| device::failed(what, error))?;
             view.slice(..content.len()).copy_from_slice(content);
             drop(view);
             buffer.unmap();
@@ -181,16 +181,16 @@ pub async fn read<T: bytemuck::Pod>(
             });
         device
             .poll(wgpu::PollType::wait_indefinitely())
-            .map_err(|error| Error::Device(error.to_string()))?;
+            .map_err(|error| device::failed("the readback", error))?;
         Ok(())
     })?;
     let mapped = receiver.receive().await;
     mapped
         .ok_or_else(|| device::lost("the readback"))?
-        .map_err(|error| Error::Device(error.to_string()))?;
+        .map_err(|error| device::failed("the readback", error))?;
     let view = staging
         .get_mapped_range(..)
-        .map_err(|error| Error::Device(error.to_string()))?;
+        .map_err(|error| device::failed("the readback", error))?;
     if view[copied as usize..] != MARK[..mark_bytes as usize] {
         return Err(Error::WrongDevice {
             what: "the queue to read with".into(),

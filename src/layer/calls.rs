@@ -1,7 +1,7 @@
 //! What a layer keeps of its recent calls: the last one for backward, those that may come again for
 //! recording them without any work.
 
-use super::norm::{Key, Pass};
+use super::pass::{Key, Pass};
 use super::tensor::Tensor;
 use crate::error::Error;
 use crate::gpu::{BoundPlan, Tables};

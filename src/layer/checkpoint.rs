@@ -4,10 +4,10 @@ use super::state::{StateDict, StateValue, module_prefix};
 use crate::error::Error;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::collections::BTreeSet;
-use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::{fs, io};
 
 /// Reads a state dict from the bytes of a safetensors file. F16, BF16, F32 and F64 are read into f32,
 /// rounded to the nearest; of integers, single i64 values (`num_batches_tracked`).
@@ -58,7 +58,7 @@ pub fn load(path: impl AsRef<Path>) -> Result<StateDict, Error> {
 /// As [`load`]; where the file has no such module, with those that it has.
 pub fn load_module(path: impl AsRef<Path>, module: &str) -> Result<StateDict, Error> {
     let path = path.as_ref();
-    let bytes = fs::read(path).map_err(|error| failed(Some(path), vec![error.to_string()]))?;
+    let bytes = fs::read(path).map_err(|error| io_failed(path, "cannot be read", error))?;
     read(&bytes, module).map_err(|problems| failed(Some(path), problems))
 }
 
@@ -81,7 +81,7 @@ pub fn save(state: &StateDict, path: impl AsRef<Path>) -> Result<(), Error> {
     written.map_err(|error| {
         // What failed is told; that nothing could be removed after it, is not.
         let _ = fs::remove_file(&beside);
-        failed(Some(path), vec![error.to_string()])
+        io_failed(path, "cannot be written", error)
     })
 }
 
@@ -98,12 +98,24 @@ fn failed(path: Option<&Path>, problems: Vec<String>) -> Error {
         Some(path) => path.display().to_string(),
         None => "the safetensors data".into(),
     };
-    Error::Checkpoint { file, problems }
+    Error::Checkpoint {
+        file,
+        problems,
+        source: None,
+    }
+}
+
+fn io_failed(path: &Path, what: &str, error: io::Error) -> Error {
+    Error::Checkpoint {
+        file: path.display().to_string(),
+        problems: vec![what.into()],
+        source: Some(error.into()),
+    }
 }
 
 fn read(bytes: &[u8], module: &str) -> Result<StateDict, Vec<String>> {
     let file = SafeTensors::deserialize(bytes)
-        // Some of its messages quote names of the file.
+        // As text, and no source: some of its messages quote names of the file, which a terminal must not obey.
         .map_err(|error| error.to_string().escape_debug().to_string())
         .map_err(|error| vec![format!("not a safetensors file: {error}")])?;
     let prefix = module_prefix(module);

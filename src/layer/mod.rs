@@ -7,6 +7,8 @@ mod calls;
 pub mod checkpoint;
 #[cfg(feature = "wgpu")]
 mod norm;
+#[cfg(feature = "wgpu")]
+mod pass;
 pub mod state;
 #[cfg(feature = "wgpu")]
 mod tensor;

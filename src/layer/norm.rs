@@ -1,40 +1,16 @@
 //! The layer.
 
 use super::calls::{Backward, Call, Calls, Order, Output};
+use super::pass::{Key, Pass, Plans};
 use super::state::{self, StateDict, StateValue};
 use super::tensor::Tensor;
-use crate::desc::{Activation, ChannelStats, Fusion, GradientMode, Mode, NormDesc, TensorDesc};
+use crate::desc::{Activation, ChannelStats, Fusion, Mode, NormDesc};
 use crate::error::Error;
 use crate::gpu::device::{self, Owner};
-use crate::gpu::{Bindings, Pipelines, PreparedPlan, Tables, transfer};
-use crate::plan::{BackwardOptions, ForwardOptions, Plan};
+use crate::gpu::{Bindings, Pipelines, Tables, transfer};
+use crate::plan::Direction;
 use crate::role::Role;
 use std::collections::BTreeMap;
-use std::sync::Arc;
-
-/// What a call computes, of whichever tensor.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Key {
-    norm: NormDesc,
-    mode: Mode,
-    fusion: Fusion,
-    in_place: bool,
-    inference: bool,
-}
-
-/// What a call computes, and so which plan it takes.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Pass {
-    pub(super) key: Key,
-    tensor: TensorDesc,
-}
-
-/// Which of a pass's plans.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Direction {
-    Forward,
-    Backward,
-}
 
 /// A norm of the family with its parameters, gradients and running state on the GPU: what
 /// [`NormDesc`]'s constructors name, by the conventions of the `torch.nn` module of that name.
@@ -111,16 +87,13 @@ pub struct Norm {
     mode: Mode,
     grad_enabled: bool,
     buffers: BTreeMap<Role, wgpu::Buffer>,
-    plans: Vec<(Pass, Direction, Arc<PreparedPlan>)>,
+    plans: Plans,
     /// Forwards that backward may go back through.
     calls: Calls,
     /// Those that it may not, whose tables are their own: in between they spoil nothing.
     inferences: Calls,
     order: Order,
 }
-
-/// Plans kept per layer: both directions, training and evaluation, of a few shapes.
-const MAX_PLANS: usize = 16;
 
 impl Norm {
     /// A layer with PyTorch's initial state: weights 1, biases 0, running mean 0, running variance
@@ -138,7 +111,7 @@ impl Norm {
             mode: Mode::Train,
             grad_enabled: true,
             buffers: missing(pipelines.device(), &norm, &BTreeMap::new())?,
-            plans: Vec::new(),
+            plans: Plans::default(),
             calls: Calls::default(),
             inferences: Calls::default(),
             order: Order::default(),
@@ -209,7 +182,7 @@ impl Norm {
     /// Records y = activation(norm(x)) and keeps what backward needs. Allocates y.
     ///
     /// # Errors
-    /// Those of [`Plan::forward`], [`Pipelines::prepare`] and [`PreparedPlan::bind`]; nothing is
+    /// Those of [`Plan::forward`](crate::Plan::forward), [`Pipelines::prepare`] and [`PreparedPlan::bind`](crate::gpu::PreparedPlan::bind); nothing is
     /// recorded then.
     pub fn forward(
         &mut self,
@@ -330,7 +303,9 @@ impl Norm {
             key,
             tensor: x.desc().clone(),
         };
-        let forward = self.prepared(&pass, Direction::Forward)?;
+        let forward = self
+            .plans
+            .prepared(&pass, Direction::Forward, &self.pipelines)?;
         // The tables of the forward before serve again: the layer goes back through its last
         // forward only.
         let calls = match with_backward {
@@ -384,8 +359,8 @@ impl Norm {
     /// after none; [`Error::BackwardWithoutForward`]; [`Error::BackwardAfterInPlace`];
     /// [`Error::BackwardWithoutGrad`]; [`Error::ResidualGradient`] where that forward had a residual, whose gradient is
     /// [`backward_residual`](Self::backward_residual)'s to return; [`Error::Shape`] or
-    /// [`Error::Storage`] where `grad_y` is not as y; and those of [`Plan::backward`],
-    /// [`Pipelines::prepare`] and [`PreparedPlan::bind`]. Nothing is recorded then.
+    /// [`Error::Storage`] where `grad_y` is not as y; and those of [`Plan::backward`](crate::Plan::backward),
+    /// [`Pipelines::prepare`] and [`PreparedPlan::bind`](crate::gpu::PreparedPlan::bind). Nothing is recorded then.
     pub fn backward(
         &mut self,
         encoder: &mut wgpu::CommandEncoder,
@@ -493,7 +468,9 @@ impl Norm {
         let mut pass = saved.pass.clone();
         // Without an activation the residual has no part in it.
         pass.key.fusion.residual = grad_residual.is_some();
-        let backward = self.prepared(&pass, Direction::Backward)?;
+        let backward = self
+            .plans
+            .prepared(&pass, Direction::Backward, &self.pipelines)?;
         let saved = self.calls.last().ok_or(Error::BackwardWithoutForward)?;
         let tables = backward.create_tables(Some(&saved.tables))?;
         let bindings = saved.x.bind(self.bindings(&tables), Role::X);
@@ -527,7 +504,7 @@ impl Norm {
         self.calls = Calls::default();
         self.inferences = Calls::default();
         self.order = Order::default();
-        self.plans.clear();
+        self.plans = Plans::default();
     }
 
     /// Records the clearing of the parameters' gradients.
@@ -613,59 +590,6 @@ impl Norm {
 
     fn owner(&self) -> &Owner {
         self.pipelines.owner()
-    }
-
-    /// The plan of a pass, made once: the most recent ones are kept.
-    fn prepared(&mut self, pass: &Pass, direction: Direction) -> Result<Arc<PreparedPlan>, Error> {
-        let known = self
-            .plans
-            .iter()
-            .position(|(known, way, _)| known == pass && *way == direction);
-        let entry = match known {
-            Some(index) => self.plans.remove(index),
-            None => {
-                let plan = pass.plan(direction, &self.pipelines)?;
-                let prepared = Arc::new(self.pipelines.prepare(plan)?);
-                (pass.clone(), direction, prepared)
-            }
-        };
-        let prepared = entry.2.clone();
-        self.plans.truncate(MAX_PLANS - 1);
-        self.plans.insert(0, entry);
-        Ok(prepared)
-    }
-}
-
-impl Pass {
-    fn plan(&self, direction: Direction, pipelines: &Pipelines) -> Result<Plan, Error> {
-        let tuning = pipelines.tuning();
-        let Key {
-            norm,
-            mode,
-            fusion,
-            in_place,
-            inference,
-        } = self.key;
-        match direction {
-            Direction::Forward => {
-                let options = ForwardOptions {
-                    fusion,
-                    in_place,
-                    inference,
-                    ..Default::default()
-                };
-                Plan::forward(&norm, &self.tensor, mode, options, tuning)
-            }
-            Direction::Backward => {
-                let options = BackwardOptions {
-                    x: GradientMode::Replace,
-                    parameters: GradientMode::Accumulate,
-                    fusion,
-                    ..Default::default()
-                };
-                Plan::backward(&norm, &self.tensor, mode, options, tuning)
-            }
-        }
     }
 }
 

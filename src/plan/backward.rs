@@ -2,8 +2,8 @@
 
 use super::builder::{Builder, Slot};
 use super::folds::{
-    channel_fold_backward, columns, fold_terms, group_fold_backward, row_terms_backward,
-    shard_fold_backward, term_entries,
+    channel_fold_backward, columns, fold_terms, gathered_fold_backward, group_fold_backward,
+    row_terms_backward, term_entries,
 };
 use super::options::BackwardOptions;
 use super::short_rows::{self, Elements};
@@ -16,15 +16,15 @@ pub(super) fn plan(b: &mut Builder, options: BackwardOptions) -> Result<(), Erro
     let part = b.norm.channel_part(b.mode);
     // Gradients flow through the batch's statistics only.
     let flows = part == ChannelPart::Batch;
-    let exchanged = options.shards.filter(|_| flows);
+    let exchanged = options.world_size.filter(|_| flows);
     columns(b, part, flows)?;
     if b.tensor.elements() == 0 {
         // No terms: gradients of zero.
         if b.columns > 0 {
             channel_fold_backward(b, options, flows, Role::GradientParts, 0)?;
         }
-        if let Some(shards) = exchanged {
-            b.exchange_here(shards.get())?;
+        if let Some(world_size) = exchanged {
+            b.all_gather_here(world_size.get())?;
         }
         return Ok(());
     }
@@ -51,9 +51,9 @@ pub(super) fn plan(b: &mut Builder, options: BackwardOptions) -> Result<(), Erro
         let (table, entries) = fold_terms(b, Role::GradientTerms, entries)?;
         channel_fold_backward(b, options, flows, table, entries)?;
     }
-    if let Some(shards) = exchanged {
-        b.exchange_here(shards.get())?;
-        shard_fold_backward(b, shards.get())?;
+    if let Some(world_size) = exchanged {
+        b.all_gather_here(world_size.get())?;
+        gathered_fold_backward(b, world_size.get())?;
     }
 
     let params = GroupParams {

@@ -34,7 +34,7 @@ pub(super) struct Builder<'a> {
     pub channel_columns: u32,
     pub steps: Vec<Step>,
     pub needs: Vec<BufferRequirement>,
-    pub exchange: Option<usize>,
+    pub all_gather_before: Option<usize>,
 }
 
 /// A buffer of a step and its number of entries; `None` for an optional binding that is not there.
@@ -62,7 +62,7 @@ impl<'a> Builder<'a> {
             geometry,
             steps: Vec::new(),
             needs: Vec::new(),
-            exchange: None,
+            all_gather_before: None,
         })
     }
 
@@ -244,17 +244,17 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// What comes next reads tables of other devices, (shards, C).
-    pub fn exchange_here(&mut self, shards: u32) -> Result<(), Error> {
-        let entries = u64::from(shards) * u64::from(self.shape.num_channels);
+    /// What comes next reads tables of other devices, (world_size, C).
+    pub fn all_gather_here(&mut self, world_size: u32) -> Result<(), Error> {
+        let entries = u64::from(world_size) * u64::from(self.shape.num_channels);
         within(
-            || "the number of entries of all devices, shards * C,".into(),
+            || "the number of entries of all devices, world_size * C,".into(),
             entries,
             u64::from(u32::MAX),
             "u32 index",
-            "gather fewer shards at a time",
+            "gather fewer devices at a time",
         )?;
-        self.exchange = Some(self.steps.len());
+        self.all_gather_before = Some(self.steps.len());
         Ok(())
     }
 }

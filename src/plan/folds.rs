@@ -302,7 +302,7 @@ pub(super) fn channel_fold_backward(
     let channels = u64::from(b.shape.num_channels);
     let affine = b.norm.affine_len() as u64;
     let norm = b.norm;
-    let exchanged = flows && options.shards.is_some();
+    let exchanged = flows && options.world_size.is_some();
     let flags = match options.parameters {
         GradientMode::Replace => 0,
         GradientMode::Accumulate => ACCUMULATE,
@@ -350,17 +350,17 @@ pub(super) fn channel_fold_backward(
 }
 
 /// The same fold over the sums of all devices.
-pub(super) fn shard_fold_backward(b: &mut Builder, shards: u32) -> Result<(), Error> {
+pub(super) fn gathered_fold_backward(b: &mut Builder, world_size: u32) -> Result<(), Error> {
     let channels = b.shape.num_channels;
     let params = ChannelParams {
         dispatch: Dispatch::of(channels),
         norm: b.setting,
-        table: b.channels(shards, shards),
+        table: b.channels(world_size, world_size),
     };
     let slots = [
         Some((
-            Role::GradientShards,
-            u64::from(shards) * u64::from(channels),
+            Role::GatheredGradients,
+            u64::from(world_size) * u64::from(channels),
         )),
         Some((Role::Channels, u64::from(channels))),
         None,
@@ -369,5 +369,5 @@ pub(super) fn shard_fold_backward(b: &mut Builder, shards: u32) -> Result<(), Er
         None,
         Some((Role::ChannelGradients, u64::from(channels))),
     ];
-    b.push_fold(Params::ChannelFoldBackward(params), shards, &slots)
+    b.push_fold(Params::ChannelFoldBackward(params), world_size, &slots)
 }

@@ -12,9 +12,9 @@ use crate::role::Role;
 pub(super) fn plan(b: &mut Builder, options: ForwardOptions) -> Result<(), Error> {
     let part = b.norm.channel_part(b.mode);
     let from_batch = part.reads_batch();
-    let shards = options.shards.filter(|_| from_batch);
+    let world_size = options.world_size.filter(|_| from_batch);
     let empty = b.tensor.elements() == 0;
-    if empty && shards.is_none() {
+    if empty && world_size.is_none() {
         return Ok(());
     }
     if !empty && let Some(elements) = Elements::of_forward(b, &options) {
@@ -27,12 +27,12 @@ pub(super) fn plan(b: &mut Builder, options: ForwardOptions) -> Result<(), Error
     // In eval nothing of the batch enters the channel part.
     let mut table = None;
     if from_batch {
-        let (role, entries) = sample_fold(b, shards.is_some())?;
+        let (role, entries) = sample_fold(b, world_size.is_some())?;
         table = Some((role, entries));
     }
-    if let Some(shards) = shards {
-        b.exchange_here(shards.get())?;
-        table = Some((Role::ChannelShards, shards.get()));
+    if let Some(world_size) = world_size {
+        b.all_gather_here(world_size.get())?;
+        table = Some((Role::GatheredMoments, world_size.get()));
     }
     channel_fold(b, part, table)?;
     if empty {

@@ -17,7 +17,10 @@ mod step;
 mod windows;
 mod work;
 
+pub use crate::kernels::Access;
 pub use crate::limits::Limits;
+pub use crate::tables::Moments;
+#[doc(hidden)]
 pub use buffers::BoundBuffer;
 pub use options::{BackwardOptions, ForwardOptions, RowSource};
 pub use step::{BufferRequirement, Direction, Step, Window};
@@ -41,7 +44,7 @@ pub struct Plan {
     tensor: TensorDesc,
     steps: Vec<Step>,
     needs: Vec<BufferRequirement>,
-    exchange: Option<usize>,
+    all_gather_before: Option<usize>,
 }
 
 impl Plan {
@@ -60,7 +63,7 @@ impl Plan {
         options: ForwardOptions,
         tuning: &Tuning,
     ) -> Result<Plan, Error> {
-        validate(norm, tensor, mode, options.shards)?;
+        validate(norm, tensor, mode, options.world_size)?;
         if options.in_place && mode == Mode::Train {
             return Err(Error::InPlace);
         }
@@ -82,7 +85,7 @@ impl Plan {
         options: BackwardOptions,
         tuning: &Tuning,
     ) -> Result<Plan, Error> {
-        validate(norm, tensor, mode, options.shards)?;
+        validate(norm, tensor, mode, options.world_size)?;
         let mut builder = Builder::new(norm, tensor, mode, options.rows, tuning)?;
         backward::plan(&mut builder, options)?;
         Ok(Plan::of(builder, Direction::Backward))
@@ -96,16 +99,15 @@ impl Plan {
             tensor: builder.tensor.clone(),
             steps: builder.steps,
             needs: builder.needs,
-            exchange: builder.exchange,
+            all_gather_before: builder.all_gather_before,
         }
     }
 
-    /// The step before which the caller exchanges tables with other devices, where
-    /// [`ForwardOptions::shards`] (or the backward's) asks for it and the norm has batch statistics:
-    /// record the steps before it, gather, record the rest
+    /// The step before which the caller gathers tables of all devices, where [`ForwardOptions::world_size`] (or the
+    /// backward's) asks for it and the norm has batch statistics: record the steps before it, gather, record the rest
     /// ([`BoundPlan::encode_steps`](crate::gpu::BoundPlan::encode_steps)).
-    pub fn exchange(&self) -> Option<usize> {
-        self.exchange
+    pub fn all_gather_before(&self) -> Option<usize> {
+        self.all_gather_before
     }
 
     /// The dispatches, in order.
@@ -155,6 +157,7 @@ impl Plan {
     /// # Errors
     /// [`Error::Limit`] where the stride is far more than any device's alignment of uniforms (256 at most by WebGPU's
     /// default).
+    #[doc(hidden)]
     pub fn uniforms(&self, stride: usize) -> Result<Vec<u8>, Error> {
         within(
             || "the stride of a plan's uniforms, in bytes,".into(),
@@ -186,6 +189,7 @@ impl Plan {
     /// # Errors
     /// [`Error::Missing`], [`Error::BufferTooSmall`], [`Error::Misaligned`], [`Error::Usage`],
     /// [`Error::Aliasing`].
+    #[doc(hidden)]
     pub fn check_buffers(&self, buffers: &[BoundBuffer<'_>], limits: &Limits) -> Result<(), Error> {
         buffers::check(self, buffers, limits)
     }
@@ -221,11 +225,11 @@ fn validate(
     norm: &NormDesc,
     tensor: &TensorDesc,
     mode: Mode,
-    shards: Option<NonZero<u32>>,
+    world_size: Option<NonZero<u32>>,
 ) -> Result<(), Error> {
     match norm.validate_for(tensor, mode) {
         Err(Error::OneValuePerChannel { .. })
-            if shards.is_some() && norm.channel_part(mode) == ChannelPart::Batch =>
+            if world_size.is_some() && norm.channel_part(mode) == ChannelPart::Batch =>
         {
             Ok(())
         }

@@ -50,7 +50,7 @@ impl Elements {
             && b.norm.track_running_stats
             && b.mode == Mode::Train;
         let of_batch = b.norm.channel_part(b.mode).reads_batch();
-        let shared = options.shards.is_some() && of_batch;
+        let shared = options.world_size.is_some() && of_batch;
         if shared || options.rows == RowSource::Given || updates_rows {
             return None;
         }
@@ -94,12 +94,10 @@ impl Elements {
 
     /// For the backward of a forward that took this way without being asked for inference.
     pub fn of_backward(b: &Builder, options: &BackwardOptions) -> Option<Self> {
-        let forward = ForwardOptions {
-            fusion: options.fusion,
-            rows: options.rows,
-            shards: options.shards,
-            ..ForwardOptions::default()
-        };
+        let forward = ForwardOptions::default()
+            .with_fusion(options.fusion)
+            .with_rows(options.rows)
+            .with_world_size(options.world_size);
         Self::of_forward(b, &forward)
     }
 

@@ -32,7 +32,7 @@ impl Split {
             u64::from(u32::MAX),
             "u32 index",
             // There are no more rows than a u32 counts: it is the parts that are too many.
-            "tune for fewer parts (a larger parts.max_words_per_lane, a smaller parts.min_invocations)",
+            "tune for fewer parts (a larger parts.max_words_per_lane and max_column_bytes, a smaller parts.min_invocations)",
         )?;
         Ok(Self {
             parts,
@@ -159,7 +159,7 @@ impl Geometry {
         let elements = self.rows() * u64::from(self.row_len);
         let width = match self.row_len {
             4.. if elements.is_multiple_of(4) => 4,
-            _ => self.dtype.alone(),
+            _ => self.dtype.min_store_elements(),
         };
         let aligned = self.row_len.is_multiple_of(width);
         // A row that begins within a word touches one word more.
@@ -180,7 +180,7 @@ impl Geometry {
     /// Channels last: items are parts of the positions of a word of channels.
     fn columns(&self, max_lanes: u32, reduces: bool, tuning: &Tuning) -> Result<Split, Error> {
         let channels = self.channels;
-        let alone = self.dtype.alone();
+        let alone = self.dtype.min_store_elements();
         let width = match channels {
             _ if channels.is_multiple_of(4) => 4,
             _ if channels.is_multiple_of(alone) => alone,

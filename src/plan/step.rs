@@ -6,6 +6,7 @@ use crate::role::Role;
 
 /// The part of each tensor that a step binds, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Window {
     /// Where it begins: a multiple of 256.
     pub offset: u64,
@@ -15,12 +16,15 @@ pub struct Window {
 
 /// One dispatch.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Step {
     /// The kernel and what its text depends on.
+    #[doc(hidden)]
     pub spec: Spec,
     /// Its uniform.
+    #[doc(hidden)]
     pub params: Params,
-    /// The buffers of the kernel's bindings that are there ([`Spec::bindings`]), in their order.
+    /// The buffers of the kernel's bindings that are there, in their order.
     pub bindings: Vec<Role>,
     /// What it binds of tensors; `None`: all.
     pub window: Option<Window>,
@@ -28,8 +32,16 @@ pub struct Step {
     pub workgroups: [u32; 2],
 }
 
+impl Step {
+    /// The name of its kernel.
+    pub fn kernel(&self) -> &'static str {
+        self.spec.kernel.name()
+    }
+}
+
 /// A buffer that a plan uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct BufferRequirement {
     /// Which.
     pub role: Role,
@@ -41,6 +53,7 @@ pub struct BufferRequirement {
 
 /// Which way a plan goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Direction {
     /// x to y.
     Forward,

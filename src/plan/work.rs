@@ -51,10 +51,10 @@ pub(super) fn fold_lanes(
                 "tune with a smaller fold.samples_per_segment"
             }
             KernelId::ChannelFold | KernelId::ChannelFoldBackward => {
-                "tune with a smaller fold.samples_per_segment, or gather fewer shards at a time"
+                "tune with a smaller fold.samples_per_segment, or gather fewer devices at a time"
             }
             _ => {
-                "tune for fewer parts of rows (a larger parts.max_words_per_lane, a smaller parts.min_invocations), or for \
+                "tune for fewer parts of rows (a larger parts.max_words_per_lane and max_column_bytes, a smaller parts.min_invocations), or for \
                  fewer short rows (a smaller short_rows.max_row and max_batch_row)"
             }
         },

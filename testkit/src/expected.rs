@@ -115,10 +115,9 @@ mod tests {
     use crate::compare;
     use bcnorm::{Fusion, Mode};
 
-    const RELU: Fusion = Fusion {
-        activation: Activation::Relu,
-        residual: true,
-    };
+    const RELU: Fusion = Fusion::NONE
+        .with_activation(Activation::Relu)
+        .with_residual(true);
 
     /// An element on ReLU's kink may fall on either side, with all that depends on it; no other may.
     #[test]
@@ -142,10 +141,7 @@ mod tests {
             });
             let masked = Problem {
                 grad_y: masked.collect(),
-                fusion: Fusion {
-                    residual: true,
-                    activation: Activation::None,
-                },
+                fusion: Fusion::NONE.with_residual(true),
                 ..problem.clone()
             };
             let mut all = expected(&masked);
@@ -185,10 +181,9 @@ mod tests {
     /// tensors and those that are spread over cores.
     #[test]
     fn in_f64_the_oracle_says_the_same_of_tame_data() {
-        let fused = Fusion {
-            activation: Activation::Silu,
-            residual: true,
-        };
+        let fused = Fusion::NONE
+            .with_activation(Activation::Silu)
+            .with_residual(true);
         for norm in [
             NormDesc::bc_norm(6, 3),
             NormDesc::bc_norm(6, 6).with_momentum(None),

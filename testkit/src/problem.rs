@@ -253,11 +253,9 @@ impl Problem {
     /// Those of the planner.
     pub fn forward_plan(&self, options: ForwardOptions, tuning: &Tuning) -> Result<Plan, Error> {
         let fusion = self.fusion;
-        let options = ForwardOptions {
-            fusion,
-            inference: options.inference || (self.mode == Mode::Eval && !self.backward),
-            ..options
-        };
+        let options = options
+            .with_fusion(fusion)
+            .with_inference(options.inference || (self.mode == Mode::Eval && !self.backward));
         Plan::forward(&self.norm, &self.try_tensor()?, self.mode, options, tuning)
     }
 
@@ -267,7 +265,7 @@ impl Problem {
     /// Those of the planner.
     pub fn backward_plan(&self, options: BackwardOptions, tuning: &Tuning) -> Result<Plan, Error> {
         let fusion = self.fusion;
-        let options = BackwardOptions { fusion, ..options };
+        let options = options.with_fusion(fusion);
         Plan::backward(&self.norm, &self.try_tensor()?, self.mode, options, tuning)
     }
 
@@ -380,10 +378,7 @@ mod tests {
             let problem = Problem::random_of(norm, &dims, 1);
             problem.check().unwrap();
             problem.clone().with_fresh_state().check().unwrap();
-            let fusion = Fusion {
-                residual: true,
-                ..Fusion::default()
-            };
+            let fusion = Fusion::default().with_residual(true);
             let mut fused = problem.clone().with_fusion(fusion);
             fused.check().unwrap();
             fused.residual.pop();

@@ -129,17 +129,18 @@ mod tests {
     /// The oracle on some parts is the oracle on all of them, seen through these parts.
     #[test]
     fn groups_are_problems_of_their_own() {
-        let fusion = Fusion {
-            activation: Activation::Silu,
-            residual: true,
-        };
+        let fusion = Fusion::NONE
+            .with_activation(Activation::Silu)
+            .with_residual(true);
         for norm in [
             NormDesc::bc_norm(12, 4),
             NormDesc::bc_norm(12, 4).with_per_channel_affine(true),
             NormDesc::group_norm(4, 12),
             NormDesc::batch_norm(12),
             NormDesc::est_bn(12).with_moving_speed(0.2),
-            NormDesc::instance_norm(12).with_affine(true, false),
+            NormDesc::instance_norm(12)
+                .with_weight(true)
+                .with_bias(false),
         ] {
             let problem = Problem::random_of(norm, &[3, 12, 7], 5).with_fusion(fusion);
             let parts = [1, 3];

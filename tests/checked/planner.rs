@@ -154,11 +154,10 @@ impl Request {
         if r.one_in(40) {
             norm.num_groups = r.size();
         }
-        let fusion = Fusion {
-            activation: r.pick(&[Activation::None, Activation::Relu, Activation::Silu]),
-            residual: r.one_in(2),
-        };
-        let shards = match r.one_in(8) {
+        let fusion = Fusion::NONE
+            .with_activation(r.pick(&[Activation::None, Activation::Relu, Activation::Silu]))
+            .with_residual(r.one_in(2));
+        let world_size = match r.one_in(8) {
             true => NonZero::new(r.pick(&[1, 2, 8, 65_536, u32::MAX])),
             false => None,
         };
@@ -181,20 +180,18 @@ impl Request {
             dtype: r.pick(&[DType::F32, DType::F16, DType::BF16]),
             layout: r.pick(&[Layout::ChannelsFirst, Layout::ChannelsLast]),
             mode: r.pick(&[Mode::Train, Mode::Eval]),
-            forward: ForwardOptions {
-                fusion,
-                in_place: r.one_in(6),
-                inference: r.one_in(3),
-                rows,
-                shards,
-            },
-            backward: BackwardOptions {
-                x: r.pick(&writes),
-                parameters: r.pick(&writes),
-                fusion,
-                rows,
-                shards,
-            },
+            forward: ForwardOptions::default()
+                .with_fusion(fusion)
+                .with_in_place(r.one_in(6))
+                .with_inference(r.one_in(3))
+                .with_rows(rows)
+                .with_world_size(world_size),
+            backward: BackwardOptions::default()
+                .with_x(r.pick(&writes))
+                .with_parameters(r.pick(&writes))
+                .with_fusion(fusion)
+                .with_rows(rows)
+                .with_world_size(world_size),
             tuning,
         }
     }
@@ -245,12 +242,14 @@ impl Request {
             );
             other.dims.truncate(2);
         });
-        follow("fewer shards", &mut || {
-            (other.forward.shards, other.backward.shards) = (NonZero::new(1), NonZero::new(1));
+        follow("fewer devices", &mut || {
+            (other.forward.world_size, other.backward.world_size) =
+                (NonZero::new(1), NonZero::new(1));
         });
         let tuning = &mut other.tuning;
         follow("a larger parts.max_words_per_lane", &mut || {
             tuning.parts.max_words_per_lane = 195_000;
+            tuning.parts.max_column_bytes = u64::MAX;
         });
         follow("smaller parts (parts.max_words_per_lane)", &mut || {
             tuning.limits.max_binding_bytes = u64::MAX;
@@ -424,7 +423,7 @@ fn check_plan(plan: &Plan, tuning: &Tuning) {
     for (name, steps) in steps_of {
         assert!(steps <= MAX_STEPS_OF_A_KERNEL, "{steps} steps of {name}");
     }
-    assert!(plan.exchange().unwrap_or(0) <= plan.steps().len());
+    assert!(plan.all_gather_before().unwrap_or(0) <= plan.steps().len());
 }
 
 /// All that a caller asks of a plan, with any numbers.
@@ -651,10 +650,7 @@ fn windows_are_bounded() {
 fn the_limit_of_a_fold_is_the_one_that_is_told() {
     let plan = |channels: usize| {
         let tensor = TensorDesc::new(&[1, channels, 3]).unwrap();
-        let options = ForwardOptions {
-            rows: RowSource::Given,
-            ..ForwardOptions::default()
-        };
+        let options = ForwardOptions::default().with_rows(RowSource::Given);
         let norm = NormDesc::layer_norm(channels);
         Plan::forward(&norm, &tensor, Mode::Train, options, &Tuning::SOFTWARE)
     };

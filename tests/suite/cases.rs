@@ -599,10 +599,7 @@ const GRADIENTS: [(Role, usize); 4] = [
 const BEFORE: f32 = 1.5;
 
 fn check_empty(what: &str, target: &Target, problem: &Problem, parameters: GradientMode) {
-    let options = BackwardOptions {
-        parameters,
-        ..BackwardOptions::default()
-    };
+    let options = BackwardOptions::default().with_parameters(parameters);
     let plans = run::plans(problem, options, &target.tuning()).unwrap();
     assert!(plans[0].steps().is_empty(), "{what}");
     let (after, count) = match &target.device {
@@ -616,7 +613,7 @@ fn check_empty(what: &str, target: &Target, problem: &Problem, parameters: Gradi
     for (role, len) in GRADIENTS {
         let value = match parameters {
             GradientMode::Replace => 0.0,
-            GradientMode::Accumulate => BEFORE,
+            _ => BEFORE,
         };
         assert_eq!(
             after[&role],

@@ -42,7 +42,8 @@ fn problem(seed: u64) -> Problem {
 fn variants(seed: u64) -> Vec<Problem> {
     let dims = [23, 6, 19, 14];
     let instance = NormDesc::instance_norm(6)
-        .with_affine(true, true)
+        .with_weight(true)
+        .with_bias(true)
         .with_track_running_stats(true);
     vec![
         problem(seed),

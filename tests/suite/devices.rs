@@ -182,7 +182,7 @@ fn what_only_wgpu_knows() {
     let bindings = |x: &Tensor| bindings(&norm, &tables, x, &y);
     prepared.bind(&bindings(&x)).unwrap();
     let error = prepared.bind(&bindings(&bx)).unwrap_err();
-    assert!(matches!(error, Error::Device(_)), "{error}");
+    assert!(matches!(error, Error::Device { .. }), "{error}");
     a.assert_no_errors();
     b.assert_no_errors();
 
@@ -191,14 +191,16 @@ fn what_only_wgpu_knows() {
     assert_eq!(b.take_errors().len(), 1);
     let read = transfer::read::<f32>(&a.gpu.device, &a.gpu.queue, bx.buffer(), 0, 576);
     let error = block_on(read).unwrap_err();
-    assert!(matches!(error, Error::Device(_)), "{error}");
+    assert!(matches!(error, Error::Device { .. }), "{error}");
     a.assert_no_errors();
 }
 
 #[track_caller]
 fn lost<T>(what: &str, result: Result<T, Error>) {
     match result.map(drop) {
-        Err(Error::Device(message)) => assert!(message.contains("lost"), "{what}: {message}"),
+        Err(Error::Device { what: message, .. }) => {
+            assert!(message.contains("lost"), "{what}: {message}");
+        }
         other => panic!("{what}: {other:?}"),
     }
 }
@@ -288,11 +290,10 @@ fn a_lost_device_and_new_statistics() {
 fn a_device_lost_while_tuning() {
     let gpu = adapters::first();
     let work = [(NORM, TensorDesc::new(&DIMS).unwrap())];
-    let effort = Effort {
-        submission: Duration::from_micros(100),
-        rounds: 1,
-        passes: 1,
-    };
+    let effort = Effort::default()
+        .with_submission(Duration::from_micros(100))
+        .with_rounds(1)
+        .with_passes(1);
     let mut trials = 0;
     let watch = |_: &_| {
         trials += 1;
@@ -442,7 +443,7 @@ fn a_buffer_that_cannot_be_read() {
     let x = tensor(gpu, 0.0);
     x.buffer().destroy();
     let error = block_on(x.read(&gpu.device, &gpu.queue)).unwrap_err();
-    assert!(matches!(error, Error::Device(_)), "{error}");
+    assert!(matches!(error, Error::Device { .. }), "{error}");
     let len = usize::MAX;
     let read = transfer::read::<f32>(&gpu.device, &gpu.queue, x.buffer(), 0, len);
     assert!(matches!(block_on(read), Err(Error::Length { .. })));

@@ -49,15 +49,23 @@ fn norms(channels: usize, groups: usize) -> Vec<(&'static str, NormDesc)> {
         ("bc_norm, per channel", bc.with_per_channel_affine(true)),
         (
             "bc_norm, no affine",
-            bc.with_affine(false, false).with_bn_affine(false, false),
+            bc.with_weight(false)
+                .with_bias(false)
+                .with_bn_weight(false)
+                .with_bn_bias(false),
         ),
         ("bc_norm, untracked", bc.with_track_running_stats(false)),
         ("group_norm", group),
-        ("group_norm, no affine", group.with_affine(false, false)),
+        (
+            "group_norm, no affine",
+            group.with_weight(false).with_bias(false),
+        ),
         ("layer_norm", NormDesc::layer_norm(channels)),
         (
             "instance_norm",
-            NormDesc::instance_norm(channels).with_affine(true, true),
+            NormDesc::instance_norm(channels)
+                .with_weight(true)
+                .with_bias(true),
         ),
     ]
 }
@@ -292,10 +300,7 @@ fn with_a_residual() {
     for_every_problem(|what, problem| {
         turn += 1;
         if turn % 5 == 0 {
-            let fusion = Fusion {
-                residual: true,
-                ..Fusion::default()
-            };
+            let fusion = Fusion::default().with_residual(true);
             let problem = problem.with_fusion(fusion);
             report.check(&ways, what, &problem, ForwardOptions::default());
         }
@@ -310,16 +315,13 @@ fn alone() {
     let mut turn = 0;
     let mut check = |problem: Problem, norm_name: &str| {
         turn += 1;
-        let fusion = Fusion {
-            activation: [Activation::None, Activation::Relu, Activation::Silu][turn % 3],
-            residual: turn / 3 % 2 == 1,
-        };
+        let fusion = Fusion::NONE
+            .with_activation([Activation::None, Activation::Relu, Activation::Silu][turn % 3])
+            .with_residual(turn / 3 % 2 == 1);
         let in_place = problem.mode == Mode::Eval && turn / 6 % 2 == 1;
-        let forward = ForwardOptions {
-            in_place,
-            inference: !in_place,
-            ..ForwardOptions::default()
-        };
+        let forward = ForwardOptions::default()
+            .with_in_place(in_place)
+            .with_inference(!in_place);
         let problem = problem.forward_only().with_fusion(fusion);
         let what = format!("{}, in place: {in_place}", name(&problem, norm_name));
         report.check(&ways, &what, &problem, forward);
@@ -493,10 +495,7 @@ fn constants_are_their_bias() {
                 turn += 1;
                 for way in in_turn(&ways, turn) {
                     for inference in [false, true] {
-                        let forward = ForwardOptions {
-                            inference,
-                            ..ForwardOptions::default()
-                        };
+                        let forward = ForwardOptions::default().with_inference(inference);
                         let plans = way.plans(&problem, forward);
                         of_elements += usize::from(is_of_elements(&plans[0]));
                         let got = way.run(&problem, &plans);
@@ -601,10 +600,7 @@ fn short_rows_take_this_way() {
         is_of_elements(&problem.forward_plan(options, tuning).unwrap())
     };
     let plain = ForwardOptions::default();
-    let inference = ForwardOptions {
-        inference: true,
-        ..plain
-    };
+    let inference = plain.with_inference(true);
     let at = Problem::random(&[4, 8, 4, 4], 2, 1);
     let above = Problem::random(&[4, 8, 17], 2, 1);
     assert!(of(&at, plain, &tuning) && !of(&above, plain, &tuning));
@@ -615,10 +611,7 @@ fn short_rows_take_this_way() {
     assert!(!of(&above, inference, &tuning));
     let last = at.clone().with_layout(Layout::ChannelsLast);
     assert!(!of(&last, plain, &tuning));
-    let relu = Fusion {
-        activation: Activation::Relu,
-        residual: false,
-    };
+    let relu = Fusion::NONE.with_activation(Activation::Relu);
     let fused = at.clone().with_fusion(relu);
     assert!(!of(&fused, plain, &tuning) && of(&fused, inference, &tuning));
     let ungrouped = Problem::random_of(NormDesc::batch_norm(8), &[4, 8, 4, 4], 1);

@@ -258,16 +258,14 @@ fn gradients_replaced_or_added() {
         let alone = target.run(&problem);
         for x in [GradientMode::Replace, GradientMode::Accumulate] {
             for parameters in [GradientMode::Replace, GradientMode::Accumulate] {
-                let options = BackwardOptions {
-                    x,
-                    parameters,
-                    ..BackwardOptions::default()
-                };
+                let options = BackwardOptions::default()
+                    .with_x(x)
+                    .with_parameters(parameters);
                 let plans = run::plans(&problem, options, &target.tuning()).unwrap();
                 let before = |write| match write {
                     // Nothing of a NaN may be left.
                     GradientMode::Replace => f32::from_bits(POISON),
-                    GradientMode::Accumulate => BEFORE,
+                    _ => BEFORE,
                 };
                 let roles = [
                     (Role::GradX, before(x)),

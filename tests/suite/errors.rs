@@ -479,6 +479,7 @@ fn names_give_no_commands() {
     let other = Error::Checkpoint {
         file: evil.into(),
         problems: vec![evil.into()],
+        source: None,
     };
     for error in [error, tuning, other] {
         let shown = error.to_string();

@@ -1,5 +1,5 @@
 //! Statistics over several devices, through an all-gather of the caller's, and moments of rows that come
-//! from elsewhere. Unequal and empty shards give what one device gives.
+//! from elsewhere. Unequal and empty shares of the batch give what one device gives.
 #![allow(missing_docs)]
 
 use crate::common;
@@ -37,24 +37,18 @@ struct Device<'a> {
 }
 
 impl<'a> Device<'a> {
-    fn new((gpu, pipelines): &'a (Gpu, Pipelines), problem: &Problem, shards: usize) -> Self {
-        let shards = NonZero::new(shards as u32);
+    fn new((gpu, pipelines): &'a (Gpu, Pipelines), problem: &Problem, world_size: usize) -> Self {
+        let world_size = NonZero::new(world_size as u32);
         let tensor = problem.tensor();
-        let forward = ForwardOptions {
-            shards,
-            ..Default::default()
-        };
-        let backward = BackwardOptions {
-            shards,
-            ..Default::default()
-        };
+        let forward = ForwardOptions::default().with_world_size(world_size);
+        let backward = BackwardOptions::default().with_world_size(world_size);
         let tuning = pipelines.tuning();
         let (norm, mode) = (&problem.norm, problem.mode);
         let plans = [
             Plan::forward(norm, &tensor, mode, forward, tuning).unwrap(),
             Plan::backward(norm, &tensor, mode, backward, tuning).unwrap(),
         ];
-        let exchanges = plans.iter().filter_map(Plan::exchange).collect();
+        let exchanges = plans.iter().filter_map(Plan::all_gather_before).collect();
         let bench = GpuProblem::new(gpu, problem, &plans);
         Self {
             prepared: bench.prepare(pipelines).unwrap(),
@@ -112,7 +106,7 @@ fn distributed(gpus: &[(Gpu, Pipelines)], problem: &Problem, sizes: &[usize]) ->
                 .collect();
             devices
                 .iter()
-                .for_each(|device| device.give(Role::ChannelShards, &gathered));
+                .for_each(|device| device.give(Role::GatheredMoments, &gathered));
         } else if devices[0].exchanges.len() > 1 {
             let gathered: Vec<GradientPair> = devices
                 .iter()
@@ -120,7 +114,7 @@ fn distributed(gpus: &[(Gpu, Pipelines)], problem: &Problem, sizes: &[usize]) ->
                 .collect();
             devices
                 .iter()
-                .for_each(|device| device.give(Role::GradientShards, &gathered));
+                .for_each(|device| device.give(Role::GatheredGradients, &gathered));
         }
         devices.iter().for_each(|device| device.record(plan, true));
     }
@@ -203,7 +197,7 @@ fn problems() -> Vec<(&'static str, Problem)> {
 }
 
 #[test]
-fn shards_give_what_one_device_gives() {
+fn devices_give_what_one_device_gives() {
     for (adapter, gpu) in adapters::gpus(DeviceLimits::Default) {
         let second = block_on(Gpu::on(gpu.adapter.clone(), DeviceLimits::Default)).unwrap();
         let gpus = [gpu, second].map(|gpu| {
@@ -245,19 +239,16 @@ fn shards_give_what_one_device_gives() {
 
 /// In eval, and without batch statistics, there is nothing to exchange.
 #[test]
-fn shards_mean_nothing_where_statistics_are_known() {
+fn world_size_means_nothing_where_statistics_are_known() {
     let tuning = bcnorm::Tuning::SOFTWARE;
     let problem = Problem::random(&[2, 6, 3], 2, 1);
-    let forward = ForwardOptions {
-        shards: NonZero::new(3),
-        ..Default::default()
-    };
+    let forward = ForwardOptions::default().with_world_size(NonZero::new(3));
     for (norm, mode) in [
         (NormDesc::bc_norm(6, 2), Mode::Eval),
         (NormDesc::group_norm(2, 6), Mode::Train),
     ] {
         let plan = Plan::forward(&norm, &problem.tensor(), mode, forward, &tuning).unwrap();
-        assert_eq!(plan.exchange(), None);
+        assert_eq!(plan.all_gather_before(), None);
         let alone = ForwardOptions::default();
         let same = Plan::forward(&norm, &problem.tensor(), mode, alone, &tuning).unwrap();
         assert_eq!(plan, same);
@@ -279,14 +270,8 @@ fn rows_from_elsewhere() {
                 let tensor = problem.tensor();
                 // A convolution's epilogue would make these; here, an f64 loop.
                 let rows: Vec<Moments> = problem.x.chunks_exact(35).map(moments).collect();
-                let forward = ForwardOptions {
-                    rows: RowSource::Given,
-                    ..Default::default()
-                };
-                let backward = BackwardOptions {
-                    rows: RowSource::Given,
-                    ..Default::default()
-                };
+                let forward = ForwardOptions::default().with_rows(RowSource::Given);
+                let backward = BackwardOptions::default().with_rows(RowSource::Given);
                 let tuning = pipelines.tuning();
                 let mode = problem.mode;
                 let plans = [
@@ -328,10 +313,7 @@ fn missing_rows_are_named() {
     let gpu = adapters::first();
     let pipelines = Pipelines::new(&gpu.device);
     let problem = Problem::random(&[2, 4, 5], 2, 1);
-    let options = ForwardOptions {
-        rows: RowSource::Given,
-        ..Default::default()
-    };
+    let options = ForwardOptions::default().with_rows(RowSource::Given);
     let tuning = pipelines.tuning();
     let plan = Plan::forward(
         &problem.norm,

@@ -27,9 +27,10 @@ const MODES: [Mode; 2] = [Mode::Train, Mode::Eval];
 fn fusions() -> impl Iterator<Item = Fusion> {
     let activations = [Activation::None, Activation::Relu, Activation::Silu];
     activations.into_iter().flat_map(|activation| {
-        [false, true].map(|residual| Fusion {
-            activation,
-            residual,
+        [false, true].map(|residual| {
+            Fusion::NONE
+                .with_activation(activation)
+                .with_residual(residual)
         })
     })
 }
@@ -43,8 +44,14 @@ fn norms(channels: usize, groups: usize) -> Vec<(&'static str, NormDesc)> {
     let bc = NormDesc::bc_norm(channels, groups);
     vec![
         ("batch_norm", batch),
-        ("batch_norm, no affine", batch.with_affine(false, false)),
-        ("batch_norm, no bias", batch.with_affine(true, false)),
+        (
+            "batch_norm, no affine",
+            batch.with_weight(false).with_bias(false),
+        ),
+        (
+            "batch_norm, no bias",
+            batch.with_weight(true).with_bias(false),
+        ),
         ("batch_norm, cumulative", batch.with_momentum(None)),
         (
             "batch_norm, untracked",
@@ -53,17 +60,29 @@ fn norms(channels: usize, groups: usize) -> Vec<(&'static str, NormDesc)> {
         ("est_bn", NormDesc::est_bn(channels).with_moving_speed(0.3)),
         (
             "est_bn, no affine",
-            NormDesc::est_bn(channels).with_affine(false, false),
+            NormDesc::est_bn(channels)
+                .with_weight(false)
+                .with_bias(false),
         ),
         ("group_norm", group),
-        ("group_norm, no affine", group.with_affine(false, false)),
-        ("group_norm, no weight", group.with_affine(false, true)),
+        (
+            "group_norm, no affine",
+            group.with_weight(false).with_bias(false),
+        ),
+        (
+            "group_norm, no weight",
+            group.with_weight(false).with_bias(true),
+        ),
         ("instance_norm", instance),
-        ("instance_norm, affine", instance.with_affine(true, true)),
+        (
+            "instance_norm, affine",
+            instance.with_weight(true).with_bias(true),
+        ),
         (
             "instance_norm, tracked",
             instance
-                .with_affine(true, true)
+                .with_weight(true)
+                .with_bias(true)
                 .with_track_running_stats(true),
         ),
         ("layer_norm", NormDesc::layer_norm(channels)),
@@ -72,11 +91,17 @@ fn norms(channels: usize, groups: usize) -> Vec<(&'static str, NormDesc)> {
         ("bc_norm, per channel", bc.with_per_channel_affine(true)),
         (
             "bc_norm, no affine",
-            bc.with_affine(false, false).with_bn_affine(false, false),
+            bc.with_weight(false)
+                .with_bias(false)
+                .with_bn_weight(false)
+                .with_bn_bias(false),
         ),
         (
             "bc_norm, biases",
-            bc.with_affine(false, true).with_bn_affine(false, true),
+            bc.with_weight(false)
+                .with_bias(true)
+                .with_bn_weight(false)
+                .with_bn_bias(true),
         ),
         ("bc_norm, untracked", bc.with_track_running_stats(false)),
     ]

@@ -369,7 +369,7 @@ fn backward_after_a_change() {
                 let mut twin = Twin::new(&gpu, ChannelStats::default());
                 match mode {
                     Mode::Train => twin.layer.train(),
-                    Mode::Eval => twin.layer.eval(),
+                    _ => twin.layer.eval(),
                 }
                 twin.draw(&dims, 4);
                 let x = twin.tensor(&dims, &twin.next.x);
@@ -389,7 +389,7 @@ fn backward_after_a_change() {
                 let mut other = twin.next.clone();
                 other.mode = match mode {
                     Mode::Train => Mode::Eval,
-                    Mode::Eval => Mode::Train,
+                    _ => Mode::Train,
                 };
                 let (values, scale) = &run::expected(&other)["grad_x"];
                 let error = common::compare::error(&got, values, *scale).unwrap();
@@ -599,21 +599,27 @@ fn family() -> Vec<NormDesc> {
     vec![
         NormDesc::batch_norm(6),
         NormDesc::batch_norm(6).with_momentum(None),
-        NormDesc::batch_norm(6).with_affine(false, true),
+        NormDesc::batch_norm(6).with_weight(false).with_bias(true),
         NormDesc::batch_norm(6).with_track_running_stats(false),
         NormDesc::est_bn(6).with_moving_speed(0.25),
         NormDesc::group_norm(2, 6),
-        NormDesc::group_norm(3, 6).with_affine(false, false),
+        NormDesc::group_norm(3, 6)
+            .with_weight(false)
+            .with_bias(false),
         instance,
         instance
-            .with_affine(true, true)
+            .with_weight(true)
+            .with_bias(true)
             .with_track_running_stats(true),
         NormDesc::layer_norm(6),
-        NormDesc::layer_norm(6).with_affine(true, false),
+        NormDesc::layer_norm(6).with_weight(true).with_bias(false),
         bc,
         bc.with_moving_speed(0.25),
         bc.with_per_channel_affine(true),
-        bc.with_affine(false, true).with_bn_affine(true, false),
+        bc.with_weight(false)
+            .with_bias(true)
+            .with_bn_weight(true)
+            .with_bn_bias(false),
         bc.with_track_running_stats(false),
         NormDesc::weight_standardization(),
     ]
@@ -727,10 +733,9 @@ fn the_family() {
         for (i, norm) in family().into_iter().enumerate() {
             for (j, mode) in [Mode::Train, Mode::Eval].into_iter().enumerate() {
                 for k in 0..6 {
-                    let fusion = Fusion {
-                        activation: activations[(i + k / 2) % 3],
-                        residual: (i + j + k) % 2 == 1,
-                    };
+                    let fusion = Fusion::NONE
+                        .with_activation(activations[(i + k / 2) % 3])
+                        .with_residual((i + j + k) % 2 == 1);
                     let problem = problem(norm, dtypes[k % 3], layouts[k / 3], k as u64)
                         .with_fusion(fusion)
                         .with_mode(mode);
@@ -1086,7 +1091,7 @@ fn the_same_tensors_again() {
                     for layer in [&mut again, &mut fresh] {
                         match layer.mode() {
                             Mode::Train => layer.eval(),
-                            Mode::Eval => layer.train(),
+                            _ => layer.train(),
                         }
                     }
                 }

@@ -80,17 +80,13 @@ fn with_padding(target: &Target, problem: &Problem, padding: u16) -> Outputs {
 }
 
 fn backward(problem: &Problem) -> BackwardOptions {
-    BackwardOptions {
-        fusion: problem.fusion,
-        ..BackwardOptions::default()
-    }
+    BackwardOptions::default().with_fusion(problem.fusion)
 }
 
 fn padding_reaches_nothing(dtype: DType) {
-    let silu = Fusion {
-        activation: Activation::Silu,
-        residual: true,
-    };
+    let silu = Fusion::NONE
+        .with_activation(Activation::Silu)
+        .with_residual(true);
     let specials: [u16; 3] = match dtype {
         DType::BF16 => [0x7fc1, 0x7f80, 0xff80],
         _ => [0x7e01, 0x7c00, 0xfc00],

@@ -542,7 +542,7 @@ fn family_norm(name: &str) -> (NormDesc, Mode, Activation, [bool; 2]) {
     use Mode::{Eval, Train};
     let batch = NormDesc::batch_norm(4);
     let estimate = NormDesc::est_bn(4).with_moving_speed(0.25);
-    let instance = NormDesc::instance_norm(4).with_affine(true, true);
+    let instance = NormDesc::instance_norm(4).with_weight(true).with_bias(true);
     let tracked = instance.with_track_running_stats(true);
     let bc = NormDesc::bc_norm(4, 2);
     let filters = NormDesc::weight_standardization();

@@ -264,11 +264,12 @@ impl Case {
         let norm = match self.kind {
             NormKind::WeightStandardization => return norm,
             NormKind::BcNorm => norm
-                .with_bn_affine(bn_weight, bn_bias)
+                .with_bn_weight(bn_weight)
+                .with_bn_bias(bn_bias)
                 .with_per_channel_affine(self.per_channel),
             _ => norm,
         };
-        let norm = norm.with_affine(weight, bias);
+        let norm = norm.with_weight(weight).with_bias(bias);
         match (self.kind, self.stats) {
             (NormKind::GroupNorm | NormKind::LayerNorm, _) => norm,
             (NormKind::EstBn, ChannelStats::Batch { .. }) => norm.with_moving_speed(0.3),
@@ -371,10 +372,11 @@ impl Case {
             .with_mode(mode)
             .with_dtype(self.dtype)
             .with_layout(self.layout)
-            .with_fusion(Fusion {
-                activation: self.activation,
-                residual: self.residual,
-            });
+            .with_fusion(
+                Fusion::NONE
+                    .with_activation(self.activation)
+                    .with_residual(self.residual),
+            );
         if self.writes_x() {
             return problem.forward_only();
         }
@@ -522,10 +524,7 @@ impl Runner for OnCpu {
 }
 
 fn in_place() -> ForwardOptions {
-    ForwardOptions {
-        in_place: true,
-        ..ForwardOptions::default()
-    }
+    ForwardOptions::default().with_in_place(true)
 }
 
 /// What a test has seen.

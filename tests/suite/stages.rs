@@ -55,10 +55,7 @@ impl Case {
         Case {
             name,
             alone: None,
-            options: BackwardOptions {
-                fusion: problem.fusion,
-                ..Default::default()
-            },
+            options: BackwardOptions::default().with_fusion(problem.fusion),
             problem,
         }
     }
@@ -72,19 +69,13 @@ impl Case {
 
     fn inference(mut self) -> Self {
         self.name += " inference";
-        self.alone = Some(ForwardOptions {
-            inference: true,
-            ..Default::default()
-        });
+        self.alone = Some(ForwardOptions::default().with_inference(true));
         self
     }
 
     fn in_place(mut self) -> Self {
         self.name += " in place";
-        self.alone = Some(ForwardOptions {
-            in_place: true,
-            ..Default::default()
-        });
+        self.alone = Some(ForwardOptions::default().with_in_place(true));
         self
     }
 
@@ -107,12 +98,14 @@ fn cases() -> Vec<Case> {
     let bc = |dims: &[usize], groups, seed| Problem::random(dims, groups, seed);
     let of = |norm, dims: &[usize], seed| Problem::random_of(norm, dims, seed);
     let last = Layout::ChannelsLast;
-    let fused = |activation, residual| Fusion {
-        activation,
-        residual,
+    let fused = |activation, residual| {
+        Fusion::NONE
+            .with_activation(activation)
+            .with_residual(residual)
     };
     let instance = NormDesc::instance_norm(6)
-        .with_affine(true, true)
+        .with_weight(true)
+        .with_bias(true)
         .with_track_running_stats(true);
     vec![
         Case::new(bc(&[1, 1, 2], 1, 2)).accumulate(),
@@ -187,15 +180,18 @@ fn short() -> Vec<Case> {
     let slow = ChannelStats::Estimate { moving_speed: 0.25 };
     let bc = |dims: &[usize], groups, seed| Problem::random(dims, groups, seed);
     let of = |norm, dims: &[usize], seed| Problem::random_of(norm, dims, seed);
-    let fused = |activation, residual| Fusion {
-        activation,
-        residual,
+    let fused = |activation, residual| {
+        Fusion::NONE
+            .with_activation(activation)
+            .with_residual(residual)
     };
     let per_channel =
         |channels, groups| NormDesc::bc_norm(channels, groups).with_per_channel_affine(true);
     let bare = NormDesc::bc_norm(6, 2)
-        .with_affine(false, false)
-        .with_bn_affine(false, false);
+        .with_weight(false)
+        .with_bias(false)
+        .with_bn_weight(false)
+        .with_bn_bias(false);
     vec![
         Case::new(bc(&[33, 10, 1], 1, 41)).accumulate(),
         Case::new(bc(&[64, 48, 2, 3], 8, 42)),
@@ -212,7 +208,7 @@ fn short() -> Vec<Case> {
         Case::new(of(NormDesc::group_norm(3, 12), &[19, 12, 2], 51)),
         Case::new(of(NormDesc::layer_norm(512), &[3, 512, 2], 52)).accumulate(),
         Case::new(of(
-            NormDesc::instance_norm(6).with_affine(true, true),
+            NormDesc::instance_norm(6).with_weight(true).with_bias(true),
             &[5, 6, 9],
             53,
         )),

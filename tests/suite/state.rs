@@ -46,7 +46,7 @@ fn norms() -> Vec<(NormDesc, Vec<Entry>)> {
     let bc = NormDesc::bc_norm(6, 3);
     vec![
         (batch, [&affine[..], &running].concat()),
-        (batch.with_affine(false, false), running.to_vec()),
+        (batch.with_weight(false).with_bias(false), running.to_vec()),
         (batch.with_track_running_stats(false), affine.to_vec()),
         (
             NormDesc::est_bn(6),
@@ -54,16 +54,23 @@ fn norms() -> Vec<(NormDesc, Vec<Entry>)> {
         ),
         (NormDesc::group_norm(3, 6), affine.to_vec()),
         (
-            NormDesc::group_norm(3, 6).with_affine(true, false),
+            NormDesc::group_norm(3, 6)
+                .with_weight(true)
+                .with_bias(false),
             affine[..1].to_vec(),
         ),
-        (NormDesc::group_norm(3, 6).with_affine(false, false), vec![]),
+        (
+            NormDesc::group_norm(3, 6)
+                .with_weight(false)
+                .with_bias(false),
+            vec![],
+        ),
         (instance, vec![]),
-        (instance.with_affine(true, true), affine.to_vec()),
+        (instance.with_weight(true).with_bias(true), affine.to_vec()),
         (instance.with_track_running_stats(true), running.to_vec()),
         (NormDesc::layer_norm(6), affine.to_vec()),
         (
-            NormDesc::layer_norm(6).with_affine(true, false),
+            NormDesc::layer_norm(6).with_weight(true).with_bias(false),
             affine[..1].to_vec(),
         ),
         (bc, [&bc_affine[..], &bn].concat()),
@@ -83,7 +90,10 @@ fn norms() -> Vec<(NormDesc, Vec<Entry>)> {
             .concat(),
         ),
         (
-            bc.with_affine(false, true).with_bn_affine(true, false),
+            bc.with_weight(false)
+                .with_bias(true)
+                .with_bn_weight(true)
+                .with_bn_bias(false),
             [&bc_affine[1..], &bn[..1], &bn[2..]].concat(),
         ),
         (
@@ -457,7 +467,7 @@ mod files {
 
     fn problems<T: std::fmt::Debug>(result: Result<T, Error>, names: &Path) -> Vec<String> {
         match result {
-            Err(Error::Checkpoint { file, problems }) => {
+            Err(Error::Checkpoint { file, problems, .. }) => {
                 assert_eq!(file, names.display().to_string());
                 problems
             }
@@ -509,6 +519,21 @@ mod files {
         checkpoint::save(&other, &path).unwrap();
         assert_same(&checkpoint::load(&path).unwrap(), &other);
         assert_eq!(folder.names(), ["model.safetensors"]);
+    }
+
+    /// What the file system says of a failure is there as it was.
+    #[test]
+    fn failures_of_files_have_a_source() {
+        use std::error::Error as _;
+        let folder = Folder::new("none");
+        let path = folder.0.join("none").join("model.safetensors");
+        let load = checkpoint::load(&path).unwrap_err();
+        let save = checkpoint::save(&StateDict::new(), &path).unwrap_err();
+        for (error, says) in [(load, "cannot be read"), (save, "cannot be written")] {
+            let source = error.source().unwrap().downcast_ref::<std::io::Error>();
+            assert_eq!(source.unwrap().kind(), std::io::ErrorKind::NotFound);
+            assert!(error.to_string().ends_with(says), "{error}");
+        }
     }
 
     /// Many at once: each reader sees a whole file.

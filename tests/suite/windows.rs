@@ -48,10 +48,9 @@ fn problems() -> Vec<(String, Problem)> {
         &[3, 64, 3],
     ];
     let mut problems = Vec::new();
-    let fusion = Fusion {
-        activation: Activation::Silu,
-        residual: true,
-    };
+    let fusion = Fusion::NONE
+        .with_activation(Activation::Silu)
+        .with_residual(true);
     for (index, dims) in shapes.iter().enumerate() {
         for dtype in [DType::F32, DType::F16, DType::BF16] {
             for layout in [Layout::ChannelsFirst, Layout::ChannelsLast] {

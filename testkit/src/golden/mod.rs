@@ -328,7 +328,8 @@ mod tests {
         };
         let norm = NormDesc::group_norm(2, 4)
             .with_eps(0.001)
-            .with_affine(true, false);
+            .with_weight(true)
+            .with_bias(false);
         assert_eq!(golden.norm, norm);
         assert_eq!(golden.dtype, DType::BF16);
         assert!(golden.fusion.residual);

@@ -113,10 +113,9 @@ impl Reader<'_> {
         let settings = kind.and_then(|kind| self.settings(kind, channels));
         let (settings, dtype) = (settings?, dtype?);
         let norm = settings.norm;
-        let fusion = Fusion {
-            activation: activation?,
-            residual: residual?,
-        };
+        let fusion = Fusion::NONE
+            .with_activation(activation?)
+            .with_residual(residual?);
 
         let elements = shape.iter().product();
         let mut tensors = BTreeMap::new();

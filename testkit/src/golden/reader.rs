@@ -214,8 +214,10 @@ impl<'a> Reader<'a> {
         };
         let norm = plain
             .with_eps(eps?)
-            .with_affine(there("weight"), there("bias"))
-            .with_bn_affine(!both || there("bn.weight"), !both || there("bn.bias"))
+            .with_weight(there("weight"))
+            .with_bias(there("bias"))
+            .with_bn_weight(!both || there("bn.weight"))
+            .with_bn_bias(!both || there("bn.bias"))
             .with_per_channel_affine(!both || per_channel?)
             .with_track_running_stats(has_running);
         if track? != has_running {

@@ -50,10 +50,9 @@ mod tests {
     use crate::expected::{expected, expected_beside};
     use bcnorm::{Activation, DType, Fusion, Layout, cpu::Executor};
 
-    const RELU: Fusion = Fusion {
-        activation: Activation::Relu,
-        residual: true,
-    };
+    const RELU: Fusion = Fusion::NONE
+        .with_activation(Activation::Relu)
+        .with_residual(true);
 
     #[test]
     fn the_cpu_executor_agrees_with_the_oracle() {

@@ -116,7 +116,8 @@ pub fn norms(channels: usize, groups: usize) -> Vec<(NormDesc, Mode)> {
     let instance = NormDesc::instance_norm(channels);
     let tracked = instance
         .with_track_running_stats(true)
-        .with_affine(true, true);
+        .with_weight(true)
+        .with_bias(true);
     let layer = NormDesc::layer_norm(channels);
     let cumulative = ChannelStats::Batch { momentum: None };
     let estimate = ChannelStats::Estimate { moving_speed: 0.25 };
@@ -128,50 +129,71 @@ pub fn norms(channels: usize, groups: usize) -> Vec<(NormDesc, Mode)> {
         (bc.with_stats(estimate).with_eps(0.5), Eval),
         (bc.with_per_channel_affine(true), Train),
         (
-            bc.with_per_channel_affine(true).with_affine(true, false),
+            bc.with_per_channel_affine(true)
+                .with_weight(true)
+                .with_bias(false),
             Eval,
         ),
         (bc.with_track_running_stats(false), Train),
         (bc.with_track_running_stats(false), Eval),
         (
-            bc.with_affine(false, false).with_bn_affine(false, false),
+            bc.with_weight(false)
+                .with_bias(false)
+                .with_bn_weight(false)
+                .with_bn_bias(false),
             Train,
         ),
         (
-            bc.with_affine(false, false).with_bn_affine(false, false),
+            bc.with_weight(false)
+                .with_bias(false)
+                .with_bn_weight(false)
+                .with_bn_bias(false),
             Eval,
         ),
         (
-            bc.with_affine(false, true).with_bn_affine(true, false),
+            bc.with_weight(false)
+                .with_bias(true)
+                .with_bn_weight(true)
+                .with_bn_bias(false),
             Eval,
         ),
         (
-            bc.with_affine(true, false).with_bn_affine(false, false),
+            bc.with_weight(true)
+                .with_bias(false)
+                .with_bn_weight(false)
+                .with_bn_bias(false),
             Eval,
         ),
         (batch, Train),
         (batch.with_momentum(None), Train),
         (batch, Eval),
-        (batch.with_affine(false, false), Train),
-        (batch.with_affine(false, false), Eval),
+        (batch.with_weight(false).with_bias(false), Train),
+        (batch.with_weight(false).with_bias(false), Eval),
         (
             batch
-                .with_affine(true, false)
+                .with_weight(true)
+                .with_bias(false)
                 .with_track_running_stats(false),
             Train,
         ),
         (batch.with_track_running_stats(false).with_eps(0.25), Eval),
         (est, Train),
-        (est.with_affine(false, true), Eval),
+        (est.with_weight(false).with_bias(true), Eval),
         (group, Train),
-        (group.with_affine(false, false), Eval),
-        (group.with_affine(false, true), Train),
+        (group.with_weight(false).with_bias(false), Eval),
+        (group.with_weight(false).with_bias(true), Train),
         (instance, Train),
         (tracked, Train),
-        (tracked.with_momentum(None).with_affine(true, false), Train),
+        (
+            tracked
+                .with_momentum(None)
+                .with_weight(true)
+                .with_bias(false),
+            Train,
+        ),
         (tracked, Eval),
         (layer, Train),
-        (layer.with_affine(true, false), Eval),
+        (layer.with_weight(true).with_bias(false), Eval),
     ];
     if channels == 1 {
         norms.push((NormDesc::weight_standardization(), Train));
@@ -241,7 +263,7 @@ pub struct Asked {
     /// No backward follows.
     pub inference: bool,
     pub rows: RowSource,
-    pub shards: Option<NonZero<u32>>,
+    pub world_size: Option<NonZero<u32>>,
     pub write: GradientMode,
 }
 
@@ -251,10 +273,9 @@ impl Asked {
         let mut all = Vec::new();
         for activation in [Activation::None, Activation::Relu, Activation::Silu] {
             for residual in [false, true] {
-                let fusion = Fusion {
-                    activation,
-                    residual,
-                };
+                let fusion = Fusion::NONE
+                    .with_activation(activation)
+                    .with_residual(residual);
                 let plain = Asked {
                     fusion,
                     ..Asked::default()
@@ -274,7 +295,7 @@ impl Asked {
                         ..plain
                     },
                     Asked {
-                        shards: NonZero::new(3),
+                        world_size: NonZero::new(3),
                         ..plain
                     },
                 ]);
@@ -292,26 +313,24 @@ pub fn plans(
     asked: Asked,
     tuning: &Tuning,
 ) -> Result<Vec<(Plan, Asked)>, Error> {
-    let forward = ForwardOptions {
-        fusion: asked.fusion,
-        in_place: asked.in_place,
-        inference: asked.inference,
-        rows: asked.rows,
-        shards: asked.shards,
-    };
+    let forward = ForwardOptions::default()
+        .with_fusion(asked.fusion)
+        .with_in_place(asked.in_place)
+        .with_inference(asked.inference)
+        .with_rows(asked.rows)
+        .with_world_size(asked.world_size);
     let forward = Plan::forward(norm, tensor, mode, forward, tuning)?;
     let mut plans = vec![(forward, asked)];
     for write in [GradientMode::Replace, GradientMode::Accumulate] {
         if asked.inference {
             continue;
         }
-        let backward = BackwardOptions {
-            x: write,
-            parameters: write,
-            fusion: asked.fusion,
-            rows: asked.rows,
-            shards: asked.shards,
-        };
+        let backward = BackwardOptions::default()
+            .with_x(write)
+            .with_parameters(write)
+            .with_fusion(asked.fusion)
+            .with_rows(asked.rows)
+            .with_world_size(asked.world_size);
         let backward = Plan::backward(norm, tensor, mode, backward, tuning)?;
         plans.push((backward, Asked { write, ..asked }));
     }
@@ -346,13 +365,13 @@ pub fn is_beyond(
     let (channel_columns, affine) = gradient_columns(norm, mode);
     let tracks =
         norm.kind == NormKind::InstanceNorm && norm.track_running_stats && mode == Mode::Train;
-    let shards = asked.shards.map_or(0, |shards| u64::from(shards.get()));
+    let world_size = asked.world_size.map_or(0, |size| u64::from(size.get()));
     // No fold runs over the channels of a group whose elements are rows.
     let forward = Elements::of(norm, tensor, mode, Direction::Forward, &asked, tuning);
     let backward = Elements::of(norm, tensor, mode, Direction::Backward, &asked, tuning);
     let folds = forward.is_none() || (backward.is_none() && !asked.inference);
     n.max(1) * c > most
-        || ([Part::Batch, Part::Estimate].contains(&part) && shards * c > most)
+        || ([Part::Batch, Part::Estimate].contains(&part) && world_size * c > most)
         || (!asked.inference && n * (u64::from(channel_columns) + u64::from(affine)) > most)
         || u64::from(tensor.num_samples()) * len > most
         || (grouped && ((folds && lanes(size, 4)) || size * len > most))
@@ -544,7 +563,8 @@ pub fn for_every_plan(
                             norm.kind.name(),
                             norm.stats
                         );
-                        let sharded = asked.shards.is_some() && parts(&norm, mode).0 == Part::Batch;
+                        let sharded =
+                            asked.world_size.is_some() && parts(&norm, mode).0 == Part::Batch;
                         let beyond = is_beyond(&norm, &tensor, mode, asked, &tuning);
                         let plans = match plans(&norm, &tensor, mode, asked, &tuning) {
                             Err(Error::OneValuePerChannel { .. }) if one_value && !sharded => {

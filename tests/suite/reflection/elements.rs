@@ -43,7 +43,7 @@ impl Elements {
         let possible = grouped
             && !updates_rows
             && together
-            && (asked.shards.is_none() || ![Part::Batch, Part::Estimate].contains(&part))
+            && (asked.world_size.is_none() || ![Part::Batch, Part::Estimate].contains(&part))
             && asked.rows == RowSource::Computed
             && tensor.elements() > 0
             && norm.num_channels <= 1 << 20
@@ -156,8 +156,8 @@ pub fn check_elements_as_rows(what: &str, plan: &Plan, asked: &Asked, tuning: &T
             KernelId::ChannelFold => {
                 assert_eq!(items, channels, "{what}");
                 let from_batch = [Part::Batch, Part::Estimate].contains(&part);
-                let shards = asked.shards.map_or(1, NonZero::get);
-                let entries = if from_batch { shards } else { 0 };
+                let world_size = asked.world_size.map_or(1, NonZero::get);
+                let entries = if from_batch { world_size } else { 0 };
                 assert_eq!(folded(), entries, "{what}");
             }
             KernelId::RowCoefficients | KernelId::RowTermsBackward => {

@@ -1,11 +1,11 @@
-//! Between steps: windows, needs, who writes what is read, what shards exchange, how often tensors move.
+//! Between steps: windows, needs, who writes what is read, what devices gather, how often tensors move.
 
 use super::asked::{Asked, Part, parts};
 use super::elements::is_of_elements;
 use crate::common::work;
 use bcnorm::kernels::{Access, Element, Family, KernelId};
 use bcnorm::params::{ColumnSplit, Norm, Table};
-use bcnorm::plan::{Direction, Step, Window};
+use bcnorm::plan::{Direction, Step};
 use bcnorm::role::RoleKind;
 use bcnorm::{Activation, GradientMode, Mode, NormKind, Plan, Role, RowSource, Tuning, params};
 use std::collections::BTreeSet;
@@ -62,38 +62,39 @@ pub fn check_windows(what: &str, plan: &Plan, tuning: &Tuning) {
             assert!(step.window.is_some() || windows.len() == 1, "{what}");
             let p = step.params;
             let num_words = p.block::<ColumnSplit>().map(|split| split.num_words);
-            let window = step.window.unwrap_or(Window {
-                offset: 0,
-                bytes: tensor.buffer_bytes(),
-            });
-            assert!(window.offset.is_multiple_of(256), "{what}: {window:?}");
-            assert!(window.bytes.is_multiple_of(4), "{what}: {window:?}");
+            let window = step.window;
+            let (offset, window_bytes) = match window {
+                Some(window) => (window.offset, window.bytes),
+                None => (0, tensor.buffer_bytes()),
+            };
+            assert!(offset.is_multiple_of(256), "{what}: {window:?}");
+            assert!(window_bytes.is_multiple_of(4), "{what}: {window:?}");
             assert!(
-                window.bytes <= tuning.limits.max_binding_bytes,
+                window_bytes <= tuning.limits.max_binding_bytes,
                 "{what}: {window:?}"
             );
-            let end = window.offset + window.bytes;
+            let end = offset + window_bytes;
             assert!(end <= tensor.buffer_bytes(), "{what}: {window:?}");
             assert_eq!(
                 u64::from(p.dispatch().first_word) * word_bytes,
-                window.offset,
+                offset,
                 "{what}"
             );
-            let bytes = num_words.map_or(window.bytes, |words| u64::from(words) * word_bytes);
+            let bytes = num_words.map_or(window_bytes, |words| u64::from(words) * word_bytes);
             // The last word may reach beyond the tensor.
             let bound = bytes
                 .next_multiple_of(4)
-                .min(tensor.buffer_bytes().next_multiple_of(word_bytes.max(4)) - window.offset);
+                .min(tensor.buffer_bytes().next_multiple_of(word_bytes.max(4)) - offset);
             assert!(
                 bound.next_multiple_of(word_bytes.max(4))
-                    == window.bytes.next_multiple_of(word_bytes.max(4))
+                    == window_bytes.next_multiple_of(word_bytes.max(4))
                     || num_words == Some(u32::MAX),
                 "{what}: {p:?} {window:?}"
             );
             let words = work::words(step);
             assert!(words.end <= total, "{what}");
             assert!(
-                words.start * word_bytes >= window.offset
+                words.start * word_bytes >= offset
                     && (words.end * word_bytes).min(tensor.buffer_bytes()) <= end,
                 "{what}: {words:?} of {window:?}"
             );
@@ -167,7 +168,7 @@ pub fn check_dataflow(what: &str, plan: &Plan, asked: &Asked, elements: bool) {
     let empty = plan.tensor().elements() == 0;
     let given = |role: &Role| match role {
         Role::Rows if asked.rows == RowSource::Given => true,
-        Role::ChannelShards | Role::GradientShards => asked.shards.is_some(),
+        Role::GatheredMoments | Role::GatheredGradients => asked.world_size.is_some(),
         role => role.kind() == RoleKind::Caller || (!forward && role.kind() == RoleKind::Saved),
     };
     let mut written: Vec<(Role, KernelId)> = Vec::new();
@@ -229,7 +230,7 @@ pub fn check_dataflow(what: &str, plan: &Plan, asked: &Asked, elements: bool) {
     }
     let is_written = |role: Role| written.iter().any(|&(known, _)| known == role);
     let batch = [Part::Batch, Part::Estimate].contains(&part);
-    let exchanged = asked.shards.is_some() && batch;
+    let exchanged = asked.world_size.is_some() && batch;
     let tracks = match norm.kind {
         NormKind::InstanceNorm => norm.track_running_stats && (part == Part::Running || !empty),
         _ => match part {
@@ -287,21 +288,21 @@ pub fn check_exchange(what: &str, plan: &Plan, asked: &Asked) {
     let (part, _) = parts(plan.norm(), plan.mode());
     let forward = plan.direction() == Direction::Forward;
     let shared = part == Part::Batch || (forward && part == Part::Estimate);
-    let exchanged = asked.shards.is_some() && shared;
-    assert_eq!(plan.exchange().is_some(), exchanged, "{what}");
-    let Some(at) = plan.exchange() else {
+    let exchanged = asked.world_size.is_some() && shared;
+    assert_eq!(plan.all_gather_before().is_some(), exchanged, "{what}");
+    let Some(at) = plan.all_gather_before() else {
         return;
     };
     let (left, got) = match forward {
-        true => (Role::ChannelMoments, Role::ChannelShards),
-        false => (Role::GradientSums, Role::GradientShards),
+        true => (Role::ChannelMoments, Role::GatheredMoments),
+        false => (Role::GradientSums, Role::GatheredGradients),
     };
-    let shards = u64::from(asked.shards.unwrap().get());
+    let world_size = u64::from(asked.world_size.unwrap().get());
     let one = plan
         .need(left)
         .unwrap_or_else(|| panic!("{what}: no {left}"));
     if let Some(all) = plan.need(got) {
-        assert_eq!(all.bytes, shards * one.bytes, "{what}");
+        assert_eq!(all.bytes, world_size * one.bytes, "{what}");
     } else {
         // Nobody has a dx.
         assert!(!forward && plan.tensor().elements() == 0, "{what}");
@@ -365,7 +366,7 @@ pub fn check_transfers(what: &str, plan: &Plan, asked: &Asked, elements: bool) {
                 accumulated,
             )
         }
-        Direction::Backward => {
+        _ => {
             let residual = residual * u64::from(fused);
             let accumulated = u64::from(asked.write == GradientMode::Accumulate);
             // dx is dy times a constant where nothing depends on x.

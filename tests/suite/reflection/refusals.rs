@@ -91,7 +91,7 @@ fn check_empty(
     let plans = plans(norm, tensor, mode, asked, tuning).unwrap();
     let (part, _) = parts(norm, mode);
     let forward = &plans[0].0;
-    if forward.exchange().is_none() {
+    if forward.all_gather_before().is_none() {
         assert!(
             forward.steps().is_empty() && forward.needs().is_empty(),
             "{what}"

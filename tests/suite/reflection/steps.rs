@@ -284,16 +284,16 @@ fn check_bindings(what: &str, step: &Step, plan: &Plan) {
             | (KernelId::ChannelFoldBackward, "gradient_parts", Role::AffineTerms) => elements,
             (KernelId::SampleFold, "rows", Role::ChannelParts) => true,
             (KernelId::SampleFold, "channel_parts", Role::ChannelMoments) => {
-                plan.exchange().is_some()
+                plan.all_gather_before().is_some()
             }
             (KernelId::ChannelFold, "channel_parts", Role::Rows) => true,
-            (KernelId::ChannelFold, "channel_parts", Role::ChannelShards) => {
-                plan.exchange().is_some()
+            (KernelId::ChannelFold, "channel_parts", Role::GatheredMoments) => {
+                plan.all_gather_before().is_some()
             }
             (KernelId::ChannelFoldBackward, "gradient_parts", Role::GradientTerms) => true,
-            (KernelId::ChannelFoldBackward, "gradient_parts", Role::GradientShards)
+            (KernelId::ChannelFoldBackward, "gradient_parts", Role::GatheredGradients)
             | (KernelId::ChannelFoldBackward, "channel_gradients", Role::GradientSums) => {
-                plan.exchange().is_some()
+                plan.all_gather_before().is_some()
             }
             // The only affine is the channel part's.
             (KernelId::ChannelFold, "bn_weight", Role::Weight)
@@ -449,9 +449,9 @@ fn check_norm(what: &str, step: &Step, plan: &Plan, asked: &Asked, p: &Norm) {
     let per_channel = norm.kind != NormKind::BcNorm || norm.per_channel_affine;
     // Parameters are written by the fold of this device's terms alone.
     let of_device =
-        kernel == KernelId::ChannelFoldBackward && step.bindings[0] != Role::GradientShards;
+        kernel == KernelId::ChannelFoldBackward && step.bindings[0] != Role::GatheredGradients;
     let accumulates = of_device && asked.write == GradientMode::Accumulate;
-    let sums = of_device && asked.shards.is_some() && part == Part::Batch;
+    let sums = of_device && asked.world_size.is_some() && part == Part::Batch;
     let flags = [
         (
             params::TRAINING,
@@ -490,7 +490,7 @@ fn check_entries(what: &str, step: &Step, plan: &Plan, asked: &Asked, p: &Table)
     } else {
         let empty = tensor.elements() == 0;
         let samples = if empty { 0 } else { own() as u32 };
-        let shards = asked.shards.map_or(0, NonZero::get);
+        let world_size = asked.world_size.map_or(0, NonZero::get);
         let folded = |role: Role| {
             let fold = writer(plan, step, role);
             let table = fold.and_then(|fold| fold.params.block::<Table>());
@@ -509,7 +509,7 @@ fn check_entries(what: &str, step: &Step, plan: &Plan, asked: &Asked, p: &Table)
                 }
             }
             role @ (Role::ChannelParts | Role::GradientParts) if !empty => folded(role),
-            Role::ChannelShards | Role::GradientShards => shards,
+            Role::GatheredMoments | Role::GatheredGradients => world_size,
             _ => 0,
         };
         assert_eq!(p.entries, expected, "{what}");
@@ -525,7 +525,7 @@ fn check_entries(what: &str, step: &Step, plan: &Plan, asked: &Asked, p: &Table)
 fn check_table(what: &str, step: &Step, plan: &Plan, p: &Table) {
     let channels = plan.tensor().num_channels();
     let (channel_columns, affine) = gradient_columns(plan.norm(), plan.mode());
-    let of_shards = step.bindings.first() == Some(&Role::GradientShards);
+    let gathered = step.bindings.first() == Some(&Role::GatheredGradients);
     // Of elements, the channel part's columns and the affine's are two tables, folded one by one.
     let table = step.bindings.first().copied();
     let table = match table {
@@ -541,7 +541,7 @@ fn check_table(what: &str, step: &Step, plan: &Plan, p: &Table) {
     };
     let columns = match step.spec.kernel {
         KernelId::SampleFold | KernelId::ChannelFold | KernelId::RunningFold => Some(channels),
-        KernelId::ChannelFoldBackward if of_shards => {
+        KernelId::ChannelFoldBackward if gathered => {
             assert_eq!(p.channel_columns, channels, "{what}");
             Some(channels)
         }

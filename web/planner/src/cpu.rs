@@ -76,17 +76,11 @@ impl CpuCall {
         let (norm, tensor) = (&self.norm.desc, &self.tensor.desc);
         let executor = Executor::with_threads(1);
         let tuning = executor.tuning();
-        let forward = ForwardOptions {
-            fusion,
-            ..ForwardOptions::default()
-        };
+        let forward = ForwardOptions::default().with_fusion(fusion);
         let plan = Plan::forward(norm, tensor, mode, forward, &tuning)?;
         executor.run(&plan, &mut self.buffers)?;
         if backward {
-            let backward = BackwardOptions {
-                fusion,
-                ..BackwardOptions::default()
-            };
+            let backward = BackwardOptions::default().with_fusion(fusion);
             let plan = Plan::backward(norm, tensor, mode, backward, &tuning)?;
             executor.run(&plan, &mut self.buffers)?;
         }

@@ -54,8 +54,8 @@ impl From<Error> for Failure {
             Error::Limit { .. } => "limit",
             Error::StateDict { .. } | Error::Checkpoint { .. } => "state-dict",
             Error::Tuning { .. } => "tuning",
-            Error::NoAdapter(_) => "no-adapter",
-            Error::Device(_) => "device-lost",
+            Error::NoAdapter => "no-adapter",
+            Error::Device { .. } => "device-lost",
             _ => "order",
         };
         Self::new(code, error.to_string())

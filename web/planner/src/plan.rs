@@ -36,10 +36,9 @@ impl Options {
             _ => return Err(Failure::unknown("norm", "activation", activation)),
         };
         let mode = if training { Mode::Train } else { Mode::Eval };
-        let fusion = Fusion {
-            activation,
-            residual,
-        };
+        let fusion = Fusion::NONE
+            .with_activation(activation)
+            .with_residual(residual);
         Ok(Options { mode, fusion })
     }
 }
@@ -61,12 +60,10 @@ impl Plan {
         inference: bool,
         tuning: &Tuning,
     ) -> Result<Plan, Failure> {
-        let forward = ForwardOptions {
-            fusion: options.fusion,
-            in_place,
-            inference,
-            ..ForwardOptions::default()
-        };
+        let forward = ForwardOptions::default()
+            .with_fusion(options.fusion)
+            .with_in_place(in_place)
+            .with_inference(inference);
         let plan = bcnorm::Plan::forward(
             &norm.desc,
             &tensor.desc,
@@ -84,11 +81,9 @@ impl Plan {
         options: &Options,
         tuning: &Tuning,
     ) -> Result<Plan, Failure> {
-        let backward = BackwardOptions {
-            parameters: GradientMode::Accumulate,
-            fusion: options.fusion,
-            ..BackwardOptions::default()
-        };
+        let backward = BackwardOptions::default()
+            .with_parameters(GradientMode::Accumulate)
+            .with_fusion(options.fusion);
         let plan = bcnorm::Plan::backward(
             &norm.desc,
             &tensor.desc,
