@@ -1,17 +1,17 @@
-//! Tensors on the host: f32 values to and from the words of 4 bytes in which a buffer holds them.
+//! Tensors on the host: f32 values to and from the u32s in which a buffer holds them.
 
 use crate::desc::DType;
 use half::{bf16, f16};
 
-/// The words of a tensor's buffer with these values, rounded to its type (16-bit values to the nearest, ties
-/// to even; two a word, the first in the lower half; an odd number is followed by a 0).
+/// The u32s of a tensor's buffer with these values, rounded to its type (16-bit values to the nearest, ties
+/// to even; two a u32, the first in the lower half; an odd number is followed by a 0).
 pub fn pack(dtype: DType, values: &[f32]) -> Vec<u32> {
     let pairs = |bits: fn(f32) -> u16| {
-        let words = values.chunks(2).map(|pair| {
+        let u32s = values.chunks(2).map(|pair| {
             let high = pair.get(1).map_or(0, |&value| bits(value));
             u32::from(bits(pair[0])) | u32::from(high) << 16
         });
-        words.collect()
+        u32s.collect()
     };
     match dtype {
         DType::F32 => values.iter().map(|value| value.to_bits()).collect(),
@@ -20,19 +20,19 @@ pub fn pack(dtype: DType, values: &[f32]) -> Vec<u32> {
     }
 }
 
-/// The first `len` values of such words (fewer where there are fewer).
-pub fn unpack(dtype: DType, words: &[u32], len: usize) -> Vec<f32> {
+/// The first `len` values of such u32s (fewer where there are fewer).
+pub fn unpack(dtype: DType, u32s: &[u32], len: usize) -> Vec<f32> {
     let halves = |value: fn(u16) -> f32| {
-        let all = words
+        let all = u32s
             .iter()
-            .flat_map(|&word| [word as u16, (word >> 16) as u16]);
+            .flat_map(|&bits| [bits as u16, (bits >> 16) as u16]);
         all.take(len).map(value).collect()
     };
     match dtype {
-        DType::F32 => words
+        DType::F32 => u32s
             .iter()
             .take(len)
-            .map(|&word| f32::from_bits(word))
+            .map(|&bits| f32::from_bits(bits))
             .collect(),
         DType::F16 => halves(|bits| f16::from_bits(bits).to_f32()),
         DType::BF16 => halves(|bits| bf16::from_bits(bits).to_f32()),
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_share_a_word() {
+    fn pairs_share_a_u32() {
         assert_eq!(pack(DType::F16, &[1.0, 2.0, 3.0]), [0x4000_3c00, 0x4200]);
         assert_eq!(pack(DType::BF16, &[1.0, 2.0, 3.0]), [0x4000_3f80, 0x4040]);
         assert_eq!(

@@ -1,7 +1,7 @@
 //! Tensors with channels last. Channels lie next to each other, so kernels compute [`TILE`] of them at once.
 
 use super::parallel::for_ranges;
-use super::tile::{CHUNK, TILE, Tile};
+use super::tile::{CHUNK, TILE, Tile, or_first};
 use crate::params::ColumnParams;
 use crate::stages::Element;
 use crate::stages::element::to_f32;
@@ -32,9 +32,6 @@ impl Shape {
         }
     }
 }
-
-/// Most channels of a run: a chunk of them stays in the nearest cache.
-const RUN_CHANNELS: usize = 512;
 
 /// Consecutive work items of one part of one sample: some channels over some positions.
 pub(super) struct Run {
@@ -79,7 +76,6 @@ pub(super) fn runs(shape: Shape, items: Range<usize>) -> impl Iterator<Item = Ru
         let block = next / shape.columns;
         let first = next - block * shape.columns;
         let end = shape.columns.min(first + (items.end - next));
-        let end = end.min(first + (RUN_CHANNELS / shape.width).max(1));
         next += end - first;
         let (sample, part) = (block / shape.parts, block % shape.parts);
         let begin = (part * shape.per_part).min(shape.row_len);
@@ -276,39 +272,32 @@ pub(super) fn blocks(elements: Range<usize>) -> impl Iterator<Item = Range<usize
         .map(move |begin| begin..end.min(begin + BLOCK))
 }
 
-/// The chunks of a run, tile by tile: the channels of tile t at position k of a chunk, in lines\[t\]\[k\]. Positions are read
-/// whole, one after the other: what is read in the order of memory the processor fetches ahead.
-pub(super) struct Lines(Vec<[Tile; CHUNK]>);
+/// A whole tile of channels, from `begin` on, at each position of a chunk, where it lies in memory; behind the chunk's last
+/// position, the first one again.
+#[inline(always)]
+pub(super) fn lines<T>(
+    values: &[T],
+    shape: Shape,
+    (first, positions): (usize, usize),
+    begin: usize,
+) -> [&[T; TILE]; CHUNK] {
+    std::array::from_fn(
+        #[inline(always)]
+        |k| {
+            let at = (first + or_first(k, positions)) * shape.channels + begin;
+            let (lines, _) = values[at..at + TILE].as_chunks::<TILE>();
+            &lines[0]
+        },
+    )
+}
 
-impl Lines {
-    /// Of a run's channels; behind the last one, lanes stay 0.
-    pub fn new(run: &Run) -> Self {
-        Self(vec![[[0.0; TILE]; CHUNK]; run.num_tiles()])
-    }
-
-    /// Reads a chunk: its first position, and how many.
-    #[inline(always)]
-    pub fn read<T: Element>(
-        &mut self,
-        values: &[T],
-        shape: Shape,
-        run: &Run,
-        (first, positions): (usize, usize),
-    ) {
-        for k in 0..positions {
-            let begin = (first + k) * shape.channels + run.channels.start;
-            let line = &values[begin..][..run.channels.len()];
-            let (whole, rest) = line.as_chunks::<TILE>();
-            for (tile, values) in self.0.iter_mut().zip(whole) {
-                to_f32(values, &mut tile[k]);
-            }
-            if let (Some(tile), false) = (self.0.last_mut(), rest.is_empty()) {
-                to_f32(rest, &mut tile[k]);
-            }
-        }
-    }
-
-    pub fn tiles(&mut self) -> impl Iterator<Item = &mut [Tile; CHUNK]> {
-        self.0.iter_mut()
+/// The channels of a tile at one position, what is behind the last of them left as it is.
+#[inline(always)]
+pub(super) fn load<T: Element>(values: &[T], tile: &mut Tile) {
+    if let Some(values) = values.first_chunk::<TILE>() {
+        // Of a known size: vector loads.
+        to_f32(values, tile);
+    } else {
+        to_f32(values, tile);
     }
 }

@@ -1,6 +1,6 @@
 //! `shaders/column_moments.wgsl` in tiles of channels.
 
-use super::column::{Lines, Run, Shape, reduce};
+use super::column::{Run, Shape, lines, load, reduce};
 use super::tile::{CHUNK, TILE, TileMoments, or_first};
 use crate::params::ColumnParams;
 use crate::stages::{Call, Element};
@@ -31,24 +31,30 @@ pub(crate) fn column_moments<T: Element>(
 #[inline(always)]
 fn moments_of<T: Element>(shape: Shape, run: &Run, x: &[T], moments: &mut [Moments]) {
     let mut tiles = vec![TileMoments::default(); run.num_tiles()];
-    let mut lines = Lines::new(run);
-    for chunk in run.chunks() {
-        lines.read(x, shape, run, chunk);
-        let (_, positions) = chunk;
-        for (all, lines) in tiles.iter_mut().zip(lines.tiles()) {
-            all.merge(&if positions == CHUNK {
-                TileMoments::of_chunk(
-                    CHUNK,
-                    #[inline(always)]
-                    |k, c| lines[k][c],
-                )
-            } else {
-                TileMoments::of_chunk(
+    for (first, positions) in run.chunks() {
+        for (tile, all) in tiles.iter_mut().enumerate() {
+            let begin = run.channels.start + tile * TILE;
+            let end = run.channels.end.min(begin + TILE);
+            if end - begin == TILE {
+                let lines = lines(x, shape, (first, positions), begin);
+                all.merge(&TileMoments::of_chunk(
                     positions,
                     #[inline(always)]
-                    |k, c| lines[or_first(k, positions)][c],
-                )
-            });
+                    |k, c| lines[k][c].to_f32(),
+                ));
+                continue;
+            }
+            // Behind the chunk's last position, the first one again.
+            let mut words = [[0.0; TILE]; CHUNK];
+            for (k, word) in words.iter_mut().enumerate() {
+                let position = first + or_first(k, positions);
+                load(&x[position * shape.channels..][begin..end], word);
+            }
+            all.merge(&TileMoments::of_chunk(
+                positions,
+                #[inline(always)]
+                |k, c| words[k][c],
+            ));
         }
     }
     for (moments, tile) in moments.chunks_mut(TILE).zip(&tiles) {

@@ -1,6 +1,6 @@
 //! `shaders/column_products.wgsl` in tiles of channels.
 
-use super::column::{Lines, Run, Shape, reduce};
+use super::column::{Run, Shape, lines, load, reduce};
 use super::tile::{CHUNK, TILE, Tile, TileProducts, gather, or_first};
 use crate::desc::Activation;
 use crate::params::ColumnParams;
@@ -52,12 +52,6 @@ struct TileRows {
 }
 
 impl TileRows {
-    /// x less its row's mean.
-    #[inline(always)]
-    fn above_mean(&self, x: &[Tile; CHUNK], k: usize, c: usize) -> f32 {
-        (x[k][c] - self.pivot[c]) - self.offset[c]
-    }
-
     /// Takes dy back through the activation.
     #[inline(always)]
     fn recompute(&self, x: &Tile, residual: &Tile, activation: Activation, grad: &mut Tile) {
@@ -76,41 +70,44 @@ impl<T: Element> Tensors<'_, T> {
         let num_tiles = run.num_tiles();
         let mut tiles = vec![TileProducts::default(); num_tiles];
         let rows: Vec<TileRows> = (0..num_tiles).map(|tile| self.rows_of(run, tile)).collect();
-        let (mut x, mut grad_y, mut residual) = (Lines::new(run), Lines::new(run), Lines::new(run));
-        for chunk in run.chunks() {
-            x.read(self.x, self.shape, run, chunk);
-            grad_y.read(self.grad_y, self.shape, run, chunk);
-            let (_, positions) = chunk;
-            if let Some(recompute) = &self.recompute {
-                if let Some(values) = recompute.residual {
-                    residual.read(values, self.shape, run, chunk);
-                }
-                let lines = x.tiles().zip(grad_y.tiles()).zip(residual.tiles());
-                for (rows, ((x, grad_y), residual)) in rows.iter().zip(lines) {
-                    for k in 0..positions {
-                        rows.recompute(&x[k], &residual[k], recompute.activation, &mut grad_y[k]);
-                    }
-                }
-            }
-            let lines = x.tiles().zip(grad_y.tiles());
-            for ((all, rows), (x, grad_y)) in tiles.iter_mut().zip(&rows).zip(lines) {
-                all.merge(&if positions == CHUNK {
-                    TileProducts::of_chunk(
-                        CHUNK,
-                        #[inline(always)]
-                        |k, c| rows.above_mean(x, k, c),
-                        #[inline(always)]
-                        |k, c| grad_y[k][c],
-                    )
-                } else {
-                    TileProducts::of_chunk(
+        for (first, positions) in run.chunks() {
+            for (tile, (all, rows)) in tiles.iter_mut().zip(&rows).enumerate() {
+                let begin = run.channels.start + tile * TILE;
+                let end = run.channels.end.min(begin + TILE);
+                if end - begin == TILE && self.recompute.is_none() {
+                    let x = lines(self.x, self.shape, (first, positions), begin);
+                    let grad = lines(self.grad_y, self.shape, (first, positions), begin);
+                    all.merge(&TileProducts::of_chunk(
                         positions,
                         #[inline(always)]
-                        |k, c| rows.above_mean(x, k, c),
+                        |k, c| (x[k][c].to_f32() - rows.pivot[c]) - rows.offset[c],
                         #[inline(always)]
-                        |k, c| grad_y[or_first(k, positions)][c],
-                    )
-                });
+                        |k, c| grad[k][c].to_f32(),
+                    ));
+                    continue;
+                }
+                // Behind the chunk's last position, the first one again.
+                let (mut x, mut grad) = ([[0.0; TILE]; CHUNK], [[0.0; TILE]; CHUNK]);
+                for (k, (x, grad)) in x.iter_mut().zip(&mut grad).enumerate() {
+                    let position = (first + or_first(k, positions)) * self.shape.channels;
+                    let elements = position + begin..position + end;
+                    load(&self.x[elements.clone()], x);
+                    load(&self.grad_y[elements.clone()], grad);
+                    if let Some(recompute) = &self.recompute {
+                        let mut residual = [0.0; TILE];
+                        if let Some(all) = recompute.residual {
+                            load(&all[elements], &mut residual);
+                        }
+                        rows.recompute(x, &residual, recompute.activation, grad);
+                    }
+                }
+                all.merge(&TileProducts::of_chunk(
+                    positions,
+                    #[inline(always)]
+                    |k, c| (x[k][c] - rows.pivot[c]) - rows.offset[c],
+                    #[inline(always)]
+                    |k, c| grad[k][c],
+                ));
             }
         }
         for (products, tile) in products.chunks_mut(TILE).zip(&tiles) {

@@ -37,10 +37,10 @@ use std::collections::BTreeMap;
 use std::num::NonZero;
 use std::ops::Range;
 
-/// Host memory by [`Role`]: words of 4 bytes, seen as f32, as u32, or as the entries of a table.
+/// Host memory by [`Role`]: u32s, seen as f32, as u32, or as the entries of a table.
 #[derive(Debug, Clone, Default)]
 pub struct Buffers {
-    words: BTreeMap<Role, Vec<u32>>,
+    u32s: BTreeMap<Role, Vec<u32>>,
 }
 
 impl Buffers {
@@ -51,52 +51,50 @@ impl Buffers {
 
     /// Gives a tensor or a parameter.
     pub fn set(&mut self, role: Role, values: Vec<f32>) {
-        self.words
+        self.u32s
             .insert(role, bytemuck::allocation::cast_vec(values));
     }
 
     /// Gives a counter, or a tensor of 16-bit elements, two in a u32 (the first in its lower half).
     pub fn set_u32(&mut self, role: Role, values: Vec<u32>) {
-        self.words.insert(role, values);
+        self.u32s.insert(role, values);
     }
 
     /// Gives a table.
     pub fn set_table<T: Pod>(&mut self, role: Role, entries: &[T]) {
-        self.words
+        self.u32s
             .insert(role, bytemuck::pod_collect_to_vec(entries));
     }
 
     /// A tensor or a parameter.
     pub fn get(&self, role: Role) -> Option<&[f32]> {
-        self.words
-            .get(&role)
-            .map(|words| bytemuck::cast_slice(words))
+        self.u32s.get(&role).map(|u32s| bytemuck::cast_slice(u32s))
     }
 
     /// A counter, or a tensor of 16-bit elements.
     pub fn get_u32(&self, role: Role) -> Option<&[u32]> {
-        self.words.get(&role).map(Vec::as_slice)
+        self.u32s.get(&role).map(Vec::as_slice)
     }
 
     /// A table's entries.
     pub fn get_table<T: Pod>(&self, role: Role) -> Option<Vec<T>> {
-        self.words
+        self.u32s
             .get(&role)
-            .map(|words| bytemuck::pod_collect_to_vec(words))
+            .map(|u32s| bytemuck::pod_collect_to_vec(u32s))
     }
 
     /// Takes a tensor or a parameter out.
     pub fn take(&mut self, role: Role) -> Option<Vec<f32>> {
-        self.words.remove(&role).map(bytemuck::allocation::cast_vec)
+        self.u32s.remove(&role).map(bytemuck::allocation::cast_vec)
     }
 
     /// Whether a buffer, if it is there, is as long as a plan needs it.
     fn check_length(&self, need: &BufferRequirement) -> Result<(), Error> {
-        match self.words.get(&need.role) {
-            Some(found) if found.len() != words(need) => Err(Error::Length {
+        match self.u32s.get(&need.role) {
+            Some(found) if found.len() != u32s(need) => Err(Error::Length {
                 what: need.role.to_string(),
                 found: found.len(),
-                expected: words(need),
+                expected: u32s(need),
             }),
             _ => Ok(()),
         }
@@ -104,7 +102,7 @@ impl Buffers {
 }
 
 /// Words of a buffer.
-fn words(need: &BufferRequirement) -> usize {
+fn u32s(need: &BufferRequirement) -> usize {
     usize::try_from(need.bytes / 4).unwrap_or(usize::MAX)
 }
 
@@ -113,11 +111,11 @@ fn words(need: &BufferRequirement) -> usize {
 pub struct Executor {
     threads: NonZero<usize>,
     /// Words of its bindings that a step has a thread for.
-    words_per_thread: usize,
+    u32s_per_thread: usize,
 }
 
-/// Starting a thread and waiting for its end takes 30 us: in that time one reads and writes as many words.
-const WORDS_PER_THREAD: usize = 1 << 15;
+/// Starting a thread and waiting for its end takes 30 us: in that time one reads and writes as many u32s.
+const U32S_PER_THREAD: usize = 1 << 15;
 
 impl Default for Executor {
     fn default() -> Self {
@@ -132,7 +130,7 @@ impl Executor {
         let one = NonZero::<usize>::MIN;
         Self {
             threads: std::thread::available_parallelism().unwrap_or(one),
-            words_per_thread: WORDS_PER_THREAD,
+            u32s_per_thread: U32S_PER_THREAD,
         }
     }
 
@@ -140,7 +138,7 @@ impl Executor {
     pub fn with_threads(threads: usize) -> Self {
         Self {
             threads: NonZero::new(threads).unwrap_or(NonZero::<usize>::MIN),
-            words_per_thread: 1,
+            u32s_per_thread: 1,
         }
     }
 
@@ -182,7 +180,7 @@ impl Executor {
         let missing: Vec<Role> = plan
             .needs()
             .iter()
-            .filter(|need| is_given(need) && !buffers.words.contains_key(&need.role))
+            .filter(|need| is_given(need) && !buffers.u32s.contains_key(&need.role))
             .map(|need| need.role)
             .collect();
         if !missing.is_empty() {
@@ -207,8 +205,8 @@ impl Executor {
             }
         }
         for need in plan.needs() {
-            let buffer = buffers.words.entry(need.role).or_default();
-            buffer.resize(words(need), 0);
+            let buffer = buffers.u32s.entry(need.role).or_default();
+            buffer.resize(u32s(need), 0);
         }
         Ok(())
     }
@@ -227,11 +225,9 @@ impl Executor {
 
     /// Runs one of the plan's steps on buffers that are there and as long as the plan says.
     fn run_checked(&self, plan: &Plan, step: &Step, buffers: &mut Buffers) {
-        let words = |role: &Role| buffers.words.get(role).map_or(0, Vec::len);
-        let words = step.bindings.iter().map(words).sum::<usize>();
-        let threads = self
-            .threads
-            .min(worth_threads(words, self.words_per_thread));
+        let u32s = |role: &Role| buffers.u32s.get(role).map_or(0, Vec::len);
+        let u32s = step.bindings.iter().map(u32s).sum::<usize>();
+        let threads = self.threads.min(worth_threads(u32s, self.u32s_per_thread));
         with_call(plan, step, buffers, |call| match step.spec.dtype {
             DType::F32 => step.params.run::<f32>(threads, call),
             DType::F16 => step.params.run::<half::f16>(threads, call),
@@ -240,9 +236,9 @@ impl Executor {
     }
 }
 
-/// How many threads a step on so many words is worth.
-fn worth_threads(words: usize, words_per_thread: usize) -> NonZero<usize> {
-    NonZero::new(words / words_per_thread).unwrap_or(NonZero::<usize>::MIN)
+/// How many threads a step on so many u32s is worth.
+fn worth_threads(u32s: usize, u32s_per_thread: usize) -> NonZero<usize> {
+    NonZero::new(u32s / u32s_per_thread).unwrap_or(NonZero::<usize>::MIN)
 }
 
 /// Runs one of a plan's steps by the kernel's mirror in [`stages`](crate::stages): what the executor's own kernels, and the
@@ -268,7 +264,7 @@ fn check_step(plan: &Plan, step: &Step, buffers: &Buffers) -> Result<(), Error> 
         });
     }
     let mut missing = step.bindings.clone();
-    missing.retain(|role| !buffers.words.contains_key(role));
+    missing.retain(|role| !buffers.u32s.contains_key(role));
     if !missing.is_empty() {
         return Err(Error::Missing { roles: missing });
     }
@@ -287,14 +283,14 @@ fn with_call(plan: &Plan, step: &Step, buffers: &mut Buffers, run: impl FnOnce(&
     let bound = || step.bindings.iter().zip(step.spec.bindings());
     for (&role, (_, binding)) in bound() {
         if binding.access == Access::ReadWrite {
-            let words = buffers.words.remove(&role).unwrap_or_default();
-            written.push((role, binding.name, words));
+            let u32s = buffers.u32s.remove(&role).unwrap_or_default();
+            written.push((role, binding.name, u32s));
         }
     }
     let read = bound().filter(|(_, (_, binding))| binding.access == Access::Read);
     let read = read.filter_map(|(role, (_, binding))| {
-        let words = buffers.words.get(role)?;
-        Some((binding.name, words.as_slice()))
+        let u32s = buffers.u32s.get(role)?;
+        Some((binding.name, u32s.as_slice()))
     });
     let writes = written.iter_mut();
     run(&mut Call {
@@ -305,11 +301,11 @@ fn with_call(plan: &Plan, step: &Step, buffers: &mut Buffers, run: impl FnOnce(&
         elements: plan.tensor().elements() as usize,
         reads: read.collect(),
         writes: writes
-            .map(|(_, name, words)| (*name, &mut words[..]))
+            .map(|(_, name, u32s)| (*name, &mut u32s[..]))
             .collect(),
     });
-    let back = written.into_iter().map(|(role, _, words)| (role, words));
-    buffers.words.extend(back);
+    let back = written.into_iter().map(|(role, _, u32s)| (role, u32s));
+    buffers.u32s.extend(back);
 }
 
 /// Whether the plan expects something in the buffer: what it only reads (scratch aside: the table of

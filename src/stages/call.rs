@@ -31,8 +31,8 @@ impl<'a> Call<'a> {
 
     /// A tensor that is read, if it is bound.
     pub fn optional_tensor<T: Element>(&self, name: &str) -> Option<&'a [T]> {
-        let tensor = |words: &'a [u32]| &bytemuck::cast_slice::<u32, T>(words)[..self.elements];
-        self.words(name).map(tensor)
+        let tensor = |u32s: &'a [u32]| &bytemuck::cast_slice::<u32, T>(u32s)[..self.elements];
+        self.u32s(name).map(tensor)
     }
 
     /// A table or a parameter that is read.
@@ -42,7 +42,7 @@ impl<'a> Call<'a> {
 
     /// A table or a parameter that is read, if it is bound.
     pub fn optional_table<E: Pod>(&self, name: &str) -> Option<&'a [E]> {
-        self.words(name).map(bytemuck::cast_slice)
+        self.u32s(name).map(bytemuck::cast_slice)
     }
 
     /// Takes a tensor that is written, its padding set to 0.
@@ -52,8 +52,8 @@ impl<'a> Call<'a> {
 
     /// Takes a tensor that is written, if it is bound.
     pub fn optional_tensor_mut<T: Element>(&mut self, name: &str) -> Option<&'a mut [T]> {
-        let words = self.take(name)?;
-        let values = bytemuck::cast_slice_mut::<u32, T>(words);
+        let u32s = self.take(name)?;
+        let values = bytemuck::cast_slice_mut::<u32, T>(u32s);
         let (tensor, padding) = values.split_at_mut(self.elements);
         padding.fill(T::from_f32(0.0));
         Some(tensor)
@@ -79,9 +79,9 @@ impl<'a> Call<'a> {
         })
     }
 
-    fn words(&self, name: &str) -> Option<&'a [u32]> {
+    fn u32s(&self, name: &str) -> Option<&'a [u32]> {
         let mut named = self.reads.iter().filter(|(bound, _)| *bound == name);
-        named.next().map(|&(_, words)| words)
+        named.next().map(|&(_, u32s)| u32s)
     }
 
     fn take(&mut self, name: &str) -> Option<&'a mut [u32]> {

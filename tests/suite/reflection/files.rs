@@ -81,15 +81,21 @@ fn every_part_is_used() {
     }
 }
 
-/// A file behind the files that it imports, as they are written, each once; of words of several widths the first.
+/// A file behind the files that it imports, as they are written, each once; of words of several widths, and of uniforms,
+/// the first.
 fn with_imports(text: &str, parts: &[(String, String)], done: &mut Vec<String>) -> String {
     let mut before = String::new();
     let is_word = |name: &str| name.starts_with("storage/word_");
+    let is_uniform = |name: &str| name.starts_with("params/") && name != "params/blocks";
     for import in text
         .lines()
         .filter_map(|line| line.strip_prefix("// #import "))
     {
-        let same = |name: &String| name == import || (is_word(name) && is_word(import));
+        let same = |name: &String| {
+            name == import
+                || (is_word(name) && is_word(import))
+                || (is_uniform(name) && is_uniform(import))
+        };
         if !done.iter().any(same) {
             done.push(import.to_owned());
             let part = parts.iter().find(|(name, _)| name == import);
@@ -105,7 +111,7 @@ fn with_imports(text: &str, parts: &[(String, String)], done: &mut Vec<String>) 
 fn files_are_valid_by_themselves() {
     let parts = parts();
     let kernels = files(&shaders(), "wgsl");
-    assert_eq!(parts.len() + kernels.len(), 61);
+    assert_eq!(parts.len() + kernels.len(), 74);
     for (name, text) in parts.iter().chain(&kernels) {
         let text = with_imports(text, &parts, &mut vec![name.clone()]);
         let module = naga::front::wgsl::parse_str(&text)

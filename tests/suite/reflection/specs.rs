@@ -106,7 +106,7 @@ fn what_no_kernel_accepts_is_refused() {
     assert_eq!(accepted.check(), Ok(()));
     type Change = fn(&mut Spec);
     let changes: [(&str, Change); 8] = [
-        ("workgroup_size", |spec| spec.workgroup_size = 512),
+        ("workgroup_size", |spec| spec.workgroup_size = 1 << 17),
         ("lanes", |spec| spec.lanes = 3),
         ("subgroup_size", |spec| spec.subgroup_size = 4),
         ("width", |spec| spec.width = 3),
