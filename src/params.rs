@@ -5,6 +5,7 @@
 
 use bytemuck::{Pod, Zeroable};
 use std::any::Any;
+use std::ops::Range;
 
 pub use crate::kernels::Params;
 
@@ -162,6 +163,12 @@ impl Dispatch {
             items,
             ..Self::default()
         }
+    }
+
+    /// Its items, counted over all windows.
+    pub(crate) fn range(&self) -> Range<usize> {
+        let first = self.first_item as usize;
+        first..first + self.items as usize
     }
 }
 

@@ -149,8 +149,7 @@ pub(super) struct MapWindow {
 impl MapWindow {
     pub fn new(params: &ColumnParams, width: u32, aligned: bool) -> Self {
         let shape = Shape::new(params, width);
-        let first = params.dispatch.first_item as usize;
-        let items = first..first + params.dispatch.items as usize;
+        let items = params.dispatch.range();
         let (units, unit_size) = if aligned {
             // The positions of all parts that the items touch.
             let begin_of = |block: usize| {

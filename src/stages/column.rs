@@ -56,11 +56,7 @@ pub(super) fn mapped_elements(
     let width_elements = width as usize;
     let mut elements = Vec::new();
     if aligned {
-        let (items, first_item) = (
-            params.dispatch.items as usize,
-            params.dispatch.first_item as usize,
-        );
-        for item in first_item..first_item + items {
+        for item in params.dispatch.range() {
             let span = column_span(params, width, item);
             for position in span.positions.clone() {
                 let first = span.element(position);

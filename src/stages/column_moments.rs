@@ -17,12 +17,8 @@ pub fn column_moments<T: Element>(
     x: &[T],
     row_parts: &mut [Moments],
 ) {
-    let (items, first_item) = (
-        params.dispatch.items as usize,
-        params.dispatch.first_item as usize,
-    );
     let parts = params.split.parts as usize;
-    for item in first_item..first_item + items {
+    for item in params.dispatch.range() {
         let span = column_span(params, width, item);
         // The channels of the word.
         for k in 0..width as usize {

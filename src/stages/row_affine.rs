@@ -18,12 +18,8 @@ pub fn row_affine<T: Element>(
     residual: Option<&[T]>,
     y: &mut [T],
 ) {
-    let (items, first_item) = (
-        params.dispatch.items as usize,
-        params.dispatch.first_item as usize,
-    );
     let row_len = params.split.row_len as usize;
-    for item in first_item..first_item + items {
+    for item in params.dispatch.range() {
         for i in row_words(params, width, y.len(), item) {
             let x = x.map_or(y[i], |x| x[i]);
             // The item's row; behind its end, in its last word, the next one.

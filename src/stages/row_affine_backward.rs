@@ -24,12 +24,8 @@ pub fn row_affine_backward<T: Element>(
     grad_x: &mut [T],
     mut grad_residual: Option<&mut [T]>,
 ) {
-    let (items, first_item) = (
-        params.dispatch.items as usize,
-        params.dispatch.first_item as usize,
-    );
     let row_len = params.split.row_len as usize;
-    for item in first_item..first_item + items {
+    for item in params.dispatch.range() {
         for i in row_words(params, width, grad_x.len(), item) {
             let row = i / row_len;
             let x = x.map(|x| x[i].to_f32());

@@ -11,11 +11,8 @@ pub(super) const CHUNK: usize = 16;
 
 /// Moments of every part of every row of x; `width` is the step's.
 pub fn row_moments<T: Element>(params: &RowParams, width: u32, x: &[T], row_parts: &mut [Moments]) {
-    let (items, first_item) = (
-        params.dispatch.items as usize,
-        params.dispatch.first_item as usize,
-    );
-    for (item, part) in (first_item..).zip(&mut row_parts[first_item..][..items]) {
+    let range = params.dispatch.range();
+    for (item, part) in range.clone().zip(&mut row_parts[range]) {
         let mut moments = Moments::default();
         for chunk in x[part_span(params, width, item)].chunks(CHUNK) {
             let values = chunk.iter().map(|x| x.to_f32());

@@ -19,12 +19,9 @@ pub fn row_products<T: Element>(
     recompute: Option<Recompute<T>>,
     product_parts: &mut [Products],
 ) {
-    let (items, first_item) = (
-        params.dispatch.items as usize,
-        params.dispatch.first_item as usize,
-    );
     let parts = params.split.parts as usize;
-    for (item, part) in (first_item..).zip(&mut product_parts[first_item..][..items]) {
+    let range = params.dispatch.range();
+    for (item, part) in range.clone().zip(&mut product_parts[range]) {
         let row = item / parts;
         let span = part_span(params, width, item);
         let mut products = Products::default();

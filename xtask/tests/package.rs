@@ -43,7 +43,7 @@ fn the_library_is_packaged_alone_and_whole() {
     for file in [
         "src/lib.rs",
         "src/plan/split.rs",
-        "shaders/parts/params.wgsl",
+        "shaders/parts/params/blocks.wgsl",
         "shaders/row_moments.wgsl",
         "examples/layer.rs",
         "README.md",
