@@ -9,6 +9,7 @@ mod work;
 
 use bcnorm::desc::{Activation, Fusion, GradientMode, NormKind};
 use bcnorm::kernels::Element;
+use bcnorm::params::UNIFORM_BYTES;
 use bcnorm::plan::{BoundBuffer, Limits};
 use bcnorm::{
     BackwardOptions, DType, Error, ForwardOptions, Layout, Mode, NormDesc, Plan, RowSource,
@@ -448,7 +449,7 @@ fn use_plan(plan: &Plan, r: &mut Random) {
     }
     let steps = plan.steps();
     let uniforms = plan.uniforms(r.pick(&[0, 16, 256])).unwrap();
-    assert!(uniforms.len() >= 80 * steps.len());
+    assert!(uniforms.len() >= UNIFORM_BYTES * steps.len());
     for stride in [1 << 20, usize::MAX] {
         assert!(matches!(plan.uniforms(stride), Err(Error::Limit { .. })));
     }

@@ -81,29 +81,38 @@ fn every_part_is_used() {
     }
 }
 
-/// A file behind the files that it imports, as they are written, each once; of words of several widths, and of uniforms,
-/// the first.
-fn with_imports(text: &str, parts: &[(String, String)], done: &mut Vec<String>) -> String {
-    let mut before = String::new();
-    let is_word = |name: &str| name.starts_with("storage/word_");
-    let is_uniform = |name: &str| name.starts_with("params/") && name != "params/blocks";
-    for import in text
-        .lines()
-        .filter_map(|line| line.strip_prefix("// #import "))
-    {
-        let same = |name: &String| {
-            name == import
-                || (is_word(name) && is_word(import))
-                || (is_uniform(name) && is_uniform(import))
-        };
-        if !done.iter().any(same) {
-            done.push(import.to_owned());
-            let part = parts.iter().find(|(name, _)| name == import);
-            let (_, part) = part.unwrap_or_else(|| panic!("there is no part {import}"));
-            before += &with_imports(part, parts, done);
+/// All that a file imports, and what that imports: before each what it needs, each once.
+fn imports<'a>(text: &str, parts: &'a [(String, String)], found: &mut Vec<&'a (String, String)>) {
+    let lines = text.lines();
+    for import in lines.filter_map(|line| line.strip_prefix("// #import ")) {
+        let part = parts.iter().find(|(name, _)| name == import);
+        let part = part.unwrap_or_else(|| panic!("there is no part {import}"));
+        if !found.contains(&part) {
+            imports(&part.1, parts, found);
+            found.push(part);
         }
     }
-    before + text
+}
+
+/// A file behind the files that it imports, as they are written; of words of several widths the first, of uniforms the
+/// largest, which has what the others have.
+fn with_imports(name: &str, text: &str, parts: &[(String, String)]) -> String {
+    let is_word = |name: &str| name.starts_with("storage/word_");
+    let is_uniform = |name: &str| name.starts_with("params/") && name != "params/blocks";
+    let mut found = Vec::new();
+    imports(text, parts, &mut found);
+    let own = found.iter().filter(|(part, _)| is_uniform(part));
+    let uniform = own.max_by_key(|(_, text)| text.lines().count()).copied();
+    let word = found.iter().find(|(part, _)| is_word(part)).copied();
+    let mut whole = String::new();
+    for part in found {
+        let replaced = (is_word(&part.0) && (Some(part) != word || is_word(name)))
+            || (is_uniform(&part.0) && Some(part) != uniform);
+        if !replaced {
+            whole += &part.1;
+        }
+    }
+    whole + text
 }
 
 /// Every file is WGSL by itself, with what it imports: directives are comments.
@@ -113,7 +122,7 @@ fn files_are_valid_by_themselves() {
     let kernels = files(&shaders(), "wgsl");
     assert_eq!(parts.len() + kernels.len(), 74);
     for (name, text) in parts.iter().chain(&kernels) {
-        let text = with_imports(text, &parts, &mut vec![name.clone()]);
+        let text = with_imports(name, text, &parts);
         let module = naga::front::wgsl::parse_str(&text)
             .unwrap_or_else(|error| panic!("{name}: {}", error.emit_to_string(&text)));
         let flags = naga::valid::ValidationFlags::all();
