@@ -138,6 +138,17 @@ impl TileMoments {
         }
     }
 
+    /// Of sets of one size, as they are without a spread.
+    #[inline(always)]
+    pub fn of_means(count: u32, pivot: Tile, offset: Tile) -> Self {
+        Self {
+            count,
+            pivot,
+            offset,
+            ..Self::default()
+        }
+    }
+
     /// Of sets of one size.
     #[inline(always)]
     pub fn of(sets: &[Moments; TILE]) -> Self {

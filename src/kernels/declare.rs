@@ -149,7 +149,7 @@ pub struct Kernel {
     /// How it goes over its data.
     pub family: Family,
     /// How often it goes over an item's entries (of a table; of a group, its words): what bounds the entries of a lane
-    /// ([`MAX_ITERATIONS`](crate::limits::MAX_ITERATIONS) in all).
+    /// (65,000 iterations in all: `MAX_ITERATIONS` in src/limits.rs).
     pub loops: u32,
     /// What its lanes reduce, each through an array of workgroup memory of its own.
     pub reduces: &'static [Reduced],

@@ -1,8 +1,7 @@
 //! Mirror of `shaders/group_fold.wgsl`.
 
 use super::moments::merge_moments;
-use super::precise::row_mean;
-use super::precise::{above_group_mean, degrees_of_freedom, reciprocal_std};
+use super::precise::{RowMean, degrees_of_freedom, reciprocal_std, row_mean};
 use crate::params::{GroupParams, PER_CHANNEL};
 use crate::tables::{Affine, Channel, Group, Moments};
 
@@ -26,7 +25,8 @@ pub fn group_fold(
     };
     let items = groups.iter_mut().zip(coefficients.chunks_mut(size));
     for (item, (group, coefficients)) in items.enumerate() {
-        *group = inputs.fold(item, coefficients);
+        let means: Vec<RowMean> = (0..size).map(|i| inputs.row(item, size, i)).collect();
+        *group = inputs.fold(item, inputs.mean(item, &means), &means, coefficients);
     }
 }
 
@@ -40,23 +40,39 @@ pub(crate) struct GroupFold<'a> {
 }
 
 impl GroupFold<'_> {
-    /// Statistics of a (sample, group), and the maps of its rows.
-    pub fn fold(&self, item: usize, coefficients: &mut [Affine]) -> Group {
+    /// The mean of z over row i of a (sample, group) of `size` rows.
+    #[inline(always)]
+    pub fn row(&self, item: usize, size: usize, i: usize) -> RowMean {
+        let g = item % self.params.shape.num_groups as usize;
+        let (row, channel) = (&self.rows[item * size + i], &self.channels[g * size + i]);
+        row_mean(&self.params.norm, row, channel)
+    }
+
+    /// The mean of z over a (sample, group), from those of its rows: moments without a spread.
+    pub fn mean(&self, item: usize, means: &[RowMean]) -> Moments {
+        let rows = &self.rows[item * means.len()..];
+        let rows = rows.iter().zip(means).map(|(row, mean)| Moments {
+            count: row.count,
+            pivot: mean.pivot,
+            offset: mean.offset,
+            variance: 0.0,
+        });
+        rows.fold(Moments::default(), merge_moments)
+    }
+
+    /// Statistics of a (sample, group), from the mean of z over it and over its rows; and the maps of its rows.
+    pub fn fold(
+        &self,
+        item: usize,
+        moments: Moments,
+        means: &[RowMean],
+        coefficients: &mut [Affine],
+    ) -> Group {
         let (params, size) = (self.params, coefficients.len());
         let per_channel = params.norm.flags & PER_CHANNEL != 0;
         let g = item % params.shape.num_groups as usize;
         let rows = &self.rows[item * size..][..size];
         let channels = &self.channels[g * size..][..size];
-        let moments = rows.iter().zip(channels).map(|(row, channel)| {
-            let mean = row_mean(&params.norm, row, channel);
-            Moments {
-                count: row.count,
-                pivot: mean.pivot,
-                offset: mean.offset,
-                variance: 0.0,
-            }
-        });
-        let moments = moments.fold(Moments::default(), merge_moments);
         let mut group = Group {
             mean_pivot: moments.pivot,
             mean_offset: moments.offset,
@@ -64,15 +80,15 @@ impl GroupFold<'_> {
         };
         // Two more looks from the mean just found: what is left of it, then the spread about it.
         let (mut left, mut spread) = (0.0, 0.0);
-        let first = above_group_mean(&params.norm, &rows[0], &channels[0], &group);
-        for (row, channel) in rows.iter().zip(channels) {
-            let above = above_group_mean(&params.norm, row, channel, &group) - first;
+        let first = means[0].above(&group);
+        for (row, mean) in rows.iter().zip(means) {
+            let above = mean.above(&group) - first;
             left += f64::from(row.count) * f64::from(above);
         }
         group.mean_rest = first + (left / f64::from(moments.count)) as f32;
         let count = f64::from(moments.count);
-        for (row, channel) in rows.iter().zip(channels) {
-            let above = f64::from(above_group_mean(&params.norm, row, channel, &group));
+        for ((row, channel), mean) in rows.iter().zip(channels).zip(means) {
+            let above = f64::from(mean.above(&group));
             let scale = f64::from(channel.scale);
             let within = scale * scale * f64::from(row.variance);
             spread += f64::from(row.count) / count * (within + above * above);
@@ -84,9 +100,9 @@ impl GroupFold<'_> {
             Some(weight) if !per_channel => weight[g],
             _ => 1.0,
         };
-        let entries = rows.iter().zip(channels).zip(coefficients);
-        for (i, ((row, channel), out)) in entries.enumerate() {
-            let above = above_group_mean(&params.norm, row, channel, &group);
+        let entries = rows.iter().zip(channels).zip(means).zip(coefficients);
+        for (i, (((row, channel), mean), out)) in entries.enumerate() {
+            let above = mean.above(&group);
             // One of the two weights is 1.
             let scale = (group.weight * channel.weight) * group.rstd;
             let affine = if per_channel { g * size + i } else { g };

@@ -25,7 +25,7 @@ pub(crate) mod elements;
 pub(crate) mod group_fold;
 pub(crate) mod group_fold_backward;
 pub(crate) mod moments;
-mod precise;
+pub(crate) mod precise;
 mod row_affine;
 mod row_affine_backward;
 mod row_coefficients;

@@ -49,10 +49,19 @@ pub(super) fn x_above_mean(row: &Moments, channel: &Channel) -> f32 {
 
 /// Mean of z, what the group part normalizes, over a row: pivot + offset + what rounding left of them.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct RowMean {
+pub(crate) struct RowMean {
     pub pivot: f32,
     pub offset: f32,
     pub rest: f32,
+}
+
+impl RowMean {
+    /// Less the group's mean.
+    #[inline(always)]
+    pub fn above(&self, group: &Group) -> f32 {
+        let high = (self.pivot - group.mean_pivot) + (self.offset - group.mean_offset);
+        high + (self.rest - group.mean_rest)
+    }
 }
 
 /// Without a channel part z is x, and the row's own pair is its mean. With one, the channel's bias is
@@ -83,9 +92,7 @@ pub(super) fn above_group_mean(
     channel: &Channel,
     group: &Group,
 ) -> f32 {
-    let mean = row_mean(norm, row, channel);
-    let high = (mean.pivot - group.mean_pivot) + (mean.offset - group.mean_offset);
-    high + (mean.rest - group.mean_rest)
+    row_mean(norm, row, channel).above(group)
 }
 
 /// What the spread of `count` values is divided by to make the group part's variance.
