@@ -18,6 +18,10 @@ Commands:
           its address; with --build only build, into target/web; with --test
           run the tests in a browser alone; with --bench measure in one,
           beside other libraries
+  isa     what AMD's compiler makes of the kernels, without an AMD GPU: registers,
+          instructions, waves; `cargo xtask isa --help` lists its options
+  dx12    build the command for Windows, and run it on DirectX 12 under wine
+  kit     make one archive that measures a GPU on a machine with its driver alone
   ci      formatting, lints, documentation and the tests with --long,
           failures at the end
   setup   the set-up of `test` alone
@@ -65,10 +69,23 @@ pub enum Command {
     },
     /// The browser package and its page.
     Web(WebAction),
+    /// What a GPU's compiler makes of the kernels; the arguments are its own.
+    Isa,
+    /// The command on DirectX 12, under wine; the arguments are its own.
+    Dx12,
+    /// An archive that measures a GPU; the arguments are its own.
+    Kit,
     /// Run every check.
     Ci,
     /// Install what is missing.
     Setup,
+}
+
+impl Command {
+    /// Whether what follows the command's name is for it to read, all but `--no-install`.
+    fn reads_its_own(self) -> bool {
+        matches!(self, Self::Isa | Self::Dx12 | Self::Kit)
+    }
 }
 
 /// What to do once the browser package is built.
@@ -91,7 +108,7 @@ pub struct Args {
     pub command: Command,
     /// Whether missing packages may be installed.
     pub install: bool,
-    /// What followed `--`.
+    /// What followed `--`, or the name of a command that reads its own arguments.
     pub rest: Vec<OsString>,
 }
 
@@ -101,9 +118,14 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Args, String> {
     let mut command: Option<(Command, String)> = None;
     let (mut install, mut help) = (true, false);
     let mut rest = None;
+    let mut own = Vec::new();
     while let Some(arg) = args.next() {
         let text = arg.to_string_lossy().into_owned();
+        let reads_its_own = command
+            .as_ref()
+            .is_some_and(|(command, _)| command.reads_its_own());
         match text.as_str() {
+            _ if reads_its_own && text != "--no-install" => own.push(arg),
             "--" => {
                 rest = Some(args.collect());
                 break;
@@ -153,7 +175,10 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Args, String> {
         None if rest.is_none() && install => (Command::Help, String::new()),
         None => return Err("which command? See `cargo xtask --help`".to_owned()),
     };
-    let rest: Vec<OsString> = rest.unwrap_or_default();
+    let mut rest: Vec<OsString> = rest.unwrap_or_default();
+    if command.reads_its_own() {
+        rest = own;
+    }
     if matches!(command, Command::Ci | Command::Setup | Command::Web(_)) && !rest.is_empty() {
         return Err(format!(
             "'{name}' passes no arguments on: drop what follows --"
@@ -172,11 +197,14 @@ fn named(name: &str) -> Result<Command, String> {
         "demo" => Ok(Command::Demo),
         "test" => Ok(Command::Test { long: false }),
         "web" => Ok(Command::Web(WebAction::Serve)),
+        "isa" => Ok(Command::Isa),
+        "dx12" => Ok(Command::Dx12),
+        "kit" => Ok(Command::Kit),
         "ci" => Ok(Command::Ci),
         "setup" => Ok(Command::Setup),
         "help" => Ok(Command::Help),
         _ => Err(format!(
-            "unknown command '{name}': it is one of demo, test, web, ci, setup (see `cargo xtask --help`)"
+            "unknown command '{name}': it is one of demo, test, web, isa, dx12, kit, ci, setup (see `cargo xtask --help`)"
         )),
     }
 }
@@ -239,6 +267,18 @@ mod tests {
         ] {
             assert!(command(line).is_err(), "{line}");
         }
+    }
+
+    #[test]
+    fn some_commands_read_their_own() {
+        let isa = read("isa --all --no-install --json --help -- x").unwrap();
+        assert_eq!(isa.command, Command::Isa);
+        assert!(!isa.install);
+        assert_eq!(isa.rest, ["--all", "--json", "--help", "--", "x"]);
+        assert_eq!(
+            read("--help kit --minutes 3").unwrap().command,
+            Command::Help
+        );
     }
 
     #[test]

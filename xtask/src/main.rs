@@ -5,9 +5,13 @@
 //! - [`setup`]: installs what is missing
 //! - [`tasks`]: the cargo commands behind each task
 //! - [`web`]: the browser package and its page
+//! - [`isa`], [`dx12`], [`kit`]: GPUs' compilers, DirectX 12, an archive for a machine with a GPU
 //! - [`workspace`]: where cargo and the sources are
 
 mod args;
+mod dx12;
+mod isa;
+mod kit;
 mod setup;
 mod system;
 mod tasks;

@@ -14,6 +14,7 @@ use crate::setup::{self, Outcome, Scope};
 use crate::system::System;
 use crate::web;
 use crate::workspace::{cargo, workspace};
+use crate::{dx12, isa, kit};
 
 /// The tests' name for the adapters that they must not go without.
 const REQUIRE: &str = "BCNORM_REQUIRE_ADAPTERS";
@@ -39,6 +40,9 @@ pub fn run(args: Args) -> ExitCode {
         Command::Demo => demo(args),
         Command::Test { long } => test(args, long),
         Command::Web(action) => web::run(action, args.install),
+        Command::Isa => isa::run(args),
+        Command::Dx12 => dx12::run(args),
+        Command::Kit => kit::run(args),
         Command::Ci => ci(args),
     }
 }

@@ -1,0 +1,10 @@
+//! What AMD's compiler makes of the kernels.
+
+use std::process::ExitCode;
+
+use crate::args::Args;
+
+/// Does what the command line asks for.
+pub fn run(_args: Args) -> ExitCode {
+    todo!()
+}

@@ -1,0 +1,10 @@
+//! An archive that measures a GPU.
+
+use std::process::ExitCode;
+
+use crate::args::Args;
+
+/// Does what the command line asks for.
+pub fn run(_args: Args) -> ExitCode {
+    todo!()
+}
