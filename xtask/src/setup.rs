@@ -1,8 +1,10 @@
 //! The set-up: sees that the drivers are there that a task needs, and on Linux
 //! installs the missing ones with apt-get.
 
+use std::env;
 use std::env::consts::OS;
 use std::io::{self, IsTerminal};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -97,6 +99,35 @@ pub fn install(system: &System, packages: &[&str], install: bool) -> Result<(), 
     // A stale list may do: the installation says whether it did.
     let _ = apt(&prefix, &["update"]);
     add(&prefix, packages)
+}
+
+/// What goes before a command that takes root, or why that cannot be.
+pub fn as_root(system: &System) -> Result<Vec<&'static str>, String> {
+    let terminal = io::stdin().is_terminal();
+    root_prefix(|name| system.program(name), is_root(), terminal)
+}
+
+/// Whether the toolchain that runs this has the standard library of a target; rustup adds it where it may.
+pub fn rust_target(system: &System, target: &str, install: bool) -> bool {
+    let there = || {
+        let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+        let printed = Command::new(rustc)
+            .args(["--print", "target-libdir", "--target", target])
+            .output();
+        printed.is_ok_and(|output| {
+            let folder = String::from_utf8_lossy(&output.stdout);
+            output.status.success() && Path::new(folder.trim()).is_dir()
+        })
+    };
+    if !there() && install && system.program("rustup") {
+        say(&format!("set-up: adding the target {target} with rustup"));
+        // Where that fails, the target is not there.
+        let _ = Command::new("rustup")
+            .args(["target", "add", target])
+            .stdout(Stdio::null())
+            .status();
+    }
+    there()
 }
 
 /// What is missing.
@@ -289,8 +320,7 @@ fn apt_line() -> &'static str {
     "sudo apt-get update && sudo apt-get install --no-install-recommends"
 }
 
-/// What goes before apt-get to install with it, or why that cannot be. Without a
-/// terminal sudo must not ask for a password.
+/// What goes before apt-get to install with it, or why that cannot be.
 fn apt_prefix(
     install: bool,
     has: impl Fn(&str) -> bool,
@@ -301,10 +331,21 @@ fn apt_prefix(
         Err("nothing installed, as --no-install asks".to_owned())
     } else if !has("apt-get") {
         Err("nothing installed: there is no apt-get here".to_owned())
-    } else if root {
+    } else {
+        root_prefix(has, root, terminal).map_err(|why| format!("nothing installed: {why}"))
+    }
+}
+
+/// What goes before a command that takes root. Without a terminal sudo must not ask for a password.
+fn root_prefix(
+    has: impl Fn(&str) -> bool,
+    root: bool,
+    terminal: bool,
+) -> Result<Vec<&'static str>, String> {
+    if root {
         Ok(Vec::new())
     } else if !has("sudo") {
-        Err("nothing installed: that takes root, and there is no sudo here".to_owned())
+        Err("that takes root, and there is no sudo here".to_owned())
     } else if terminal {
         Ok(vec!["sudo"])
     } else {
@@ -392,7 +433,7 @@ fn apt(prefix: &[&str], args: &[&str]) -> Result<(), String> {
 }
 
 /// The last lines of a text, indented.
-fn tail(text: &str, count: usize) -> String {
+pub fn tail(text: &str, count: usize) -> String {
     let lines: Vec<&str> = text
         .lines()
         .filter(|line| !line.trim().is_empty())
@@ -403,11 +444,16 @@ fn tail(text: &str, count: usize) -> String {
 
 /// Whether apt can install a real Chromium.
 fn chromium_candidate() -> bool {
+    apt_candidate("chromium").is_some()
+}
+
+/// The version of a package that apt would install.
+pub fn apt_candidate(package: &str) -> Option<String> {
     let asked = Command::new("apt-cache")
-        .args(["policy", "chromium"])
+        .args(["policy", package])
         .env("LC_ALL", "C")
         .output();
-    asked.is_ok_and(|output| candidate(&String::from_utf8_lossy(&output.stdout)).is_some())
+    candidate(&String::from_utf8_lossy(&asked.ok()?.stdout)).map(str::to_owned)
 }
 
 /// The version that `apt-cache policy` would install; Ubuntu's stand-ins for snaps

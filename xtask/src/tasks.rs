@@ -96,6 +96,7 @@ fn ci(args: Args) -> ExitCode {
         command: "cargo xtask setup".to_owned(),
         passed: outcome.complete,
         seconds: started.elapsed().as_secs_f32(),
+        note: String::new(),
     };
     let runtime = RuntimeDir::new(&outcome.system);
     let mut envs = runtime.env();
@@ -284,7 +285,7 @@ impl Step {
 }
 
 /// A word as a shell wants it.
-fn quoted(word: &str) -> String {
+pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_=,./:+@%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         word.to_owned()
@@ -294,11 +295,17 @@ fn quoted(word: &str) -> String {
 }
 
 /// What became of a step.
-struct Report {
-    name: &'static str,
-    command: String,
-    passed: bool,
-    seconds: f32,
+pub struct Report {
+    /// The step.
+    pub name: &'static str,
+    /// What does it again.
+    pub command: String,
+    /// Whether it is well.
+    pub passed: bool,
+    /// How long it took.
+    pub seconds: f32,
+    /// What else there is to say, in a few words; or nothing.
+    pub note: String,
 }
 
 /// Runs every step, also behind one that fails.
@@ -312,20 +319,19 @@ fn run_all(steps: Vec<Step>) -> Vec<Report> {
             command: step.line(),
             passed,
             seconds,
+            note: String::new(),
         }
     };
     steps.into_iter().map(run).collect()
 }
 
 /// Lists what passed and what failed; any failure is ours.
-fn conclude(reports: Vec<Report>) -> ExitCode {
+pub fn conclude(reports: Vec<Report>) -> ExitCode {
     say("");
     for report in &reports {
         let verdict = if report.passed { "passed" } else { "FAILED" };
-        say(&format!(
-            "{:8} {verdict} {:7.1} s",
-            report.name, report.seconds
-        ));
+        let line = format!("{:8} {verdict} {:7.1} s", report.name, report.seconds);
+        say(format!("{line}  {}", report.note).trim_end());
     }
     let failed: Vec<_> = reports.iter().filter(|report| !report.passed).collect();
     if failed.is_empty() {
@@ -432,6 +438,7 @@ mod tests {
             command: String::new(),
             passed,
             seconds: 0.0,
+            note: String::new(),
         };
         let code = |code: ExitCode| format!("{code:?}");
         let (good, bad) = (code(ExitCode::SUCCESS), code(ExitCode::FAILURE));

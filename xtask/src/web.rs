@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -202,18 +202,8 @@ impl Web {
 
     /// A compiler for WebAssembly; installs what is missing where it may.
     fn compiler(&self) -> Result<Compiler> {
-        if has_target() {
+        if setup::rust_target(&self.system, TARGET, self.install) {
             return Ok(Compiler::Own);
-        }
-        if self.install && self.system.program("rustup") {
-            say(&format!("set-up: adding the target {TARGET} with rustup"));
-            let added = Command::new("rustup")
-                .args(["target", "add", TARGET])
-                .stdout(Stdio::null())
-                .status();
-            if added.is_ok_and(|status| status.success()) && has_target() {
-                return Ok(Compiler::Own);
-            }
         }
         let packages = ["rustc-web", "cargo-web", "rust-web-src", "lld-19"];
         let there =
@@ -332,18 +322,6 @@ impl Web {
         ensure!(status.success(), "{line}: {status}");
         Ok(())
     }
-}
-
-/// Whether the toolchain that runs this has the standard library for WebAssembly.
-fn has_target() -> bool {
-    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let printed = Command::new(rustc)
-        .args(["--print", "target-libdir", "--target", TARGET])
-        .output();
-    printed.is_ok_and(|output| {
-        let folder = String::from_utf8_lossy(&output.stdout);
-        output.status.success() && Path::new(folder.trim()).is_dir()
-    })
 }
 
 fn remove(folder: &Path) -> Result<()> {
