@@ -24,9 +24,13 @@ pub fn all(every: usize) -> bool {
     let work = || {
         while let Some(spec) = specs.get(next.fetch_add(every, Ordering::Relaxed)) {
             let outcome = compile(spec);
-            let written = writeln!(io::stdout(), "{}", line(&label(spec), &outcome));
-            if outcome.is_err() || written.is_err() {
+            if outcome.is_err() {
                 good.store(false, Ordering::Relaxed);
+            }
+            if writeln!(io::stdout(), "{}", line(&label(spec), &outcome)).is_err() {
+                // Nobody reads on.
+                good.store(false, Ordering::Relaxed);
+                break;
             }
         }
     };

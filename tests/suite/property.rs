@@ -234,12 +234,17 @@ fn tunings(own: Tuning) -> Vec<Tuning> {
         t.columns.tile = 4;
         t.columns.workgroup_size = 32;
     });
+    // What lanes share lies in one window.
     let windows = own.with(|t| {
         t.limits.max_binding_bytes = 2560;
         t.parts.max_words_per_lane = 2;
+        t.parts.max_column_bytes = 2048;
+        t.reduction.lanes = t.reduction.lanes.min(8);
+        t.map.lanes = t.map.lanes.min(8);
     });
     let parts = shared.with(|t| {
         t.parts.max_words_per_lane = 1;
+        t.parts.max_column_bytes = 8192;
         t.fold.samples_per_segment = 3;
         t.limits.max_binding_bytes = 9216;
         t.limits.max_workgroups = 99;
@@ -639,6 +644,34 @@ fn draws_on_the_cpu_executor() {
     for (salt, tuning) in (4..).zip(tunings(Tuning::SOFTWARE)) {
         let executor = Executor::with_threads(1);
         draw("cpu", salt, &OnCpu { executor, tuning });
+    }
+}
+
+/// What is drawn is planned, also for adapters that are not here.
+#[test]
+fn draws_are_planned_for_every_class_of_adapter() {
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[8; 32]);
+    let mut runner = TestRunner::new_with_rng(Config::default(), rng);
+    for _ in 0..500 {
+        let case = cases().new_tree(&mut runner).unwrap().current();
+        let problem = case.problem();
+        for own in [Tuning::GPU, Tuning::SOFTWARE] {
+            for tuning in tunings(own) {
+                let planned = match case.writes_x() {
+                    true => problem.forward_plan(in_place(), &tuning).map(drop),
+                    false => problem.plans(&tuning).map(drop).map_err(|why| match why {
+                        Failure::Library(error) => error,
+                        Failure::Data(why) => panic!("{why}: {case:?}"),
+                    }),
+                };
+                let right = matches!(planned, Ok(()) | Err(Error::OneValuePerChannel { .. }));
+                assert!(
+                    right,
+                    "{planned:?}: {:?}, {case:?}, {tuning:?}",
+                    case.dims()
+                );
+            }
+        }
     }
 }
 

@@ -162,8 +162,10 @@ impl Wine {
     pub fn start(&self, workspace: &Path) -> Result<Session> {
         let mut words: Vec<OsString> = self.sudo.iter().map(OsString::from).collect();
         if let Some(root) = &self.root {
-            // All of its processes end with the first of them.
-            let alone = ["unshare", "--mount", "--pid", "--fork", "--kill-child"];
+            // It ends with this program, and all of its processes with the first of them.
+            let alone = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount"];
+            words.extend(alone.map(OsString::from));
+            let alone = ["--pid", "--fork", "--kill-child"];
             words.extend(alone.map(OsString::from));
             words.extend(["sh", "-c", ENTER, "sh"].map(OsString::from));
             words.extend([root.into(), workspace.into()]);
