@@ -84,13 +84,23 @@ fn assert_same(what: &str, windowed: &Outputs, whole: &Outputs) {
     }
 }
 
+/// Without windows and with them. Short parts, so that windows are cut within rows, too; what lanes share lies in one
+/// window.
+fn tunings(own: Tuning) -> [Tuning; 2] {
+    let whole = own.with(|t| {
+        t.parts.max_words_per_lane = 8;
+        t.parts.max_column_bytes = 512;
+        t.reduction.lanes = t.reduction.lanes.min(4);
+        t.map.lanes = t.map.lanes.min(4);
+    });
+    [whole, whole.with(|t| t.limits.max_binding_bytes = 1024)]
+}
+
 #[test]
 fn windows_change_no_bit() {
     for (name, gpu) in adapters::gpus(DeviceLimits::Default) {
         let mut divided = 0;
-        // Short parts, so that windows are cut within rows, too.
-        let whole = Tuning::for_device(&gpu.device).with(|t| t.parts.max_words_per_lane = 8);
-        let windowed = whole.with(|t| t.limits.max_binding_bytes = 1024);
+        let [whole, windowed] = tunings(Tuning::for_device(&gpu.device));
         // Both tunings' plans run the same kernels.
         let pipelines = Pipelines::with_tuning(&gpu.device, whole);
         for (what, problem) in problems() {
@@ -114,20 +124,22 @@ fn windows_change_no_bit() {
 #[test]
 fn windows_change_no_bit_on_the_cpu_executor() {
     let executor = Executor::new();
-    for (what, problem) in problems() {
-        let run = |max_binding_bytes| {
-            let tuning = Tuning::CPU.with(|t| {
-                t.parts.max_words_per_lane = 8;
-                t.limits.max_binding_bytes = max_binding_bytes;
-            });
-            let plans = plans(&problem, &tuning);
-            let mut buffers = run::host_buffers(&problem, &plans);
-            for plan in &plans {
-                executor.run(plan, &mut buffers).unwrap();
-            }
-            run::host_outputs(&problem, &plans, &buffers)
-        };
-        assert_same(&what, &run(1024), &run(u64::MAX));
+    for own in [Tuning::CPU, Tuning::GPU] {
+        let mut divided = 0;
+        let [whole, windowed] = tunings(own);
+        for (what, problem) in problems() {
+            divided += usize::from(windows(&plans(&problem, &windowed)) > 1);
+            let run = |tuning| {
+                let plans = plans(&problem, &tuning);
+                let mut buffers = run::host_buffers(&problem, &plans);
+                for plan in &plans {
+                    executor.run(plan, &mut buffers).unwrap();
+                }
+                run::host_outputs(&problem, &plans, &buffers)
+            };
+            assert_same(&what, &run(windowed), &run(whole));
+        }
+        assert!(divided > 40, "{divided}");
     }
 }
 

@@ -256,7 +256,7 @@ impl Stage {
                     if value["pass"] != true {
                         say(line);
                     }
-                    if all % 50 == 0 {
+                    if usize::is_multiple_of(all, 50) {
                         say(&format!("  {good} of {all} passed"));
                     }
                 }
@@ -364,7 +364,7 @@ impl Texts {
             say(&format!("FAILED  {name}\n{error}"));
         }
         self.lines.insert(name.to_owned(), value.clone());
-        if self.lines.len() % 200 == 0 {
+        if self.lines.len().is_multiple_of(200) {
             say(&format!("  {} texts", self.lines.len()));
         }
     }
