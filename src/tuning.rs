@@ -118,6 +118,8 @@ impl Tuning {
                     AdapterClass::Gpu => limits.subgroup_size,
                     _ => t.limits.subgroup_size.min(limits.subgroup_size),
                 },
+                native_unpack: u32::from(limits.native_unpack),
+                native_pack: u32::from(limits.native_pack),
             };
         })
     }

@@ -11,9 +11,12 @@ use naga::valid::{Capabilities, ValidationFlags, Validator};
 pub fn spirv(spec: &Spec) -> Result<Vec<u32>> {
     let text = wgsl(spec);
     let module = naga::front::wgsl::parse_str(&text).context("naga refuses the text")?;
-    let info = Validator::new(ValidationFlags::all(), Capabilities::SUBGROUP)
-        .validate(&module)
-        .context("naga refuses the module")?;
+    let info = Validator::new(
+        ValidationFlags::all(),
+        Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16_IN_FLOAT32,
+    )
+    .validate(&module)
+    .context("naga refuses the module")?;
     let mut capabilities = vec![Capability::Shader, Capability::Matrix];
     if spec.subgroup_size > 1 {
         capabilities.extend([
