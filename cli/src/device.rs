@@ -77,6 +77,11 @@ pub fn open_best(name: Option<&str>) -> Result<Gpu> {
     Err(failure.context("no adapter")?)
 }
 
+/// What plans for a device are made with, once it was looked at.
+pub fn tuning(gpu: &Gpu) -> Result<Tuning> {
+    Ok(pollster::block_on(Tuning::probed(&gpu.device, &gpu.queue))?)
+}
+
 /// What runs plans.
 pub enum Engine {
     /// A device, with its kernels.
@@ -90,13 +95,13 @@ impl Engine {
     pub fn open(name: Option<&str>) -> Result<Self> {
         match name.is_some_and(is_cpu) {
             true => Ok(Self::Cpu(cpu::Executor::new())),
-            false => Ok(Self::on(open_best(name)?)),
+            false => Self::on(open_best(name)?),
         }
     }
 
-    pub fn on(gpu: Gpu) -> Self {
-        let pipelines = Pipelines::new(&gpu.device);
-        Self::Gpu(Box::new(gpu), pipelines)
+    pub fn on(gpu: Gpu) -> Result<Self> {
+        let pipelines = Pipelines::with_tuning(&gpu.device, tuning(&gpu)?);
+        Ok(Self::Gpu(Box::new(gpu), pipelines))
     }
 
     pub fn run(&self, problem: &Problem) -> Result<Run> {

@@ -5,7 +5,6 @@ use crate::store::Destination;
 use crate::table::{Table, title};
 use crate::{device, progress};
 use anyhow::Result;
-use bcnorm::Tuning;
 use bcnorm::gpu::autotune::{Effort, Trial, Tuned, Verdict, autotune};
 use bcnorm::gpu::headless::Gpu;
 use std::io::Write as _;
@@ -76,7 +75,7 @@ pub fn run(args: Args) -> Result<()> {
     }
     write!(out, "{table}")?;
     // Fields that are not the default's, and what that gains.
-    let default = Tuning::for_device(&gpu.device).settings();
+    let default = device::tuning(&gpu)?.settings();
     let settings = tuned.tuning.settings().into_iter().zip(default);
     let changes = settings.filter(|(ours, default)| ours != default);
     let changes = changes.map(|((name, ours), (_, was))| format!("{name}={ours} (default {was})"));

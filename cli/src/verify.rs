@@ -221,7 +221,7 @@ impl Target {
 
     fn open(&self) -> Result<Engine> {
         match &self.0 {
-            Some(adapter) => Ok(Engine::on(device::open(adapter.clone())?)),
+            Some(adapter) => Engine::on(device::open(adapter.clone())?),
             None => Ok(Engine::Cpu(cpu::Executor::new())),
         }
     }

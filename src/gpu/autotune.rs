@@ -121,7 +121,7 @@ pub struct Tuned {
     pub trials: Vec<Trial>,
 }
 
-/// Searches a tuning for a device by coordinate descent from [`Tuning::for_device`]: each field by halves
+/// Searches a tuning for a device by coordinate descent from [`Tuning::probed`]: each field by halves
 /// and doubles, training forward and backward of each norm and tensor timed in turn with the best tuning so
 /// far. A candidate counts only where its outputs are those of the default plan, within 1e-5 of the largest
 /// value (16-bit tensors: within two units in the last place of it). `watch` hears of each trial.
@@ -138,7 +138,7 @@ pub async fn autotune(
     effort: Effort,
     mut watch: impl FnMut(&Trial),
 ) -> Result<Tuned, Error> {
-    let default = Tuning::for_device(device);
+    let default = Tuning::probed(device, queue).await?;
     let pipelines = Pipelines::with_tuning(device, default);
     let mut bench = Bench {
         device,

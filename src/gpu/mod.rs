@@ -65,9 +65,10 @@ impl Pipelines {
     /// # Errors
     /// Those of [`probe::limits`].
     pub async fn probed(device: &wgpu::Device, queue: &wgpu::Queue) -> Result<Self, Error> {
-        let limits = probe::limits(device, queue).await?;
-        let tuning = Tuning::for_adapter(&device.adapter_info()).within(&limits);
-        Ok(Self::with_tuning(device, tuning))
+        Ok(Self::with_tuning(
+            device,
+            Tuning::probed(device, queue).await?,
+        ))
     }
 
     /// An empty cache for a device, with a tuning of the caller's.

@@ -63,6 +63,45 @@ impl Spec {
         }
     }
 
+    /// A text of every field, in few bytes: equal ones are of equal specializations.
+    pub fn key(&self) -> String {
+        let &Spec {
+            kernel,
+            workgroup_size,
+            lanes,
+            subgroup_size,
+            dtype,
+            native_unpack,
+            native_pack,
+            width,
+            column_words,
+            aligned,
+            accumulate,
+            activation,
+            absent,
+        } = self;
+        let fields = [
+            workgroup_size,
+            lanes,
+            subgroup_size,
+            dtype as u32,
+            native_unpack.into(),
+            native_pack.into(),
+            width,
+            column_words,
+            aligned.into(),
+            accumulate.into(),
+            activation as u32,
+            absent.into(),
+        ];
+        let mut key = kernel.name().to_owned();
+        for field in fields {
+            key.push(' ');
+            key.push_str(&field.to_string());
+        }
+        key
+    }
+
     /// The bindings that are there, with their numbers.
     pub fn bindings(&self) -> impl Iterator<Item = (u32, &'static BindingDecl)> {
         let absent = self.absent;

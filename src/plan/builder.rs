@@ -204,8 +204,8 @@ impl<'a> Builder<'a> {
             spec.subgroup_size = self.tuning.limits.subgroup_size.min(spec.lanes);
         }
         let half = spec.dtype == DType::F16;
-        spec.native_unpack = half && self.tuning.limits.native_unpack == 1;
-        spec.native_pack = half && self.tuning.limits.native_pack == 1 && spec.writes_tensors();
+        spec.native_unpack = half && self.tuning.limits.native_unpack != 0;
+        spec.native_pack = half && self.tuning.limits.native_pack != 0 && spec.writes_tensors();
         let mut bindings = Vec::with_capacity(slots.len());
         for (index, (declared, slot)) in kernel.bindings.iter().zip(slots).enumerate() {
             let &Some((role, count)) = slot else {

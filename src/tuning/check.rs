@@ -68,12 +68,6 @@ pub(crate) fn check(tuning: &Tuning) -> Result<(), Error> {
             "a power of two up to {MAX_SUBGROUP_SIZE}, the device's smallest subgroup at most, or 1 for none"
         )
     });
-    for (name, flag) in [
-        ("limits.native_unpack", tuning.limits.native_unpack),
-        ("limits.native_pack", tuning.limits.native_pack),
-    ] {
-        expect(name, flag, flag <= 1, &|| "0 or 1".into());
-    }
     match problems.is_empty() {
         true => Ok(()),
         false => Err(Error::Tuning { problems }),

@@ -21,7 +21,7 @@ use crate::{device, progress, store, tuning};
 use anyhow::{Context as _, Result, ensure};
 use bcnorm::gpu::Pipelines;
 use bcnorm::gpu::headless::Gpu;
-use bcnorm::{Mode, NormKind, Tuning, cpu};
+use bcnorm::{Mode, NormKind, cpu};
 use indicatif::ProgressBar;
 use measure::{Machine, What};
 use report::Measurement;
@@ -257,7 +257,7 @@ fn machines(args: &Args) -> Result<Vec<Machine>> {
         name => vec![device::open_best(name)?],
     };
     let machine = |gpu: Gpu| {
-        let mut tuning = Tuning::for_device(&gpu.device);
+        let mut tuning = device::tuning(&gpu)?;
         for setting in &args.tune {
             tuning::apply(&mut tuning, setting)?;
         }
