@@ -385,6 +385,9 @@ fn times(measured: &[&Measured]) -> String {
     headings.extend(&directions);
     headings.extend(["copy", "read"]);
     let mut rows = Vec::new();
+    let mut measured = measured.to_vec();
+    // The largest first, as in the file that it is for.
+    measured.sort_by(|one, other| other.tensor_bytes.total_cmp(&one.tensor_bytes));
     for case in unique(measured.iter().map(|one| one.case())) {
         let of_case: Vec<_> = measured.iter().filter(|one| one.case() == case).collect();
         let cell = |direction: &&str| {

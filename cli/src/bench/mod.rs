@@ -96,7 +96,7 @@ pub struct Args {
     /// Do not time the CPU executor
     #[arg(long)]
     no_cpu: bool,
-    /// Leave out shapes, and name them, that cannot be expected to be done after so many seconds
+    /// Leave out shapes that cannot be expected to be done after so many seconds
     #[arg(long, value_name = "N")]
     seconds: Option<u64>,
     /// A name for these measurements, a field of the JSON
@@ -162,7 +162,12 @@ pub fn run(args: Args) -> Result<()> {
     }
     bar.finish_and_clear();
     if !left_out.is_empty() {
-        let (count, shapes) = (left_out.len(), left_out.join(", "));
+        const NAMED: usize = 4;
+        let count = left_out.len();
+        let mut shapes = left_out[..count.min(NAMED)].join(", ");
+        if count > NAMED {
+            shapes += &format!(" and {} more", count - NAMED);
+        }
         let text = format!(
             "note: {count} of {} shapes left out for want of time: {shapes}",
             cases.len()
