@@ -248,9 +248,9 @@ impl Results {
         write!(
             text,
             "Every time is by {clock}, of work that was checked against f64 first.\n\n\
-             Microseconds; in brackets the share of the bandwidth of the fastest copy kernel in the same run, and how many \
-             times as long the same work takes op by op. `copy` and `read` are of the same tensor. BCNorm and group norm \
-             are in 32 groups where no other number is given.\n\n"
+             Microseconds; in brackets the share of the bandwidth of the fastest copy kernel in the same run, and how \
+             many times as\nlong the same work takes op by op. `copy` and `read` are of the same tensor. BCNorm and \
+             group norm are in 32 groups where\nno other number is given.\n\n"
         )
         .ok();
 
@@ -538,7 +538,7 @@ fn beside_torch(torch: &[&Torch], ours: &[&Measured]) -> String {
         rows.push(row);
     }
     let title = format!(
-        "PyTorch {} on {}: training forward / forward and backward",
+        "PyTorch {} on {}, by the wall clock: training forward / forward and backward",
         first.torch, first.adapter
     );
     let headings = [

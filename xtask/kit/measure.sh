@@ -247,7 +247,7 @@ part() {
     esac
     number=$((number + 1))
     file=$parts/$number-$name
-    say "$name: $budget s"
+    say "$name: up to $hard s"
     begin=$SECONDS
     timeout -k 5 "$hard" "$@" >"$file.jsonl" 2>"$file.log" &
     child=$!
@@ -293,9 +293,12 @@ fi
 
 # shellcheck disable=SC2016 # It is the inner shell's.
 part info bash -c 'set -o pipefail; "$0" info --json | tr -d "\n" | tr -s " " | grep "\"default\": true"' "$bcnorm"
+"$bcnorm" info 2>/dev/null | grep '^#' >&2
 # A card that is there by Vulkan is not measured by GL as well.
-pattern=${adapter#best}
-if [ -z "${WGPU_BACKEND:-}" ] && WGPU_BACKEND=vulkan "$bcnorm" info 2>/dev/null | grep '^#' | grep -qiF -- "$pattern"; then
+pattern=$adapter
+[ "$adapter" != best ] || pattern=''
+if [ -z "${WGPU_BACKEND:-}" ] &&
+    WGPU_BACKEND=vulkan "$bcnorm" info 2>/dev/null | grep '^#' | grep -qiF -- "$pattern"; then
     export WGPU_BACKEND=vulkan
 fi
 part verify verify
@@ -303,7 +306,7 @@ part f32 bench --suite typical,resnet50,detection
 part bf16 bench --suite typical --dtype bf16
 part f16 bench --suite typical --dtype f16
 part last bench --suite typical --layout last
-some=(--shape 16,512,7,7 --shape 8,64,56,56 --shape 32,1024,14,14 --shape 4096,512 --shape 32,256,56,56)
+some=(--shape 16x512x7x7 --shape 8x64x56x56 --shape 32x1024x14x14 --shape 4096x512 --shape 32x256x56x56)
 part subgroups bench "${some[@]}" --label "Subgroups: with"
 part no-subgroups bench "${some[@]}" --label "Subgroups: without" --tune limits.subgroup_size=1
 part small bench --suite short,small
@@ -311,7 +314,7 @@ part small-layer bench --norm layer_norm --shape 4096,512 --shape 2048,2048 --su
 part small-batch bench --norm batch_norm --suite short
 part small-group bench --norm group_norm --direction eval --shape 16,512,7,7 --shape 2,2048,7,7
 tuning=$out/tuning.txt
-some=(--shape 8,64,56,56 --shape 16,512,7,7 --shape 32,1024,14,14)
+some=(--shape 8x64x56x56 --shape 16x512x7x7 --shape 32x1024x14x14)
 part tune tune "${some[@]}" --save "$tuning"
 if wanted tuned || wanted untuned; then
     changes=$(grep '(default' "$tuning" 2>/dev/null | sed 's/^# //')
@@ -342,6 +345,10 @@ publish
 say ""
 cat "$parts/summary" >&2
 say ""
-say "$out/section.md, $out/results.jsonl"
+if [ -e "$out/section.md" ]; then
+    say "$out/section.md, $out/results.jsonl"
+else
+    say "$out/results.jsonl; no section.md: $(tail -n 1 "$parts/section.log")"
+fi
 [ -z "$interrupted" ] || exit 130
 [ "$failed" = 0 ]
