@@ -163,10 +163,12 @@ fn make(options: &Options, download: bool) -> Result<()> {
     Ok(())
 }
 
-/// The command, built as the tests build it.
+/// The command, built as the tests build it: with one beside it, which turns features of dependencies on. With
+/// others the command would be compiled a second time.
 fn build(root: &Path) -> Result<PathBuf> {
     let mut build = Command::new(cargo());
     build.args(["build", "--release", "--workspace", "--bin", "bcnorm"]);
+    build.args(["--test", "command"]);
     let status = build.current_dir(root).status().context("cargo")?;
     ensure!(status.success(), "cargo build failed");
     let target = env::var_os("CARGO_TARGET_DIR")
