@@ -41,6 +41,9 @@ pub struct Args {
     /// How often to go over all fields, at most
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=10))]
     passes: u32,
+    /// Try nothing further after so many seconds
+    #[arg(long, value_name = "N")]
+    seconds: Option<u64>,
     /// Write the tuning to a file
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
@@ -116,7 +119,8 @@ fn search(args: &Args, gpu: &Gpu, requests: &[Request]) -> Result<Tuned> {
     let effort = Effort::default()
         .with_submission(Duration::from_millis(u64::from(args.submission_ms)))
         .with_rounds(args.repeats)
-        .with_passes(args.passes);
+        .with_passes(args.passes)
+        .with_limit(args.seconds.map(Duration::from_secs));
     // How many trials there will be, nobody knows.
     let bar = progress::bar(20, "tune");
     let watch = |trial: &Trial| {
