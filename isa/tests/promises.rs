@@ -42,7 +42,30 @@ fn nothing_leaves_the_registers() {
 /// loop for a value, and the most outside of it. Figures of Mesa 22.3.6, rounded away from the better; other versions have a tenth
 /// more. f16 by the device's conversions.
 const TABLE: &[(&str, &str, u64, f64, u64)] = &[
-    // kernel, type, waves, a value, outside
+    ("row_moments", "f32", 24, 9.1, 410),
+    ("row_affine", "f32", 32, 6.5, 190),
+    ("row_products", "f32", 16, 12.8, 495),
+    ("row_affine_backward", "f32", 20, 10.6, 265),
+    ("column_moments", "f32", 14, 10.0, 630),
+    ("column_affine", "f32", 20, 6.7, 220),
+    ("column_products", "f32", 8, 14.0, 830),
+    ("column_affine_backward", "f32", 16, 10.7, 310),
+    ("row_moments", "f16", 20, 9.2, 425),
+    ("row_affine", "f16", 32, 7.9, 210),
+    ("row_products", "f16", 16, 12.9, 510),
+    ("row_affine_backward", "f16", 24, 11.7, 275),
+    ("column_moments", "f16", 14, 10.1, 630),
+    ("column_affine", "f16", 24, 8.2, 240),
+    ("column_products", "f16", 8, 14.1, 835),
+    ("column_affine_backward", "f16", 18, 11.7, 325),
+    ("row_moments", "bf16", 24, 10.2, 425),
+    ("row_affine", "bf16", 32, 14.7, 320),
+    ("row_products", "bf16", 16, 14.9, 530),
+    ("row_affine_backward", "bf16", 20, 19.5, 400),
+    ("column_moments", "bf16", 14, 11.1, 660),
+    ("column_affine", "bf16", 24, 15.0, 350),
+    ("column_products", "bf16", 8, 16.1, 895),
+    ("column_affine_backward", "bf16", 18, 19.5, 450),
 ];
 
 #[test]

@@ -59,7 +59,7 @@ pub fn wgsl(spec: &Spec) -> String {
     assembly.text
 }
 
-/// The text of the probe that asks a device how it converts f16 (`shaders/probe_f16.wgsl`). With 256 workgroups it counts
+/// The text of the probe that asks a device how it converts f16 (`shaders/probes/f16.wgsl`). With 256 workgroups it counts
 /// to 65,536 twice where the device does as the library.
 pub fn f16_probe_wgsl() -> String {
     let mut assembly = Assembly {
@@ -71,7 +71,7 @@ pub fn f16_probe_wgsl() -> String {
         imported: Vec::new(),
         text: String::new(),
     };
-    let file = text::shader!("../../shaders/probe_f16.wgsl");
+    let file = text::shader!("../../shaders/probes/f16.wgsl");
     if let Err(error) = assembly.add("probe_f16", file) {
         panic!("shaders/{error}");
     }

@@ -1,5 +1,5 @@
 // A pair of f16 in a u32, the first in its lower half, by the device: where it has the bits of pack_f16.wgsl on both sides of
-// every boundary of rounding (probe_f16.wgsl). Compilers may round what is computed just before to f16 at once; none
+// every boundary of rounding (shaders/probes/f16.wgsl). Compilers may round what is computed just before to f16 at once; none
 // looks through integers and a zero that it does not know.
 // #import params/dispatch
 
