@@ -54,7 +54,7 @@ pub struct Pipelines {
 }
 
 impl Pipelines {
-    /// An empty cache for a device, with the [`Tuning`] of its adapter.
+    /// An empty cache for a device, with the [`Tuning`] of its adapter. For f16 see [`Pipelines::probed`].
     pub fn new(device: &wgpu::Device) -> Self {
         Self::with_tuning(device, Tuning::for_device(device))
     }
