@@ -25,6 +25,11 @@ pub struct Limits {
     /// `local_invocation_index / subgroup_size` must be in one subgroup, in this order: all drivers known do
     /// so, no standard says so.
     pub subgroup_size: u32,
+    /// Whether `unpack2x16float` has the bits of the library's own conversion of f16 on the device, which WGSL does not
+    /// promise: `false` unless someone looked (`gpu::probe`).
+    pub native_unpack: bool,
+    /// The same of `pack2x16float`.
+    pub native_pack: bool,
 }
 
 impl Limits {
@@ -39,6 +44,8 @@ impl Limits {
         max_compute_workgroup_storage_size: 16 << 10,
         min_storage_buffer_offset_alignment: 256,
         subgroup_size: 1,
+        native_unpack: false,
+        native_pack: false,
     };
 }
 
@@ -75,6 +82,8 @@ impl From<&wgpu::Limits> for Limits {
             max_compute_workgroup_storage_size: limits.max_compute_workgroup_storage_size,
             min_storage_buffer_offset_alignment: limits.min_storage_buffer_offset_alignment,
             subgroup_size: 1,
+            native_unpack: false,
+            native_pack: false,
         }
     }
 }

@@ -90,6 +90,19 @@ impl Tuning {
         Tuning::for_adapter(&device.adapter_info()).within(&Limits::of(device))
     }
 
+    /// The tuning for a device that is looked at first: see [`probe`](crate::gpu::probe).
+    ///
+    /// # Errors
+    /// Those of [`probe::limits`](crate::gpu::probe::limits).
+    #[cfg(feature = "wgpu")]
+    pub async fn probed(
+        device: &wgpu::Device,
+        queue: &wgpu::Queue,
+    ) -> Result<Tuning, crate::error::Error> {
+        let limits = crate::gpu::probe::limits(device, queue).await?;
+        Ok(Tuning::for_adapter(&device.adapter_info()).within(&limits))
+    }
+
     /// The same as far as a device grants it; on a GPU with the subgroups that it has.
     #[must_use]
     pub fn within(self, limits: &Limits) -> Tuning {
@@ -118,6 +131,8 @@ impl Tuning {
                     AdapterClass::Gpu => limits.subgroup_size,
                     _ => t.limits.subgroup_size.min(limits.subgroup_size),
                 },
+                native_unpack: u32::from(limits.native_unpack),
+                native_pack: u32::from(limits.native_pack),
             };
         })
     }

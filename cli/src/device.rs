@@ -28,8 +28,8 @@ pub fn guarded<T>(gpu: &Gpu, work: impl FnOnce() -> Result<T>) -> Result<T> {
     }
 }
 
-/// The adapters that `name` stands for: `all`, or those whose name, backend or description contains
-/// it (in any case). The best first.
+/// The adapters that `name` stands for: `all`, `best` (the first that gives a device), or those whose name,
+/// backend or description contains it (in any case). The best first.
 pub fn select(name: &str) -> Result<Vec<wgpu::Adapter>> {
     let all = pollster::block_on(adapters());
     if let (true, Some(backend)) = (all.is_empty(), std::env::var_os("WGPU_BACKEND")) {
@@ -45,6 +45,11 @@ pub fn select(name: &str) -> Result<Vec<wgpu::Adapter>> {
     );
     if name.eq_ignore_ascii_case("all") {
         return Ok(all);
+    }
+    if name.eq_ignore_ascii_case("best") {
+        let works = |adapter: &wgpu::Adapter| open(adapter.clone()).is_ok();
+        let best = all.iter().position(works).unwrap_or(0);
+        return Ok(vec![all[best].clone()]);
     }
     let wanted = name.to_lowercase();
     let (found, others): (Vec<_>, Vec<_>) = all
@@ -77,6 +82,11 @@ pub fn open_best(name: Option<&str>) -> Result<Gpu> {
     Err(failure.context("no adapter")?)
 }
 
+/// What plans for a device are made with, once it was looked at.
+pub fn tuning(gpu: &Gpu) -> Result<Tuning> {
+    Ok(pollster::block_on(Tuning::probed(&gpu.device, &gpu.queue))?)
+}
+
 /// What runs plans.
 pub enum Engine {
     /// A device, with its kernels.
@@ -90,13 +100,13 @@ impl Engine {
     pub fn open(name: Option<&str>) -> Result<Self> {
         match name.is_some_and(is_cpu) {
             true => Ok(Self::Cpu(cpu::Executor::new())),
-            false => Ok(Self::on(open_best(name)?)),
+            false => Self::on(open_best(name)?),
         }
     }
 
-    pub fn on(gpu: Gpu) -> Self {
-        let pipelines = Pipelines::new(&gpu.device);
-        Self::Gpu(Box::new(gpu), pipelines)
+    pub fn on(gpu: Gpu) -> Result<Self> {
+        let pipelines = Pipelines::with_tuning(&gpu.device, tuning(&gpu)?);
+        Ok(Self::Gpu(Box::new(gpu), pipelines))
     }
 
     pub fn run(&self, problem: &Problem) -> Result<Run> {

@@ -84,7 +84,7 @@ fn explain(args: &Args, dims: &Dims) -> Result<String> {
             let name = describe(&adapter);
             // An adapter without a device runs no plans; `bcnorm info` says why.
             if let Ok(gpu) = device::open(adapter) {
-                tunings.push((name, Tuning::for_device(&gpu.device)));
+                tunings.push((name, device::tuning(&gpu)?));
             }
         }
         tunings.push(("CPU executor".to_owned(), cpu::Executor::new().tuning()));
@@ -188,9 +188,10 @@ impl Adapter {
             limits: adapter.limits(),
             features: adapter.features(),
             tuning: match device::open(adapter) {
-                Ok(gpu) => Ok(Tuning::for_device(&gpu.device)),
-                Err(error) => Err(describe_error(&error)),
-            },
+                Ok(gpu) => device::tuning(&gpu),
+                Err(error) => Err(error),
+            }
+            .map_err(|error| describe_error(&error)),
         }
     }
 

@@ -11,6 +11,7 @@ mod partial;
 mod progress;
 mod request;
 mod run;
+mod section;
 mod store;
 mod table;
 mod text;
@@ -58,6 +59,8 @@ enum Command {
     Run(run::Args),
     /// Measure forward and backward against a copy of the same tensor
     Bench(bench::Args),
+    /// Write what was measured as a section of a Markdown file
+    Section(section::Args),
     /// Search a faster tuning for an adapter, by measurement
     Tune(tune::Args),
 }
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         Command::Verify(args) => verify::run(args),
         Command::Run(args) => run::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Section(args) => section::run(args),
         Command::Tune(args) => tune::run(args),
     };
     let Err(error) = result else {

@@ -5,7 +5,6 @@ use crate::store::Destination;
 use crate::table::{Table, title};
 use crate::{device, progress};
 use anyhow::Result;
-use bcnorm::Tuning;
 use bcnorm::gpu::autotune::{Effort, Trial, Tuned, Verdict, autotune};
 use bcnorm::gpu::headless::Gpu;
 use std::io::Write as _;
@@ -42,6 +41,9 @@ pub struct Args {
     /// How often to go over all fields, at most
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=10))]
     passes: u32,
+    /// Try nothing further after so many seconds
+    #[arg(long, value_name = "N")]
+    seconds: Option<u64>,
     /// Write the tuning to a file
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
@@ -76,7 +78,7 @@ pub fn run(args: Args) -> Result<()> {
     }
     write!(out, "{table}")?;
     // Fields that are not the default's, and what that gains.
-    let default = Tuning::for_device(&gpu.device).settings();
+    let default = device::tuning(&gpu)?.settings();
     let settings = tuned.tuning.settings().into_iter().zip(default);
     let changes = settings.filter(|(ours, default)| ours != default);
     let changes = changes.map(|((name, ours), (_, was))| format!("{name}={ours} (default {was})"));
@@ -117,7 +119,8 @@ fn search(args: &Args, gpu: &Gpu, requests: &[Request]) -> Result<Tuned> {
     let effort = Effort::default()
         .with_submission(Duration::from_millis(u64::from(args.submission_ms)))
         .with_rounds(args.repeats)
-        .with_passes(args.passes);
+        .with_passes(args.passes)
+        .with_limit(args.seconds.map(Duration::from_secs));
     // How many trials there will be, nobody knows.
     let bar = progress::bar(20, "tune");
     let watch = |trial: &Trial| {

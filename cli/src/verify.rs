@@ -35,8 +35,8 @@ pub struct Args {
     /// Golden files, or folders of them
     #[arg(value_name = "FILES|DIRS", required = true)]
     paths: Vec<PathBuf>,
-    /// "all", "cpu", or a part of an adapter's name or backend
-    #[arg(long, default_value = "all", value_name = "all|cpu|NAME")]
+    /// "all", "best", "cpu", or a part of an adapter's name or backend
+    #[arg(long, default_value = "all", value_name = "all|best|cpu|NAME")]
     adapter: String,
     /// Run the CPU executor too
     #[arg(long)]
@@ -221,7 +221,7 @@ impl Target {
 
     fn open(&self) -> Result<Engine> {
         match &self.0 {
-            Some(adapter) => Ok(Engine::on(device::open(adapter.clone())?)),
+            Some(adapter) => Engine::on(device::open(adapter.clone())?),
             None => Ok(Engine::Cpu(cpu::Executor::new())),
         }
     }

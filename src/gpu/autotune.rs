@@ -49,6 +49,8 @@ pub struct Effort {
     pub rounds: u32,
     /// How often to go over all fields, at most: it ends when a pass changes nothing.
     pub passes: u32,
+    /// After how long no further candidate is tried; what was found until then counts.
+    pub limit: Option<Duration>,
 }
 
 impl Effort {
@@ -72,6 +74,13 @@ impl Effort {
         self.passes = passes;
         self
     }
+
+    /// Sets after how long no further candidate is tried.
+    #[must_use]
+    pub const fn with_limit(mut self, limit: Option<Duration>) -> Self {
+        self.limit = limit;
+        self
+    }
 }
 
 impl Default for Effort {
@@ -80,6 +89,7 @@ impl Default for Effort {
             submission: Duration::from_millis(20),
             rounds: 7,
             passes: 2,
+            limit: None,
         }
     }
 }
@@ -121,7 +131,7 @@ pub struct Tuned {
     pub trials: Vec<Trial>,
 }
 
-/// Searches a tuning for a device by coordinate descent from [`Tuning::for_device`]: each field by halves
+/// Searches a tuning for a device by coordinate descent from [`Tuning::probed`]: each field by halves
 /// and doubles, training forward and backward of each norm and tensor timed in turn with the best tuning so
 /// far. A candidate counts only where its outputs are those of the default plan, within 1e-5 of the largest
 /// value (16-bit tensors: within two units in the last place of it). `watch` hears of each trial.
@@ -138,7 +148,9 @@ pub async fn autotune(
     effort: Effort,
     mut watch: impl FnMut(&Trial),
 ) -> Result<Tuned, Error> {
-    let default = Tuning::for_device(device);
+    let begin = Instant::now();
+    let in_time = || effort.limit.is_none_or(|limit| begin.elapsed() < limit);
+    let default = Tuning::probed(device, queue).await?;
     let pipelines = Pipelines::with_tuning(device, default);
     let mut bench = Bench {
         device,
@@ -166,7 +178,7 @@ pub async fn autotune(
             for double in [true, false] {
                 // On in the same direction for as long as it pays.
                 while let Some((candidate, setting)) = step(&tuned.tuning, field, double) {
-                    if tried.contains(&candidate) {
+                    if tried.contains(&candidate) || !in_time() {
                         break;
                     }
                     tried.push(candidate);

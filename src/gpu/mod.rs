@@ -22,6 +22,7 @@ mod bindings;
 mod bound;
 pub(crate) mod device;
 pub mod headless;
+pub mod probe;
 pub mod transfer;
 
 pub use bindings::{Bindings, Tables};
@@ -53,9 +54,21 @@ pub struct Pipelines {
 }
 
 impl Pipelines {
-    /// An empty cache for a device, with the [`Tuning`] of its adapter.
+    /// An empty cache for a device, with the [`Tuning`] of its adapter. For f16 see [`Pipelines::probed`].
     pub fn new(device: &wgpu::Device) -> Self {
         Self::with_tuning(device, Tuning::for_device(device))
+    }
+
+    /// An empty cache for a device, with the [`Tuning`] of its adapter after a look at what the device does of
+    /// that which WGSL leaves to it ([`probe`]): f16 is faster then on devices that convert it as the library does.
+    ///
+    /// # Errors
+    /// Those of [`probe::limits`].
+    pub async fn probed(device: &wgpu::Device, queue: &wgpu::Queue) -> Result<Self, Error> {
+        Ok(Self::with_tuning(
+            device,
+            Tuning::probed(device, queue).await?,
+        ))
     }
 
     /// An empty cache for a device, with a tuning of the caller's.

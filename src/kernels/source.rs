@@ -59,6 +59,25 @@ pub fn wgsl(spec: &Spec) -> String {
     assembly.text
 }
 
+/// The text of the probe that asks a device how it converts f16 (`shaders/probes/f16.wgsl`). With 256 workgroups it counts
+/// to 65,536 twice where the device does as the library.
+pub fn f16_probe_wgsl() -> String {
+    let mut assembly = Assembly {
+        part: &|name| {
+            let found = PARTS.iter().find(|(part, _)| *part == name);
+            found.map(|&(name, text)| (name, text.into()))
+        },
+        is_bound: &|_| None,
+        imported: Vec::new(),
+        text: String::new(),
+    };
+    let file = text::shader!("../../shaders/probes/f16.wgsl");
+    if let Err(error) = assembly.add("probe_f16", file) {
+        panic!("shaders/{error}");
+    }
+    assembly.text
+}
+
 /// The file of an import in a specialization. Those that stand in for one another have the same functions.
 fn variant<'a>(part: &'a str, spec: &Spec) -> &'a str {
     match part {
@@ -73,9 +92,15 @@ fn variant<'a>(part: &'a str, spec: &Spec) -> &'a str {
             2 => "storage/word_x2",
             _ => "storage/word_x1",
         },
-        "storage/bits_f16" => match spec.dtype {
-            DType::BF16 => "storage/bits_bf16",
-            _ => "storage/bits_f16",
+        "storage/unpack_f16" => match (spec.dtype, spec.native_unpack) {
+            (DType::BF16, _) => "storage/unpack_bf16",
+            (_, true) => "storage/unpack_f16_native",
+            (_, false) => "storage/unpack_f16",
+        },
+        "storage/pack_f16" => match (spec.dtype, spec.native_pack) {
+            (DType::BF16, _) => "storage/pack_bf16",
+            (_, true) => "storage/pack_f16_native",
+            (_, false) => "storage/pack_f16",
         },
         "reduction/serial" => match (spec.lanes, spec.subgroup_size) {
             (1, _) => "reduction/serial",
@@ -254,9 +279,13 @@ parts! {
     "storage/16_x1"
     "storage/16_x2"
     "storage/16_x4"
-    "storage/bits_bf16"
-    "storage/bits_f16"
     "storage/f32"
+    "storage/pack_bf16"
+    "storage/pack_f16"
+    "storage/pack_f16_native"
+    "storage/unpack_bf16"
+    "storage/unpack_f16"
+    "storage/unpack_f16_native"
     "storage/word_x1"
     "storage/word_x2"
     "storage/word_x4"

@@ -1,7 +1,7 @@
 //! The space of specializations: what a kernel's declaration accepts, and all of it.
 
 use super::KernelId;
-use super::declare::{Element, Family};
+use super::declare::{Access, Element, Family};
 use super::spec::Spec;
 use crate::desc::{Activation, DType};
 use crate::limits::{MAX_COLUMN_WORDS, MAX_SUBGROUP_SIZE, MAX_WORKGROUP_SIZE};
@@ -38,6 +38,12 @@ impl Spec {
     /// Whether a binding is there; of those that the kernel does not have, none is.
     pub fn has(&self, name: &str) -> bool {
         self.bindings().any(|(_, binding)| binding.name == name)
+    }
+
+    /// Whether its kernel writes tensors.
+    pub(crate) fn writes_tensors(&self) -> bool {
+        let mut bindings = self.kernel.kernel().bindings.iter();
+        bindings.any(|b| b.element == Element::Word && b.access == Access::ReadWrite)
     }
 
     /// Whether its kernel accepts it: plans are made of no others.
@@ -77,6 +83,14 @@ impl Spec {
                         && self.subgroup_size <= lanes.min(MAX_SUBGROUP_SIZE)),
             ),
             (
+                "native_unpack",
+                !self.native_unpack || self.dtype == DType::F16,
+            ),
+            (
+                "native_pack",
+                !self.native_pack || (self.dtype == DType::F16 && self.writes_tensors()),
+            ),
+            (
                 "width",
                 family
                     .cuts(self.dtype)
@@ -112,6 +126,8 @@ impl Spec {
     pub fn canonical(&self) -> Spec {
         Spec {
             workgroup_size: 64,
+            native_unpack: false,
+            native_pack: false,
             lanes: if self.lanes == 1 { 1 } else { 8 },
             subgroup_size: 1,
             column_words: self.column_words.min(2),
@@ -133,7 +149,7 @@ pub(super) fn fused_backward(spec: &Spec) -> bool {
 }
 
 /// Every specialization that plans are made of, but for the size of workgroups (64 here), the number of lanes (1 or
-/// 8), the words of an invocation (1 or 2) and subgroups (none): see [`Spec::canonical`].
+/// 8), the words of an invocation (1 or 2), subgroups (none) and who converts f16 (integers): see [`Spec::canonical`].
 pub fn canonical_specs() -> Vec<Spec> {
     let mut specs = Vec::new();
     for &kernel in KernelId::ALL {
@@ -155,6 +171,8 @@ pub fn canonical_specs() -> Vec<Spec> {
                                     lanes,
                                     subgroup_size: 1,
                                     dtype,
+                                    native_unpack: false,
+                                    native_pack: false,
                                     width,
                                     column_words,
                                     aligned,

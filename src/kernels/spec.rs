@@ -21,6 +21,10 @@ pub struct Spec {
     pub subgroup_size: u32,
     /// How tensors are stored.
     pub dtype: DType,
+    /// Whether f16 is read by the device's own conversion (`unpack2x16float`), not by integers.
+    pub native_unpack: bool,
+    /// Whether f16 is written by the device's own conversion (`pack2x16float`), not by integers.
+    pub native_pack: bool,
     /// Elements of a tensor word: 4; where rows are shorter, or a tensor (with channels last, its channels) no multiple
     /// of 4, what can be written alone: 1 of f32, 2 of 16 bits, a u32. Reductions with channels last may read
     /// single elements of 16 bits, 1.
@@ -48,6 +52,8 @@ impl Spec {
             lanes,
             subgroup_size: 1,
             dtype: DType::F32,
+            native_unpack: false,
+            native_pack: false,
             width: 1,
             column_words: 1,
             aligned: true,
@@ -55,6 +61,45 @@ impl Spec {
             activation: Activation::None,
             absent: 0,
         }
+    }
+
+    /// A text of every field, in few bytes: equal ones are of equal specializations.
+    pub fn key(&self) -> String {
+        let &Spec {
+            kernel,
+            workgroup_size,
+            lanes,
+            subgroup_size,
+            dtype,
+            native_unpack,
+            native_pack,
+            width,
+            column_words,
+            aligned,
+            accumulate,
+            activation,
+            absent,
+        } = self;
+        let fields = [
+            workgroup_size,
+            lanes,
+            subgroup_size,
+            dtype as u32,
+            native_unpack.into(),
+            native_pack.into(),
+            width,
+            column_words,
+            aligned.into(),
+            accumulate.into(),
+            activation as u32,
+            absent.into(),
+        ];
+        let mut key = kernel.name().to_owned();
+        for field in fields {
+            key.push(' ');
+            key.push_str(&field.to_string());
+        }
+        key
     }
 
     /// The bindings that are there, with their numbers.

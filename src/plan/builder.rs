@@ -5,7 +5,7 @@ use super::split::{Geometry, Split};
 use super::step::{BufferRequirement, Step, Window};
 use super::work::{fold_lanes, workgroups};
 use crate::desc::{
-    Activation, CHANNEL_EPS, ChannelPart, ChannelStats, Mode, NormDesc, NormKind, TensorDesc,
+    Activation, CHANNEL_EPS, ChannelPart, ChannelStats, DType, Mode, NormDesc, NormKind, TensorDesc,
 };
 use crate::error::{Error, within};
 use crate::kernels::{Access, Element, Family, Spec};
@@ -203,6 +203,9 @@ impl<'a> Builder<'a> {
         if kernel.family.reduces_side_by_side() {
             spec.subgroup_size = self.tuning.limits.subgroup_size.min(spec.lanes);
         }
+        let half = spec.dtype == DType::F16;
+        spec.native_unpack = half && self.tuning.limits.native_unpack != 0;
+        spec.native_pack = half && self.tuning.limits.native_pack != 0 && spec.writes_tensors();
         let mut bindings = Vec::with_capacity(slots.len());
         for (index, (declared, slot)) in kernel.bindings.iter().zip(slots).enumerate() {
             let &Some((role, count)) = slot else {

@@ -16,6 +16,7 @@ mod hot_path;
 mod layer;
 mod limits;
 mod nan;
+mod native_f16;
 mod oracle;
 mod property;
 mod reflection;

@@ -2,7 +2,7 @@ import { BcNormError, guarded, text } from "./errors.js";
 import { checkAlive } from "./lost.js";
 import { planner, type StepData } from "./planner.js";
 import type { Limits, Plan, Tuning } from "./planner/bcnorm_planner.js";
-import { subgroupSize } from "./subgroups.js";
+import { nativeF16, subgroupSize } from "./probes.js";
 import { COMPUTE_STAGE } from "./usage.js";
 
 /** A compiled kernel, or one that is being compiled. */
@@ -12,7 +12,14 @@ interface Kernel {
   pending: Promise<GPUComputePipeline> | undefined;
 }
 
-function limitsOf(device: GPUDevice, subgroupSize: number): Limits {
+/** What WGSL leaves to devices, as it was found. */
+interface Found {
+  subgroupSize: number;
+  unpack: boolean;
+  pack: boolean;
+}
+
+function limitsOf(device: GPUDevice, found: Found): Limits {
   const { limits } = device;
   return new (planner().Limits)(
     Float64Array.of(
@@ -24,7 +31,9 @@ function limitsOf(device: GPUDevice, subgroupSize: number): Limits {
       limits.maxStorageBuffersPerShaderStage,
       limits.maxComputeWorkgroupStorageSize,
       limits.minStorageBufferOffsetAlignment,
-      subgroupSize,
+      found.subgroupSize,
+      Number(found.unpack),
+      Number(found.pack),
     ),
   );
 }
@@ -57,15 +66,13 @@ export class Context {
     return context;
   }
 
-  /** The one of a device, once it is known what subgroups it has. */
+  /** The one of a device, once it was looked at: what subgroups it has, how it converts f16. */
   static async ready(device: GPUDevice): Promise<Context> {
     const context = Context.of(device);
     context.check();
-    context.looking ??= subgroupSize(device).then((size) => {
-      if (size > 1) {
-        context.limits = limitsOf(device, size);
-        context.tuning = tuningOf(device, context.limits);
-      }
+    context.looking ??= Promise.all([subgroupSize(device), nativeF16(device)]).then(([subgroupSize, f16]) => {
+      context.limits = limitsOf(device, { subgroupSize, ...f16 });
+      context.tuning = tuningOf(device, context.limits);
     });
     await context.looking;
     return context;
@@ -73,7 +80,7 @@ export class Context {
 
   private constructor(device: GPUDevice) {
     this.device = device;
-    this.limits = limitsOf(device, 1);
+    this.limits = limitsOf(device, { subgroupSize: 1, unpack: false, pack: false });
     this.tuning = tuningOf(device, this.limits);
   }
 

@@ -54,7 +54,15 @@ const TARGET: &str = "x86_64-pc-windows-gnu";
 const LINKER: (&str, &str) = ("x86_64-w64-mingw32-gcc", "gcc-mingw-w64-x86-64");
 
 /// The modules of the suite that run: what a driver or a compiler can get wrong.
-const MODULES: [&str; 6] = ["errors", "nan", "property", "stages", "sums", "windows"];
+const MODULES: [&str; 7] = [
+    "errors",
+    "nan",
+    "native_f16",
+    "property",
+    "stages",
+    "sums",
+    "windows",
+];
 
 /// Tests that fail on this DX12 through no fault of the library, and why. They run, and must fail.
 const EXPECTED: &[(&str, &str)] = &[];

@@ -224,7 +224,7 @@ fn has_nextest() -> bool {
 
 /// One cargo command.
 #[derive(Debug)]
-struct Step {
+pub struct Step {
     name: &'static str,
     args: Vec<OsString>,
     envs: Vec<(&'static str, OsString)>,
@@ -232,7 +232,7 @@ struct Step {
 
 impl Step {
     /// A command with these arguments.
-    fn new(name: &'static str, args: &[&str]) -> Self {
+    pub fn new(name: &'static str, args: &[&str]) -> Self {
         Self {
             name,
             args: args.iter().map(OsString::from).collect(),
@@ -241,7 +241,7 @@ impl Step {
     }
 
     /// More arguments.
-    fn args(mut self, args: Vec<OsString>) -> Self {
+    pub fn args(mut self, args: Vec<OsString>) -> Self {
         self.args.extend(args);
         self
     }
@@ -263,7 +263,7 @@ impl Step {
     }
 
     /// Runs it and gives its exit status, 1 if it has none.
-    fn status(&self) -> u8 {
+    pub fn status(&self) -> u8 {
         say(&format!("$ {}", self.line()));
         let folder = workspace();
         let mut process = Process::new(cargo());

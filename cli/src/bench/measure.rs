@@ -120,6 +120,7 @@ pub fn measure(
             let bytes = plan.tensor_bytes();
             measured.push(Measurement {
                 suite: case.suite,
+                label: None,
                 adapter: info.name.clone(),
                 backend: format!("{:?}", info.backend),
                 shape: tensor.dims().to_vec(),

@@ -21,13 +21,13 @@ use crate::{device, progress, store, tuning};
 use anyhow::{Context as _, Result, ensure};
 use bcnorm::gpu::Pipelines;
 use bcnorm::gpu::headless::Gpu;
-use bcnorm::{Mode, NormKind, Tuning, cpu};
+use bcnorm::{Mode, NormKind, cpu};
 use indicatif::ProgressBar;
 use measure::{Machine, What};
 use report::Measurement;
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use subject::{Reference, check_fits, on_cpu};
 use suite::Suite;
 
@@ -56,7 +56,9 @@ Examples:
   bcnorm bench --norm group_norm                    another norm of the family
   bcnorm bench --dtype bf16 --layout last           16 bits, channels last
   bcnorm bench --direction forward --steps          which stage takes how long
-  bcnorm bench --tune map.workgroup_size=64 --steps     and with another tuning (see bcnorm info)"
+  bcnorm bench --tune map.workgroup_size=64 --steps     and with another tuning (see bcnorm info)
+  bcnorm bench --suite typical,resnet50 --seconds 120 --json > results.jsonl
+  bcnorm section results.jsonl > section.md         as a section of benches/RESULTS.md"
 )]
 pub struct Args {
     /// Shape to measure, may be repeated
@@ -82,7 +84,10 @@ pub struct Args {
     /// Time every step of the plans alone, too
     #[arg(long)]
     steps: bool,
-    /// Change a number of the adapter's tuning, may be repeated
+    /// Use the tuning of a file, which bcnorm tune --save wrote
+    #[arg(long, value_name = "FILE")]
+    tuning: Option<PathBuf>,
+    /// Change a number of the tuning, may be repeated
     #[arg(long, value_name = "NAME=VALUE")]
     tune: Vec<String>,
     /// Draw charts of what was measured into this folder, as SVG
@@ -91,6 +96,12 @@ pub struct Args {
     /// Do not time the CPU executor
     #[arg(long)]
     no_cpu: bool,
+    /// Leave out shapes that cannot be expected to be done after so many seconds
+    #[arg(long, value_name = "N")]
+    seconds: Option<u64>,
+    /// A name for these measurements, a field of the JSON
+    #[arg(long, value_name = "TEXT", requires = "json")]
+    label: Option<String>,
     /// Print one JSON object a line
     #[arg(long)]
     json: bool,
@@ -104,6 +115,7 @@ pub struct Case {
 }
 
 pub fn run(args: Args) -> Result<()> {
+    let begin = Instant::now();
     let cases = cases(&args)?;
     if let Some(folder) = &args.plot {
         // Before minutes are spent on measuring.
@@ -117,11 +129,22 @@ pub fn run(args: Args) -> Result<()> {
     let bar = progress::bar(steps * cases.len(), "bench");
     let mut measured: Vec<Vec<Measurement>> = machines.iter().map(|_| Vec::new()).collect();
     let mut failed = 0;
+    let mut time = TimeLimit::new(begin, args.seconds);
+    let mut left_out = Vec::new();
     for (number, case) in (1..).zip(&cases) {
+        if !time.has_room_for(case) {
+            left_out.push(case.request.shape());
+            bar.set_position((number * steps) as u64);
+            continue;
+        }
+        let started = Instant::now();
         let results = measure_everywhere(&machines, case, &what, args.no_cpu, &bar)?;
         for ((machine, result), all) in machines.iter().zip(results).zip(&mut measured) {
             match result {
-                Ok(of_case) => {
+                Ok(mut of_case) => {
+                    of_case
+                        .iter_mut()
+                        .for_each(|one| one.label.clone_from(&args.label));
                     let text = print(machine, case, &of_case, args.json)?;
                     bar.suspend(|| std::io::stdout().lock().write_all(text.as_bytes()))?;
                     all.extend(of_case);
@@ -134,9 +157,23 @@ pub fn run(args: Args) -> Result<()> {
                 }
             }
         }
+        time.took(case, started.elapsed());
         bar.set_position((number * steps) as u64);
     }
     bar.finish_and_clear();
+    if !left_out.is_empty() {
+        const NAMED: usize = 4;
+        let count = left_out.len();
+        let mut shapes = left_out[..count.min(NAMED)].join(", ");
+        if count > NAMED {
+            shapes += &format!(" and {} more", count - NAMED);
+        }
+        let text = format!(
+            "note: {count} of {} shapes left out for want of time: {shapes}",
+            cases.len()
+        );
+        writeln!(std::io::stderr(), "{text}")?;
+    }
     if let Some(folder) = &args.plot {
         for (machine, measured) in measured.iter().enumerate() {
             for path in plot::draw(folder, machine, measured)? {
@@ -147,6 +184,40 @@ pub fn run(args: Args) -> Result<()> {
     let total = cases.len() * machines.len();
     ensure!(failed == 0, "{failed} of {total} measurements failed");
     Ok(())
+}
+
+/// How long shapes may take, all together.
+struct TimeLimit {
+    begin: Instant,
+    limit: Option<Duration>,
+    /// Seconds of an element: the least of those measured, as a small tensor's are mostly compiling.
+    per_element: f64,
+}
+
+impl TimeLimit {
+    fn new(begin: Instant, seconds: Option<u64>) -> Self {
+        Self {
+            begin,
+            limit: seconds.map(Duration::from_secs),
+            per_element: f64::INFINITY,
+        }
+    }
+
+    /// Whether there is time left, and as much as the shape can be expected to take.
+    fn has_room_for(&self, case: &Case) -> bool {
+        let Some(limit) = self.limit else { return true };
+        let elapsed = self.begin.elapsed();
+        let expected = match self.per_element.is_finite() {
+            true => self.per_element * case.request.tensor.elements() as f64,
+            false => 0.0,
+        };
+        elapsed < limit && elapsed.as_secs_f64() + expected <= limit.as_secs_f64()
+    }
+
+    fn took(&mut self, case: &Case, time: Duration) {
+        let each = time.as_secs_f64() / case.request.tensor.elements() as f64;
+        self.per_element = self.per_element.min(each);
+    }
 }
 
 /// Measures a case on every machine.
@@ -230,8 +301,13 @@ fn cases(args: &Args) -> Result<Vec<Case>> {
             .into_iter()
             .map(move |dims| (Some(suite), dims))
     };
-    let mut cases = Vec::new();
+    let mut cases: Vec<Case> = Vec::new();
     for (suite, dims) in given.chain(suites.iter().flat_map(shapes)) {
+        // Two suites may share a shape. Charts of many shapes want all of theirs.
+        let many = suite.is_some_and(Suite::has_many_shapes);
+        if !many && cases.iter().any(|case| case.request.tensor.dims() == dims) {
+            continue;
+        }
         let request = args.norm.request(&Dims(dims))?;
         data::check_size(&request)?;
         let refused = request.norm.validate_for(&request.tensor, Mode::Train);
@@ -257,7 +333,7 @@ fn machines(args: &Args) -> Result<Vec<Machine>> {
         name => vec![device::open_best(name)?],
     };
     let machine = |gpu: Gpu| {
-        let mut tuning = Tuning::for_device(&gpu.device);
+        let mut tuning = tuning::load(args.tuning.as_deref(), device::tuning(&gpu)?)?;
         for setting in &args.tune {
             tuning::apply(&mut tuning, setting)?;
         }

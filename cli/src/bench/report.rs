@@ -11,6 +11,9 @@ use serde::Serialize;
 pub struct Measurement {
     /// The suite that the shape is of; null of a shape given by itself.
     pub suite: Option<Suite>,
+    /// What the user calls these measurements.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
     pub adapter: String,
     pub backend: String,
     /// (N, C, *spatial).

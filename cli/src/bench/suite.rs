@@ -10,6 +10,8 @@ use serde::Serialize;
 pub enum Suite {
     /// Five shapes of real networks.
     Default,
+    /// Twelve shapes of networks, the most telling of a GPU first: what to measure where time is short.
+    Typical,
     /// Every norm of a ResNet-50 on 224 x 224, at batch 32 and 2.
     Resnet50,
     /// A detector on 800 x 1200 at batch 1 and 2: backbone and pyramid at strides 4 to 32.
@@ -18,6 +20,8 @@ pub enum Suite {
     Unet,
     /// Tiny and odd.
     Small,
+    /// Rows of 1 to 16 elements, in tensors of 4 to 16 MB.
+    Short,
     /// Rows of every length from 1 to 257, 64 channels, 2 MB.
     Lengths,
     /// 300 random shapes of 0.5 to 16 MB.
@@ -34,10 +38,12 @@ impl Suite {
     pub fn shapes(self) -> Vec<Vec<usize>> {
         let (batches, shapes): (&[&str], _) = match self {
             Suite::Default => (&[""], DEFAULT),
+            Suite::Typical => (&[""], TYPICAL),
             Suite::Resnet50 => (&["32x", "2x"], RESNET50),
             Suite::Detection => (&["1x", "2x"], DETECTION),
             Suite::Unet => (&[""], UNET),
             Suite::Small => (&[""], SMALL),
+            Suite::Short => (&[""], SHORT),
             Suite::Lengths => return lengths(),
             Suite::Random => return random(),
         };
@@ -52,6 +58,11 @@ impl Suite {
 
 /// What is measured where nothing is named: stages of a ResNet-50 and a detector.
 const DEFAULT: &str = "8x64x56x56 4x256x56x56 2x256x100x152 16x512x7x7 1x64x224x224";
+
+/// The first is quick, and a measure of the time that the others take. Most are also of `resnet50` and `detection`.
+const TYPICAL: &str = "\
+    8x64x56x56 32x256x56x56 32x1024x14x14 2x256x100x150 16x512x7x7 32x64x112x112 \
+    32x512x28x28 32x2048x7x7 4x256x56x56 1x64x224x224 2x512x28x28 1x256x200x300";
 
 /// (C, H, W) of ResNet-50's norms (v1.5, where the stride is in the 3 x 3 convolution): stem, then per stage the
 /// bottleneck, the bottleneck before its stride, and the block's end.
@@ -76,6 +87,9 @@ const UNET: &str = "\
 const SMALL: &str = "\
     16x512x7x7 2x64x7x7 4x3x5 2x256x1x1 3x65x33x31 1x32x13x17 \
     8x96x14x14 64x128 5x7x11x13 1x1024x4x4";
+
+/// Linear layers' outputs, and the last maps of networks on small images.
+const SHORT: &str = "4096x512 512x512x2x2 64x2048x3x3 256x1024x4x4";
 
 fn lengths() -> Vec<Vec<usize>> {
     let lengths = (1..=257).map(|len| vec![((1 << 19) + 32 * len) / (64 * len), 64, len]);
@@ -143,6 +157,7 @@ mod tests {
         let count = |suite: Suite| suite.shapes().len();
         assert_eq!(count(Suite::Resnet50), 24);
         assert_eq!([Suite::Default, Suite::Small].map(count), [5, 10]);
+        assert_eq!([Suite::Typical, Suite::Short].map(count), [12, 4]);
         assert_eq!([Suite::Detection, Suite::Unet].map(count), [18, 12]);
         assert_eq!([Suite::Lengths, Suite::Random].map(count), [257, 300]);
     }

@@ -155,6 +155,84 @@ fn suites_are_measured_and_drawn() {
 }
 
 #[test]
+fn time_is_minded() {
+    let args = words("bench --json --no-cpu --suite small --seconds 0");
+    let output = crate::common::bcnorm(args);
+    assert!(output.status.success() && output.stdout.is_empty());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let note = "note: 10 of 10 shapes left out for want of time: (16, 512, 7, 7), ";
+    assert!(
+        stderr.contains(note) && stderr.contains(" and 6 more"),
+        "{stderr}"
+    );
+
+    // None left out; a shape that is named twice is measured once, where it was named first.
+    let lines = brief("--shape 2,64,7,7 --shape 2,64,7,7 --seconds 500 --direction eval");
+    assert_eq!(lines.len(), 1);
+    let lines = brief("--shape 64,128 --suite small --direction eval --norm batch_norm");
+    assert_eq!(lines.len(), 10);
+    assert_eq!(lines[0]["shape"], serde_json::json!([64, 128]));
+
+    let tuned = succeed(words(
+        "tune --seconds 0 --shape 2,6,5,5 --repeats 1 --submission-ms 1",
+    ));
+    assert!(
+        tuned.ends_with("nothing is clearly faster than the default\n"),
+        "{tuned}"
+    );
+    assert!(!tuned.contains("of the time"), "{tuned}");
+}
+
+#[test]
+fn measurements_become_a_section() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
+    let common = "bench --json --no-cpu --repeats 1 --submission-ms 1 --steps --shape 2,64,7,7";
+    let run = |more: &[&str]| succeed(words(common).into_iter().chain(more.iter().copied()));
+    let (tuning, results, adapters) = (at("t.txt"), at("r.jsonl"), at("a.jsonl"));
+    succeed([
+        "tune",
+        "--seconds",
+        "0",
+        "--shape",
+        "2,6,5,5",
+        "--repeats",
+        "1",
+        "--save",
+        &tuning,
+    ]);
+    let mut text = run(&[]);
+    text += &run(&["--label", "Tunings: default"]);
+    text += &run(&["--label", "Tunings: of a file", "--tuning", &tuning]);
+    std::fs::write(&results, &text).expect("written");
+    let info = succeed(["info", "--json"]);
+    std::fs::write(&adapters, info.replace('\n', " ")).expect("written");
+
+    let section = succeed(["section", &adapters, &results]);
+    let driver = &json_lines(&info.replace('\n', " "))[0]["adapters"][0]["driver"];
+    for part in [
+        driver.as_str().expect("a driver"),
+        "### bc_norm, f32, channels first\n\n| shape | forward | backward | eval | copy | read |\n",
+        "| (2, 64, 7, 7), 25.1 kB | ",
+        "| (2, 64, 7, 7) | backward | row_products ",
+        "### Tunings\n\n| norm, shape; forward, backward, eval | default | of a file |",
+    ] {
+        assert!(section.contains(part), "\"{section}\" lacks \"{part}\"");
+    }
+
+    for (text, reason) in [
+        ("", "nothing was measured"),
+        ("{}\nx", "line 2"),
+        ("{\"direction\":1}", "line 1"),
+    ] {
+        std::fs::write(&results, text).expect("written");
+        let stderr = fail(1, ["section", &results]);
+        assert!(stderr.contains(reason), "{stderr}");
+    }
+    assert!(fail(1, ["section", &at("none")]).contains("none: "));
+}
+
+#[test]
 fn wrong_requests_are_explained() {
     for (status, args, reason) in [
         (1, "--shape 2,6,5 --groups 4", "num_groups = 4"),
@@ -179,6 +257,8 @@ fn wrong_requests_are_explained() {
         (2, "--direction sideways", "forward"),
         (1, "--adapter no-such", "no-such"),
         (1, "--shape 2,6,5 --tune speed=9", "speed"),
+        (1, "--shape 2,6,5 --tuning no-such", "no-such"),
+        (2, "--shape 2,6,5 --label x", "--json"),
     ] {
         let stderr = fail(status, words("bench").into_iter().chain(words(args)));
         assert!(

@@ -29,7 +29,10 @@ fn part_span(item: u32) -> Span {
     let part = index - row * params.split.parts;
     let row_begin = row * params.split.row_len;
     let base = row_begin / WIDTH - params.dispatch.first_word;
-    let row_from = row_begin % WIDTH;
+    var row_from = 0u;
+    if (!ALIGNED) {
+        row_from = row_begin % WIDTH;
+    }
     let word = part * params.split.words_per_part;
     let begin = max(row_from, word * WIDTH);
     // A part may lie behind the row's end: it is empty then.
@@ -37,7 +40,7 @@ fn part_span(item: u32) -> Span {
     let whole = (begin + WIDTH - 1u) / WIDTH;
     let whole_end = max(whole, end / WIDTH);
     let chunks = (whole_end - whole) / (CHUNK * LANES);
-    let lead = select(0u, 1u, begin % WIDTH != 0u && end > begin);
+    let lead = select(0u, 1u, !ALIGNED && begin % WIDTH != 0u && end > begin);
     let tail = whole + chunks * (CHUNK * LANES);
     let loose_end = max(tail, (end + WIDTH - 1u) / WIDTH);
     let loose = lead + (loose_end - tail);
@@ -49,13 +52,20 @@ fn loose_word(span: Span, q: u32) -> u32 {
     return select(span.tail + q - span.lead, span.whole - 1u, q < span.lead);
 }
 
-// The mask of that word. A word behind the last loose one has its elements behind span.end.
+// The mask of that word. A word behind the last loose one has its elements behind span.end. Where rows begin at words, all
+// of a word is of the span, or nothing.
 fn loose_mask(span: Span, word: u32) -> Mask {
+    if (ALIGNED) {
+        return Mask((word - span.base) * WIDTH < span.end);
+    }
     return word_mask((word - span.base) * WIDTH, span.begin, span.end);
 }
 
 // Which of its elements is the span's first one in it.
 fn loose_first(span: Span, word: u32) -> u32 {
+    if (ALIGNED) {
+        return 0u;
+    }
     let first = (word - span.base) * WIDTH;
     return max(span.begin, first) - first;
 }

@@ -2,6 +2,7 @@
 
 use super::specs::{spec, specs};
 use bcnorm::kernels::{KernelId, wgsl};
+use naga::valid::Capabilities;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -120,13 +121,15 @@ fn with_imports(name: &str, text: &str, parts: &[(String, String)]) -> String {
 fn files_are_valid_by_themselves() {
     let parts = parts();
     let kernels = files(&shaders(), "wgsl");
-    assert_eq!(parts.len() + kernels.len(), 74);
-    for (name, text) in parts.iter().chain(&kernels) {
+    let probes = files(&shaders().join("probes"), "wgsl");
+    assert_eq!(parts.len() + kernels.len() + probes.len(), 79);
+    for (name, text) in parts.iter().chain(&kernels).chain(&probes) {
         let text = with_imports(name, text, &parts);
         let module = naga::front::wgsl::parse_str(&text)
             .unwrap_or_else(|error| panic!("{name}: {}", error.emit_to_string(&text)));
         let flags = naga::valid::ValidationFlags::all();
-        naga::valid::Validator::new(flags, naga::valid::Capabilities::SUBGROUP)
+        let capabilities = Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+        naga::valid::Validator::new(flags, capabilities)
             .validate(&module)
             .unwrap_or_else(|error| panic!("{name}: {}", error.emit_to_string(&text)));
     }

@@ -36,6 +36,25 @@ fn with_subgroups(specs: &[Spec]) -> Vec<Spec> {
     with
 }
 
+/// One of each kernel for each width of f16, read and written by the device's own conversions.
+fn with_native_f16(specs: &[Spec]) -> Vec<Spec> {
+    let mut with = Vec::new();
+    for spec in specs {
+        for native_pack in [false, true] {
+            let mut spec = *spec;
+            spec.native_unpack = true;
+            spec.native_pack = native_pack;
+            with.push(spec);
+        }
+    }
+    let mut seen = HashSet::new();
+    with.retain(|spec| {
+        let words = (spec.kernel, spec.width, spec.aligned, spec.native_pack);
+        spec.check().is_ok() && seen.insert(words)
+    });
+    with
+}
+
 /// All of the canonical ones, and workgroups of every kind.
 pub fn specs() -> Vec<Spec> {
     let mut specs = canonical_specs();
@@ -71,21 +90,22 @@ pub fn specs() -> Vec<Spec> {
         }
     }
     specs.extend(with_subgroups(&specs));
+    specs.extend(with_native_f16(&specs));
     let mut seen = HashSet::new();
     specs.retain(|spec| seen.insert(*spec));
     specs
 }
 
-/// Parses and validates with no capability beyond what WebGPU's core has, but for subgroups where they are
-/// asked for.
+/// Parses and validates with no capability beyond what WebGPU's core has (the conversions of f16 among them, for which naga
+/// has a capability), but for subgroups where they are asked for.
 pub fn reflect(spec: &Spec) -> (Module, ModuleInfo) {
     let text = wgsl(spec);
     let module = naga::front::wgsl::parse_str(&text)
         .unwrap_or_else(|error| panic!("{spec:?}: {}", error.emit_to_string(&text)));
-    let capabilities = match spec.subgroup_size {
-        1 => Capabilities::empty(),
-        _ => Capabilities::SUBGROUP,
-    };
+    let mut capabilities = Capabilities::empty();
+    capabilities.set(Capabilities::SUBGROUP, spec.subgroup_size > 1);
+    let native = spec.native_unpack || spec.native_pack;
+    capabilities.set(Capabilities::SHADER_FLOAT16_IN_FLOAT32, native);
     let info = Validator::new(ValidationFlags::all(), capabilities)
         .validate(&module)
         .unwrap_or_else(|error| panic!("{spec:?}: {}", error.emit_to_string(&text)));
@@ -105,10 +125,13 @@ fn what_no_kernel_accepts_is_refused() {
     let accepted = spec(KernelId::RowAffine);
     assert_eq!(accepted.check(), Ok(()));
     type Change = fn(&mut Spec);
-    let changes: [(&str, Change); 8] = [
+    let changes: [(&str, Change); 10] = [
         ("workgroup_size", |spec| spec.workgroup_size = 1 << 17),
         ("lanes", |spec| spec.lanes = 3),
         ("subgroup_size", |spec| spec.subgroup_size = 4),
+        // Of f32.
+        ("native_unpack", |spec| spec.native_unpack = true),
+        ("native_pack", |spec| spec.native_pack = true),
         ("width", |spec| spec.width = 3),
         ("column_words", |spec| spec.column_words = 2),
         ("accumulate", |spec| spec.accumulate = true),

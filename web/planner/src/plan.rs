@@ -190,7 +190,7 @@ fn step(step: &Step) -> String {
     json::object([
         ("kernel", json::string(step.spec.kernel.name())),
         // Every field of it: equal keys, equal text and layout.
-        ("key", json::string(&format!("{:?}", step.spec))),
+        ("key", json::string(&step.spec.key())),
         ("bindings", json::array(bindings)),
         ("window", json::option(window)),
         ("workgroups", format!("[{x},{y}]")),

@@ -1,6 +1,7 @@
 //! Limits and tunings.
 
 use crate::error::Failure;
+use bcnorm::kernels::f16_probe_wgsl;
 use bcnorm::plan;
 use wasm_bindgen::prelude::*;
 
@@ -16,7 +17,8 @@ impl Limits {
     /// In this order: GPUSupportedLimits' maxStorageBufferBindingSize, maxBufferSize,
     /// maxComputeInvocationsPerWorkgroup, maxComputeWorkgroupSizeX, maxComputeWorkgroupsPerDimension,
     /// maxStorageBuffersPerShaderStage, maxComputeWorkgroupStorageSize, minStorageBufferOffsetAlignment; then the
-    /// size of subgroups, 1 where they cannot be used.
+    /// size of subgroups, 1 where they cannot be used; whether the device reads f16 as the library does, whether it
+    /// writes f16 so, 1 or 0.
     #[wasm_bindgen(constructor)]
     pub fn new(values: &[f64]) -> Result<Limits, Failure> {
         let &[
@@ -29,11 +31,13 @@ impl Limits {
             memory,
             alignment,
             subgroup_size,
+            native_unpack,
+            native_pack,
         ] = values
         else {
             return Err(Failure::new(
                 "limit",
-                format!("expected 9 limits, got {}", values.len()),
+                format!("expected 11 limits, got {}", values.len()),
             ));
         };
         let mut limits = plan::Limits::default();
@@ -46,8 +50,16 @@ impl Limits {
         limits.max_compute_workgroup_storage_size = memory as u32;
         limits.min_storage_buffer_offset_alignment = alignment as u32;
         limits.subgroup_size = subgroup_size as u32;
+        limits.native_unpack = native_unpack == 1.0;
+        limits.native_pack = native_pack == 1.0;
         Ok(Limits { limits })
     }
+}
+
+/// The text of the probe that asks a device how it converts f16: `bcnorm::kernels::f16_probe_wgsl`.
+#[wasm_bindgen(js_name = f16Probe)]
+pub fn f16_probe() -> String {
+    f16_probe_wgsl()
 }
 
 /// `bcnorm::Tuning`.
