@@ -50,8 +50,8 @@ static CARDS: [Card; 7] = [
     // Apple: 100 GB/s, 10 cores. askgeek.io: 1.398 GHz, 3.578 TFLOPS = 1,280 lanes x 2 x 1.398 GHz.
     // github.com/philipturner/metal-benchmarks: 3,072 threads a core of 128 lanes, 384 KB of registers.
     Card::new("m2", 100.0, 1280.0, 1.398, 24.0, 768.0, 32),
-    // Snapdragon 8 Gen 3: LPDDR5X at 4,800 MHz, 64 bits = 76.8 GB/s; 903 MHz and 1,536 lanes (en.wikipedia.org/wiki/Adreno).
-    // Mesa's a7xx_gpu.py: 6 cores of 4,096 fibers (16 a lane), 96 vec4 registers (384 a lane).
+    // Snapdragon 8 Gen 3: LPDDR5X at 4,800 MHz, 64 bits = 76.8 GB/s; 903 MHz (as reported, not by
+    // Qualcomm). Mesa's a7xx_gpu.py: 6 cores of 4,096 fibers, 96 vec4 registers = 384; 256 lanes a core are derived, 16 fibers each.
     Card::new("adreno-750", 76.8, 1536.0, 0.903, 16.0, 384.0, 64),
 ];
 
@@ -64,7 +64,7 @@ const ISSUE_SHARE: f64 = 0.9;
 const LAUNCH: f64 = 1.2e-6;
 /// Clocks between two instructions of one invocation that nothing else hides.
 const CLOCKS: f64 = 6.0;
-/// Seconds from a load to its value, while memory is not busy.
+/// Seconds from a load to its value, while memory is not busy. No vendor states it.
 const LATENCY: f64 = 0.3e-6;
 /// Words that an invocation asks for at once, of each tensor (`CHUNK` in the shaders).
 const CHUNK: f64 = 4.0;
@@ -199,7 +199,7 @@ struct Code {
 /// What `cargo xtask isa --model` wrote: kernel, storage, words, registers, instructions, those of the main loop, those a value.
 const INSTRUCTIONS: &str = include_str!("instructions.tsv");
 
-/// What a line of the file is of; `key` of isa/src/model.rs is its twin.
+/// What a line of the file is of, as isa/src/model.rs writes it: a test looks for the kernels of all plans.
 fn key(spec: &Spec) -> [&'static str; 3] {
     let storage = match spec.native_unpack || spec.native_pack {
         true => "f16 native",
@@ -262,8 +262,8 @@ pub struct Prediction {
 #[derive(Debug, Serialize)]
 struct PredictedStep {
     kernel: &'static str,
-    bytes: f64,
-    instructions: f64,
+    bytes: u64,
+    instructions: u64,
     us: f64,
     bound_by: Bound,
 }
@@ -286,8 +286,8 @@ impl Prediction {
             let (seconds, bound_by) = card.time(&work);
             Ok(PredictedStep {
                 kernel: step.kernel(),
-                bytes: work.bytes,
-                instructions: work.instructions.round(),
+                bytes: work.bytes as u64,
+                instructions: work.instructions as u64,
                 us: seconds * 1e6,
                 bound_by,
             })
@@ -323,10 +323,10 @@ impl fmt::Display for Prediction {
         let mut table = Table::new(headings.split(" | "));
         for step in &self.steps {
             let bound = format!("{:?}", step.bound_by).to_lowercase();
-            let instructions = format!("{:.2}", step.instructions / 1e6);
+            let instructions = format!("{:.2}", step.instructions as f64 / 1e6);
             let us = format!("{:.1}", step.us);
             let name = step.kernel.to_owned();
-            table.row([name, size(step.bytes as u64), instructions, us, bound]);
+            table.row([name, size(step.bytes), instructions, us, bound]);
         }
         let (total, copy, share) = (self.total_us, self.copy_us, self.share * 100.0);
         writeln!(
