@@ -1,14 +1,16 @@
 //! `bcnorm info`: adapters, what they offer, and the tuning that is used on them.
 
+mod card;
 mod plan;
 
-use crate::request::{Dims, Direction, NormArgs, parse_dims};
+use crate::request::{Dims, Direction, NormArgs, Request, parse_dims};
 use crate::table::{Table, title};
 use crate::text::describe_error;
 use crate::{device, tuning};
 use anyhow::{Context as _, Result};
 use bcnorm::gpu::headless::{adapters, describe};
 use bcnorm::{Tuning, cpu};
+use card::Prediction;
 use plan::Explained;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -27,7 +29,8 @@ Examples:
   bcnorm info --json | jq '.adapters[] | select(.default).name'
   bcnorm info --plan 8,64,56,56                   which steps, how shared out, and why
   bcnorm info --plan 8,64,56,56 --norm group_norm --dtype f16 --layout last --direction backward
-  bcnorm info --plan 8,64,56,56 --tuning tuning.txt     with what bcnorm tune --save wrote"
+  bcnorm info --plan 8,64,56,56 --tuning tuning.txt     with what bcnorm tune --save wrote
+  bcnorm info --plan 32,256,56,56 --card rtx-4090,m2    what it would take there: a prediction"
 )]
 pub struct Args {
     /// Explain the plan for a shape instead: on each adapter and on the CPU executor
@@ -41,6 +44,9 @@ pub struct Args {
     /// Plan with the tuning of a file only
     #[arg(long, value_name = "FILE", requires = "plan")]
     tuning: Option<PathBuf>,
+    /// Predict what the plan would take on cards that are not here, step by step: names with commas, or all
+    #[arg(long, value_name = "NAME", value_delimiter = ',', requires = "plan", conflicts_with = "tuning", value_parser = card::card_parser())]
+    card: Vec<String>,
     /// Print one JSON object instead
     #[arg(long)]
     json: bool,
@@ -58,6 +64,7 @@ struct Adapter {
 
 pub fn run(args: Args) -> Result<()> {
     let text = match &args.plan {
+        Some(dims) if !args.card.is_empty() => predict(&args, dims)?,
         Some(dims) => explain(&args, dims)?,
         None => {
             let found = pollster::block_on(adapters()).into_iter();
@@ -96,20 +103,45 @@ fn explain(args: &Args, dims: &Dims) -> Result<String> {
     let plans = explained.collect::<Result<Vec<Explained>>>()?;
     let direction = args.direction.name();
     if args.json {
-        let object = json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "norm": request.norm.kind.name(),
-            "shape": request.tensor.dims(),
-            "groups": request.norm.num_groups,
-            "dtype": request.tensor.dtype().name(),
-            "layout": request.tensor.layout().name(),
-            "direction": direction,
-            "plans": plans,
-        });
+        let mut object = planned(&request, direction);
+        object["plans"] = json!(plans);
         return Ok(format!("{object:#}\n"));
     }
     let plans: String = plans.iter().map(|plan| format!("{plan}\n")).collect();
     Ok(format!("{direction} of {request}\n\n{plans}"))
+}
+
+/// Predicts the plan for a shape on cards of the table.
+fn predict(args: &Args, dims: &Dims) -> Result<String> {
+    let request = args.norm.request(dims)?;
+    let predict = |card| Prediction::new(card, &request, args.direction);
+    let cards = card::chosen(&args.card).map(predict);
+    let cards = cards.collect::<Result<Vec<Prediction>>>()?;
+    let direction = args.direction.name();
+    if args.json {
+        let mut object = planned(&request, direction);
+        object["note"] = json!(card::NOTE);
+        object["cards"] = json!(cards);
+        return Ok(format!("{object:#}\n"));
+    }
+    let cards: String = cards.iter().map(|card| format!("{card}\n")).collect();
+    Ok(format!(
+        "{}\n\n{direction} of {request}\n\n{cards}",
+        card::NOTE
+    ))
+}
+
+/// What was planned.
+fn planned(request: &Request, direction: &str) -> Value {
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "norm": request.norm.kind.name(),
+        "shape": request.tensor.dims(),
+        "groups": request.norm.num_groups,
+        "dtype": request.tensor.dtype().name(),
+        "layout": request.tensor.layout().name(),
+        "direction": direction,
+    })
 }
 
 /// As `Gpu::new` does: the first that gives a device.

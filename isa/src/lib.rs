@@ -6,10 +6,12 @@
 //! - [`device`]: the compiler
 //! - [`assembly`]: loops and loads of the final code
 //! - [`figures`], [`report`]: what is said of it
+//! - [`model`]: what `bcnorm info --card` is given of it
 
 pub mod assembly;
 pub mod device;
 pub mod figures;
+pub mod model;
 pub mod plans;
 pub mod report;
 pub mod spirv;

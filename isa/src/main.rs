@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use bcnorm_isa::figures::Figures;
 use bcnorm_isa::plans::Selection;
-use bcnorm_isa::{FAMILIES, compile, compiler, report};
+use bcnorm_isa::{FAMILIES, compile, compiler, model, report};
 use clap::Parser;
 use std::env;
 use std::fmt::Write as _;
@@ -31,6 +31,9 @@ struct Args {
     /// Print what changed since an earlier run, whose lines of --json are in this file
     #[arg(long, value_name = "FILE", conflicts_with = "json")]
     compare: Option<PathBuf>,
+    /// Write the file that `bcnorm info --card` predicts from (cli/src/info/instructions.tsv), and nothing else
+    #[arg(long, value_name = "FILE", exclusive = true)]
+    model: Option<PathBuf>,
     /// Only say by the exit status whether there is a compiler for the one family
     #[arg(long, hide = true)]
     probe: bool,
@@ -56,6 +59,11 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<()> {
     if let (true, [family]) = (args.probe, &args.family[..]) {
         return compiler(family).map(drop);
+    }
+    if let Some(path) = &args.model {
+        let (text, _) = model::text()?;
+        return fs::write(path, text)
+            .with_context(|| format!("{}: cannot be written", path.display()));
     }
     let earlier = args.compare.as_deref().map(report::read).transpose()?;
     let entries = args.selection.entries()?;

@@ -350,6 +350,30 @@ fn one_adapter_is_the_default() {
     );
 }
 
+/// Cards that are not here: predictions that say so; an unknown name is answered with those that are known.
+#[test]
+fn plans_are_predicted_for_cards() {
+    let text = succeed(words("info --plan 32,256,56,56 --card h200,m2"));
+    assert!(text.starts_with("A prediction"), "{text}");
+    for part in [
+        "h200, calibrated",
+        "m2, uncalibrated",
+        "row_affine",
+        "memory",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let all = succeed(words("info --plan 8,64,56,56 --card all --json"));
+    let all: serde_json::Value = serde_json::from_str(&all).expect("an object");
+    assert_eq!(all["cards"].as_array().map(Vec::len), Some(7), "{all}");
+    assert!(
+        all["cards"][0]["steps"][0]["us"].as_f64() > Some(1.0),
+        "{all}"
+    );
+    assert!(fail(2, words("info --plan 8,64 --card voodoo")).contains("rtx-4090"));
+    assert!(fail(2, words("info --card h200")).contains("--plan"));
+}
+
 #[test]
 fn help_teaches() {
     for command in ["info", "demo", "verify", "run", "bench", "tune"] {
