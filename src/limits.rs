@@ -26,7 +26,9 @@ pub struct Limits {
     /// so, no standard says so.
     pub subgroup_size: u32,
     /// Whether `unpack2x16float` has the bits of the library's own conversion of f16 on the device, which WGSL does not
-    /// promise: `false` unless someone looked (`gpu::probe`).
+    /// promise: `false` unless someone looked (`gpu::probe`). Results then have the same bits either way, where the driver's
+    /// compiler keeps the arithmetic beside the conversions as it is; FXC, for one, orders it anew in each text, and
+    /// variances differ in their last bit.
     pub native_unpack: bool,
     /// The same of `pack2x16float`.
     pub native_pack: bool,

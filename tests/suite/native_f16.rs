@@ -167,6 +167,24 @@ fn results(
     )
 }
 
+/// The same bits in all buffers.
+fn assert_same(expected: &Contents, found: &Contents, what: &str) {
+    for (role, words) in expected {
+        let pairs = words.iter().zip(&found[role]).enumerate();
+        let differ: Vec<_> = pairs.filter(|(_, (a, b))| a != b).collect();
+        let first = differ
+            .first()
+            .map(|(i, (a, b))| format!("the first at {i}: {a:08x}, {b:08x}"));
+        assert!(
+            differ.is_empty(),
+            "{role}: {} of {} u32s differ, {}; {what}",
+            differ.len(),
+            words.len(),
+            first.unwrap_or_default()
+        );
+    }
+}
+
 #[test]
 fn kernels_have_the_same_bits() {
     for (name, gpu) in adapters::gpus(DeviceLimits::Default) {
@@ -184,7 +202,7 @@ fn kernels_have_the_same_bits() {
                 let tensors = |flag: fn(&Spec) -> bool| specs.iter().any(flag);
                 assert_eq!(tensors(|spec| spec.native_unpack), limits.native_unpack);
                 assert_eq!(tensors(|spec| spec.native_pack), limits.native_pack);
-                assert!(expected == found, "{name}: {problem:?}");
+                assert_same(&expected, &found, &format!("{name}: {problem:?}"));
             }
         }
     }
