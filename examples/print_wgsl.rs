@@ -8,44 +8,59 @@ use bcnorm::{Activation, DType};
 fn usage() -> String {
     let kernels: Vec<&str> = KernelId::ALL.iter().map(|kernel| kernel.name()).collect();
     format!(
-        "usage: print_wgsl KERNEL [lanes=8] [subgroup=1] [words=1] [width=4] [f16|bf16] [relu|silu] \
+        "usage: print_wgsl KERNEL [lanes=8] [subgroup=1] [words=1] [width=4] [f16|bf16] [native] [relu|silu] \
          [unaligned] [accumulate] [without=BINDING,...]\nkernels: {}",
         kernels.join(" ")
     )
 }
 
-fn spec(arguments: &[String]) -> Option<Spec> {
+/// The specialization that is asked for, with all bindings that go together but for those that it is to be without.
+pub fn spec(arguments: &[String]) -> Option<Spec> {
     let (name, rest) = arguments.split_first()?;
     let kernel = *KernelId::ALL.iter().find(|kernel| kernel.name() == name)?;
-    // The kernel with all that goes together.
-    let specs = canonical_specs().into_iter();
-    let specs = specs.filter(|spec| spec.kernel == kernel);
-    let mut spec = specs.max_by_key(|spec| (spec.bindings().count(), spec.width))?;
-    (spec.dtype, spec.aligned) = (DType::F32, true);
-    (spec.activation, spec.absent) = (Activation::None, 0);
+    let mut specs = canonical_specs();
+    specs.retain(|spec| spec.kernel == kernel);
+    let (mut dtype, mut activation) = (DType::F32, Activation::None);
+    let (mut aligned, mut accumulate, mut native) = (true, false, false);
+    let (mut lanes, mut subgroup_size, mut column_words) = (None, 1, 1);
     for argument in rest {
         match argument.split_once('=').unwrap_or((argument, "")) {
-            ("lanes", lanes) => spec.lanes = lanes.parse().ok()?,
-            ("words", words) => spec.column_words = words.parse().ok()?,
-            ("subgroup", size) => spec.subgroup_size = size.parse().ok()?,
-            ("width", width) => spec.width = width.parse().ok()?,
+            ("lanes", text) => lanes = Some(text.parse().ok()?),
+            ("words", text) => column_words = text.parse().ok()?,
+            ("subgroup", text) => subgroup_size = text.parse().ok()?,
+            ("width", text) => {
+                let width: u32 = text.parse().ok()?;
+                specs.retain(|spec| spec.width == width);
+            }
             ("without", names) => {
                 for name in names.split(',') {
-                    let bindings = kernel.kernel().bindings.iter();
-                    let mut named = bindings.map(|b| b.optional && b.name == name);
-                    spec.absent |= 1 << named.position(|named| named)?;
+                    specs.retain(|spec| !spec.has(name));
                 }
             }
-            ("f16", "") => spec.dtype = DType::F16,
-            ("bf16", "") => spec.dtype = DType::BF16,
-            ("relu", "") => spec.activation = Activation::Relu,
-            ("silu", "") => spec.activation = Activation::Silu,
-            ("unaligned", "") => spec.aligned = false,
-            ("accumulate", "") => spec.accumulate = true,
+            ("f16", "") => dtype = DType::F16,
+            ("bf16", "") => dtype = DType::BF16,
+            ("native", "") => native = true,
+            ("relu", "") => activation = Activation::Relu,
+            ("silu", "") => activation = Activation::Silu,
+            ("unaligned", "") => aligned = false,
+            ("accumulate", "") => accumulate = true,
             _ => return None,
         }
     }
+    specs.retain(|spec| (spec.dtype, spec.activation) == (dtype, activation));
+    specs.retain(|spec| (spec.aligned, spec.accumulate) == (aligned, accumulate));
+    let all = |spec: &Spec| (spec.width, spec.bindings().count(), spec.lanes);
+    let mut spec = specs.into_iter().max_by_key(all)?;
+    spec.lanes = lanes.unwrap_or(if column_words > 1 { 1 } else { spec.lanes });
+    spec.subgroup_size = subgroup_size;
+    spec.column_words = column_words;
     spec.workgroup_size = spec.lanes.max(64);
+    spec.native_unpack = native;
+    spec.native_pack = native;
+    if native && spec.check().is_err() {
+        // A kernel that writes no tensor.
+        spec.native_pack = false;
+    }
     Some(spec)
 }
 

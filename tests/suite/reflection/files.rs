@@ -6,6 +6,10 @@ use naga::valid::Capabilities;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+#[path = "../../../examples/print_wgsl.rs"]
+#[allow(dead_code)]
+mod print_wgsl;
+
 pub fn shaders() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders")
 }
@@ -161,5 +165,28 @@ fn every_kernel_has_a_mirror_of_its_name() {
         assert_eq!(found, 1, "mirrors of {}", kernel.name());
         let shader = format!("shaders/{}.wgsl", kernel.name());
         assert!(text.starts_with("//! ") && text.lines().next().unwrap().contains(&shader));
+    }
+}
+
+/// The example prints every kernel by its name alone, and what else can be asked of it.
+#[test]
+fn every_kernel_is_printed() {
+    let spec = |line: &str| {
+        let arguments: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        print_wgsl::spec(&arguments)
+    };
+    for &kernel in KernelId::ALL {
+        let spec = spec(kernel.name()).unwrap();
+        assert_eq!((spec.kernel, spec.check()), (kernel, Ok(())));
+        assert!(!spec.accumulate, "{spec:?}");
+    }
+    let fused = spec("row_affine_backward relu f16 native without=residual accumulate").unwrap();
+    assert_eq!(fused.check(), Ok(()));
+    assert!(fused.native_pack && fused.accumulate && fused.has("coefficients"));
+    let reads = spec("row_moments f16 native lanes=64 subgroup=32").unwrap();
+    assert_eq!(reads.check(), Ok(()));
+    assert!(reads.native_unpack && !reads.native_pack);
+    for nothing in ["no_kernel", "row_moments width=3", "row_moments blue"] {
+        assert_eq!(spec(nothing), None, "{nothing}");
     }
 }
