@@ -4,8 +4,8 @@
 //! [`PreparedPlan::encode`] records it into the caller's encoder (or
 //! [`PreparedPlan::encode_in_pass`] into the caller's pass). What is made is made within error scopes, so that what
 //! the device objects to is an [`Error`] (natively). Nothing here submits, polls, maps, makes a
-//! device or replaces an error handler; [`headless`], [`transfer`] and [`autotune`] hold helpers that do,
-//! for those who want them.
+//! device or replaces an error handler; [`headless`], [`transfer`], [`autotune`] and [`probe`] hold helpers that
+//! do, for those who want them ([`Pipelines::probed`] is one).
 //!
 //! # Several devices
 //!

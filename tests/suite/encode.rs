@@ -575,7 +575,7 @@ fn nothing_happens_before_submit() {
     watched.assert_no_errors();
 }
 
-/// The library's text, but for the helpers that say so (`headless`, `transfer`), never submits,
+/// The library's text, but for the helpers that say so (`headless`, `transfer`, `autotune`, `probe`), never submits,
 /// polls, maps, makes a device, or replaces an error handler.
 #[test]
 fn the_library_only_records() {
@@ -618,6 +618,7 @@ fn the_library_only_records() {
         ("transfer.rs", "map_async"),
         ("headless.rs", "request_device"),
         ("autotune.rs", ".submit("),
+        ("probe.rs", ".submit("),
     ] {
         assert!(
             found
@@ -625,9 +626,8 @@ fn the_library_only_records() {
                 .any(|(file, call)| (file.as_str(), *call) == helper)
         );
     }
-    found.retain(|(file, _)| {
-        !["transfer.rs", "headless.rs", "autotune.rs"].contains(&file.as_str())
-    });
+    let helpers = ["transfer.rs", "headless.rs", "autotune.rs", "probe.rs"];
+    found.retain(|(file, _)| !helpers.contains(&file.as_str()));
     // Around what is made: what a device objects to is an error then, whatever its handler does.
     assert_eq!(found, [("device.rs".to_owned(), "push_error_scope")]);
 }
