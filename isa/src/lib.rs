@@ -5,7 +5,7 @@
 //! - [`spirv`]: their SPIR-V, as wgpu makes it
 //! - [`device`]: the compiler
 //! - [`assembly`]: loops and loads of the final code
-//! - [`figures`], [`report`]: what is said of it
+//! - [`mod@figures`], [`report`]: what is said of it
 //! - [`model`]: what `bcnorm info --card` is given of it
 
 pub mod assembly;
