@@ -9,7 +9,7 @@ export { planner };
 
 /** WebGPU's default limits. */
 export const LIMITS = new planner.Limits(
-  Float64Array.of(2 ** 27, 2 ** 28, 256, 256, 65535, 8, 16384, 256, 1),
+  Float64Array.of(2 ** 27, 2 ** 28, 256, 256, 65535, 8, 16384, 256, 1, 0, 0),
 );
 
 const KINDS = [
@@ -25,6 +25,7 @@ const KINDS = [
 const TUNINGS = [
   "class=gpu",
   "class=gpu\nlimits.subgroup_size=8\nfold.lanes=4",
+  "class=gpu\nlimits.native_unpack=1\nlimits.native_pack=1",
   "class=software",
   "class=software\nshort_rows.max_row=0\nshort_rows.max_batch_row=0\nfold.lanes=4",
 ];
