@@ -15,8 +15,6 @@ pub struct Code {
 pub struct Loop {
     /// Its instructions.
     pub instructions: u32,
-    /// Those of the vector unit: one for each invocation. (Scalars are a subgroup's, beside them.)
-    pub vector: u32,
     /// Bytes of each load from a buffer, of an invocation.
     pub loads: Vec<u32>,
     /// Bytes of each store to a buffer.
@@ -85,7 +83,6 @@ impl Loop {
             let Line::Instruction(name, _) = line else {
                 continue;
             };
-            found.vector += u32::from(name.starts_with("v_"));
             if let Some(width) = name.strip_prefix("buffer_load_") {
                 found.loads.push(bytes(width));
             } else if let Some(width) = name.strip_prefix("buffer_store_") {
@@ -135,7 +132,6 @@ mod tests {
         assert_eq!(code.instructions, 10);
         let inner = Loop {
             instructions: 5,
-            vector: 1,
             loads: vec![16, 4],
             stores: vec![],
         };

@@ -5,14 +5,13 @@
 use crate::common;
 use crate::common::rig;
 
-use bcnorm::gpu::headless::{DeviceLimits, Gpu};
+use bcnorm::gpu::headless::DeviceLimits;
 use bcnorm::gpu::{Pipelines, probe};
 use bcnorm::kernels::{Spec, f16_probe_wgsl};
-use bcnorm::{Activation, BackwardOptions, DType, Fusion, Layout, NormDesc, Plan, Role, Tuning};
+use bcnorm::{Activation, BackwardOptions, DType, Fusion, Layout, NormDesc, Plan, Tuning};
 use common::problem::Problem;
 use common::{adapters, run};
-use rig::{Contents, Rig, Way, contents};
-use std::collections::BTreeSet;
+use rig::{Contents, results};
 
 const ALL: u32 = 1 << 16;
 
@@ -142,29 +141,8 @@ fn problems() -> Vec<Problem> {
     problems
 }
 
-fn results(
-    gpu: &Gpu,
-    pipelines: &Pipelines,
-    problem: &Problem,
-    tuning: &Tuning,
-) -> (Contents, Vec<Spec>) {
-    let plans = run::plans(problem, BackwardOptions::default(), tuning).unwrap();
-    let roles: BTreeSet<Role> = plans
-        .iter()
-        .flat_map(Plan::needs)
-        .map(|need| need.role)
-        .collect();
-    let before = contents(&run::host_buffers(problem, &plans), roles);
-    let specs = plans
-        .iter()
-        .flat_map(Plan::steps)
-        .map(|step| step.spec)
-        .collect();
-    let rig = Rig::new(gpu, pipelines, &plans);
-    (
-        rig.run_plans(&before, 1, Way::OnePass).unwrap().remove(0),
-        specs,
-    )
+fn plans(problem: &Problem, tuning: &Tuning) -> [Plan; 2] {
+    run::plans(problem, BackwardOptions::default(), tuning).unwrap()
 }
 
 /// The same bits in all buffers.
@@ -196,10 +174,12 @@ fn kernels_have_the_same_bits() {
                 let mut by_integers = limits;
                 by_integers.native_unpack = false;
                 by_integers.native_pack = false;
-                let (expected, _) =
-                    results(&gpu, &pipelines, &problem, &class.within(&by_integers));
-                let (found, specs) = results(&gpu, &pipelines, &problem, &native);
-                let tensors = |flag: fn(&Spec) -> bool| specs.iter().any(flag);
+                let of = |plans: &[Plan]| results(&gpu, &pipelines, &problem, plans);
+                let expected = of(&plans(&problem, &class.within(&by_integers)));
+                let native = plans(&problem, &native);
+                let found = of(&native);
+                let specs = native.iter().flat_map(Plan::steps).map(|step| step.spec);
+                let tensors = |flag: fn(&Spec) -> bool| specs.clone().any(|spec| flag(&spec));
                 assert_eq!(tensors(|spec| spec.native_unpack), limits.native_unpack);
                 assert_eq!(tensors(|spec| spec.native_pack), limits.native_pack);
                 assert_same(&expected, &found, &format!("{name}: {problem:?}"));

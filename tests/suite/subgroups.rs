@@ -10,10 +10,10 @@ use bcnorm::gpu::Pipelines;
 use bcnorm::gpu::headless::{DeviceLimits, Gpu};
 use bcnorm::kernels::KernelId;
 use bcnorm::plan::Limits;
-use bcnorm::{BackwardOptions, DType, Error, NormDesc, Plan, Role, Tuning};
+use bcnorm::{BackwardOptions, DType, Error, NormDesc, Plan, Tuning};
 use common::problem::Problem;
 use common::{adapters, run};
-use rig::{Contents, Rig, Way, contents};
+use rig::results;
 use std::collections::BTreeSet;
 
 /// Adapters with subgroups, and their smallest.
@@ -68,18 +68,6 @@ fn plans(problem: &Problem, tuning: &Tuning) -> [Plan; 2] {
     run::plans(problem, BackwardOptions::default(), tuning).unwrap()
 }
 
-fn results(gpu: &Gpu, pipelines: &Pipelines, problem: &Problem, tuning: &Tuning) -> Contents {
-    let plans = plans(problem, tuning);
-    let roles: BTreeSet<Role> = plans
-        .iter()
-        .flat_map(Plan::needs)
-        .map(|need| need.role)
-        .collect();
-    let before = contents(&run::host_buffers(problem, &plans), roles);
-    let rig = Rig::new(gpu, pipelines, &plans);
-    rig.run_plans(&before, 1, Way::OnePass).unwrap().remove(0)
-}
-
 #[test]
 fn the_bits_of_workgroup_memory() {
     let mut kernels = BTreeSet::new();
@@ -88,11 +76,12 @@ fn the_bits_of_workgroup_memory() {
         let pipelines = Pipelines::new(&gpu.device);
         for problem in problems() {
             for (index, through_memory) in tunings(1).iter().enumerate() {
-                let expected = results(&gpu, &pipelines, &problem, through_memory);
+                let expected =
+                    results(&gpu, &pipelines, &problem, &plans(&problem, through_memory));
                 for size in [2, smallest] {
                     let tuning = tunings(size)[index];
                     let what = format!("{name}: {:?}, tuning {index}, {size}", problem.dims);
-                    let found = results(&gpu, &pipelines, &problem, &tuning);
+                    let found = results(&gpu, &pipelines, &problem, &plans(&problem, &tuning));
                     assert!(found.keys().eq(expected.keys()), "{what}");
                     for (role, words) in found {
                         assert_eq!(words, expected[&role], "{what}: {role}");

@@ -5,14 +5,15 @@
 // Each test crate that includes this uses its own part of it.
 #![allow(dead_code)]
 
-use super::run::POISON;
+use super::problem::Problem;
+use super::run::{self, POISON};
 use bcnorm::gpu::headless::Gpu;
 use bcnorm::gpu::{Bindings, BoundPlan, Pipelines, PreparedPlan, transfer};
 use bcnorm::kernels::{Access, KernelId, Spec, wgsl};
 use bcnorm::plan::{Plan, Step};
 use bcnorm::{Role, cpu};
 use pollster::block_on;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use wgpu::{BufferUsages, CommandEncoder};
 
 /// Poison before, in bytes: what a binding's offset must be a multiple of by default.
@@ -103,6 +104,18 @@ pub fn contents(buffers: &cpu::Buffers, roles: impl IntoIterator<Item = Role>) -
             .to_vec()
     };
     roles.into_iter().map(|role| (role, words(role))).collect()
+}
+
+/// What plans leave in all of their buffers, which begin with the problem's inputs.
+pub fn results(gpu: &Gpu, pipelines: &Pipelines, problem: &Problem, plans: &[Plan]) -> Contents {
+    let roles: BTreeSet<Role> = plans
+        .iter()
+        .flat_map(Plan::needs)
+        .map(|need| need.role)
+        .collect();
+    let before = contents(&run::host_buffers(problem, plans), roles);
+    let rig = Rig::new(gpu, pipelines, plans);
+    rig.run_plans(&before, 1, Way::OnePass).unwrap().remove(0)
 }
 
 impl<'a> Rig<'a> {
