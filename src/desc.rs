@@ -427,6 +427,19 @@ impl NormDesc {
         norm
     }
 
+    /// The norm of a kind as its own constructor makes it; kinds without groups or channels ignore these numbers.
+    pub const fn of_kind(kind: NormKind, num_channels: usize, num_groups: usize) -> Self {
+        match kind {
+            NormKind::BatchNorm => Self::batch_norm(num_channels),
+            NormKind::EstBn => Self::est_bn(num_channels),
+            NormKind::GroupNorm => Self::group_norm(num_groups, num_channels),
+            NormKind::InstanceNorm => Self::instance_norm(num_channels),
+            NormKind::LayerNorm => Self::layer_norm(num_channels),
+            NormKind::BcNorm => Self::bc_norm(num_channels, num_groups),
+            NormKind::WeightStandardization => Self::weight_standardization(),
+        }
+    }
+
     /// Layer normalization over (C, *spatial): eps 1e-5, affine per channel (`nn.GroupNorm(1, C)`; on
     /// (N, C) it is `nn.LayerNorm(C)`).
     pub const fn layer_norm(num_channels: usize) -> Self {

@@ -1,6 +1,6 @@
 //! What to plan, from the command line: a norm of the family, and a tensor. Every command reads it here.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use bcnorm::{
     BackwardOptions, DType, ForwardOptions, Layout, Mode, NormDesc, NormKind, Plan, TensorDesc,
     Tuning,
@@ -128,16 +128,7 @@ pub fn describe_norm(kind: NormKind, channels: usize, groups: Option<usize>) -> 
         let divisor = divisors.find(|&groups| channels.is_multiple_of(groups));
         divisor.unwrap_or(1)
     });
-    let norm = match kind {
-        NormKind::BcNorm => NormDesc::bc_norm(channels, groups),
-        NormKind::BatchNorm => NormDesc::batch_norm(channels),
-        NormKind::EstBn => NormDesc::est_bn(channels),
-        NormKind::GroupNorm => NormDesc::group_norm(groups, channels),
-        NormKind::InstanceNorm => NormDesc::instance_norm(channels),
-        NormKind::LayerNorm => NormDesc::layer_norm(channels),
-        NormKind::WeightStandardization => NormDesc::weight_standardization(),
-        other => bail!("{} is not known to this command", other.name()),
-    };
+    let norm = NormDesc::of_kind(kind, channels, groups);
     norm.validate()?;
     Ok(norm)
 }

@@ -4,7 +4,6 @@ use crate::figures::Figures;
 use crate::plans::{self, Entry};
 use crate::{compile, compiler};
 use anyhow::Result;
-use bcnorm::kernels::Spec;
 use bcnorm::{Activation, DType, Layout, NormKind, Tuning};
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -21,22 +20,7 @@ const SHAPES: [[&[usize]; 2]; 4] = [
     [&[32, 258, 7, 7], &[2048, 32, 5, 5]],
 ];
 
-/// What a line is of: the kernel, how it reads and writes tensors (`f16 native`: by the device's own conversions), and whether
-/// its words have 4 elements or fewer. Kernels on tables have no words.
-pub fn key(spec: &Spec) -> [&'static str; 3] {
-    let storage = match spec.native_unpack || spec.native_pack {
-        true => "f16 native",
-        false => spec.dtype.name(),
-    };
-    let kernel = spec.kernel.kernel();
-    match (kernel.family.is_tensor_sized(), spec.width) {
-        (false, _) => [spec.kernel.name(), "-", "-"],
-        (true, 4) => [spec.kernel.name(), storage, "wide"],
-        (true, _) => [spec.kernel.name(), storage, "narrow"],
-    }
-}
-
-/// A kernel of each key.
+/// A kernel for each line of the file ([`Spec::filed_under`](bcnorm::kernels::Spec::filed_under)).
 fn entries() -> Vec<Entry> {
     let mut known = HashSet::new();
     let mut entries = Vec::new();
@@ -61,7 +45,7 @@ fn entries() -> Vec<Entry> {
                             plans::plan(kind, dims, dtype, layout, direction, none, &tuning);
                         let Ok(planned) = planned else { continue };
                         let steps = planned.steps().iter();
-                        let new = steps.filter(|step| known.insert(key(&step.spec)));
+                        let new = steps.filter(|step| known.insert(step.spec.filed_under()));
                         entries.extend(new.map(|step| Entry {
                             spec: step.spec,
                             plan: format!("{} {dims:?} {direction}", kind.name()),
@@ -71,7 +55,7 @@ fn entries() -> Vec<Entry> {
             }
         }
     }
-    entries.sort_by_key(|entry| key(&entry.spec));
+    entries.sort_by_key(|entry| entry.spec.filed_under());
     entries
 }
 
@@ -83,7 +67,7 @@ pub fn text() -> Result<(String, String)> {
     let compiler = compiler(FAMILY)?;
     let lines = compile(&compiler, &entries(), |entry, compiled| {
         let figures = Figures::new(FAMILY, &entry.plan, &entry.spec, &compiled)?;
-        let [kernel, storage, words] = key(&entry.spec);
+        let [kernel, storage, words] = entry.spec.filed_under();
         let main_loop = figures.instructions - figures.fixed_instructions;
         let a_value = figures.loop_instructions_per_value.unwrap_or(0.0);
         let (vgprs, instructions) = (figures.vgprs, figures.instructions);

@@ -1,6 +1,6 @@
 //! Which kernels are compiled: those of plans, or all that there are.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use bcnorm::kernels::{Spec, canonical_specs};
 use bcnorm::{
     Activation, BackwardOptions, DType, ForwardOptions, Fusion, Layout, Mode, NormDesc, NormKind,
@@ -193,16 +193,7 @@ pub fn plan(
         .rev()
         .find(|groups| channels.is_multiple_of(*groups));
     let groups = groups.unwrap_or(1);
-    let norm = match kind {
-        NormKind::BcNorm => NormDesc::bc_norm(channels, groups),
-        NormKind::BatchNorm => NormDesc::batch_norm(channels),
-        NormKind::EstBn => NormDesc::est_bn(channels),
-        NormKind::GroupNorm => NormDesc::group_norm(groups, channels),
-        NormKind::InstanceNorm => NormDesc::instance_norm(channels),
-        NormKind::LayerNorm => NormDesc::layer_norm(channels),
-        NormKind::WeightStandardization => NormDesc::weight_standardization(),
-        other => bail!("{} is not known to this command", other.name()),
-    };
+    let norm = NormDesc::of_kind(kind, channels, groups);
     let fusion = Fusion::default().with_activation(activation);
     let forward = ForwardOptions::default().with_fusion(fusion);
     let backward = BackwardOptions::default().with_fusion(fusion);

@@ -63,6 +63,22 @@ impl Spec {
         }
     }
 
+    /// What its figures are filed under (`cargo xtask isa --model`, `bcnorm info --card`): the kernel, how it reads and writes
+    /// tensors (`f16 native`: by the device's own conversions), and whether its words have 4 elements or fewer. Kernels on
+    /// tables have no words.
+    pub fn filed_under(&self) -> [&'static str; 3] {
+        let storage = match self.native_unpack || self.native_pack {
+            true => "f16 native",
+            false => self.dtype.name(),
+        };
+        let kernel = self.kernel.kernel();
+        match (kernel.family.is_tensor_sized(), self.width) {
+            (false, _) => [kernel.name, "-", "-"],
+            (true, 4) => [kernel.name, storage, "wide"],
+            (true, _) => [kernel.name, storage, "narrow"],
+        }
+    }
+
     /// A text of every field, in few bytes: equal ones are of equal specializations.
     pub fn key(&self) -> String {
         let &Spec {

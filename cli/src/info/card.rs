@@ -199,23 +199,9 @@ struct Code {
 /// What `cargo xtask isa --model` wrote: kernel, storage, words, registers, instructions, those of the main loop, those a value.
 const INSTRUCTIONS: &str = include_str!("instructions.tsv");
 
-/// What a line of the file is of, as isa/src/model.rs writes it: a test looks for the kernels of all plans.
-fn key(spec: &Spec) -> [&'static str; 3] {
-    let storage = match spec.native_unpack || spec.native_pack {
-        true => "f16 native",
-        false => spec.dtype.name(),
-    };
-    let kernel = spec.kernel.kernel();
-    match (kernel.family.is_tensor_sized(), spec.width) {
-        (false, _) => [spec.kernel.name(), "-", "-"],
-        (true, 4) => [spec.kernel.name(), storage, "wide"],
-        (true, _) => [spec.kernel.name(), storage, "narrow"],
-    }
-}
-
 impl Code {
     fn of(spec: &Spec) -> Result<Self> {
-        let key = key(spec);
+        let key = spec.filed_under();
         let find = || {
             let mut lines = INSTRUCTIONS.lines();
             let line = lines.find(|line| line.split('\t').take(3).eq(key))?;

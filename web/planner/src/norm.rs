@@ -24,15 +24,7 @@ impl Norm {
             .iter()
             .find(|known| known.name() == kind)
             .ok_or_else(|| Failure::unknown("norm", "norm", kind))?;
-        let desc = match kind {
-            NormKind::BatchNorm => NormDesc::batch_norm(channels),
-            NormKind::EstBn => NormDesc::est_bn(channels),
-            NormKind::GroupNorm => NormDesc::group_norm(groups, channels),
-            NormKind::InstanceNorm => NormDesc::instance_norm(channels),
-            NormKind::LayerNorm => NormDesc::layer_norm(channels),
-            NormKind::WeightStandardization => NormDesc::weight_standardization(),
-            _ => NormDesc::bc_norm(channels, groups),
-        };
+        let desc = NormDesc::of_kind(*kind, channels, groups);
         Ok(Norm { desc })
     }
 
