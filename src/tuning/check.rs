@@ -50,13 +50,18 @@ pub(crate) fn check(tuning: &Tuning) -> Result<(), Error> {
     for (name, lanes, size) in [
         ("reduction.lanes", reduction.lanes, reduction.workgroup_size),
         ("map.lanes", map.lanes, map.workgroup_size),
-        ("fold.lanes", fold.lanes, fold.workgroup_size),
     ] {
         let expected =
             || format!("a power of two that divides the workgroup_size, which is {size}");
         let right = lanes.is_power_of_two() && size.is_multiple_of(lanes);
         expect(name, lanes, right, &expected);
     }
+    // Columns that need more than the workgroup has get larger ones.
+    let lanes = fold.lanes;
+    let right = lanes.is_power_of_two() && lanes <= MAX_WORKGROUP_SIZE;
+    expect("fold.lanes", lanes, right, &|| {
+        format!("a power of two up to {MAX_WORKGROUP_SIZE}")
+    });
     let right = columns.tile.is_power_of_two();
     expect("columns.tile", columns.tile, right, &|| {
         "a power of two".into()

@@ -526,7 +526,7 @@ fn tunings(provoked: &mut Provoked) {
         }
         provoked.expect(forward_plan(&[8, 4, 18], tuning), variant, says);
     };
-    for name in ["reduction.lanes", "map.lanes", "fold.lanes"] {
+    for name in ["reduction.lanes", "map.lanes"] {
         for lanes in [0, 3, 16, u32::MAX] {
             let says = format!(
                 "the tuning cannot be used: {name} is {lanes}: it must be a power of two that divides the \
@@ -547,6 +547,10 @@ fn tunings(provoked: &mut Provoked) {
             let says = format!("{name} is {value}: it must be from 1 to {most}");
             expect(&format!("{name}={value}"), "Tuning", &[&says]);
         }
+    }
+    for lanes in [0, 3, 1 << 17, u32::MAX] {
+        let says = format!("fold.lanes is {lanes}: it must be a power of two up to 65536");
+        expect(&format!("fold.lanes={lanes}"), "Tuning", &[&says]);
     }
     for value in [0, 3, u32::MAX] {
         let says = format!("columns.tile is {value}: it must be a power of two");
