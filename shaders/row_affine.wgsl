@@ -63,6 +63,18 @@ fn put_tail(words: RowWords, i: u32, input: Input, a: Affine, next: Affine) {
     y[i] = store(word);
 }
 
+// Two words of what is left: both are read before either is written. (Behind its end the first is read again.)
+fn put_two(words: RowWords, i0: u32, a: Affine, next: Affine) {
+    if (i0 >= words.tail_end) {
+        return;
+    }
+    let i1 = i0 + LANES;
+    let w0 = input_at(i0);
+    let w1 = input_at(select(i0, i1, i1 < words.tail_end));
+    put_tail(words, i0, w0, a, next);
+    put_tail(words, i1, w1, a, next);
+}
+
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn row_affine(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -89,24 +101,12 @@ fn row_affine(
         y[first + 2u * LANES] = store(map(w2, a));
         y[first + 3u * LANES] = store(map(w3, a));
     }
-    // What is left, a chunk at most: all of it is read before any of it is written, too. (Behind its end the first word
-    // is read again.)
-    let i0 = words.begin + chunks * (4u * LANES) + lane;
-    let i1 = i0 + LANES;
-    let i2 = i1 + LANES;
-    let i3 = i2 + LANES;
-    if (i0 < words.tail_end) {
-        let w0 = input_at(i0);
-        let w1 = input_at(select(i0, i1, i1 < words.tail_end));
-        let w2 = input_at(select(i0, i2, i2 < words.tail_end));
-        let w3 = input_at(select(i0, i3, i3 < words.tail_end));
-        var next = a;
-        if (!ALIGNED) {
-            next = affine_of(coefficients[next_row(words)]);
-        }
-        put_tail(words, i0, w0, a, next);
-        put_tail(words, i1, w1, a, next);
-        put_tail(words, i2, w2, a, next);
-        put_tail(words, i3, w3, a, next);
+    // What is left, a chunk at most.
+    let i = words.begin + chunks * (4u * LANES) + lane;
+    var next = a;
+    if (!ALIGNED) {
+        next = affine_of(coefficients[next_row(words)]);
     }
+    put_two(words, i, a, next);
+    put_two(words, i + 2u * LANES, a, next);
 }

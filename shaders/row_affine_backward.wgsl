@@ -119,6 +119,18 @@ fn put_tail(words: RowWords, i: u32, input: Input, row: Row, next: Row) {
     put(i, gradients);
 }
 
+// Two words of what is left: both are read before either is written. (Behind its end the first is read again.)
+fn put_two(words: RowWords, i0: u32, row: Row, next: Row) {
+    if (i0 >= words.tail_end) {
+        return;
+    }
+    let i1 = i0 + LANES;
+    let w0 = input_at(i0);
+    let w1 = input_at(select(i0, i1, i1 < words.tail_end));
+    put_tail(words, i0, w0, row, next);
+    put_tail(words, i1, w1, row, next);
+}
+
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn row_affine_backward(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -145,24 +157,12 @@ fn row_affine_backward(
         put(first + 2u * LANES, map(w2, row));
         put(first + 3u * LANES, map(w3, row));
     }
-    // What is left, a chunk at most: all of it is read before any of it is written, too. (Behind its end the first word
-    // is read again.)
-    let i0 = words.begin + chunks * (4u * LANES) + lane;
-    let i1 = i0 + LANES;
-    let i2 = i1 + LANES;
-    let i3 = i2 + LANES;
-    if (i0 < words.tail_end) {
-        let w0 = input_at(i0);
-        let w1 = input_at(select(i0, i1, i1 < words.tail_end));
-        let w2 = input_at(select(i0, i2, i2 < words.tail_end));
-        let w3 = input_at(select(i0, i3, i3 < words.tail_end));
-        var next = row;
-        if (!ALIGNED) {
-            next = row_at(next_row(words));
-        }
-        put_tail(words, i0, w0, row, next);
-        put_tail(words, i1, w1, row, next);
-        put_tail(words, i2, w2, row, next);
-        put_tail(words, i3, w3, row, next);
+    // What is left, a chunk at most.
+    let i = words.begin + chunks * (4u * LANES) + lane;
+    var next = row;
+    if (!ALIGNED) {
+        next = row_at(next_row(words));
     }
+    put_two(words, i, row, next);
+    put_two(words, i + 2u * LANES, row, next);
 }
