@@ -114,10 +114,6 @@ fn estimated_statistics(c: u32, batch: Moments) -> Channel {
 // #end
 
 fn statistics(c: u32, batch: Moments) -> Channel {
-    if ((params.norm.flags & NO_CHANNEL_PART) != 0u) {
-        // z = 1 (x - 0) + 0.
-        return Channel(0.0, 0.0, 1.0, 1.0, 0.0, 0.0, group_weight(c), 0u);
-    }
     // #if running_mean
     if ((params.norm.flags & TRAINING) == 0u) {
         return running_statistics(c);

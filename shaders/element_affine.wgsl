@@ -17,10 +17,7 @@
 // #import reduction/serial
 
 // #if x
-@group(0) @binding(2) var<storage, read> x: array<Stored>;
-// #end
-// #if weight
-@group(0) @binding(3) var<storage, read> weight: array<f32>;
+@group(0) @binding(3) var<storage, read> x: array<Stored>;
 // #end
 // #if bias
 @group(0) @binding(4) var<storage, read> bias: array<f32>;
@@ -68,14 +65,6 @@ fn chunk_at(words: GroupWords, w: u32) -> Chunk {
     );
 }
 
-// A lane's i-th chunk: its own, the first, or one that is read again.
-fn chunk_of(words: GroupWords, i: u32, lane: u32, own: Chunk) -> Chunk {
-    if (i == 0u) {
-        return own;
-    }
-    return chunk_at(words, chunk_word(i, lane));
-}
-
 fn above_of(z: Elements, group: Group) -> Word {
     return above_mean(z, group.mean_pivot, group.mean_offset, group.mean_rest);
 }
@@ -86,6 +75,13 @@ fn with_z(sums: Sums, words: GroupWords, w: u32, z: Elements, first: RowMean) ->
     return with_word(sums, words, w, pivots, rounded_word(z.offset - Word(first.offset)));
 }
 
+fn with_chunk_z(sums: Sums, words: GroupWords, w: u32, chunk: Chunk, first: RowMean) -> Sums {
+    var run = with_z(sums, words, w, chunk.w0.z, first);
+    run = with_z(run, words, w + LANES, chunk.w1.z, first);
+    run = with_z(run, words, w + 2u * LANES, chunk.w2.z, first);
+    return with_z(run, words, w + 3u * LANES, chunk.w3.z, first);
+}
+
 // The sums with a word's z less the group's mean, and its square.
 fn with_above(sums: Sums, words: GroupWords, w: u32, z: Elements, group: Group, unit: f32) -> Sums {
     let above = above_of(z, group);
@@ -93,22 +89,31 @@ fn with_above(sums: Sums, words: GroupWords, w: u32, z: Elements, group: Group, 
     return with_word(sums, words, w, above, scaled * scaled);
 }
 
+fn with_chunk_above(sums: Sums, words: GroupWords, w: u32, chunk: Chunk, group: Group, unit: f32) -> Sums {
+    var run = with_above(sums, words, w, chunk.w0.z, group, unit);
+    run = with_above(run, words, w + LANES, chunk.w1.z, group, unit);
+    run = with_above(run, words, w + 2u * LANES, chunk.w2.z, group, unit);
+    return with_above(run, words, w + 3u * LANES, chunk.w3.z, group, unit);
+}
+
 // #if bias
-fn element_bias(words: GroupWords, element: u32) -> f32 {
-    return bias[select(words.g, channel_at(element), (params.norm.flags & PER_CHANNEL) != 0u)];
+fn bias_of(words: GroupWords, place: Place) -> f32 {
+    return bias[select(words.g, place.channel, weight_per_channel())];
 }
 
 // The bias of a word's elements.
 fn bias_at(words: GroupWords, w: u32) -> Word {
-    let first = words.first + w * WIDTH;
-    var word = Word(element_bias(words, first));
+    let place = place_of(words.first + w * WIDTH);
+    var word = Word(bias_of(words, place));
     if (!ALIGNED) {
         if (WIDTH > 1u) {
-            word = with_element(word, 1u, element_bias(words, first + 1u));
-        }
-        if (WIDTH > 2u) {
-            word = with_element(word, 2u, element_bias(words, first + 2u));
-            word = with_element(word, 3u, element_bias(words, first + 3u));
+            let second = next_place(place);
+            word = with_element(word, 1u, bias_of(words, second));
+            if (WIDTH > 2u) {
+                let third = next_place(second);
+                word = with_element(word, 2u, bias_of(words, third));
+                word = with_element(word, 3u, bias_of(words, next_place(third)));
+            }
         }
     }
     return word;
@@ -132,6 +137,13 @@ fn put(words: GroupWords, w: u32, word: Normalized, group: Group) {
     y[i] = store(activate(t));
 }
 
+fn put_chunk(words: GroupWords, w: u32, chunk: Chunk, group: Group) {
+    put(words, w, chunk.w0, group);
+    put(words, w + LANES, chunk.w1, group);
+    put(words, w + 2u * LANES, chunk.w2, group);
+    put(words, w + 3u * LANES, chunk.w3, group);
+}
+
 @compute @workgroup_size(WORKGROUP_SIZE)
 fn element_affine(
     @builtin(workgroup_id) workgroup: vec3<u32>,
@@ -153,36 +165,25 @@ fn element_affine(
     );
     let own = chunk_at(words, lane);
     var sums = no_totals();
-    var run = no_sums();
-    for (var i = 0u; i < words.chunks; i = i + 1u) {
+    var run = with_chunk_z(no_sums(), words, lane, own, first);
+    for (var i = 1u; i < words.chunks; i = i + 1u) {
         let w = chunk_word(i, lane);
-        let chunk = chunk_of(words, i, lane, own);
-        run = with_z(run, words, w, chunk.w0.z, first);
-        run = with_z(run, words, w + LANES, chunk.w1.z, first);
-        run = with_z(run, words, w + 2u * LANES, chunk.w2.z, first);
-        run = with_z(run, words, w + 3u * LANES, chunk.w3.z, first);
+        run = with_chunk_z(run, words, w, chunk_at(words, w), first);
         if (ends_run(i)) {
             sums = and_run(sums, run);
             run = no_sums();
         }
     }
     let means = reduce_pair(lane_sums(sums, run), local) / count;
-    var group = Group(first.pivot + means.x, first.offset + means.y, first.rest, 0.0, 1.0);
-    // #if weight
-    group.weight = weight[words.g];
-    // #end
+    var group = Group(first.pivot + means.x, first.offset + means.y, first.rest, 0.0, group_weight(words.g));
 
     // What is left of the mean: nothing where all elements are of one value, whose parts are the mean's. And the spread,
     // less what the former adds to it.
     sums = no_totals();
-    run = no_sums();
-    for (var i = 0u; i < words.chunks; i = i + 1u) {
+    run = with_chunk_above(no_sums(), words, lane, own, group, unit);
+    for (var i = 1u; i < words.chunks; i = i + 1u) {
         let w = chunk_word(i, lane);
-        let chunk = chunk_of(words, i, lane, own);
-        run = with_above(run, words, w, chunk.w0.z, group, unit);
-        run = with_above(run, words, w + LANES, chunk.w1.z, group, unit);
-        run = with_above(run, words, w + 2u * LANES, chunk.w2.z, group, unit);
-        run = with_above(run, words, w + 3u * LANES, chunk.w3.z, group, unit);
+        run = with_chunk_above(run, words, w, chunk_at(words, w), group, unit);
         if (ends_run(i)) {
             sums = and_run(sums, run);
             run = no_sums();
@@ -202,12 +203,9 @@ fn element_affine(
         groups[item] = group;
     }
     // #end
-    for (var i = 0u; i < words.chunks; i = i + 1u) {
+    put_chunk(words, lane, own, group);
+    for (var i = 1u; i < words.chunks; i = i + 1u) {
         let w = chunk_word(i, lane);
-        let chunk = chunk_of(words, i, lane, own);
-        put(words, w, chunk.w0, group);
-        put(words, w + LANES, chunk.w1, group);
-        put(words, w + 2u * LANES, chunk.w2, group);
-        put(words, w + 3u * LANES, chunk.w3, group);
+        put_chunk(words, w, chunk_at(words, w), group);
     }
 }

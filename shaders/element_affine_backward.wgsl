@@ -9,13 +9,13 @@
 // #import layout/elements
 // #import layout/element_columns
 
-@group(0) @binding(2) var<storage, read> x: array<Stored>;
-@group(0) @binding(3) var<storage, read> grad_y: array<Stored>;
-@group(0) @binding(4) var<storage, read> group_gradients: array<StoredGroupGradient>;
+@group(0) @binding(3) var<storage, read> x: array<Stored>;
+@group(0) @binding(4) var<storage, read> grad_y: array<Stored>;
+@group(0) @binding(5) var<storage, read> group_gradients: array<StoredGroupGradient>;
 // #if channel_gradients
-@group(0) @binding(5) var<storage, read> channel_gradients: array<GradientPair>;
+@group(0) @binding(6) var<storage, read> channel_gradients: array<GradientPair>;
 // #end
-@group(0) @binding(6) var<storage, read_write> grad_x: array<Stored>;
+@group(0) @binding(7) var<storage, read_write> grad_x: array<Stored>;
 
 // The channels' means of dz and of dz x-hat, the latter times rstd.
 struct Means {
@@ -24,8 +24,8 @@ struct Means {
 }
 
 // #if channel_gradients
-fn with_means(means: Means, k: u32, element: u32) -> Means {
-    let pair = channel_gradients[channel_at(element)];
+fn with_means(means: Means, k: u32, place: Place) -> Means {
+    let pair = channel_gradients[place.channel];
     return Means(with_element(means.bias, k, pair.bias), with_element(means.weight, k, pair.weight));
 }
 // #end
@@ -33,13 +33,16 @@ fn with_means(means: Means, k: u32, element: u32) -> Means {
 fn means_at(first: u32, known: ElementChannels) -> Means {
     var means = Means(Word(0.0), Word(0.0));
     // #if channel_gradients
-    means = with_means(means, 0u, first);
+    let place = place_of(first);
+    means = with_means(means, 0u, place);
     if (WIDTH > 1u) {
-        means = with_means(means, 1u, first + 1u);
-    }
-    if (WIDTH > 2u) {
-        means = with_means(means, 2u, first + 2u);
-        means = with_means(means, 3u, first + 3u);
+        let second = next_place(place);
+        means = with_means(means, 1u, second);
+        if (WIDTH > 2u) {
+            let third = next_place(second);
+            means = with_means(means, 2u, third);
+            means = with_means(means, 3u, next_place(third));
+        }
     }
     means.weight = means.weight * known.rstd;
     // #end

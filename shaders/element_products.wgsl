@@ -14,13 +14,13 @@
 // #import layout/group_words
 // #import reduction/serial
 
-@group(0) @binding(2) var<storage, read> x: array<Stored>;
-@group(0) @binding(3) var<storage, read> grad_y: array<Stored>;
-@group(0) @binding(4) var<storage, read> groups: array<Group>;
+@group(0) @binding(3) var<storage, read> x: array<Stored>;
+@group(0) @binding(4) var<storage, read> grad_y: array<Stored>;
+@group(0) @binding(5) var<storage, read> groups: array<Group>;
 // #if affine_terms
-@group(0) @binding(5) var<storage, read_write> affine_terms: array<GradientPair>;
+@group(0) @binding(6) var<storage, read_write> affine_terms: array<GradientPair>;
 // #end
-@group(0) @binding(6) var<storage, read_write> group_gradients: array<StoredGroupGradient>;
+@group(0) @binding(7) var<storage, read_write> group_gradients: array<StoredGroupGradient>;
 
 // A word's z less its mean, and its dy.
 struct Pair {
@@ -52,14 +52,6 @@ fn chunk_at(words: GroupWords, w: u32, group: Group) -> Chunk {
     );
 }
 
-// A lane's i-th chunk: its own, the first, or one that is read again.
-fn chunk_of(words: GroupWords, i: u32, lane: u32, own: Chunk, group: Group) -> Chunk {
-    if (i == 0u) {
-        return own;
-    }
-    return chunk_at(words, chunk_word(i, lane), group);
-}
-
 // Sums of dy less a first one, as pivots and offsets; and of its products with z, and of z's squares, z being multiplied
 // by square_unit.
 struct ProductSums {
@@ -77,6 +69,13 @@ fn with_pair(sums: ProductSums, words: GroupWords, w: u32, pair: Pair, first: ve
     );
 }
 
+fn with_chunk_pair(sums: ProductSums, words: GroupWords, w: u32, chunk: Chunk, first: vec2<f32>, unit: f32) -> ProductSums {
+    var run = with_pair(sums, words, w, chunk.w0, first, unit);
+    run = with_pair(run, words, w + LANES, chunk.w1, first, unit);
+    run = with_pair(run, words, w + 2u * LANES, chunk.w2, first, unit);
+    return with_pair(run, words, w + 3u * LANES, chunk.w3, first, unit);
+}
+
 // dy's mean, z's multiple in dy less its mean.
 struct Projection {
     pivot: f32,
@@ -88,6 +87,13 @@ struct Projection {
 fn with_rest(sums: Sums, words: GroupWords, w: u32, pair: Pair, found: Projection, unit: f32) -> Sums {
     let rest = rounded_word(gradient_above(pair.grad, found.pivot, found.offset) - Word(found.c) * pair.above);
     return with_word(sums, words, w, rest, rest * (Word(unit) * pair.above));
+}
+
+fn with_chunk_rest(sums: Sums, words: GroupWords, w: u32, chunk: Chunk, found: Projection, unit: f32) -> Sums {
+    var run = with_rest(sums, words, w, chunk.w0, found, unit);
+    run = with_rest(run, words, w + LANES, chunk.w1, found, unit);
+    run = with_rest(run, words, w + 2u * LANES, chunk.w2, found, unit);
+    return with_rest(run, words, w + 3u * LANES, chunk.w3, found, unit);
 }
 
 @compute @workgroup_size(WORKGROUP_SIZE)
@@ -112,14 +118,10 @@ fn element_products(
     let own = chunk_at(words, lane, group);
     var sums = no_totals();
     var products = no_totals();
-    var run = ProductSums(no_sums(), no_sums());
-    for (var i = 0u; i < words.chunks; i = i + 1u) {
+    var run = with_chunk_pair(ProductSums(no_sums(), no_sums()), words, lane, own, first, unit);
+    for (var i = 1u; i < words.chunks; i = i + 1u) {
         let w = chunk_word(i, lane);
-        let chunk = chunk_of(words, i, lane, own, group);
-        run = with_pair(run, words, w, chunk.w0, first, unit);
-        run = with_pair(run, words, w + LANES, chunk.w1, first, unit);
-        run = with_pair(run, words, w + 2u * LANES, chunk.w2, first, unit);
-        run = with_pair(run, words, w + 3u * LANES, chunk.w3, first, unit);
+        run = with_chunk_pair(run, words, w, chunk_at(words, w, group), first, unit);
         if (ends_run(i)) {
             sums = and_run(sums, run.grad);
             products = and_run(products, run.product);
@@ -131,14 +133,10 @@ fn element_products(
     let found = Projection(first.x + means.x, first.y + means.y, unit * ratio(product.x, product.y));
 
     sums = no_totals();
-    var rest = no_sums();
-    for (var i = 0u; i < words.chunks; i = i + 1u) {
+    var rest = with_chunk_rest(no_sums(), words, lane, own, found, unit);
+    for (var i = 1u; i < words.chunks; i = i + 1u) {
         let w = chunk_word(i, lane);
-        let chunk = chunk_of(words, i, lane, own, group);
-        rest = with_rest(rest, words, w, chunk.w0, found, unit);
-        rest = with_rest(rest, words, w + LANES, chunk.w1, found, unit);
-        rest = with_rest(rest, words, w + 2u * LANES, chunk.w2, found, unit);
-        rest = with_rest(rest, words, w + 3u * LANES, chunk.w3, found, unit);
+        rest = with_chunk_rest(rest, words, w, chunk_at(words, w, group), found, unit);
         if (ends_run(i)) {
             sums = and_run(sums, rest);
             rest = no_sums();

@@ -12,14 +12,14 @@
 // #import layout/elements
 // #import layout/element_columns
 
-@group(0) @binding(2) var<storage, read> x: array<Stored>;
-@group(0) @binding(3) var<storage, read> grad_y: array<Stored>;
-@group(0) @binding(4) var<storage, read> group_gradients: array<StoredGroupGradient>;
+@group(0) @binding(3) var<storage, read> x: array<Stored>;
+@group(0) @binding(4) var<storage, read> grad_y: array<Stored>;
+@group(0) @binding(5) var<storage, read> group_gradients: array<StoredGroupGradient>;
 // #if channel_terms
-@group(0) @binding(5) var<storage, read_write> channel_terms: array<GradientPair>;
+@group(0) @binding(6) var<storage, read_write> channel_terms: array<GradientPair>;
 // #end
 // #if affine_terms
-@group(0) @binding(6) var<storage, read_write> affine_terms: array<GradientPair>;
+@group(0) @binding(7) var<storage, read_write> affine_terms: array<GradientPair>;
 // #end
 
 // Sums over samples, the bias's and the weight's: of a run of them, and of runs.
@@ -61,15 +61,17 @@ fn put(span: ElementSpan, totals: TermTotals, known: ElementChannels) {
     let channel = totals_of(totals.channel);
     let affine = totals_of(totals.affine);
     let channel_weight = known.rstd * channel.b;
+    var place = place_of(span.first);
     for (var k = 0u; k < WIDTH; k = k + 1u) {
-        let c = channel_at(span.first + k);
-        let entry = (span.first + k - c * params.groups.channel_len) * params.split.parts + span.part;
+        let c = place.channel;
+        let entry = place.within * params.split.parts + span.part;
         // #if channel_terms
         channel_terms[entry * params.groups.num_channels + c] = GradientPair(word_at(channel.a, k), word_at(channel_weight, k));
         // #end
         // #if affine_terms
         affine_terms[entry * params.groups.num_channels + c] = GradientPair(word_at(affine.a, k), word_at(affine.b, k));
         // #end
+        place = next_place(place);
     }
 }
 

@@ -9,14 +9,11 @@
 // #import arithmetic/sums
 // #import arithmetic/moments
 // #import layout/item
+// #import layout/channel_table
 // #import layout/group_rows
 // #import reduction/serial
 
-@group(0) @binding(1) var<storage, read> rows: array<StoredMoments>;
-@group(0) @binding(2) var<storage, read> channels: array<StoredChannel>;
-// #if weight
-@group(0) @binding(3) var<storage, read> weight: array<f32>;
-// #end
+@group(0) @binding(3) var<storage, read> rows: array<StoredMoments>;
 // #if bias
 @group(0) @binding(4) var<storage, read> bias: array<f32>;
 // #end
@@ -30,7 +27,7 @@ struct Entry {
 }
 
 fn entry_at(span: GroupRows, i: u32) -> Entry {
-    return Entry(moments_of(rows[span.first_row + i]), channel_of(channels[span.first_channel + i]));
+    return Entry(moments_of(rows[span.first_row + i]), channel_entry(span.first_channel + i));
 }
 
 // The row's z as moments without a spread, for the mean alone.
@@ -55,7 +52,7 @@ fn put(span: GroupRows, i: u32, e: Entry, group: Group) {
     let scale = (group.weight * e.channel.weight) * group.rstd;
     var b = 0.0;
     // #if bias
-    b = bias[select(span.g, span.first_channel + i, (params.norm.flags & PER_CHANNEL) != 0u)];
+    b = bias[select(span.g, span.first_channel + i, weight_per_channel())];
     // #end
     coefficients[span.first_row + i] = stored_affine(Affine(
         e.row.pivot,
@@ -81,10 +78,7 @@ fn group_fold(
         moments = merge_moments(moments, mean_of(entry_at(span, i)));
     }
     moments = reduce_moments(moments, local);
-    var group = Group(moments.pivot, moments.offset, 0.0, 0.0, 1.0);
-    // #if weight
-    group.weight = weight[span.g];
-    // #end
+    var group = Group(moments.pivot, moments.offset, 0.0, 0.0, group_weight(span.g));
 
     // Two more looks from the mean just found: what is left of it (relative to the first row, so
     // that rows of one mean leave exactly that), then the spread about it.

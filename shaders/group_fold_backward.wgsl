@@ -10,21 +10,21 @@
 // #import arithmetic/sums
 // #import arithmetic/moments
 // #import layout/item
+// #import layout/channel_table
 // #import layout/group_rows
 // #import reduction/serial
 
-@group(0) @binding(1) var<storage, read> rows: array<StoredMoments>;
-@group(0) @binding(2) var<storage, read> products: array<Products>;
-@group(0) @binding(3) var<storage, read> channels: array<StoredChannel>;
-@group(0) @binding(4) var<storage, read> groups: array<Group>;
+@group(0) @binding(3) var<storage, read> rows: array<StoredMoments>;
+@group(0) @binding(4) var<storage, read> products: array<Products>;
+@group(0) @binding(5) var<storage, read> groups: array<Group>;
 // #if gradient_terms
-@group(0) @binding(5) var<storage, read_write> gradient_terms: array<GradientPair>;
+@group(0) @binding(6) var<storage, read_write> gradient_terms: array<GradientPair>;
 // #end
-@group(0) @binding(6) var<storage, read_write> row_gradients: array<RowGradient>;
+@group(0) @binding(7) var<storage, read_write> row_gradients: array<RowGradient>;
 
 // The same of w dy, where the group part's weight w is per channel.
 fn weighted(entry: Products, channel: Channel) -> Products {
-    if ((params.norm.flags & PER_CHANNEL) == 0u) {
+    if (!weight_per_channel()) {
         return entry;
     }
     let w = channel.weight;
@@ -46,7 +46,7 @@ struct Entry {
 
 fn entry_at(span: GroupRows, i: u32, group: Group) -> Entry {
     let row = moments_of(rows[span.first_row + i]);
-    let channel = channel_of(channels[span.first_channel + i]);
+    let channel = channel_entry(span.first_channel + i);
     let plain = products[span.first_row + i];
     let above = above_group_mean(row, channel, group);
     return Entry(row, channel, plain, weighted(plain, channel), above, 1.0 / f32(span.size));
@@ -109,7 +109,7 @@ fn put(span: GroupRows, i: u32, e: Entry, mean: Moments, terms: GroupTerms) {
         let weight_mean = e.channel.rstd * (inner_mean + x_above_mean(e.row, e.channel) * dz_mean);
         gradient_terms[terms.first_term + span.first_channel + i] = GradientPair(len * dz_mean, len * weight_mean);
     }
-    if (params.table.columns != params.table.channel_columns && (params.norm.flags & PER_CHANNEL) != 0u) {
+    if (params.table.columns != params.table.channel_columns && weight_per_channel()) {
         let sum = len * e.plain.pivot + len * e.plain.offset;
         let weight = terms.rstd * (len * (e.channel.scale * e.plain.covariance) + above * sum);
         gradient_terms[terms.first_affine + span.first_channel + i] = GradientPair(sum, weight);
@@ -164,7 +164,7 @@ fn group_fold_backward(
     let first_affine = first_term + params.table.channel_columns;
     let h = group.rstd * projection.x;
     // #if gradient_terms
-    if (params.table.columns != params.table.channel_columns && (params.norm.flags & PER_CHANNEL) == 0u && lane == 0u) {
+    if (params.table.columns != params.table.channel_columns && !weight_per_channel() && lane == 0u) {
         let sum = group_len * mean.pivot + group_len * mean.offset;
         gradient_terms[first_affine + span.g] = GradientPair(sum, group_len * h);
     }

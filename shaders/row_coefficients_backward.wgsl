@@ -10,7 +10,9 @@
 
 @group(0) @binding(1) var<storage, read> rows: array<StoredMoments>;
 @group(0) @binding(2) var<storage, read> products: array<Products>;
+// #if channels
 @group(0) @binding(3) var<storage, read> channels: array<StoredChannel>;
+// #end
 @group(0) @binding(4) var<storage, read> row_gradients: array<RowGradient>;
 // #if channel_gradients
 @group(0) @binding(5) var<storage, read> channel_gradients: array<GradientPair>;
@@ -30,7 +32,10 @@ fn row_coefficients_backward(
     let c = channel_of_row(item);
     let row = moments_of(rows[item]);
     let entry = products[item];
-    let channel = channel_of(channels[c]);
+    var channel = unchanged_channel();
+    // #if channels
+    channel = channel_of(channels[c]);
+    // #end
     // #if channel_gradients
     let means = channel_gradients[c];
     // #else

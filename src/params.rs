@@ -17,14 +17,12 @@ pub const ESTIMATE: u32 = 2;
 pub const CUMULATIVE: u32 = 4;
 /// Parameter gradients are added to what is there.
 pub const ACCUMULATE: u32 = 8;
-/// There is no channel part: z is x.
-pub const NO_CHANNEL_PART: u32 = 16;
 /// The group part's weight and bias are per channel.
-pub const PER_CHANNEL: u32 = 32;
+pub const PER_CHANNEL: u32 = 16;
 /// The group part's variance is unbiased.
-pub const UNBIASED: u32 = 64;
+pub const UNBIASED: u32 = 32;
 /// The channel part's sums are written as they are, for an exchange with other devices.
-pub const SUMS: u32 = 128;
+pub const SUMS: u32 = 64;
 
 macro_rules! blocks {
     ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $ty:ty,)* })*) => {
@@ -55,8 +53,8 @@ blocks! {
 
     /// How the norm is set.
     Norm {
-        /// [`TRAINING`], [`ESTIMATE`], [`CUMULATIVE`], [`ACCUMULATE`], [`NO_CHANNEL_PART`],
-        /// [`PER_CHANNEL`], [`UNBIASED`], [`SUMS`].
+        /// [`TRAINING`], [`ESTIMATE`], [`CUMULATIVE`], [`ACCUMULATE`], [`PER_CHANNEL`],
+        /// [`UNBIASED`], [`SUMS`].
         flags: u32,
         /// eps of the group part.
         eps: f32,

@@ -41,6 +41,20 @@ pub struct Channel {
     pub count: u32,
 }
 
+impl Channel {
+    /// A channel without a channel part: z = 1 (x - 0) + 0.
+    pub const UNCHANGED: Channel = Channel {
+        mean_pivot: 0.0,
+        mean_offset: 0.0,
+        rstd: 1.0,
+        scale: 1.0,
+        scale_low: 0.0,
+        bias: 0.0,
+        weight: 1.0,
+        count: 0,
+    };
+}
+
 /// Statistics of one (sample, group) of the channel part's output.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Pod, Zeroable)]

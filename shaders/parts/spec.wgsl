@@ -14,5 +14,7 @@ const COLUMN_WORDS: u32 = 1u;
 const ACTIVATION: u32 = 0u;
 // Whether rows (with channels last, positions) begin at words; of short rows, whether a word is all one channel's.
 const ALIGNED: bool = true;
+// Of short rows: whether a group's words are a chunk of each lane.
+const RESIDENT: bool = false;
 // Whether the gradient of x is added to what is there.
 const ACCUMULATE: bool = false;

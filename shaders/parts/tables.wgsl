@@ -117,6 +117,11 @@ fn channel_of(stored: StoredChannel) -> Channel {
     return Channel(a.x, a.y, a.z, a.w, b.x, b.y, b.z, stored.high.w);
 }
 
+// A channel without a channel part: z = 1 (x - 0) + 0.
+fn unchanged_channel() -> Channel {
+    return Channel(0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 0u);
+}
+
 fn stored_channel(c: Channel) -> StoredChannel {
     let low = vec4<f32>(c.mean_pivot, c.mean_offset, c.rstd, c.scale);
     let high = bitcast<vec3<u32>>(vec3<f32>(c.scale_low, c.bias, c.weight));

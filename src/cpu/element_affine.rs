@@ -2,6 +2,7 @@
 
 use super::parallel::{Rows, for_ranges};
 use crate::params::ElementParams;
+use crate::stages::channel_table::ChannelTable;
 use crate::stages::element_affine::ElementAffine;
 use crate::stages::elements::Shape;
 use crate::stages::{Call, Element};
@@ -21,7 +22,7 @@ pub(crate) fn element_affine<T: Element>(
         shape: Shape::of_groups(params, call.width),
         activation: call.activation,
         x: call.optional_tensor("x"),
-        channels: call.table("channels"),
+        channels: ChannelTable::of(call, params.norm.flags, params.groups.num_channels),
         weight: call.optional_table("weight"),
         bias: call.optional_table("bias"),
         residual: call.optional_tensor("residual"),

@@ -2,6 +2,7 @@
 
 use super::parallel::{Rows, for_ranges};
 use crate::params::ElementColumnParams;
+use crate::stages::channel_table::ChannelTable;
 use crate::stages::element_affine_backward::ElementAffineBackward;
 use crate::stages::elements::Shape;
 use crate::stages::{Call, Element};
@@ -20,7 +21,7 @@ pub(crate) fn element_affine_backward<T: Element>(
         accumulate: call.accumulate,
         x: call.tensor("x"),
         grad_y: call.tensor("grad_y"),
-        channels: call.table("channels"),
+        channels: ChannelTable::of(call, params.norm.flags, params.groups.num_channels),
         group_gradients: call.table("group_gradients"),
         channel_gradients: call.optional_table("channel_gradients"),
     };

@@ -2,6 +2,7 @@
 
 use super::parallel::for_ranges;
 use crate::params::ElementParams;
+use crate::stages::channel_table::ChannelTable;
 use crate::stages::element_products::ElementProducts;
 use crate::stages::elements::Shape;
 use crate::stages::{Call, Element};
@@ -21,7 +22,7 @@ pub(crate) fn element_products<T: Element>(
         shape: Shape::of_groups(params, call.width),
         x: call.tensor::<T>("x"),
         grad_y: call.tensor("grad_y"),
-        channels: call.table("channels"),
+        channels: ChannelTable::of(call, params.norm.flags, params.groups.num_channels),
         groups: call.table("groups"),
     };
     for_ranges(

@@ -2,6 +2,7 @@
 
 use super::parallel::for_ranges;
 use crate::params::ElementColumnParams;
+use crate::stages::channel_table::ChannelTable;
 use crate::stages::element_terms::{ElementTerms, TermSums};
 use crate::stages::elements::Shape;
 use crate::stages::{Call, Element};
@@ -20,7 +21,7 @@ pub(crate) fn element_terms<T: Element>(
         shape: Shape::of_columns(params),
         x: call.tensor::<T>("x"),
         grad_y: call.tensor("grad_y"),
-        channels: call.table("channels"),
+        channels: ChannelTable::of(call, params.norm.flags, params.groups.num_channels),
         group_gradients: call.table("group_gradients"),
     };
     let elements = 0..inputs.shape.sample_len;

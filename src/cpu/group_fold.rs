@@ -5,6 +5,7 @@ use super::parallel::{Rows, for_ranges};
 use super::tile::{TILE, TileMoments};
 use crate::params::GroupParams;
 use crate::stages::Call;
+use crate::stages::channel_table::ChannelTable;
 use crate::stages::group_fold::GroupFold;
 use crate::stages::precise::RowMean;
 use crate::tables::{Affine, Group, Moments};
@@ -17,7 +18,7 @@ pub(crate) fn group_fold(threads: NonZero<usize>, params: &GroupParams, call: &m
     let inputs = GroupFold {
         params,
         rows: call.table("rows"),
-        channels: call.table("channels"),
+        channels: ChannelTable::of(call, params.norm.flags, params.shape.num_channels),
         weight: call.optional_table("weight"),
         bias: call.optional_table("bias"),
     };

@@ -3,6 +3,7 @@
 use super::parallel::{Rows, for_ranges};
 use crate::params::TermParams;
 use crate::stages::Call;
+use crate::stages::channel_table::ChannelTable;
 use crate::stages::group_fold_backward::GroupFoldBackward;
 use crate::tables::{GradientPair, RowGradient};
 use std::num::NonZero;
@@ -19,7 +20,7 @@ pub(crate) fn group_fold_backward(
         params,
         rows: call.table("rows"),
         products: call.table("products"),
-        channels: call.table("channels"),
+        channels: ChannelTable::of(call, params.norm.flags, params.shape.num_channels),
         groups: call.table("groups"),
     };
     let (columns, rows) = (

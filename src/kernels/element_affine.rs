@@ -3,7 +3,7 @@
 use super::declare::{
     CHANNEL,
     Element::{F32, Word},
-    Family, GROUP, Kernel, Reduced, UniformDecl, read, read_optional, write, write_optional,
+    Family, GROUP, Kernel, Reduced, UniformDecl, read_optional, write, write_optional,
 };
 use super::text::shader;
 use crate::desc::Activation;
@@ -22,9 +22,9 @@ pub(super) const KERNEL: Kernel = Kernel {
     loops: 3,
     reduces: &[Reduced::Pair],
     bindings: &[
-        read("channels", CHANNEL),
-        read_optional("x", Word),
+        read_optional("channels", CHANNEL),
         read_optional("weight", F32),
+        read_optional("x", Word),
         read_optional("bias", F32),
         read_optional("residual", Word),
         write_optional("groups", GROUP),
@@ -43,7 +43,7 @@ pub(super) fn mirror<T: Element>(params: &Params, call: &mut Call<'_>) {
         call.width,
         call.activation,
         call.optional_tensor("x"),
-        call.table("channels"),
+        call.optional_table("channels"),
         call.optional_table("weight"),
         call.optional_table("bias"),
         call.optional_tensor("residual"),

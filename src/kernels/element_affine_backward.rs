@@ -1,8 +1,9 @@
 //! Backward 4 for short rows: dx from x and dy.
 
 use super::declare::{
-    CHANNEL, Element::Word, Family, GROUP_GRADIENT, Kernel, PAIR, UniformDecl, read, read_optional,
-    write,
+    CHANNEL,
+    Element::{F32, Word},
+    Family, GROUP_GRADIENT, Kernel, PAIR, UniformDecl, read, read_optional, write,
 };
 use super::text::shader;
 use crate::params::ElementColumnParams;
@@ -20,14 +21,19 @@ pub(super) const KERNEL: Kernel = Kernel {
     loops: 1,
     reduces: &[],
     bindings: &[
-        read("channels", CHANNEL),
+        read_optional("channels", CHANNEL),
+        read_optional("weight", F32),
         read("x", Word),
         read("grad_y", Word),
         read("group_gradients", GROUP_GRADIENT),
         read_optional("channel_gradients", PAIR),
         write("grad_x", Word),
     ],
-    accepts: |_| true,
+    // The table of channels has the weight.
+    accepts: |spec| match spec.has("channels") {
+        true => !spec.has("weight"),
+        false => !spec.has("channel_gradients"),
+    },
 };
 
 /// `src/stages/element_affine_backward.rs`.
@@ -38,7 +44,8 @@ pub(super) fn mirror<T: Element>(params: &Params, call: &mut Call<'_>) {
         call.accumulate,
         call.tensor("x"),
         call.tensor("grad_y"),
-        call.table("channels"),
+        call.optional_table("channels"),
+        call.optional_table("weight"),
         call.table("group_gradients"),
         call.optional_table("channel_gradients"),
         grad_x,

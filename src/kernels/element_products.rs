@@ -1,8 +1,10 @@
 //! Backward 1 and 2 for short rows: what the group part makes of dy.
 
 use super::declare::{
-    CHANNEL, Element::Word, Family, GROUP, GROUP_GRADIENT, Kernel, PAIR, Reduced, UniformDecl,
-    read, write, write_optional,
+    CHANNEL,
+    Element::{F32, Word},
+    Family, GROUP, GROUP_GRADIENT, Kernel, PAIR, Reduced, UniformDecl, read, read_optional, write,
+    write_optional,
 };
 use super::text::shader;
 use crate::params::ElementParams;
@@ -20,14 +22,19 @@ pub(super) const KERNEL: Kernel = Kernel {
     loops: 3,
     reduces: &[Reduced::Pair],
     bindings: &[
-        read("channels", CHANNEL),
+        read_optional("channels", CHANNEL),
+        read_optional("weight", F32),
         read("x", Word),
         read("grad_y", Word),
         read("groups", GROUP),
         write_optional("affine_terms", PAIR),
         write("group_gradients", GROUP_GRADIENT),
     ],
-    accepts: |_| true,
+    // The table of channels has the weight; without a channel part, weight and bias are per channel.
+    accepts: |spec| match spec.has("channels") {
+        true => !spec.has("weight"),
+        false => !spec.has("affine_terms"),
+    },
 };
 
 /// `src/stages/element_products.rs`.
@@ -39,7 +46,8 @@ pub(super) fn mirror<T: Element>(params: &Params, call: &mut Call<'_>) {
         call.width,
         call.tensor::<T>("x"),
         call.tensor("grad_y"),
-        call.table("channels"),
+        call.optional_table("channels"),
+        call.optional_table("weight"),
         call.table("groups"),
         terms,
         gradients,

@@ -1,7 +1,9 @@
 //! Backward 3a for short rows: terms of the gradients per channel.
 
 use super::declare::{
-    CHANNEL, Element::Word, Family, GROUP_GRADIENT, Kernel, PAIR, UniformDecl, read, write_optional,
+    CHANNEL,
+    Element::{F32, Word},
+    Family, GROUP_GRADIENT, Kernel, PAIR, UniformDecl, read, read_optional, write_optional,
 };
 use super::text::shader;
 use crate::params::ElementColumnParams;
@@ -19,14 +21,19 @@ pub(super) const KERNEL: Kernel = Kernel {
     loops: 1,
     reduces: &[],
     bindings: &[
-        read("channels", CHANNEL),
+        read_optional("channels", CHANNEL),
+        read_optional("weight", F32),
         read("x", Word),
         read("grad_y", Word),
         read("group_gradients", GROUP_GRADIENT),
         write_optional("channel_terms", PAIR),
         write_optional("affine_terms", PAIR),
     ],
-    accepts: |spec| spec.has("channel_terms") || spec.has("affine_terms"),
+    // The table of channels has the weight; without a channel part there are no terms of it.
+    accepts: |spec| match spec.has("channels") {
+        true => !spec.has("weight") && (spec.has("channel_terms") || spec.has("affine_terms")),
+        false => !spec.has("channel_terms") && spec.has("affine_terms"),
+    },
 };
 
 /// `src/stages/element_terms.rs`.
@@ -37,7 +44,8 @@ pub(super) fn mirror<T: Element>(params: &Params, call: &mut Call<'_>) {
         params,
         call.tensor::<T>("x"),
         call.tensor("grad_y"),
-        call.table("channels"),
+        call.optional_table("channels"),
+        call.optional_table("weight"),
         call.table("group_gradients"),
         channel_terms,
         affine_terms,

@@ -20,9 +20,9 @@ pub(super) const KERNEL: Kernel = Kernel {
     loops: 4,
     reduces: &[Reduced::Moments, Reduced::Pair],
     bindings: &[
-        read("rows", MOMENTS),
-        read("channels", CHANNEL),
+        read_optional("channels", CHANNEL),
         read_optional("weight", F32),
+        read("rows", MOMENTS),
         read_optional("bias", F32),
         write("groups", GROUP),
         write("coefficients", AFFINE),
@@ -36,7 +36,7 @@ pub(super) fn mirror(params: &Params, call: &mut Call<'_>) {
     stages::group_fold(
         params,
         call.table("rows"),
-        call.table("channels"),
+        call.optional_table("channels"),
         call.optional_table("weight"),
         call.optional_table("bias"),
         groups,

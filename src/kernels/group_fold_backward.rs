@@ -1,8 +1,8 @@
 //! Backward 2: what the group part makes of dy, and the terms of all parameter gradients.
 
 use super::declare::{
-    CHANNEL, Family, GROUP, Kernel, MOMENTS, PAIR, PRODUCTS, ROW_GRADIENT, Reduced, UniformDecl,
-    read, write, write_optional,
+    CHANNEL, Element::F32, Family, GROUP, Kernel, MOMENTS, PAIR, PRODUCTS, ROW_GRADIENT, Reduced,
+    UniformDecl, read, read_optional, write, write_optional,
 };
 use super::text::shader;
 use crate::params::TermParams;
@@ -20,14 +20,16 @@ pub(super) const KERNEL: Kernel = Kernel {
     loops: 4,
     reduces: &[Reduced::Moments, Reduced::Pair],
     bindings: &[
+        read_optional("channels", CHANNEL),
+        read_optional("weight", F32),
         read("rows", MOMENTS),
         read("products", PRODUCTS),
-        read("channels", CHANNEL),
         read("groups", GROUP),
         write_optional("gradient_terms", PAIR),
         write("row_gradients", ROW_GRADIENT),
     ],
-    accepts: |_| true,
+    // The table of channels has the weight.
+    accepts: |spec| !(spec.has("channels") && spec.has("weight")),
 };
 
 /// `src/stages/group_fold_backward.rs`.
@@ -38,7 +40,8 @@ pub(super) fn mirror(params: &Params, call: &mut Call<'_>) {
         params,
         call.table("rows"),
         call.table("products"),
-        call.table("channels"),
+        call.optional_table("channels"),
+        call.optional_table("weight"),
         call.table("groups"),
         terms,
         row_gradients,

@@ -22,12 +22,13 @@ pub(super) const KERNEL: Kernel = Kernel {
     bindings: &[
         read("rows", MOMENTS),
         read("products", PRODUCTS),
-        read("channels", CHANNEL),
+        read_optional("channels", CHANNEL),
         read("row_gradients", ROW_GRADIENT),
         read_optional("channel_gradients", PAIR),
         write("coefficients_backward", AFFINE_BACKWARD),
     ],
-    accepts: |_| true,
+    // A gradient through statistics is one of a channel part.
+    accepts: |spec| spec.has("channels") || !spec.has("channel_gradients"),
 };
 
 /// `src/stages/row_coefficients_backward.rs`.
@@ -37,7 +38,7 @@ pub(super) fn mirror(params: &Params, call: &mut Call<'_>) {
         params,
         call.table("rows"),
         call.table("products"),
-        call.table("channels"),
+        call.optional_table("channels"),
         call.table("row_gradients"),
         call.optional_table("channel_gradients"),
         coefficients,

@@ -157,7 +157,11 @@ fn constants(spec: &Spec) -> String {
     ] {
         let _ = writeln!(text, "const {name}: u32 = {value}u;");
     }
-    for (name, value) in [("ALIGNED", spec.aligned), ("ACCUMULATE", spec.accumulate)] {
+    for (name, value) in [
+        ("ALIGNED", spec.aligned),
+        ("RESIDENT", spec.resident),
+        ("ACCUMULATE", spec.accumulate),
+    ] {
         let _ = writeln!(text, "const {name}: bool = {value};");
     }
     text
@@ -248,6 +252,7 @@ parts! {
     "arithmetic/with_element"
     "arithmetic/word_sums"
     "layout/channel_rows"
+    "layout/channel_table"
     "layout/column"
     "layout/column_pairs"
     "layout/element_columns"

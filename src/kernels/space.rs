@@ -57,7 +57,7 @@ impl Spec {
         let alone = matches!(family, Family::Table | Family::ElementColumn)
             || (family == Family::ColumnMap && !self.aligned)
             // A fold of nothing.
-            || (family == Family::Fold && !self.has(kernel.bindings[0].name));
+            || (self.kernel == KernelId::ChannelFold && !self.has("channel_parts"));
         let takes_columns = matches!(family, Family::ColumnReduce | Family::ColumnMap);
         let declared = |name| kernel.bindings.iter().any(|binding| binding.name == name);
         let activates = family.is_tensor_sized() && (declared("y") || declared("coefficients"));
@@ -104,6 +104,10 @@ impl Spec {
                         && self.column_words.is_power_of_two()
                         && self.column_words <= MAX_COLUMN_WORDS),
             ),
+            (
+                "resident",
+                !self.resident || family == Family::ElementReduce,
+            ),
             ("accumulate", !self.accumulate || declared("grad_x")),
             (
                 "activation",
@@ -128,6 +132,7 @@ impl Spec {
             workgroup_size: 64,
             native_unpack: false,
             native_pack: false,
+            resident: false,
             lanes: if self.lanes == 1 { 1 } else { 8 },
             subgroup_size: 1,
             column_words: self.column_words.min(2),
@@ -149,7 +154,8 @@ pub(super) fn fused_backward(spec: &Spec) -> bool {
 }
 
 /// Every specialization that plans are made of, but for the size of workgroups (64 here), the number of lanes (1 or
-/// 8), the words of an invocation (1 or 2), subgroups (none) and who converts f16 (integers): see [`Spec::canonical`].
+/// 8), the words of an invocation (1 or 2), subgroups (none), who converts f16 (integers) and whether short rows stay in
+/// registers (no): see [`Spec::canonical`].
 pub fn canonical_specs() -> Vec<Spec> {
     let mut specs = Vec::new();
     for &kernel in KernelId::ALL {
@@ -176,6 +182,7 @@ pub fn canonical_specs() -> Vec<Spec> {
                                     width,
                                     column_words,
                                     aligned,
+                                    resident: false,
                                     accumulate,
                                     activation,
                                     absent,

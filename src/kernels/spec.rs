@@ -35,6 +35,8 @@ pub struct Spec {
     /// Whether rows begin at words (row length a multiple of `width`); with channels last, whether
     /// positions do; of short rows, whether a word is all one channel's.
     pub aligned: bool,
+    /// Of short rows: whether a group's words are a chunk of each lane, which stays in registers.
+    pub resident: bool,
     /// Whether the gradient of x is added to what is there.
     pub accumulate: bool,
     /// What the second pass applies.
@@ -57,6 +59,7 @@ impl Spec {
             width: 1,
             column_words: 1,
             aligned: true,
+            resident: false,
             accumulate: false,
             activation: Activation::None,
             absent: 0,
@@ -92,6 +95,7 @@ impl Spec {
             width,
             column_words,
             aligned,
+            resident,
             accumulate,
             activation,
             absent,
@@ -106,6 +110,7 @@ impl Spec {
             width,
             column_words,
             aligned.into(),
+            resident.into(),
             accumulate.into(),
             activation as u32,
             absent.into(),

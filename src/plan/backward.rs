@@ -64,7 +64,7 @@ pub(super) fn plan(b: &mut Builder, options: BackwardOptions) -> Result<(), Erro
     let slots = [
         Some((Role::Rows, rows)),
         Some((Role::Products, rows)),
-        Some((Role::Channels, channels)),
+        b.channel_table(),
         Some((Role::RowGradients, rows)),
         flows.then_some((Role::ChannelGradients, channels)),
         Some((Role::CoefficientsBackward, rows)),

@@ -10,8 +10,8 @@ use crate::desc::{
 use crate::error::{Error, within};
 use crate::kernels::{Access, Element, Family, Spec};
 use crate::params::{
-    CUMULATIVE, ColumnParams, ColumnSplit, Dispatch, ESTIMATE, NO_CHANNEL_PART, Norm, PER_CHANNEL,
-    Params, PartParams, Parts, RowParams, RowSplit, Shape, TRAINING, Table, UNBIASED,
+    CUMULATIVE, ColumnParams, ColumnSplit, Dispatch, ESTIMATE, Norm, PER_CHANNEL, Params,
+    PartParams, Parts, RowParams, RowSplit, Shape, TRAINING, Table, UNBIASED,
 };
 use crate::role::Role;
 use crate::tuning::Tuning;
@@ -64,6 +64,27 @@ impl<'a> Builder<'a> {
             needs: Vec::new(),
             all_gather_before: None,
         })
+    }
+
+    /// The table of channels, which there is where there is a channel part.
+    pub fn channel_table(&self) -> Slot {
+        let has_part = self.norm.channel_part(self.mode) != ChannelPart::None;
+        has_part.then_some((Role::Channels, u64::from(self.shape.num_channels)))
+    }
+
+    /// The group part's weight where it is per channel and no table of channels has it.
+    pub fn channel_weight(&self) -> Slot {
+        let per_channel = self.setting.flags & PER_CHANNEL != 0;
+        (self.channel_table().is_none() && per_channel && self.norm.weight)
+            .then_some((Role::Weight, self.norm.affine_len() as u64))
+    }
+
+    /// The group part's weight, per group or per channel, unless the table of channels has it.
+    pub fn group_weight(&self) -> Slot {
+        let per_channel = self.setting.flags & PER_CHANNEL != 0;
+        let per_group = (!per_channel && self.norm.weight)
+            .then_some((Role::Weight, self.norm.affine_len() as u64));
+        per_group.or(self.channel_weight())
     }
 
     /// Adds a kernel on tables, each invocation for itself.
@@ -279,7 +300,6 @@ fn setting(norm: &NormDesc, mode: Mode) -> Norm {
         (TRAINING, part.reads_batch()),
         (ESTIMATE, part == ChannelPart::Estimate),
         (CUMULATIVE, cumulative),
-        (NO_CHANNEL_PART, part == ChannelPart::None),
         (PER_CHANNEL, per_channel),
         (UNBIASED, norm.kind == NormKind::WeightStandardization),
     ];

@@ -91,13 +91,12 @@ pub(super) fn channel_fold(
         None => (None, 0),
     };
     // The channel part's own affine: BCNorm's bn.weight and bn.bias, or the norm's only one.
-    let (weight, bias) = match part {
-        ChannelPart::None => (None, None),
-        _ if b.norm.has_group_part(b.mode) => (
+    let (weight, bias) = match b.norm.has_group_part(b.mode) {
+        true => (
             norm.bn_weight.then_some((Role::BnWeight, channels)),
             norm.bn_bias.then_some((Role::BnBias, channels)),
         ),
-        _ => (
+        false => (
             norm.weight.then_some((Role::Weight, channels)),
             norm.bias.then_some((Role::Bias, channels)),
         ),
@@ -127,7 +126,7 @@ pub(super) fn channel_fold(
 }
 
 pub(super) fn group_fold(b: &mut Builder) -> Result<(), Error> {
-    let (rows, channels) = (b.geometry.rows(), u64::from(b.shape.num_channels));
+    let rows = b.geometry.rows();
     let groups = b.num_samples * b.shape.num_groups;
     let params = GroupParams {
         dispatch: Dispatch::of(groups),
@@ -135,11 +134,10 @@ pub(super) fn group_fold(b: &mut Builder) -> Result<(), Error> {
         shape: b.shape,
     };
     let affine = b.norm.affine_len() as u64;
-    let per_group = b.setting.flags & PER_CHANNEL == 0;
     let slots = [
+        b.channel_table(),
+        b.group_weight(),
         Some((Role::Rows, rows)),
-        Some((Role::Channels, channels)),
-        (per_group && b.norm.weight).then_some((Role::Weight, affine)),
         b.norm.bias.then_some((Role::Bias, affine)),
         Some((Role::Groups, u64::from(groups))),
         Some((Role::Coefficients, rows)),
@@ -158,7 +156,7 @@ pub(super) fn row_coefficients(b: &mut Builder, has_rows: bool) -> Result<(), Er
         shape: b.shape,
     };
     let slots = [
-        Some((Role::Channels, u64::from(b.shape.num_channels))),
+        b.channel_table(),
         (!has_rows).then_some((Role::Rows, rows)),
         Some((Role::Coefficients, rows)),
     ];
@@ -247,9 +245,10 @@ pub(super) fn group_fold_backward(b: &mut Builder) -> Result<(), Error> {
     let groups = b.num_samples * b.shape.num_groups;
     let params = term_params(b, groups);
     let slots = [
+        b.channel_table(),
+        b.channel_weight(),
         Some((Role::Rows, rows)),
         Some((Role::Products, rows)),
-        Some((Role::Channels, u64::from(b.shape.num_channels))),
         Some((Role::Groups, u64::from(groups))),
         terms(b),
         Some((Role::RowGradients, rows)),
@@ -264,7 +263,7 @@ pub(super) fn row_terms_backward(b: &mut Builder) -> Result<(), Error> {
     let slots = [
         Some((Role::Rows, rows)),
         Some((Role::Products, rows)),
-        Some((Role::Channels, u64::from(b.shape.num_channels))),
+        b.channel_table(),
         terms(b),
         Some((Role::RowGradients, rows)),
     ];

@@ -11,7 +11,7 @@ use super::options::{BackwardOptions, ForwardOptions, RowSource};
 use super::split::Geometry;
 use crate::desc::{Activation, ChannelPart, DType, GradientMode, Layout, Mode, NormKind};
 use crate::error::Error;
-use crate::kernels::{KernelId, Spec};
+use crate::kernels::{Family, KernelId, Spec};
 use crate::limits::MAX_ITERATIONS;
 use crate::params::{
     ColumnParams, Dispatch, ElementColumnParams, ElementGroups, ElementParams, PER_CHANNEL, Params,
@@ -180,6 +180,8 @@ impl Elements {
             dtype: b.tensor.dtype(),
             width: self.width,
             aligned: self.aligned,
+            resident: kernel.kernel().family == Family::ElementReduce
+                && self.group_words <= CHUNK * self.lanes,
             ..Spec::new(kernel, b.tuning.reduction.workgroup_size, lanes)
         }
     }
@@ -201,9 +203,10 @@ pub(super) fn forward(b: &mut Builder, options: ForwardOptions, e: &Elements) ->
         column_moments(b, e)?;
         table = Some((Role::ChannelParts, 1));
     }
-    channel_fold(b, part, table)?;
+    if part != ChannelPart::None {
+        channel_fold(b, part, table)?;
+    }
 
-    let per_channel = b.setting.flags & PER_CHANNEL != 0;
     let affine = b.norm.affine_len() as u64;
     let groups = b.num_samples * b.shape.num_groups;
     let inference = options.inference || options.in_place;
@@ -213,9 +216,9 @@ pub(super) fn forward(b: &mut Builder, options: ForwardOptions, e: &Elements) ->
     };
     let output = if options.in_place { Role::X } else { Role::Y };
     let slots: [Slot; 7] = [
-        Some((Role::Channels, u64::from(b.shape.num_channels))),
+        b.channel_table(),
+        b.group_weight(),
         (!options.in_place).then_some((Role::X, 0)),
-        (!per_channel && b.norm.weight).then_some((Role::Weight, affine)),
         b.norm.bias.then_some((Role::Bias, affine)),
         options.fusion.residual.then_some((Role::Residual, 0)),
         (!inference).then_some((Role::Groups, u64::from(groups))),
@@ -273,11 +276,12 @@ pub(super) fn backward(
     let groups = b.num_samples * b.shape.num_groups;
     let has_affine = b.norm.weight || b.norm.bias;
     let has_channel_terms = b.channel_columns > 0;
-    let channel_table = Some((Role::Channels, u64::from(channels)));
+    let (channel_table, channel_weight) = (b.channel_table(), b.channel_weight());
     let group_table = Some((Role::GroupGradients, u64::from(groups)));
 
     let slots = [
         channel_table,
+        channel_weight,
         Some((Role::X, 0)),
         Some((Role::GradY, 0)),
         Some((Role::Groups, u64::from(groups))),
@@ -297,6 +301,7 @@ pub(super) fn backward(
     if has_channel_terms || (has_affine && per_channel) {
         let slots = [
             channel_table,
+            channel_weight,
             Some((Role::X, 0)),
             Some((Role::GradY, 0)),
             group_table,
@@ -329,6 +334,7 @@ pub(super) fn backward(
     };
     let slots = [
         channel_table,
+        channel_weight,
         Some((Role::X, 0)),
         Some((Role::GradY, 0)),
         group_table,

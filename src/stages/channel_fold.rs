@@ -3,7 +3,7 @@
 use super::batch_count::batch_count;
 use super::moments::merge_all;
 use super::precise::{product_rest, reciprocal_std, reciprocal_std_rest};
-use crate::params::{CUMULATIVE, ESTIMATE, NO_CHANNEL_PART, PER_CHANNEL};
+use crate::params::{CUMULATIVE, ESTIMATE, PER_CHANNEL};
 use crate::params::{ChannelParams, TRAINING};
 use crate::tables::{Channel, Moments};
 
@@ -85,15 +85,6 @@ impl ChannelFold<'_> {
             Some(weight) if params.norm.flags & PER_CHANNEL != 0 => weight[c],
             _ => 1.0,
         };
-        if params.norm.flags & NO_CHANNEL_PART != 0 {
-            // z = 1 (x - 0) + 0.
-            return Channel {
-                rstd: 1.0,
-                scale: 1.0,
-                weight: group_weight,
-                ..Channel::default()
-            };
-        }
         let state = running
             .as_mut()
             .map(|running| (&mut running.mean[c], &mut running.var[c]));

@@ -1,6 +1,7 @@
 //! Mirror of `shaders/element_affine.wgsl`.
 
 use super::activation::activate;
+use super::channel_table::ChannelTable;
 use super::element::Element;
 use super::elements::{Shape, row_of};
 use super::precise::{above_group_mean, degrees_of_freedom, reciprocal_std, row_mean};
@@ -18,7 +19,7 @@ pub fn element_affine<T: Element>(
     width: u32,
     activation: Activation,
     x: Option<&[T]>,
-    channels: &[Channel],
+    channels: Option<&[Channel]>,
     weight: Option<&[f32]>,
     bias: Option<&[f32]>,
     residual: Option<&[T]>,
@@ -30,7 +31,12 @@ pub fn element_affine<T: Element>(
         shape: Shape::of_groups(params, width),
         activation,
         x,
-        channels,
+        channels: ChannelTable::new(
+            params.norm.flags,
+            params.groups.num_channels,
+            channels,
+            weight,
+        ),
         weight,
         bias,
         residual,
@@ -50,7 +56,7 @@ pub(crate) struct ElementAffine<'a, T> {
     pub shape: Shape,
     pub activation: Activation,
     pub x: Option<&'a [T]>,
-    pub channels: &'a [Channel],
+    pub channels: ChannelTable<'a>,
     pub weight: Option<&'a [f32]>,
     pub bias: Option<&'a [f32]>,
     pub residual: Option<&'a [T]>,
@@ -63,17 +69,24 @@ impl<T: Element> ElementAffine<'_, T> {
         let (g, begin) = (item % shape.num_groups, item * shape.group_len);
         let size = shape.num_channels() / shape.num_groups;
         let channel_len = shape.group_len / size;
-        let channels = &self.channels[g * size..][..size];
+        let has_channel_part = self.channels.has_channel_part;
+        let channels = &self.channels.entries[g * size..][..size];
         let per_channel = self.params.norm.flags & PER_CHANNEL != 0;
         let x = self.x.map(|x| &x[begin..][..shape.group_len]);
-        let mut group = statistics(self.params, channel_len, x.unwrap_or(&*y), channels);
+        let mut group = statistics(
+            self.params,
+            has_channel_part,
+            channel_len,
+            x.unwrap_or(&*y),
+            channels,
+        );
         if let (Some(weight), false) = (self.weight, per_channel) {
             group.weight = weight[g];
         }
         for (i, y) in y.iter_mut().enumerate() {
             let c = i / channel_len;
             let x = x.map_or(*y, |x| x[i]);
-            let above = above_group_mean(&self.params.norm, &row_of(x), &channels[c], &group);
+            let above = above_group_mean(has_channel_part, &row_of(x), &channels[c], &group);
             let affine = if per_channel { g * size + c } else { g };
             // One of the two weights is 1.
             let scale = (group.weight * channels[c].weight) * group.rstd;
@@ -91,6 +104,7 @@ impl<T: Element> ElementAffine<'_, T> {
 /// is left of the mean are the spread.
 fn statistics<T: Element>(
     params: &ElementParams,
+    has_channel_part: bool,
     channel_len: usize,
     x: &[T],
     channels: &[Channel],
@@ -101,10 +115,10 @@ fn statistics<T: Element>(
             .zip(channels)
             .flat_map(|(x, channel)| x.iter().map(move |&x| (row_of(x), channel)))
     };
-    let z_first = row_mean(&params.norm, &row_of(x[0]), &channels[0]);
+    let z_first = row_mean(has_channel_part, &row_of(x[0]), &channels[0]);
     let (mut pivots, mut offsets) = (0.0, 0.0);
     for (row, channel) in elements() {
-        let z = row_mean(&params.norm, &row, channel);
+        let z = row_mean(has_channel_part, &row, channel);
         pivots += f64::from(z.pivot - z_first.pivot);
         offsets += f64::from(z.offset - z_first.offset);
     }
@@ -117,7 +131,7 @@ fn statistics<T: Element>(
     };
     let (mut left, mut squares) = (0.0, 0.0);
     for (row, channel) in elements() {
-        let above = above_group_mean(&params.norm, &row, channel, &group);
+        let above = above_group_mean(has_channel_part, &row, channel, &group);
         left += f64::from(above);
         squares += f64::from(above) * f64::from(above);
     }

@@ -1,5 +1,6 @@
 //! Mirror of `shaders/element_affine_backward.wgsl`.
 
+use super::channel_table::ChannelTable;
 use super::element::Element;
 use super::elements::{Shape, above_mean, gradient_of, group_gradient_of, row_of};
 use super::precise::x_above_mean;
@@ -16,7 +17,8 @@ pub fn element_affine_backward<T: Element>(
     accumulate: bool,
     x: &[T],
     grad_y: &[T],
-    channels: &[Channel],
+    channels: Option<&[Channel]>,
+    weight: Option<&[f32]>,
     group_gradients: &[GroupGradient],
     channel_gradients: Option<&[GradientPair]>,
     grad_x: &mut [T],
@@ -27,7 +29,12 @@ pub fn element_affine_backward<T: Element>(
         accumulate,
         x,
         grad_y,
-        channels,
+        channels: ChannelTable::new(
+            params.norm.flags,
+            params.groups.num_channels,
+            channels,
+            weight,
+        ),
         group_gradients,
         channel_gradients,
     };
@@ -46,7 +53,7 @@ pub(crate) struct ElementAffineBackward<'a, T> {
     pub accumulate: bool,
     pub x: &'a [T],
     pub grad_y: &'a [T],
-    pub channels: &'a [Channel],
+    pub channels: ChannelTable<'a>,
     pub group_gradients: &'a [GroupGradient],
     pub channel_gradients: Option<&'a [GradientPair]>,
 }
@@ -57,9 +64,9 @@ impl<T: Element> ElementAffineBackward<'_, T> {
         let (params, shape) = (self.params, &self.shape);
         let (c, i) = (shape.channel(element), sample * shape.sample_len + element);
         let group = sample * shape.num_groups + element / shape.group_len;
-        let (channel, group) = (&self.channels[c], &self.group_gradients[group]);
+        let (channel, group) = (&self.channels.entries[c], &self.group_gradients[group]);
         let (x, dy) = (self.x[i], self.grad_y[i].to_f32());
-        let above = above_mean(&params.norm, x, channel, group);
+        let above = above_mean(self.channels.has_channel_part, x, channel, group);
         let gradient = gradient_of(&params.norm, dy, channel);
         let mut dz = group_gradient_of(gradient, above, group);
         if let Some(means) = self.channel_gradients.map(|means| &means[c]) {

@@ -1,5 +1,6 @@
 //! Mirror of `shaders/element_products.wgsl`.
 
+use super::channel_table::ChannelTable;
 use super::element::Element;
 use super::elements::{Shape, gradient_above, gradient_of, row_of};
 use super::precise::{above_group_mean, degrees_of_freedom, ratio};
@@ -17,7 +18,8 @@ pub fn element_products<T: Element>(
     width: u32,
     x: &[T],
     grad_y: &[T],
-    channels: &[Channel],
+    channels: Option<&[Channel]>,
+    weight: Option<&[f32]>,
     groups: &[Group],
     mut affine_terms: Option<&mut [GradientPair]>,
     group_gradients: &mut [GroupGradient],
@@ -27,7 +29,12 @@ pub fn element_products<T: Element>(
         shape: Shape::of_groups(params, width),
         x,
         grad_y,
-        channels,
+        channels: ChannelTable::new(
+            params.norm.flags,
+            params.groups.num_channels,
+            channels,
+            weight,
+        ),
         groups,
     };
     for (item, gradient) in group_gradients.iter_mut().enumerate() {
@@ -45,7 +52,7 @@ pub(crate) struct ElementProducts<'a, T> {
     pub shape: Shape,
     pub x: &'a [T],
     pub grad_y: &'a [T],
-    pub channels: &'a [Channel],
+    pub channels: ChannelTable<'a>,
     pub groups: &'a [Group],
 }
 
@@ -57,14 +64,15 @@ impl<T: Element> ElementProducts<'_, T> {
         let x = &self.x[begin..][..shape.group_len];
         let grad_y = &self.grad_y[begin..][..shape.group_len];
         let size = shape.num_channels() / shape.num_groups;
-        let channels = &self.channels[item % shape.num_groups * size..][..size];
+        let has_channel_part = self.channels.has_channel_part;
+        let channels = &self.channels.entries[item % shape.num_groups * size..][..size];
         let channel_len = x.len() / channels.len();
         let count = x.len() as f32;
         // Every element's z less its mean, and its dy.
         let elements = || {
             x.iter().zip(grad_y).enumerate().map(|(i, (&x, dy))| {
                 let channel = &channels[i / channel_len];
-                let above = above_group_mean(&params.norm, &row_of(x), channel, group);
+                let above = above_group_mean(has_channel_part, &row_of(x), channel, group);
                 (above, gradient_of(&params.norm, dy.to_f32(), channel))
             })
         };

@@ -1,5 +1,6 @@
 //! Mirror of `shaders/element_terms.wgsl`.
 
+use super::channel_table::ChannelTable;
 use super::element::Element;
 use super::elements::{Shape, above_mean, gradient_of, group_gradient_of, row_of};
 use super::precise::x_above_mean;
@@ -8,11 +9,16 @@ use crate::tables::{Channel, GradientPair, GroupGradient};
 
 /// Terms of the gradients per channel, summed over parts of the samples: of the channel part's, and of
 /// those of weight and bias where these are per channel.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one for each binding of the kernel"
+)]
 pub fn element_terms<T: Element>(
     params: &ElementColumnParams,
     x: &[T],
     grad_y: &[T],
-    channels: &[Channel],
+    channels: Option<&[Channel]>,
+    weight: Option<&[f32]>,
     group_gradients: &[GroupGradient],
     mut channel_terms: Option<&mut [GradientPair]>,
     mut affine_terms: Option<&mut [GradientPair]>,
@@ -22,7 +28,12 @@ pub fn element_terms<T: Element>(
         shape: Shape::of_columns(params),
         x,
         grad_y,
-        channels,
+        channels: ChannelTable::new(
+            params.norm.flags,
+            params.groups.num_channels,
+            channels,
+            weight,
+        ),
         group_gradients,
     };
     for part in 0..params.split.parts as usize {
@@ -49,7 +60,7 @@ pub(crate) struct ElementTerms<'a, T> {
     pub shape: Shape,
     pub x: &'a [T],
     pub grad_y: &'a [T],
-    pub channels: &'a [Channel],
+    pub channels: ChannelTable<'a>,
     pub group_gradients: &'a [GroupGradient],
 }
 
@@ -68,10 +79,10 @@ impl<T: Element> ElementTerms<'_, T> {
         let (params, shape) = (self.params, &self.shape);
         let i = sample * shape.sample_len + element;
         let (x, dy) = (self.x[i], self.grad_y[i].to_f32());
-        let channel = &self.channels[shape.channel(element)];
+        let channel = &self.channels.entries[shape.channel(element)];
         let group = sample * shape.num_groups + element / shape.group_len;
         let group = &self.group_gradients[group];
-        let above = above_mean(&params.norm, x, channel, group);
+        let above = above_mean(self.channels.has_channel_part, x, channel, group);
         let gradient = gradient_of(&params.norm, dy, channel);
         let dz = group_gradient_of(gradient, above, group);
         sums.channel[0] += f64::from(dz);
@@ -96,7 +107,7 @@ impl<T: Element> ElementTerms<'_, T> {
         if let Some(terms) = channel_terms {
             terms[index] = GradientPair {
                 bias: sums.channel[0] as f32,
-                weight: self.channels[c].rstd * sums.channel[1] as f32,
+                weight: self.channels.entries[c].rstd * sums.channel[1] as f32,
             };
         }
         if let Some(terms) = affine_terms {

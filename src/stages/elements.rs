@@ -77,7 +77,7 @@ pub(crate) fn gradient_above(gradient: (f32, f32), pivot: f32, offset: f32) -> f
 
 /// z of an element less its group's mean.
 pub(crate) fn above_mean<T: Element>(
-    norm: &Norm,
+    has_channel_part: bool,
     x: T,
     channel: &Channel,
     group: &GroupGradient,
@@ -88,7 +88,7 @@ pub(crate) fn above_mean<T: Element>(
         mean_rest: group.mean_rest,
         ..Group::default()
     };
-    above_group_mean(norm, &row_of(x), channel, &group)
+    above_group_mean(has_channel_part, &row_of(x), channel, &group)
 }
 
 /// dz: what the group part makes of dy.

@@ -1,5 +1,6 @@
 //! Mirror of `shaders/group_fold.wgsl`.
 
+use super::channel_table::ChannelTable;
 use super::moments::merge_moments;
 use super::precise::{RowMean, degrees_of_freedom, reciprocal_std, row_mean};
 use crate::params::{GroupParams, PER_CHANNEL};
@@ -9,7 +10,7 @@ use crate::tables::{Affine, Channel, Group, Moments};
 pub fn group_fold(
     params: &GroupParams,
     rows: &[Moments],
-    channels: &[Channel],
+    channels: Option<&[Channel]>,
     weight: Option<&[f32]>,
     bias: Option<&[f32]>,
     groups: &mut [Group],
@@ -19,7 +20,12 @@ pub fn group_fold(
     let inputs = GroupFold {
         params,
         rows,
-        channels,
+        channels: ChannelTable::new(
+            params.norm.flags,
+            params.shape.num_channels,
+            channels,
+            weight,
+        ),
         weight,
         bias,
     };
@@ -34,7 +40,7 @@ pub fn group_fold(
 pub(crate) struct GroupFold<'a> {
     pub params: &'a GroupParams,
     pub rows: &'a [Moments],
-    pub channels: &'a [Channel],
+    pub channels: ChannelTable<'a>,
     pub weight: Option<&'a [f32]>,
     pub bias: Option<&'a [f32]>,
 }
@@ -44,8 +50,9 @@ impl GroupFold<'_> {
     #[inline(always)]
     pub fn row(&self, item: usize, size: usize, i: usize) -> RowMean {
         let g = item % self.params.shape.num_groups as usize;
-        let (row, channel) = (&self.rows[item * size + i], &self.channels[g * size + i]);
-        row_mean(&self.params.norm, row, channel)
+        let row = &self.rows[item * size + i];
+        let channel = &self.channels.entries[g * size + i];
+        row_mean(self.channels.has_channel_part, row, channel)
     }
 
     /// The mean of z over a (sample, group), from those of its rows: moments without a spread.
@@ -72,7 +79,7 @@ impl GroupFold<'_> {
         let per_channel = params.norm.flags & PER_CHANNEL != 0;
         let g = item % params.shape.num_groups as usize;
         let rows = &self.rows[item * size..][..size];
-        let channels = &self.channels[g * size..][..size];
+        let channels = &self.channels.entries[g * size..][..size];
         let mut group = Group {
             mean_pivot: moments.pivot,
             mean_offset: moments.offset,

@@ -1,5 +1,6 @@
 //! Mirror of `shaders/group_fold_backward.wgsl`.
 
+use super::channel_table::ChannelTable;
 use super::moments::merge_moments;
 use super::precise::ratio;
 use super::precise::x_above_mean;
@@ -25,11 +26,16 @@ fn weighted(norm: &Norm, entry: &Products, channel: &Channel) -> Products {
 
 /// What the group part makes of dy, row by row, and terms of all parameter gradients, per sample: those
 /// of the channel part's columns, then those of weight and bias.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one for each binding of the kernel"
+)]
 pub fn group_fold_backward(
     params: &TermParams,
     rows: &[Moments],
     products: &[Products],
-    channels: &[Channel],
+    channels: Option<&[Channel]>,
+    weight: Option<&[f32]>,
     groups: &[Group],
     mut gradient_terms: Option<&mut [GradientPair]>,
     row_gradients: &mut [RowGradient],
@@ -38,7 +44,12 @@ pub fn group_fold_backward(
         params,
         rows,
         products,
-        channels,
+        channels: ChannelTable::new(
+            params.norm.flags,
+            params.shape.num_channels,
+            channels,
+            weight,
+        ),
         groups,
     };
     let (columns, row_count) = (
@@ -57,7 +68,7 @@ pub(crate) struct GroupFoldBackward<'a> {
     pub params: &'a TermParams,
     pub rows: &'a [Moments],
     pub products: &'a [Products],
-    pub channels: &'a [Channel],
+    pub channels: ChannelTable<'a>,
     pub groups: &'a [Group],
 }
 
@@ -78,18 +89,19 @@ impl GroupFoldBackward<'_> {
             params.table.channel_columns as usize,
         );
         let per_channel = params.norm.flags & PER_CHANNEL != 0;
+        let has_channel_part = self.channels.has_channel_part;
         for g in 0..params.shape.num_groups as usize {
             let item = sample * params.shape.num_groups as usize + g;
             let group = &self.groups[item];
             let first_channel = g * size;
-            let channels = &self.channels[first_channel..][..size];
+            let channels = &self.channels.entries[first_channel..][..size];
             let products = &self.products[item * size..][..size];
             let rows = &self.rows[item * size..][..size];
             let row_gradients = &mut row_gradients[g * size..][..size];
             let entries = || {
                 let rows = rows.iter().zip(channels).zip(products);
                 rows.map(|((row, channel), entry)| {
-                    let above = above_group_mean(&params.norm, row, channel, group);
+                    let above = above_group_mean(has_channel_part, row, channel, group);
                     (row, channel, weighted(&params.norm, entry, channel), above)
                 })
             };

@@ -11,6 +11,7 @@ mod batch_count;
 mod call;
 pub(crate) mod channel_fold;
 mod channel_fold_backward;
+pub(crate) mod channel_table;
 mod column;
 mod column_affine;
 mod column_affine_backward;

@@ -1,7 +1,7 @@
 //! Twin of `shaders/parts/arithmetic/precise.wgsl`. What the kernels do with split products, the mirror does in
 //! f64 where it is one rounding, and with the products' exact f64 value.
 
-use crate::params::{NO_CHANNEL_PART, Norm, Shape, UNBIASED};
+use crate::params::{Norm, Shape, UNBIASED};
 use crate::tables::{Channel, Group, Moments};
 
 /// 1 / sqrt(v) rounded once; 0 where v is exactly 0, NaN where it overflowed.
@@ -67,8 +67,8 @@ impl RowMean {
 /// Without a channel part z is x, and the row's own pair is its mean. With one, the channel's bias is
 /// the pivot, so that a large bias costs nothing.
 #[inline(always)]
-pub(super) fn row_mean(norm: &Norm, row: &Moments, channel: &Channel) -> RowMean {
-    if norm.flags & NO_CHANNEL_PART != 0 {
+pub(super) fn row_mean(has_channel_part: bool, row: &Moments, channel: &Channel) -> RowMean {
+    if !has_channel_part {
         return RowMean {
             pivot: row.pivot,
             offset: row.offset,
@@ -87,12 +87,12 @@ pub(super) fn row_mean(norm: &Norm, row: &Moments, channel: &Channel) -> RowMean
 /// Mean of z over a row, less the group's mean.
 #[inline(always)]
 pub(super) fn above_group_mean(
-    norm: &Norm,
+    has_channel_part: bool,
     row: &Moments,
     channel: &Channel,
     group: &Group,
 ) -> f32 {
-    row_mean(norm, row, channel).above(group)
+    row_mean(has_channel_part, row, channel).above(group)
 }
 
 /// What the spread of `count` values is divided by to make the group part's variance.

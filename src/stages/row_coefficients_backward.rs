@@ -11,7 +11,7 @@ pub fn row_coefficients_backward(
     params: &GroupParams,
     rows: &[Moments],
     products: &[Products],
-    channels: &[Channel],
+    channels: Option<&[Channel]>,
     row_gradients: &[RowGradient],
     channel_gradients: Option<&[GradientPair]>,
     coefficients_backward: &mut [AffineBackward],
@@ -19,7 +19,8 @@ pub fn row_coefficients_backward(
     for (item, out) in coefficients_backward.iter_mut().enumerate() {
         let c = channel_of_row(&params.shape, item);
         let (row, entry) = (&rows[item], &products[item]);
-        let (channel, gradient) = (&channels[c], &row_gradients[item]);
+        let channel = channels.map_or(&Channel::UNCHANGED, |channels| &channels[c]);
+        let gradient = &row_gradients[item];
         // Neither a group part (it has no groups then) nor a gradient through the statistics: dx is
         // scale dy, and a NaN in dy stays where it is.
         if params.shape.num_groups == 0 && channel_gradients.is_none() {

@@ -1,5 +1,5 @@
 // The mean of a row as the group part sees it.
-// #import params/groups
+// #import layout/channel_table
 // #import tables
 // #import arithmetic/rounded
 // #import arithmetic/precise
@@ -7,7 +7,7 @@
 // Without a channel part z is x, and the row's own pair is its mean. With one, the channel's bias is
 // the pivot, so that a large bias costs nothing.
 fn row_mean(row: Moments, channel: Channel) -> RowMean {
-    if ((params.norm.flags & NO_CHANNEL_PART) != 0u) {
+    if (!has_channel_part()) {
         return RowMean(row.pivot, row.offset, 0.0);
     }
     let above = x_above_mean(row, channel);

@@ -6,8 +6,7 @@
 // #import tables
 // #import arithmetic/rounded_word
 // #import arithmetic/with_element
-
-@group(0) @binding(1) var<storage, read> channels: array<StoredChannel>;
+// #import layout/channel_table
 
 fn upper_halves(v: Word) -> Word {
     return bitcast<Word>(bitcast<Bits>(v) & Bits(0xfffff000u));
@@ -46,19 +45,33 @@ fn with_channel(known: ElementChannels, i: u32, channel: Channel) -> ElementChan
     );
 }
 
-// Which channel an element of a sample belongs to. A quotient of f32s, which is vectors' work on processors, where one
-// of integers is not; it may be one off, as long as there are 2^20 channels at most (src/plan/short_rows.rs).
-fn channel_at(element: u32) -> u32 {
+// Which channel an element of a sample belongs to, and which of its elements it is.
+struct Place {
+    channel: u32,
+    within: u32,
+}
+
+// A quotient of f32s, which is vectors' work on processors, where one of integers is not; it may be one off, as long as
+// there are 2^20 channels at most (src/plan/short_rows.rs).
+fn place_of(element: u32) -> Place {
     let len = params.groups.channel_len;
     let near = u32(f32(element) / f32(len));
     // Modulo 2^32.
     let rest = element - near * len;
-    return select(near + select(0u, 1u, rest >= len), near - 1u, rest >= 0x80000000u);
+    let c = select(near + select(0u, 1u, rest >= len), near - 1u, rest >= 0x80000000u);
+    return Place(c, element - c * len);
+}
+
+// Of the element behind.
+fn next_place(place: Place) -> Place {
+    let ends = place.within + 1u == params.groups.channel_len;
+    return Place(place.channel + select(0u, 1u, ends), select(place.within + 1u, 0u, ends));
 }
 
 // Of the word that begins at an element of a sample. ALIGNED: all of it is one channel's.
 fn element_channels(first: u32) -> ElementChannels {
-    let a = channel_of(channels[channel_at(first)]);
+    let place = place_of(first);
+    let a = channel_entry(place.channel);
     var known = ElementChannels(
         Word(a.mean_pivot),
         Word(a.mean_offset),
@@ -70,11 +83,13 @@ fn element_channels(first: u32) -> ElementChannels {
     );
     if (!ALIGNED) {
         if (WIDTH > 1u) {
-            known = with_channel(known, 1u, channel_of(channels[channel_at(first + 1u)]));
-        }
-        if (WIDTH > 2u) {
-            known = with_channel(known, 2u, channel_of(channels[channel_at(first + 2u)]));
-            known = with_channel(known, 3u, channel_of(channels[channel_at(first + 3u)]));
+            let second = next_place(place);
+            known = with_channel(known, 1u, channel_entry(second.channel));
+            if (WIDTH > 2u) {
+                let third = next_place(second);
+                known = with_channel(known, 2u, channel_entry(third.channel));
+                known = with_channel(known, 3u, channel_entry(next_place(third).channel));
+            }
         }
     }
     return known;
@@ -93,7 +108,7 @@ struct Elements {
 }
 
 fn z_of(x: Word, known: ElementChannels) -> Elements {
-    if ((params.norm.flags & NO_CHANNEL_PART) != 0u) {
+    if (!has_channel_part()) {
         return Elements(x, Word(0.0), Word(0.0));
     }
     let above = above_channel_mean(x, known);
@@ -114,7 +129,7 @@ struct Gradient {
 }
 
 fn gradient_of(grad_y: Word, known: ElementChannels) -> Gradient {
-    if ((params.norm.flags & PER_CHANNEL) == 0u) {
+    if (!weight_per_channel()) {
         return Gradient(grad_y, Word(0.0));
     }
     let pivot = rounded_word(known.weight * grad_y);

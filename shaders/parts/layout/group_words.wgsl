@@ -20,7 +20,7 @@ struct GroupWords {
 fn group_words(item: u32) -> GroupWords {
     let g = item % params.groups.num_groups;
     let size = params.groups.words_per_group;
-    let chunks = (size + (CHUNK * LANES - 1u)) / (CHUNK * LANES);
+    let chunks = select((size + (CHUNK * LANES - 1u)) / (CHUNK * LANES), 1u, RESIDENT);
     return GroupWords(g, item * size, g * size * WIDTH, size, chunks);
 }
 
@@ -43,6 +43,9 @@ fn with_word(sums: Sums, words: GroupWords, w: u32, a: Word, b: Word) -> Sums {
 
 // The sums of a lane, with the last run.
 fn lane_sums(totals: Totals, run: Sums) -> vec2<f32> {
-    let sums = totals_of(and_run(totals, run));
+    var sums = run;
+    if (!RESIDENT) {
+        sums = totals_of(and_run(totals, run));
+    }
     return vec2<f32>(word_sum(sums.a), word_sum(sums.b));
 }

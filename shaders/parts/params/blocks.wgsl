@@ -104,11 +104,9 @@ const ESTIMATE: u32 = 2u;
 const CUMULATIVE: u32 = 4u;
 // Parameter gradients are added to what is there.
 const ACCUMULATE_PARAMETERS: u32 = 8u;
-// There is no channel part: z is x.
-const NO_CHANNEL_PART: u32 = 16u;
 // The group part's weight and bias are per channel.
-const PER_CHANNEL: u32 = 32u;
+const PER_CHANNEL: u32 = 16u;
 // The group part's variance is unbiased.
-const UNBIASED: u32 = 64u;
+const UNBIASED: u32 = 32u;
 // The channel part's sums are written as they are, for an exchange with other devices.
-const SUMS: u32 = 128u;
+const SUMS: u32 = 64u;

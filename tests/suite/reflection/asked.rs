@@ -131,7 +131,9 @@ pub fn norms(channels: usize, groups: usize) -> Vec<(NormDesc, Mode)> {
         (
             bc.with_per_channel_affine(true)
                 .with_weight(true)
-                .with_bias(false),
+                .with_bias(false)
+                .with_bn_weight(false)
+                .with_bn_bias(false),
             Eval,
         ),
         (bc.with_track_running_stats(false), Train),

@@ -253,7 +253,7 @@ pub fn check_dataflow(what: &str, plan: &Plan, asked: &Asked, elements: bool) {
                 Role::Rows,
                 !empty && asked.rows == RowSource::Computed && !elements,
             ),
-            (Role::Channels, runs),
+            (Role::Channels, runs && part != Part::None),
             (Role::Groups, !empty && grouped && !(elements && alone)),
             (Role::Coefficients, !empty && !elements),
             (Role::NumBatchesTracked, runs && counts),

@@ -125,7 +125,7 @@ fn what_no_kernel_accepts_is_refused() {
     let accepted = spec(KernelId::RowAffine);
     assert_eq!(accepted.check(), Ok(()));
     type Change = fn(&mut Spec);
-    let changes: [(&str, Change); 10] = [
+    let changes: [(&str, Change); 11] = [
         ("workgroup_size", |spec| spec.workgroup_size = 1 << 17),
         ("lanes", |spec| spec.lanes = 3),
         ("subgroup_size", |spec| spec.subgroup_size = 4),
@@ -134,6 +134,7 @@ fn what_no_kernel_accepts_is_refused() {
         ("native_pack", |spec| spec.native_pack = true),
         ("width", |spec| spec.width = 3),
         ("column_words", |spec| spec.column_words = 2),
+        ("resident", |spec| spec.resident = true),
         ("accumulate", |spec| spec.accumulate = true),
         ("activation", |spec| {
             spec.kernel = KernelId::RowMoments;

@@ -146,12 +146,22 @@ fn faces(spec: &Spec) -> Vec<Spec> {
     if spec.kernel.kernel().family != Family::ElementReduce {
         return vec![*spec];
     }
-    let (mut words, mut bindings) = (*spec, *spec);
+    let (mut words, mut tables) = (*spec, *spec);
     words.activation = Activation::None;
     words.absent = 0;
-    bindings.dtype = DType::F32;
-    (bindings.width, bindings.aligned, bindings.lanes) = (4, true, 1);
-    vec![words, bindings]
+    tables.dtype = DType::F32;
+    (tables.width, tables.aligned, tables.lanes) = (4, true, 1);
+    // The parameters' bindings, and the others.
+    let mut parameters = tables;
+    let bindings = spec.kernel.kernel().bindings;
+    let of_parameters = (0..)
+        .zip(bindings)
+        .filter(|(_, binding)| ["channels", "weight", "bias"].contains(&binding.name))
+        .fold(0, |mask, (index, _)| mask | 1u16 << index);
+    parameters.absent &= of_parameters;
+    parameters.activation = Activation::None;
+    tables.absent &= !of_parameters;
+    vec![words, parameters, tables]
 }
 
 fn check_spec(
@@ -460,7 +470,6 @@ fn check_norm(what: &str, step: &Step, plan: &Plan, asked: &Asked, p: &Norm) {
         (params::ESTIMATE, part == Part::Estimate),
         (params::CUMULATIVE, tracked && cumulative),
         (params::ACCUMULATE, accumulates),
-        (params::NO_CHANNEL_PART, part == Part::None),
         (params::PER_CHANNEL, grouped && per_channel),
         (
             params::UNBIASED,
