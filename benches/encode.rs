@@ -120,7 +120,7 @@ fn plans(criterion: &mut Criterion, gpu: &Gpu, pipelines: &Pipelines) {
         });
         let group = &mut group;
         in_passes(group, &format!("again {name}, in pass"), gpu, |pass| {
-            bound.encode_in_pass(pass);
+            bound.encode(pass);
         });
         in_passes(group, &format!("by hand {name}, in pass"), gpu, |pass| {
             by_hand.encode_in_pass(pass);

@@ -86,7 +86,7 @@ async fn run() -> Result<(), Error> {
 
     let mut encoder = device.create_command_encoder(&Default::default());
     let mut pass = encoder.begin_compute_pass(&Default::default());
-    forward.encode_in_pass(&mut pass, &bindings)?;
+    forward.encode(&mut pass, &bindings)?;
     pass.set_pipeline(&double);
     pass.set_bind_group(0, &group, &[]);
     pass.dispatch_workgroups(600u32.div_ceil(64), 1, 1);

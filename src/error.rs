@@ -203,44 +203,22 @@ pub enum Error {
         "forward in place overwrites x, which the backward of a training forward reads: write to a tensor of its own, or use eval()"
     )]
     InPlace,
-    /// Backward was asked without the forward pass it belongs to.
-    #[error("backward without forward: call forward on this layer first, with the same x")]
-    BackwardWithoutForward,
-    /// Backward was asked after several forwards.
-    #[error(
-        "backward after {forwards} forwards, any of which may be meant: give each use a layer of its own, \
-        disable gradients for a forward that needs none (set_grad_enabled(false)), or call discard() after it"
-    )]
-    BackwardAmbiguous {
-        /// Forwards with gradients since the last backward.
-        forwards: usize,
+    /// Backward was asked of a forward that it cannot go back through.
+    #[error("backward of a forward {why}: {way_out}")]
+    NothingSaved {
+        /// Why not.
+        why: &'static str,
+        /// What to do.
+        way_out: &'static str,
     },
-    /// Backward was asked twice of one forward.
-    #[error(
-        "backward again after one forward, whose gradients the parameters have already: call forward again first"
-    )]
-    BackwardTwice,
-    /// Backward was asked of a forward whose input was overwritten by a forward.
-    #[error(
-        "backward after forward_in_place, or after a forward into x: x, which backward reads, was overwritten; call forward instead"
-    )]
-    BackwardAfterInPlace,
-    /// Backward was asked of a forward that saved nothing for it.
-    #[error(
-        "backward after a forward without gradients, which saves nothing for it: call set_grad_enabled(true) and forward again"
-    )]
-    BackwardWithoutGrad,
-    /// Backward was asked for a residual's gradient that there is not, or not asked for the one there is.
-    #[error("{}", residual_gradient(*.forward))]
-    ResidualGradient {
-        /// Whether the last forward had a residual.
-        forward: bool,
-    },
-    /// A tensor for the residual's gradient where it is `grad_y` itself, or none where it is not.
-    #[error("{}", residual_tensor(*.activation))]
-    ResidualTensor {
-        /// Whether the last forward had an activation.
-        activation: bool,
+    /// Backward was given what another layer's forward saved.
+    #[error("this Saved is another layer's: give it to the layer whose forward returned it")]
+    ForeignSaved,
+    /// A tensor for the gradient of a residual, where nothing would be written to it.
+    #[error("{}: leave grad_residual out", no_residual_gradient(*.residual))]
+    NoResidualGradient {
+        /// Whether forward had a residual.
+        residual: bool,
     },
     /// A state dict does not fit; every mismatch is listed.
     #[error("the state dict does not fit: {}", plain(&.problems.join("; ")))]
@@ -346,19 +324,11 @@ fn list(roles: &[Role]) -> String {
     names.join(", ")
 }
 
-fn residual_gradient(forward: bool) -> &'static str {
-    if forward {
-        "backward after forward_residual: call backward_residual, which returns the residual's gradient too"
+fn no_residual_gradient(residual: bool) -> &'static str {
+    if residual {
+        "without an activation the residual's gradient is grad_y itself"
     } else {
-        "backward_residual after a forward without a residual: call backward"
-    }
-}
-
-fn residual_tensor(activation: bool) -> &'static str {
-    if activation {
-        "after an activation the residual has a gradient of its own: give backward_residual_into a tensor for it"
-    } else {
-        "without an activation the residual's gradient is grad_y itself: give backward_residual_into None for it"
+        "forward had no residual, and so there is no gradient of it"
     }
 }
 

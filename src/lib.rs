@@ -12,8 +12,8 @@
 //! - **Plans**, for programs that bring their own device, buffers and encoder: a [`Plan`] is data,
 //!   made without a GPU; [`gpu::Pipelines`] prepares it, [`gpu::PreparedPlan::encode`] records it.
 //!
-//! Neither submits, polls, maps, creates a device or replaces an error handler. Helpers that do are
-//! in [`gpu::headless`], [`gpu::transfer`] and [`gpu::autotune`].
+//! Neither submits, polls, maps, creates a device or replaces an error handler, but for calls that are given a queue
+//! ([`Norm::forward`] submits). Helpers that do are in [`gpu::headless`], [`gpu::transfer`] and [`gpu::autotune`].
 //!
 //! ```
 //! use bcnorm::gpu::headless::{DeviceLimits, Gpu};
@@ -106,7 +106,7 @@ pub use desc::{
 };
 pub use error::Error;
 #[cfg(feature = "wgpu")]
-pub use layer::{Norm, Tensor};
+pub use layer::{Backward, Forward, Gradients, Norm, Saved, Tensor};
 pub use plan::{BackwardOptions, ForwardOptions, Plan, RowSource};
 pub use role::Role;
 pub use tuning::Tuning;

@@ -60,7 +60,7 @@ impl<'a> Plans<'a> {
 
     pub fn candidate(&self, plan: usize) -> Candidate<'_> {
         let steps = self.data.plans[plan].steps().len();
-        Candidate::new(steps, move |pass| self.bound[plan].encode_in_pass(pass))
+        Candidate::new(steps, move |pass| self.bound[plan].encode(pass))
     }
 
     pub fn step_candidates(&self, plan: usize) -> impl Iterator<Item = Candidate<'_>> {

@@ -439,7 +439,7 @@ impl Bench<'_> {
         let mut encoder = self.device.create_command_encoder(&Default::default());
         let mut pass = encoder.begin_compute_pass(&Default::default());
         for _ in 0..repeats {
-            bound.encode_in_pass(&mut pass);
+            bound.encode(&mut pass);
         }
         drop(pass);
         let commands = encoder.finish();

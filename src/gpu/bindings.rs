@@ -148,6 +148,11 @@ impl Tables {
         self.buffers.get(&role)
     }
 
+    /// The memory that they take, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.buffers.values().map(wgpu::Buffer::size).sum()
+    }
+
     /// All tables.
     pub fn iter(&self) -> impl Iterator<Item = (Role, &wgpu::Buffer)> {
         self.buffers.iter().map(|(&role, buffer)| (role, buffer))

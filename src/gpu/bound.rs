@@ -35,29 +35,12 @@ impl PreparedPlan {
         Tables::new(&self.owner, &self.plan, shared)
     }
 
-    /// Records the plan into a compute pass of its own.
+    /// Records the plan into an encoder or a compute pass.
     ///
     /// # Errors
     /// Those of [`bind`](Self::bind).
-    pub fn encode(
-        &self,
-        encoder: &mut wgpu::CommandEncoder,
-        bindings: &Bindings,
-    ) -> Result<(), Error> {
-        self.bind(bindings)?.encode(encoder);
-        Ok(())
-    }
-
-    /// Records the plan into a compute pass of the caller's.
-    ///
-    /// # Errors
-    /// Those of [`bind`](Self::bind).
-    pub fn encode_in_pass(
-        &self,
-        pass: &mut wgpu::ComputePass<'_>,
-        bindings: &Bindings,
-    ) -> Result<(), Error> {
-        self.bind(bindings)?.encode_in_pass(pass);
+    pub fn encode(&self, target: &mut impl Target, bindings: &Bindings) -> Result<(), Error> {
+        self.bind(bindings)?.encode(target);
         Ok(())
     }
 
@@ -109,6 +92,36 @@ impl PreparedPlan {
     }
 }
 
+/// What work is recorded into: a [`wgpu::CommandEncoder`], in which each plan has a compute pass of its own, or a
+/// [`wgpu::ComputePass`] of the caller's.
+pub trait Target: sealed::InPass {}
+
+impl Target for wgpu::CommandEncoder {}
+
+impl Target for wgpu::ComputePass<'_> {}
+
+mod sealed {
+    /// Records into a pass.
+    pub trait InPass {
+        fn in_pass(&mut self, record: &mut dyn FnMut(&mut wgpu::ComputePass<'_>));
+    }
+
+    impl InPass for wgpu::CommandEncoder {
+        fn in_pass(&mut self, record: &mut dyn FnMut(&mut wgpu::ComputePass<'_>)) {
+            record(&mut self.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                label: Some("bcnorm"),
+                timestamp_writes: None,
+            }));
+        }
+    }
+
+    impl InPass for wgpu::ComputePass<'_> {
+        fn in_pass(&mut self, record: &mut dyn FnMut(&mut wgpu::ComputePass<'_>)) {
+            record(self);
+        }
+    }
+}
+
 /// One step of a plan with its buffers.
 #[derive(Debug)]
 struct Dispatch {
@@ -126,21 +139,12 @@ pub struct BoundPlan {
 }
 
 impl BoundPlan {
-    /// Records the plan into a compute pass of its own.
-    pub fn encode(&self, encoder: &mut wgpu::CommandEncoder) {
-        if self.dispatches.is_empty() {
-            return;
+    /// Records the plan into an encoder, in which it makes a compute pass of its own, or into a compute pass of the
+    /// caller's, of which it sets pipelines and bind group 0.
+    pub fn encode(&self, target: &mut (impl Target + ?Sized)) {
+        if !self.dispatches.is_empty() {
+            target.in_pass(&mut |pass| self.encode_steps(pass, 0..self.dispatches.len()));
         }
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
-            label: Some("bcnorm"),
-            timestamp_writes: None,
-        });
-        self.encode_in_pass(&mut pass);
-    }
-
-    /// Records the plan into a compute pass of the caller's. Sets pipeline and bind group 0.
-    pub fn encode_in_pass(&self, pass: &mut wgpu::ComputePass<'_>) {
-        self.encode_steps(pass, 0..self.dispatches.len());
     }
 
     /// Records some steps of the plan into a compute pass of the caller's: those before and those after

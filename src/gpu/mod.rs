@@ -1,8 +1,7 @@
 //! The wgpu executor: runs plans on the caller's device, with the caller's buffers.
 //!
 //! [`Pipelines`] compiles and caches kernels, [`Pipelines::prepare`] makes a plan ready,
-//! [`PreparedPlan::encode`] records it into the caller's encoder (or
-//! [`PreparedPlan::encode_in_pass`] into the caller's pass). What is made is made within error scopes, so that what
+//! [`PreparedPlan::encode`] records it into the caller's encoder or compute pass ([`Target`]). What is made is made within error scopes, so that what
 //! the device objects to is an [`Error`] (natively). Nothing here submits, polls, maps, makes a
 //! device or replaces an error handler; [`headless`], [`transfer`], [`autotune`] and [`probe`] hold helpers that
 //! do, for those who want them ([`Pipelines::probed`] is one).
@@ -26,7 +25,7 @@ pub mod probe;
 pub mod transfer;
 
 pub use bindings::{Bindings, Tables};
-pub use bound::{BoundPlan, PreparedPlan};
+pub use bound::{BoundPlan, PreparedPlan, Target};
 
 use crate::error::Error;
 use crate::kernels::{Access, Spec, browser_wgsl, wgsl};

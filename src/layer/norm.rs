@@ -1,28 +1,40 @@
 //! The layer.
 
-use super::calls::{Backward, Call, Calls, Order, Output};
+use super::args::{Backward, Forward, Gradients, Output};
 use super::pass::{Key, Pass, Plans};
+use super::saved::{BackwardCall, Call, Memory, Pool, Saved, lock};
 use super::state::{self, StateDict, StateValue};
 use super::tensor::Tensor;
 use crate::desc::{Activation, ChannelStats, Fusion, Mode, NormDesc};
 use crate::error::Error;
 use crate::gpu::device::{self, Owner};
-use crate::gpu::{Bindings, Pipelines, Tables, transfer};
+use crate::gpu::{Bindings, Pipelines, Tables, Target, transfer};
 use crate::plan::Direction;
 use crate::role::Role;
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
 /// A norm of the family with its parameters, gradients and running state on the GPU: what
 /// [`NormDesc`]'s constructors name, by the conventions of the `torch.nn` module of that name.
 ///
-/// Nothing here submits or waits but [`state_dict`](Self::state_dict), which reads back. Gradients
-/// of the parameters accumulate over calls of [`backward`](Self::backward), as in PyTorch;
-/// [`zero_grad`](Self::zero_grad) clears them.
+/// [`record_forward`](Self::record_forward) and [`record_backward`](Self::record_backward) record into an encoder or a
+/// compute pass of the caller's; nothing is submitted. [`forward`](Self::forward) and [`backward`](Self::backward) do the
+/// same in an encoder of their own and submit it. The browser package has the same verbs (`docs/calls.md` has both side by
+/// side).
 ///
-/// Each backward goes back through the one forward before it. A second backward, or a backward after two
-/// forwards (a layer used twice in a network, microbatches in flight), is an error: give each use a layer of
-/// its own, and say [`discard`](Self::discard) after a forward that no backward follows. Forwards without
-/// gradients ([`set_grad_enabled`](Self::set_grad_enabled)) may come in between.
+/// A forward returns y and a [`Saved`], which backward takes. Any number of them may live: a layer may be used
+/// many times in a network, and micro-batches may be in flight. Backward goes by what was in force at its forward, whatever was
+/// set or loaded since. Gradients of the parameters add up over backwards, as in PyTorch; [`zero_grad`](Self::zero_grad)
+/// clears them.
+///
+/// **Order.** Submit what a layer recorded in the order in which it was recorded. Running statistics move in that order, and
+/// the tables of a [`Saved`] serve the next forward as soon as it is used or dropped. Call [`release`](Self::release)
+/// before you record what shall be submitted before something recorded earlier: the layer takes new tables then.
+///
+/// **Memory.** [`memory`](Self::memory) says what the layer holds, [`release`](Self::release) frees what no [`Saved`]
+/// needs. A training loop that gives the same tensors again ([`Forward::with_y`], [`Backward::with_grad_x`]) records what
+/// it recorded before: nothing is checked, allocated or bound anew. For that the layer keeps its last four calls of each
+/// set of tables bound, and so keeps their tensors alive.
 ///
 /// Everything belongs to the device of the [`Pipelines`]: a tensor of another one is
 /// [`Error::WrongDevice`]. An encoder or queue of another one cannot be told by the library:
@@ -30,12 +42,6 @@ use std::collections::BTreeMap;
 ///
 /// y, and every gradient of a tensor, has x's type and layout. Parameters, running statistics and
 /// their gradients are f32.
-///
-/// A training loop that gives the same tensors again, to [`forward_into`](Self::forward_into) and
-/// [`backward_into`](Self::backward_into) (or their twins with a residual, or in place), records what it
-/// recorded before: nothing is checked, allocated or bound anew. For that the layer keeps what it bound in
-/// its last four such forwards and their backwards (and four forwards without gradients), and so keeps their tensors alive, as it keeps the x of
-/// the last forward alive for backward; [`forget`](Self::forget) lets go of all of it.
 ///
 /// ```
 /// use bcnorm::gpu::headless::{DeviceLimits, Gpu};
@@ -49,11 +55,13 @@ use std::collections::BTreeMap;
 /// let x = Tensor::from_slice(&gpu.device, &[2, 4, 3], &[1.0; 24])?;
 ///
 /// let mut encoder = gpu.device.create_command_encoder(&Default::default());
-/// let y = norm.forward(&mut encoder, &x)?;
+/// let (y, saved) = norm.record_forward(&mut encoder, &x)?;
+/// let gradients = norm.record_backward(&mut encoder, saved, &y)?;
 /// gpu.queue.submit([encoder.finish()]);
 ///
 /// // A constant is normalized to the bias, here 0.
 /// assert_eq!(y.read(&gpu.device, &gpu.queue).await?, [0.0; 24]);
+/// assert_eq!(gradients.x.dims(), [2, 4, 3]);
 /// # Ok(()) }) }
 /// ```
 ///
@@ -62,7 +70,7 @@ use std::collections::BTreeMap;
 /// ```
 /// # use bcnorm::gpu::headless::{DeviceLimits, Gpu};
 /// # use bcnorm::gpu::Pipelines;
-/// # use bcnorm::layer::{Norm, Tensor};
+/// # use bcnorm::layer::{Forward, Norm, Tensor};
 /// # use bcnorm::{Activation, NormDesc};
 /// # fn main() -> Result<(), bcnorm::Error> { pollster::block_on(async {
 /// # let gpu = Gpu::new(DeviceLimits::Default).await?;
@@ -70,13 +78,12 @@ use std::collections::BTreeMap;
 /// # let (x, residual, grad_y) = (tensor(1.0)?, tensor(2.0)?, tensor(3.0)?);
 /// let norm = Norm::new(&Pipelines::new(&gpu.device), NormDesc::batch_norm(4))?;
 /// let mut norm = norm.with_activation(Activation::Relu);
-/// # let mut encoder = gpu.device.create_command_encoder(&Default::default());
-/// let y = norm.forward_residual(&mut encoder, &x, &residual)?;
-/// let (grad_x, grad_residual) = norm.backward_residual(&mut encoder, &grad_y)?;
-/// # gpu.queue.submit([encoder.finish()]);
+/// let (y, saved) = norm.forward(&gpu.queue, Forward::new(&x).with_residual(&residual))?;
+/// let gradients = norm.backward(&gpu.queue, saved, &grad_y)?;
 /// # assert_eq!(y.read(&gpu.device, &gpu.queue).await?, [2.0; 24]);
-/// # assert_eq!(grad_x.read(&gpu.device, &gpu.queue).await?, [0.0; 24]);
-/// # assert_eq!(grad_residual.read(&gpu.device, &gpu.queue).await?, [3.0; 24]);
+/// # assert_eq!(gradients.x.read(&gpu.device, &gpu.queue).await?, [0.0; 24]);
+/// # let residual = gradients.residual.expect("there was a residual");
+/// # assert_eq!(residual.read(&gpu.device, &gpu.queue).await?, [3.0; 24]);
 /// # Ok(()) }) }
 /// ```
 #[derive(Debug)]
@@ -88,11 +95,7 @@ pub struct Norm {
     grad_enabled: bool,
     buffers: BTreeMap<Role, wgpu::Buffer>,
     plans: Plans,
-    /// Forwards that backward may go back through.
-    calls: Calls,
-    /// Those that it may not, whose tables are their own: in between they spoil nothing.
-    inferences: Calls,
-    order: Order,
+    pool: Arc<Mutex<Pool>>,
 }
 
 impl Norm {
@@ -112,9 +115,7 @@ impl Norm {
             grad_enabled: true,
             buffers: missing(pipelines.device(), &norm, &BTreeMap::new())?,
             plans: Plans::default(),
-            calls: Calls::default(),
-            inferences: Calls::default(),
-            order: Order::default(),
+            pool: Arc::default(),
         })
     }
 
@@ -179,342 +180,274 @@ impl Norm {
         self.buffers.get(&role)
     }
 
-    /// Records y = activation(norm(x)) and keeps what backward needs. Allocates y.
+    /// Records y = activation(norm(x) + residual), and returns y and what backward needs. In training it moves the
+    /// running statistics.
+    ///
+    /// x, residual and y are (N, C, *spatial) of one shape, type and layout. y is a new tensor unless
+    /// [`Forward`] names one. x and the residual must stay as they are until backward has run. Backward of a call that
+    /// was in place, or without gradients ([`set_grad_enabled`](Self::set_grad_enabled)), is [`Error::NothingSaved`].
     ///
     /// # Errors
-    /// Those of [`Plan::forward`](crate::Plan::forward), [`Pipelines::prepare`] and [`PreparedPlan::bind`](crate::gpu::PreparedPlan::bind); nothing is
-    /// recorded then.
-    pub fn forward(
+    /// [`Error::Shape`] or [`Error::Storage`] where the residual or y is not as x; [`Error::InPlace`] in training, where
+    /// backward reads x; those of [`Plan::forward`](crate::Plan::forward), [`Pipelines::prepare`] and
+    /// [`PreparedPlan::bind`](crate::gpu::PreparedPlan::bind). Nothing is recorded then.
+    pub fn record_forward<'a>(
         &mut self,
-        encoder: &mut wgpu::CommandEncoder,
-        x: &Tensor,
-    ) -> Result<Tensor, Error> {
-        let y = self.like(x, Role::X, Role::Y)?;
-        self.encode_forward(encoder, x, None, Output::New(&y))?;
-        Ok(y)
+        target: &mut impl Target,
+        args: impl Into<Forward<'a>>,
+    ) -> Result<(Tensor, Saved), Error> {
+        self.encode_forward(target, args.into())
     }
 
-    /// As [`forward`](Self::forward), into a tensor of the caller's. x and y may not share memory:
-    /// backward reads x.
+    /// As [`record_forward`](Self::record_forward), into an encoder of its own, which is submitted.
     ///
     /// # Errors
-    /// As [`forward`](Self::forward), and [`Error::Shape`], [`Error::Storage`] where y is not as x.
-    pub fn forward_into(
+    /// Those of [`record_forward`](Self::record_forward); [`Error::Device`] where the device is lost or objects
+    /// (natively).
+    pub fn forward<'a>(
         &mut self,
-        encoder: &mut wgpu::CommandEncoder,
-        x: &Tensor,
-        y: &Tensor,
-    ) -> Result<(), Error> {
-        self.encode_forward(encoder, x, None, Output::Given(y))
+        queue: &wgpu::Queue,
+        args: impl Into<Forward<'a>>,
+    ) -> Result<(Tensor, Saved), Error> {
+        let device = self.pipelines.device().clone();
+        submit(&device, queue, "forward", |encoder| {
+            self.record_forward(encoder, args)
+        })
     }
 
-    /// Records y = activation(norm(x) + residual) and keeps what backward needs. Allocates y.
+    /// Records the gradients of the forward that returned `saved`: returns those of x and of the residual, and adds those of
+    /// the parameters to their buffers ([`buffer`](Self::buffer) with [`Role::GradWeight`] and so on).
+    ///
+    /// `grad_y` and the gradients are tensors as x. The mode, the statistics and the parameters are those of that
+    /// forward, whatever was set or loaded since. `saved` is used up, by a call that is refused, too.
     ///
     /// # Errors
-    /// As [`forward`](Self::forward), and [`Error::Shape`], [`Error::Storage`] where the residual is
-    /// not as x.
-    pub fn forward_residual(
+    /// [`Error::ForeignSaved`] of another layer's; [`Error::NothingSaved`] where forward was in place or without
+    /// gradients, or where the layer wrote over its x or residual since; [`Error::NoResidualGradient`] for a
+    /// `grad_residual` that nothing would be written to; [`Error::Shape`] or [`Error::Storage`] where a tensor is not as
+    /// x; those of [`Plan::backward`](crate::Plan::backward), [`Pipelines::prepare`] and
+    /// [`PreparedPlan::bind`](crate::gpu::PreparedPlan::bind). Nothing is recorded then.
+    pub fn record_backward<'a>(
         &mut self,
-        encoder: &mut wgpu::CommandEncoder,
-        x: &Tensor,
-        residual: &Tensor,
-    ) -> Result<Tensor, Error> {
-        let y = self.like(x, Role::X, Role::Y)?;
-        self.encode_forward(encoder, x, Some(residual), Output::New(&y))?;
-        Ok(y)
+        target: &mut impl Target,
+        saved: Saved,
+        args: impl Into<Backward<'a>>,
+    ) -> Result<Gradients, Error> {
+        self.encode_backward(target, &saved, args.into())
     }
 
-    /// As [`forward_residual`](Self::forward_residual), into a tensor of the caller's.
+    /// As [`record_backward`](Self::record_backward), into an encoder of its own, which is submitted.
     ///
     /// # Errors
-    /// As [`forward_residual`](Self::forward_residual).
-    pub fn forward_residual_into(
+    /// Those of [`record_backward`](Self::record_backward); [`Error::Device`] where the device is lost or objects
+    /// (natively).
+    pub fn backward<'a>(
         &mut self,
-        encoder: &mut wgpu::CommandEncoder,
-        x: &Tensor,
-        residual: &Tensor,
-        y: &Tensor,
-    ) -> Result<(), Error> {
-        self.encode_forward(encoder, x, Some(residual), Output::Given(y))
+        queue: &wgpu::Queue,
+        saved: Saved,
+        args: impl Into<Backward<'a>>,
+    ) -> Result<Gradients, Error> {
+        let device = self.pipelines.device().clone();
+        submit(&device, queue, "backward", |encoder| {
+            self.record_backward(encoder, saved, args)
+        })
     }
 
-    /// In evaluation, records x = activation(norm(x)): y takes x's place, and no backward follows.
-    ///
-    /// # Errors
-    /// As [`forward`](Self::forward), and [`Error::InPlace`] in training, where backward reads x.
-    pub fn forward_in_place(
-        &mut self,
-        encoder: &mut wgpu::CommandEncoder,
-        x: &Tensor,
-    ) -> Result<(), Error> {
-        self.encode_forward(encoder, x, None, Output::InPlace)
-    }
-
-    /// In evaluation, records x = activation(norm(x) + residual).
-    ///
-    /// # Errors
-    /// As [`forward_residual`](Self::forward_residual) and
-    /// [`forward_in_place`](Self::forward_in_place).
-    pub fn forward_residual_in_place(
-        &mut self,
-        encoder: &mut wgpu::CommandEncoder,
-        x: &Tensor,
-        residual: &Tensor,
-    ) -> Result<(), Error> {
-        self.encode_forward(encoder, x, Some(residual), Output::InPlace)
-    }
-
-    /// Records a forward.
     fn encode_forward(
         &mut self,
-        encoder: &mut wgpu::CommandEncoder,
-        x: &Tensor,
-        residual: Option<&Tensor>,
-        output: Output<'_>,
-    ) -> Result<(), Error> {
+        target: &mut dyn Target,
+        args: Forward<'_>,
+    ) -> Result<(Tensor, Saved), Error> {
+        let Forward { x, residual, .. } = args;
+        let in_place = matches!(args.output, Output::InPlace);
+        if in_place && self.mode == Mode::Train {
+            return Err(Error::InPlace);
+        }
+        let (norm, mode) = match args.recompute {
+            true => recomputed(self.norm, self.mode),
+            false => (self.norm, self.mode),
+        };
         let key = Key {
-            norm: self.norm,
-            mode: self.mode,
+            norm,
+            mode,
             fusion: Fusion {
                 activation: self.activation,
                 residual: residual.is_some(),
             },
-            in_place: matches!(output, Output::InPlace),
+            in_place,
             inference: !self.grad_enabled,
         };
-        let with_backward = self.grad_enabled && !key.in_place;
-        let calls = match with_backward {
-            true => &mut self.calls,
-            false => &mut self.inferences,
+        let mut pool = lock(&self.pool);
+        let given = args.output.given();
+        let again = |call: &Call| call.is(&key, x, residual, given);
+        let known = match args.output {
+            Output::New => None,
+            Output::Given(_) | Output::InPlace => pool.again(again),
         };
-        if let Some(known) = calls.again(&key, x, residual, output) {
-            known.encode(encoder);
-            self.went_forward(with_backward, x, output);
-            return Ok(());
-        }
-        let y = output.tensor();
-        if let Some(y) = y {
+        let (workspace, y) = if let Some((workspace, bound)) = known {
+            bound.encode(target);
+            (workspace, given.unwrap_or(x).clone())
+        } else {
+            let pass = Pass {
+                key,
+                tensor: x.desc().clone(),
+            };
+            let y = match args.output {
+                Output::New => x.like(self.owner(), Role::X, Role::Y)?,
+                Output::Given(y) => y.clone(),
+                Output::InPlace => x.clone(),
+            };
             y.check_like(Role::Y, x)?;
-        }
-        if let Some(residual) = residual {
-            residual.check_like(Role::Residual, x)?;
-        }
-        let pass = Pass {
-            key,
-            tensor: x.desc().clone(),
+            if let Some(residual) = residual {
+                residual.check_like(Role::Residual, x)?;
+            }
+            let plans = &mut self.plans;
+            let forward = plans.prepared(&pass, Direction::Forward, &self.pipelines)?;
+            let workspace = pool.idle(forward.plan());
+            let tables = forward.create_tables(Some(&pool.workspaces[workspace].tables))?;
+            let bindings = x.bind(self.bindings(&tables), Role::X);
+            let bindings = bind(bindings, Role::Y, (!in_place).then_some(&y));
+            let bindings = bind(bindings, Role::Residual, residual);
+            let bound = forward.bind(&bindings)?;
+            bound.encode(target);
+            let call = Call {
+                pass,
+                x: x.clone(),
+                residual: residual.cloned(),
+                y: given.cloned(),
+                bound: (!matches!(args.output, Output::New)).then_some(bound),
+                backward: None,
+            };
+            pool.workspaces[workspace].set_tables(tables, 0);
+            pool.workspaces[workspace].push(call);
+            (workspace, y)
         };
-        let forward = self
-            .plans
-            .prepared(&pass, Direction::Forward, &self.pipelines)?;
-        // The tables of the forward before serve again: the layer goes back through its last
-        // forward only.
-        let calls = match with_backward {
-            true => &self.calls,
-            false => &self.inferences,
-        };
-        let tables = forward.create_tables(calls.last().map(|last| &last.tables))?;
-        let bindings = x.bind(self.bindings(&tables), Role::X);
-        let bindings = bind(bindings, Role::Y, y);
-        let bindings = bind(bindings, Role::Residual, residual);
-        let bound = forward.bind(&bindings)?;
-        bound.encode(encoder);
-        let call = Call {
-            pass,
-            x: x.clone(),
-            residual: residual.cloned(),
-            tables,
-            forward: output.kept().map(|y| (y.cloned(), bound)),
-            backward: None,
-        };
-        match with_backward {
-            true => self.calls.push(call),
-            false => self.inferences.push(call),
+        pool.wrote(&y);
+        let mut saved = Saved::of(&self.pool, &mut pool, workspace);
+        drop(pool);
+        if in_place {
+            saved = Saved::nothing(
+                &self.pool,
+                "that was in place, over the x that backward reads",
+                "give forward a y of its own",
+            );
+        } else if !self.grad_enabled {
+            saved = Saved::nothing(
+                &self.pool,
+                "without gradients",
+                "call set_grad_enabled(true) before forward",
+            );
         }
-        self.went_forward(with_backward, x, output);
-        Ok(())
+        Ok((y, saved))
     }
 
-    /// What a forward that was recorded means for backward.
-    fn went_forward(&mut self, with_backward: bool, x: &Tensor, output: Output<'_>) {
-        if with_backward {
-            self.order.went_forward();
-            return;
-        }
-        let written = output.tensor().unwrap_or(x);
-        let read = self.calls.last().into_iter();
-        let mut read = read.flat_map(|call| [Some(&call.x), call.residual.as_ref()]);
-        let overwritten = read.any(|tensor| tensor.is_some_and(|read| read.overlaps(written)));
-        match output {
-            _ if overwritten => self.order.settle(Error::BackwardAfterInPlace),
-            Output::InPlace => self.order.passed(Error::BackwardAfterInPlace),
-            _ => self.order.passed(Error::BackwardWithoutGrad),
-        }
-    }
-
-    /// Records the gradients for the x of the last forward: returns that of x, adds those of the
-    /// parameters to their buffers ([`buffer`](Self::buffer) with [`Role::GradWeight`] and so on).
-    ///
-    /// # Errors
-    /// [`Error::BackwardAmbiguous`] after two forwards since the last backward, [`Error::BackwardTwice`]
-    /// after none; [`Error::BackwardWithoutForward`]; [`Error::BackwardAfterInPlace`];
-    /// [`Error::BackwardWithoutGrad`]; [`Error::ResidualGradient`] where that forward had a residual, whose gradient is
-    /// [`backward_residual`](Self::backward_residual)'s to return; [`Error::Shape`] or
-    /// [`Error::Storage`] where `grad_y` is not as y; and those of [`Plan::backward`](crate::Plan::backward),
-    /// [`Pipelines::prepare`] and [`PreparedPlan::bind`](crate::gpu::PreparedPlan::bind). Nothing is recorded then.
-    pub fn backward(
-        &mut self,
-        encoder: &mut wgpu::CommandEncoder,
-        grad_y: &Tensor,
-    ) -> Result<Tensor, Error> {
-        let saved = self.saved(false)?;
-        let grad_x = self.like(&saved.x, Role::X, Role::GradX)?;
-        self.encode_backward(encoder, grad_y, &grad_x, None, false)?;
-        Ok(grad_x)
-    }
-
-    /// As [`backward`](Self::backward), into a tensor of the caller's.
-    ///
-    /// # Errors
-    /// As [`backward`](Self::backward).
-    pub fn backward_into(
-        &mut self,
-        encoder: &mut wgpu::CommandEncoder,
-        grad_y: &Tensor,
-        grad_x: &Tensor,
-    ) -> Result<(), Error> {
-        self.saved(false)?;
-        self.encode_backward(encoder, grad_y, grad_x, None, true)
-    }
-
-    /// As [`backward`](Self::backward), after a forward with a residual: returns the gradients of x
-    /// and of the residual. The latter is `grad_y` itself where no activation came after the sum.
-    ///
-    /// # Errors
-    /// As [`backward`](Self::backward), with [`Error::ResidualGradient`] where the last forward had
-    /// no residual.
-    pub fn backward_residual(
-        &mut self,
-        encoder: &mut wgpu::CommandEncoder,
-        grad_y: &Tensor,
-    ) -> Result<(Tensor, Tensor), Error> {
-        let saved = self.saved(true)?;
-        let grad_x = self.like(&saved.x, Role::X, Role::GradX)?;
-        if saved.pass.key.fusion.activation == Activation::None {
-            self.encode_backward(encoder, grad_y, &grad_x, None, false)?;
-            return Ok((grad_x, grad_y.clone()));
-        }
-        let grad_residual = self.like(&saved.x, Role::X, Role::GradResidual)?;
-        self.encode_backward(encoder, grad_y, &grad_x, Some(&grad_residual), false)?;
-        Ok((grad_x, grad_residual))
-    }
-
-    /// As [`backward_residual`](Self::backward_residual), into tensors of the caller's. Without an
-    /// activation the residual's gradient is `grad_y` itself, and nothing is written to `grad_residual`:
-    /// give None.
-    ///
-    /// # Errors
-    /// As [`backward_residual`](Self::backward_residual), and [`Error::ResidualTensor`] where
-    /// `grad_residual` is None after an activation, or not None without one.
-    pub fn backward_residual_into(
-        &mut self,
-        encoder: &mut wgpu::CommandEncoder,
-        grad_y: &Tensor,
-        grad_x: &Tensor,
-        grad_residual: Option<&Tensor>,
-    ) -> Result<(), Error> {
-        let saved = self.saved(true)?;
-        let activation = saved.pass.key.fusion.activation != Activation::None;
-        if activation != grad_residual.is_some() {
-            return Err(Error::ResidualTensor { activation });
-        }
-        self.encode_backward(encoder, grad_y, grad_x, grad_residual, true)
-    }
-
-    /// The last forward, which backward can go back through.
-    fn saved(&self, residual: bool) -> Result<&Call, Error> {
-        self.order.check()?;
-        let saved = self.calls.last().ok_or(Error::BackwardWithoutForward)?;
-        let key = &saved.pass.key;
-        if key.fusion.residual != residual {
-            return Err(Error::ResidualGradient {
-                forward: key.fusion.residual,
-            });
-        }
-        Ok(saved)
-    }
-
-    /// Records the backward of the last forward. `again`: whether it may come again with the same
-    /// tensors.
     fn encode_backward(
         &mut self,
-        encoder: &mut wgpu::CommandEncoder,
-        grad_y: &Tensor,
-        grad_x: &Tensor,
-        grad_residual: Option<&Tensor>,
-        again: bool,
-    ) -> Result<(), Error> {
-        let saved = self.calls.last().ok_or(Error::BackwardWithoutForward)?;
-        if let Some(known) = saved.backward_again(grad_y, grad_x, grad_residual) {
-            known.encode(encoder);
-            self.order.settle(Error::BackwardTwice);
-            return Ok(());
-        }
-        grad_y.check_like(Role::GradY, &saved.x)?;
-        grad_x.check_like(Role::GradX, &saved.x)?;
-        if let Some(grad_residual) = grad_residual {
-            grad_residual.check_like(Role::GradResidual, &saved.x)?;
-        }
-        // The mode, the statistics and the activation of that forward, whatever was set since.
-        let mut pass = saved.pass.clone();
+        target: &mut dyn Target,
+        saved: &Saved,
+        args: Backward<'_>,
+    ) -> Result<Gradients, Error> {
+        let grad_y = args.grad_y;
+        let mut pool = lock(&self.pool);
+        let workspace = saved.workspace(&self.pool, &mut pool)?;
+        let call = &workspace.calls[0];
+        let fusion = call.pass.key.fusion;
         // Without an activation the residual has no part in it.
-        pass.key.fusion.residual = grad_residual.is_some();
-        let backward = self
-            .plans
-            .prepared(&pass, Direction::Backward, &self.pipelines)?;
-        let saved = self.calls.last().ok_or(Error::BackwardWithoutForward)?;
-        let tables = backward.create_tables(Some(&saved.tables))?;
-        let bindings = saved.x.bind(self.bindings(&tables), Role::X);
-        let bindings = grad_y.bind(bindings, Role::GradY);
-        let bindings = grad_x.bind(bindings, Role::GradX);
-        let bindings = bind(bindings, Role::Residual, saved.residual.as_ref());
-        let bindings = bind(bindings, Role::GradResidual, grad_residual);
-        let bound = backward.bind(&bindings)?;
-        bound.encode(encoder);
-        let known = again.then(|| Backward {
-            grad_y: grad_y.clone(),
-            grad_x: grad_x.clone(),
-            grad_residual: grad_residual.cloned(),
-            bound,
-        });
-        self.calls.went_back(tables, known);
-        self.order.settle(Error::BackwardTwice);
-        Ok(())
+        let through = fusion.residual && fusion.activation != Activation::None;
+        if args.grad_residual.is_some() && !through {
+            return Err(Error::NoResidualGradient {
+                residual: fusion.residual,
+            });
+        }
+        let known = call.backward.as_ref().filter(|known| known.is(&args));
+        let (grad_x, grad_residual) = if let Some(known) = known {
+            known.bound.encode(target);
+            (known.grad_x.clone(), known.grad_residual.clone())
+        } else {
+            grad_y.check_like(Role::GradY, &call.x)?;
+            let owner = self.pipelines.owner();
+            let gradient = |given: Option<&Tensor>, role| match given {
+                Some(given) => given.check_like(role, &call.x).map(|()| given.clone()),
+                None => call.x.like(owner, Role::X, role),
+            };
+            let grad_x = gradient(args.grad_x, Role::GradX)?;
+            let grad_residual = through.then(|| gradient(args.grad_residual, Role::GradResidual));
+            let grad_residual = grad_residual.transpose()?;
+            // The mode, the statistics and the activation of that forward, whatever was set since.
+            let mut pass = call.pass.clone();
+            pass.key.fusion.residual = through;
+            let plans = &mut self.plans;
+            let backward = plans.prepared(&pass, Direction::Backward, &self.pipelines)?;
+            let tables = backward.create_tables(Some(&workspace.tables))?;
+            let bindings = call.x.bind(self.bindings(&tables), Role::X);
+            let bindings = grad_y.bind(bindings, Role::GradY);
+            let bindings = grad_x.bind(bindings, Role::GradX);
+            let bindings = bind(bindings, Role::Residual, call.residual.as_ref());
+            let bindings = bind(bindings, Role::GradResidual, grad_residual.as_ref());
+            let bound = backward.bind(&bindings)?;
+            bound.encode(target);
+            workspace.set_tables(tables, 1);
+            if args.grad_x.is_some() && args.grad_residual.is_some() == through {
+                workspace.calls[0].backward = Some(BackwardCall {
+                    grad_y: grad_y.clone(),
+                    grad_x: grad_x.clone(),
+                    grad_residual: grad_residual.clone(),
+                    bound,
+                });
+            }
+            (grad_x, grad_residual)
+        };
+        for written in [Some(&grad_x), grad_residual.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            pool.wrote(written);
+        }
+        let own = fusion.residual.then(|| grad_y.clone());
+        Ok(Gradients {
+            x: grad_x,
+            residual: grad_residual.or(own),
+        })
     }
 
-    /// Says that no backward follows the forwards so far, such as an evaluation with gradients enabled or a
-    /// step that is given up: the next forward is the only one again. What they added to running statistics
-    /// stays.
-    pub fn discard(&mut self) {
-        self.order.settle(Error::BackwardWithoutForward);
+    /// What the layer holds of the GPU's memory: its state, tables of [`Saved`]s, tables of the pool. Tensors are the
+    /// caller's and not counted.
+    pub fn memory(&self) -> Memory {
+        let pool = lock(&self.pool);
+        Memory {
+            state: self.buffers.values().map(wgpu::Buffer::size).sum(),
+            saved: pool.bytes(true),
+            idle: pool.bytes(false),
+        }
     }
 
-    /// Lets go of what the layer keeps of its calls: the last forward, which backward can then not go back
-    /// through, the tensors and tables of recent ones, and the plans. Parameters and state stay.
-    pub fn forget(&mut self) {
-        self.calls = Calls::default();
-        self.inferences = Calls::default();
-        self.order = Order::default();
+    /// Frees what no [`Saved`] needs: the tables that are idle, the plans, and the calls that are kept bound with their
+    /// tensors. Parameters and state stay, and every [`Saved`] can still go back.
+    pub fn release(&mut self) {
+        lock(&self.pool).release();
         self.plans = Plans::default();
     }
 
     /// Records the clearing of the parameters' gradients.
-    pub fn zero_grad(&self, encoder: &mut wgpu::CommandEncoder) {
+    pub fn record_zero_grad(&self, encoder: &mut wgpu::CommandEncoder) {
         let gradients = state::entries(&self.norm).into_iter();
         for gradient in gradients.filter_map(|entry| entry.gradient) {
             if let Some(buffer) = self.buffers.get(&gradient) {
                 encoder.clear_buffer(buffer, 0, None);
             }
         }
+    }
+
+    /// Clears the parameters' gradients: [`record_zero_grad`](Self::record_zero_grad) into an encoder of its own, which is
+    /// submitted.
+    ///
+    /// # Errors
+    /// [`Error::Device`] where the device is lost or objects (natively).
+    pub fn zero_grad(&self, queue: &wgpu::Queue) -> Result<(), Error> {
+        submit(self.pipelines.device(), queue, "zero_grad", |encoder| {
+            self.record_zero_grad(encoder);
+            Ok(())
+        })
     }
 
     /// Reads parameters and running state back: submits a copy each and waits.
@@ -584,12 +517,18 @@ impl Norm {
             .fold(Bindings::new().with_tables(tables), bind)
     }
 
-    fn like(&self, tensor: &Tensor, role: Role, new: Role) -> Result<Tensor, Error> {
-        tensor.like(self.owner(), role, new)
-    }
-
     fn owner(&self) -> &Owner {
         self.pipelines.owner()
+    }
+}
+
+/// What computes again what a training forward computed, from the batch or from the estimates that it left, and moves
+/// nothing.
+fn recomputed(norm: NormDesc, mode: Mode) -> (NormDesc, Mode) {
+    match norm.stats {
+        _ if mode == Mode::Eval || !norm.has_running_stats() => (norm, mode),
+        ChannelStats::Batch { .. } => (norm.with_track_running_stats(false), mode),
+        ChannelStats::Estimate { .. } => (norm, Mode::Eval),
     }
 }
 
@@ -632,6 +571,22 @@ fn missing(
         made.insert(Role::NumBatchesTracked, zeros);
     }
     Ok(made)
+}
+
+/// Records into a new encoder and submits it.
+fn submit<T>(
+    device: &wgpu::Device,
+    queue: &wgpu::Queue,
+    what: &'static str,
+    record: impl FnOnce(&mut wgpu::CommandEncoder) -> Result<T, Error>,
+) -> Result<T, Error> {
+    device::guarded(device, what, || {
+        let label = Some("bcnorm");
+        let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label });
+        let recorded = record(&mut encoder)?;
+        queue.submit([encoder.finish()]);
+        Ok(recorded)
+    })
 }
 
 /// Binds a tensor, if there is one.

@@ -5,13 +5,15 @@ use crate::error::Error;
 use crate::gpu::device::Owner;
 use crate::gpu::{Bindings, transfer};
 use crate::role::Role;
+use std::sync::Arc;
 
-/// A tensor on the GPU: a buffer, an offset, what lies there, and whose it is. Cloning shares the buffer.
+/// A tensor on the GPU: a buffer, an offset, what lies there, and whose it is. Cloning shares the buffer
+/// and allocates nothing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tensor {
     buffer: wgpu::Buffer,
     offset: u64,
-    desc: TensorDesc,
+    desc: Arc<TensorDesc>,
     owner: Owner,
 }
 
@@ -59,7 +61,7 @@ impl Tensor {
         Tensor {
             buffer: buffer.clone(),
             offset,
-            desc,
+            desc: Arc::new(desc),
             owner: Owner::of(device),
         }
     }

@@ -109,9 +109,9 @@ fn in_the_callers_pass() {
         {
             let mut pass = encoder.begin_compute_pass(&Default::default());
             double.record(&gpu.device, &mut pass, &bench.buffers[&Role::X]);
-            forward.encode_in_pass(&mut pass, &bindings).unwrap();
+            forward.encode(&mut pass, &bindings).unwrap();
             double.record(&gpu.device, &mut pass, &bench.buffers[&Role::Y]);
-            backward.bind(&bindings).unwrap().encode_in_pass(&mut pass);
+            backward.bind(&bindings).unwrap().encode(&mut pass);
             double.record(&gpu.device, &mut pass, &bench.buffers[&Role::GradX]);
         }
         gpu.queue.submit([encoder.finish()]);
@@ -399,7 +399,7 @@ fn two_plans_in_one_pass() {
             let mut pass = encoder.begin_compute_pass(&Default::default());
             for (layer, direction) in [(0, 0), (1, 0), (1, 1), (0, 1)] {
                 let plan = &plans[layer][direction];
-                plan.encode_in_pass(&mut pass, &bindings[layer]).unwrap();
+                plan.encode(&mut pass, &bindings[layer]).unwrap();
             }
         }
         gpu.queue.submit([encoder.finish()]);

@@ -828,7 +828,7 @@ fn buffers(provoked: &mut Provoked) {
         let result = f.prepared[which].encode(&mut encoder, bindings);
         provoked.expect(result, error, says);
         let mut pass = encoder.begin_compute_pass(&Default::default());
-        let result = f.prepared[which].encode_in_pass(&mut pass, bindings);
+        let result = f.prepared[which].encode(&mut pass, bindings);
         provoked.expect(result, error, says);
     };
 

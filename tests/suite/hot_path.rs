@@ -67,7 +67,7 @@ fn a_bound_plan_allocates_what_wgpu_does() {
                 })
             };
             let raw = in_pass(&|pass| by_hand.encode_in_pass(pass));
-            let ours = in_pass(&|pass| bound.encode_in_pass(pass));
+            let ours = in_pass(&|pass| bound.encode(pass));
             assert_eq!(ours, raw, "{what}, in a pass");
             assert!(
                 raw > 0,

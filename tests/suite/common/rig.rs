@@ -33,7 +33,7 @@ pub type Contents = BTreeMap<Role, Words>;
 pub enum Way {
     /// A plan in a pass, by `BoundPlan::encode`.
     PlanByPlan,
-    /// All plans in one pass, by `BoundPlan::encode_in_pass`.
+    /// All plans in one pass, by `BoundPlan::encode`.
     OnePass,
     /// Every step in a pass of its own, by `BoundPlan::encode_step`.
     StepByStep,
@@ -289,9 +289,7 @@ impl<'a> Rig<'a> {
                 Way::PlanByPlan => bound.iter().for_each(|bound| bound.encode(&mut encoder)),
                 Way::OnePass => {
                     let mut pass = encoder.begin_compute_pass(&Default::default());
-                    bound
-                        .iter()
-                        .for_each(|bound| bound.encode_in_pass(&mut pass));
+                    bound.iter().for_each(|bound| bound.encode(&mut pass));
                 }
                 Way::StepByStep => {
                     for (plan, index, _) in self.steps() {
