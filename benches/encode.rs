@@ -10,7 +10,7 @@
 //! - `finished`: own pass, and its share of `CommandEncoder::finish`, the whole CPU cost before submission.
 //!   Many passes are recorded into an encoder, so that making one does not show; `empty encoder` is that.
 //!
-//! `layer` is `Norm::forward_into` and `backward_into`, finished: with the tensors of the last call, and with
+//! `layer` is `Norm::record_forward` and `record_backward` into tensors of the caller's, finished: with the tensors of the last call, and with
 //! tensors that it has not seen (checks, bind groups, dropped again).
 #![allow(missing_docs)]
 
@@ -22,7 +22,7 @@ mod by_hand;
 
 use bcnorm::gpu::headless::Gpu;
 use bcnorm::gpu::{Pipelines, transfer};
-use bcnorm::{Norm, NormDesc, Role, Tensor, TensorDesc};
+use bcnorm::{Backward, Forward, Norm, NormDesc, Role, Tensor, TensorDesc};
 use bcnorm_testkit::problem::Problem;
 use bcnorm_testkit::run::{self, GpuProblem};
 use by_hand::ByHand;
@@ -148,13 +148,12 @@ fn layer(criterion: &mut Criterion, gpu: &Gpu, pipelines: &Pipelines) {
     let mut layer = Norm::new(pipelines, norm).expect("a norm");
     let mut step = |encoder: &mut wgpu::CommandEncoder, index: usize, backward: bool| {
         let [x, y, grad_y, grad_x] = &sets[index % sets.len()];
-        layer.forward_into(encoder, x, y).expect("tensors fit");
+        let args = Forward::new(x).with_y(y);
+        let (_, saved) = layer.record_forward(encoder, args).expect("tensors fit");
         if backward {
-            layer
-                .backward_into(encoder, grad_y, grad_x)
-                .expect("tensors fit");
-        } else {
-            layer.discard();
+            let args = Backward::new(grad_y).with_grad_x(grad_x);
+            let recorded = layer.record_backward(encoder, saved, args);
+            recorded.expect("tensors fit");
         }
     };
     for (name, backward) in [("forward", false), ("forward and backward", true)] {

@@ -4,7 +4,7 @@
 
 use bcnorm::gpu::Pipelines;
 use bcnorm::gpu::headless::{DeviceLimits, Gpu};
-use bcnorm::{Activation, DType, Error, Norm, NormDesc, Role, Tensor, TensorDesc};
+use bcnorm::{Activation, DType, Error, Forward, Norm, NormDesc, Role, Tensor, TensorDesc};
 
 async fn run() -> Result<(), Error> {
     let gpu = Gpu::new(DeviceLimits::Default).await?;
@@ -22,15 +22,15 @@ async fn run() -> Result<(), Error> {
 
     // Training: forward and backward in one submission.
     let mut encoder = gpu.device.create_command_encoder(&Default::default());
-    let y = norm.forward(&mut encoder, &x)?;
-    let grad_x = norm.backward(&mut encoder, &grad_y)?;
+    let (y, saved) = norm.record_forward(&mut encoder, &x)?;
+    let gradients = norm.record_backward(&mut encoder, saved, &grad_y)?;
     gpu.queue.submit([encoder.finish()]);
 
     let y = y.read(&gpu.device, &gpu.queue).await?;
     let mean = y.iter().sum::<f32>() / y.len() as f32;
     let var = y.iter().map(|y| (y - mean) * (y - mean)).sum::<f32>() / y.len() as f32;
     println!("training: y has mean {mean:.6} and variance {var:.6}");
-    let grad_x = grad_x.read(&gpu.device, &gpu.queue).await?;
+    let grad_x = gradients.x.read(&gpu.device, &gpu.queue).await?;
     let largest = grad_x.iter().fold(0.0f32, |most, g| most.max(g.abs()));
     println!("a constant dy leaves dx = 0: the largest is {largest:.1e}");
     println!(
@@ -48,10 +48,9 @@ async fn run() -> Result<(), Error> {
     let desc = NormDesc::batch_norm(8).with_momentum(None);
     let norm = Norm::new(&pipelines, desc)?;
     let mut norm = norm.with_activation(Activation::Relu);
-    let mut encoder = gpu.device.create_command_encoder(&Default::default());
-    norm.forward_residual(&mut encoder, &x, &residual)?;
-    let (_, grad_residual) = norm.backward_residual(&mut encoder, &grad_y)?;
-    gpu.queue.submit([encoder.finish()]);
+    let (_, saved) = norm.forward(&gpu.queue, Forward::new(&x).with_residual(&residual))?;
+    let gradients = norm.backward(&gpu.queue, saved, &grad_y)?;
+    let grad_residual = gradients.residual.expect("there was a residual");
     let grad_residual = grad_residual.read(&gpu.device, &gpu.queue).await?;
     let share = grad_residual.iter().sum::<f32>() / grad_residual.len() as f32;
     println!(
@@ -61,10 +60,8 @@ async fn run() -> Result<(), Error> {
 
     // Evaluation with the running statistics, over x itself.
     norm.eval();
-    let mut encoder = gpu.device.create_command_encoder(&Default::default());
-    norm.forward_in_place(&mut encoder, &x)?;
-    gpu.queue.submit([encoder.finish()]);
-    let y = x.read(&gpu.device, &gpu.queue).await?;
+    let (y, _) = norm.forward(&gpu.queue, Forward::new(&x).in_place())?;
+    let y = y.read(&gpu.device, &gpu.queue).await?;
     println!("evaluation: y begins with {:?}", &y[..4]);
     Ok(())
 }

@@ -35,10 +35,7 @@ async fn run(from: &str, to: &str) -> Result<(), Box<dyn std::error::Error>> {
         let mut norm = Norm::new(&pipelines, desc)?;
         norm.load_state_dict(&gpu.queue, &take_module(&mut model, name))?;
 
-        let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        let y = norm.forward(&mut encoder, &x)?;
-        gpu.queue.submit([encoder.finish()]);
-
+        let (y, _) = norm.forward(&gpu.queue, &x)?;
         let y = y.read(&gpu.device, &gpu.queue).await?;
         let (_, expected) = tensor(&mut model, &format!("y.{name}"))?;
         let differences = y.iter().zip(&expected).map(|(a, b)| (a - b).abs());

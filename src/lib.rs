@@ -113,7 +113,8 @@ pub use tuning::Tuning;
 #[cfg(feature = "wgpu")]
 pub use wgpu;
 
-/// The README's example compiles and runs.
+/// The README's examples compile and run, and those of the calls.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
+#[doc = include_str!("../docs/calls.md")]
 struct Readme;

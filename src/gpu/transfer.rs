@@ -1,4 +1,4 @@
-//! Upload and readback.
+//! Upload, readback, and calls that submit.
 
 use super::device;
 use crate::desc::DType;
@@ -107,6 +107,22 @@ pub(crate) fn check_size(device: &wgpu::Device, label: &str, bytes: u64) -> Resu
         limit,
         limit_name: "max_buffer_size of the device",
         way_out: "request the device with the adapter's limits, or use smaller tensors",
+    })
+}
+
+/// Records into an encoder of its own and submits it.
+pub(crate) fn submit<T>(
+    device: &wgpu::Device,
+    queue: &wgpu::Queue,
+    what: &'static str,
+    record: impl FnOnce(&mut wgpu::CommandEncoder) -> Result<T, Error>,
+) -> Result<T, Error> {
+    device::guarded(device, what, || {
+        let label = Some("bcnorm");
+        let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label });
+        let recorded = record(&mut encoder)?;
+        queue.submit([encoder.finish()]);
+        Ok(recorded)
     })
 }
 

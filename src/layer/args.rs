@@ -56,9 +56,10 @@ impl<'a> Forward<'a> {
     }
 
     /// Computes in training what an earlier forward of this x computed, and leaves the running statistics and the
-    /// count of batches as that forward left them: for the second forward of a checkpointed block, whose first one has
-    /// moved them. Estimated statistics are taken as they are now, which is as the first forward left them unless
-    /// another training forward of the layer came in between.
+    /// count of batches as they are: for the second forward of a checkpointed block, whose first one has moved them.
+    ///
+    /// By the batch's statistics it computes the same bits. Estimated statistics are taken as they are now: as the first
+    /// forward left them, to the rounding of f32, unless another training forward of the layer came in between.
     #[must_use]
     pub fn recompute(mut self) -> Self {
         self.recompute = true;

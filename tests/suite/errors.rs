@@ -9,8 +9,8 @@ use bcnorm::gpu::{Bindings, Pipelines, PreparedPlan, transfer};
 use bcnorm::kernels::Access;
 use bcnorm::layer::{StateDict, StateValue};
 use bcnorm::{
-    BackwardOptions, ChannelStats, DType, Error, ForwardOptions, Layout, Mode, Norm, NormDesc,
-    Plan, Role, Tensor, TensorDesc, Tuning, cpu,
+    Backward, BackwardOptions, ChannelStats, DType, Error, Forward, ForwardOptions, Layout, Mode,
+    Norm, NormDesc, Plan, Role, Tensor, TensorDesc, Tuning, cpu,
 };
 use common::conditioning;
 use common::problem::Problem;
@@ -1062,19 +1062,9 @@ fn layers(provoked: &mut Provoked) {
     let x = Tensor::from_slice(device, &[2, 4, 64], &problem.x).unwrap();
     let grad_y = Tensor::from_slice(device, &[2, 4, 64], &problem.grad_y).unwrap();
 
-    // Backward before forward.
-    let says = [
-        "backward without forward",
-        "call forward on this layer first",
-    ];
-    let result = layer.backward(&mut encoder, &grad_y);
-    provoked.expect(result, "BackwardWithoutForward", &says);
-
-    // Inputs that do not fit. None counts as a forward.
+    // Inputs that do not fit.
     let mut refused = |layer: &mut Norm, x: &Tensor, error: &str, says: &[&str]| {
-        provoked.expect(layer.forward(&mut encoder, x), error, says);
-        let result = layer.backward(&mut encoder, &grad_y);
-        provoked.expect(result, "BackwardWithoutForward", &[]);
+        provoked.expect(layer.record_forward(&mut encoder, x), error, says);
     };
     let says = ["8 channels", "num_channels = 4"];
     refused(&mut layer, &tensor(&[2, 8, 3]), "ChannelMismatch", &says);
@@ -1110,21 +1100,27 @@ fn layers(provoked: &mut Provoked) {
 
     // Outputs that do not fit.
     let other = tensor(&[2, 4, 32]);
-    let result = layer.forward_into(&mut encoder, &x, &other);
+    let result = layer.record_forward(&mut encoder, Forward::new(&x).with_y(&other));
     let says = ["y has shape [2, 4, 32]", "expected [2, 4, 64]"];
     provoked.expect(result, "Shape", &says);
-    let result = layer.forward_into(&mut encoder, &x, &x);
+    let result = layer.record_forward(&mut encoder, Forward::new(&x).with_y(&x));
     provoked.expect(result, "Aliasing", &["x and y share a buffer"]);
 
     // The right call, in the same encoder.
-    let y = layer.forward(&mut encoder, &x).unwrap();
+    let (y, saved) = layer.record_forward(&mut encoder, &x).unwrap();
 
-    let result = layer.backward(&mut encoder, &other);
+    // Each backward takes the Saved of a forward: of a layer that is not looked at after.
+    let mut spare = Norm::new(&pipelines, NormDesc::bc_norm(4, 2)).unwrap();
+    let mut backward = |args: Backward<'_>| {
+        let (_, saved) = spare.record_forward(&mut encoder, &x).unwrap();
+        spare.record_backward(&mut encoder, saved, args)
+    };
     let says = ["grad_y has shape [2, 4, 32]", "expected [2, 4, 64]"];
-    provoked.expect(result, "Shape", &says);
-    let result = layer.backward_into(&mut encoder, &grad_y, &other);
-    provoked.expect(result, "Shape", &["grad_x has shape [2, 4, 32]"]);
-    let result = layer.backward_into(&mut encoder, &grad_y, &x);
+    provoked.expect(backward(Backward::new(&other)), "Shape", &says);
+    let args = Backward::new(&grad_y);
+    let says = ["grad_x has shape [2, 4, 32]"];
+    provoked.expect(backward(args.with_grad_x(&other)), "Shape", &says);
+    let result = backward(args.with_grad_x(&x));
     provoked.expect(result, "Aliasing", &["x and grad_x"]);
     let stats = ChannelStats::Batch {
         momentum: Some(7.0),
@@ -1132,32 +1128,21 @@ fn layers(provoked: &mut Provoked) {
     provoked.expect(layer.set_stats(stats), "Parameter", &["momentum = 7"]);
     let before = *layer.desc();
     assert_eq!(before.stats, ChannelStats::default());
-    // A forward that fails does not take the place of the one that did not.
-    let result = layer.forward(&mut encoder, &tensor(&[2, 8, 3]));
+    // A forward that fails takes nothing from one that did not.
+    let result = layer.record_forward(&mut encoder, &tensor(&[2, 8, 3]));
     provoked.expect(result, "ChannelMismatch", &[]);
 
-    let grad_x = layer.backward(&mut encoder, &grad_y).unwrap();
+    let backward = layer.record_backward(&mut encoder, saved, &grad_y);
+    let grad_x = backward.unwrap().x;
     queue.submit([encoder.finish()]);
-    let mut after = device.create_command_encoder(&Default::default());
-    let says = ["backward again", "call forward again first"];
-    let result = layer.backward(&mut after, &grad_y);
-    provoked.expect(result, "BackwardTwice", &says);
-    let mut two = Norm::new(&pipelines, NormDesc::bc_norm(4, 2)).unwrap();
-    for _ in 0..3 {
-        two.forward(&mut after, &x).unwrap();
-    }
-    let says = [
-        "3 forwards",
-        "a layer of its own",
-        "set_grad_enabled(false)",
-        "discard()",
-    ];
-    let result = two.backward(&mut after, &grad_y);
-    provoked.expect(result, "BackwardAmbiguous", &says);
+    let (_, saved) = spare.forward(queue, &x).unwrap();
+    let says = ["another layer's", "the layer whose forward returned it"];
+    let result = layer.backward(queue, saved, &grad_y);
+    provoked.expect(result, "ForeignSaved", &says);
     let elsewhere = Watched::new();
     let foreign = Tensor::from_slice(&elsewhere.gpu.device, &[2, 4, 64], &problem.x).unwrap();
     let says = ["x belongs to another device", "one wgpu::Device"];
-    provoked.expect(two.forward(&mut after, &foreign), "WrongDevice", &says);
+    provoked.expect(spare.forward(queue, &foreign), "WrongDevice", &says);
     elsewhere.assert_no_errors();
 
     let read = |tensor: &Tensor| block_on(tensor.read(device, queue)).unwrap();
@@ -1294,33 +1279,39 @@ fn fused_layers(provoked: &mut Provoked) {
     let mut encoder = device.create_command_encoder(&Default::default());
 
     let says = ["eval()", "x"];
-    provoked.expect(layer.forward_in_place(&mut encoder, &x), "InPlace", &says);
+    let args = Forward::new(&x);
+    let result = layer.record_forward(&mut encoder, args.in_place());
+    provoked.expect(result, "InPlace", &says);
+    let mut back = |layer: &mut Norm, forward: Forward<'_>, backward: Backward<'_>| {
+        let (_, saved) = layer.record_forward(&mut encoder, forward).unwrap();
+        layer.record_backward(&mut encoder, saved, backward)
+    };
+    let grad_y = tensor(&desc);
+    let own = Backward::new(&grad_y);
     for (other, name) in [(&half, "f16"), (&last, "channels_last")] {
-        let result = layer.forward_residual(&mut encoder, &x, other);
-        provoked.expect(result, "Storage", &["residual", name, "f32"]);
-        layer.discard();
-        layer.forward(&mut encoder, &x).unwrap();
-        let result = layer.backward(&mut encoder, other);
+        let result = back(&mut layer, args, Backward::new(other));
         provoked.expect(result, "Storage", &["grad_y", name, "f32"]);
     }
-    let result = layer.backward_residual(&mut encoder, &x);
-    provoked.expect(result, "ResidualGradient", &["residual"]);
-    layer.discard();
-    let y = tensor(&desc);
-    layer
-        .forward_residual_into(&mut encoder, &x, &x.clone(), &y)
-        .unwrap();
-    let result = layer.backward_residual_into(&mut encoder, &x, &y, Some(&y));
-    provoked.expect(result, "ResidualTensor", &["grad_y itself", "None"]);
+    let says = ["forward had no residual", "leave grad_residual out"];
+    let result = back(&mut layer, args, own.with_grad_residual(&x));
+    provoked.expect(result, "NoResidualGradient", &says);
+    let residual = tensor(&desc);
+    let says = ["grad_y itself", "leave grad_residual out"];
+    let forward = args.with_residual(&residual);
+    let result = back(&mut layer, forward, own.with_grad_residual(&x));
+    provoked.expect(result, "NoResidualGradient", &says);
     layer.eval();
-    layer.forward_in_place(&mut encoder, &x).unwrap();
-    let result = layer.backward(&mut encoder, &x);
-    provoked.expect(result, "BackwardAfterInPlace", &["place"]);
+    let says = ["in place", "a y of its own"];
+    let result = back(&mut layer, args.in_place(), own);
+    provoked.expect(result, "NothingSaved", &says);
     layer.set_grad_enabled(false);
-    layer.forward(&mut encoder, &x).unwrap();
-    let result = layer.backward(&mut encoder, &x);
-    provoked.expect(result, "BackwardWithoutGrad", &["set_grad_enabled(true)"]);
+    let says = ["without gradients", "set_grad_enabled(true)"];
+    provoked.expect(back(&mut layer, args, own), "NothingSaved", &says);
     layer.set_grad_enabled(true);
+    for (other, name) in [(&half, "f16"), (&last, "channels_last")] {
+        let result = layer.record_forward(&mut encoder, args.with_residual(other));
+        provoked.expect(result, "Storage", &["residual", name, "f32"]);
+    }
     let result = bcnorm::layer::checkpoint::load("no such file");
     provoked.expect(result, "Checkpoint", &["no such file"]);
     watched.assert_no_errors();

@@ -9,7 +9,7 @@ use crate::common;
 use allocation_counter::measure;
 use bcnorm::gpu::Pipelines;
 use bcnorm::gpu::headless::Gpu;
-use bcnorm::{Activation, Norm, Role, Tensor};
+use bcnorm::{Activation, Backward, Forward, Norm, Role, Tensor};
 use common::adapters;
 use common::by_hand::ByHand;
 use common::problem::Problem;
@@ -100,8 +100,10 @@ fn a_layer_allocates_what_wgpu_does() {
     let mut step = |[x, grad_y, y, grad_x]: &[Tensor; 4]| {
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
         let counted = measure(|| {
-            layer.forward_into(&mut encoder, x, y).unwrap();
-            layer.backward_into(&mut encoder, grad_y, grad_x).unwrap();
+            let args = Forward::new(x).with_y(y);
+            let (_, saved) = layer.record_forward(&mut encoder, args).unwrap();
+            let args = Backward::new(grad_y).with_grad_x(grad_x);
+            layer.record_backward(&mut encoder, saved, args).unwrap();
         });
         gpu.queue.submit([encoder.finish()]);
         counted.count_total
@@ -118,6 +120,27 @@ fn a_layer_allocates_what_wgpu_does() {
         assert_eq!(step(set), raw);
     }
 
+    // Both sets in flight, into a pass of the caller's.
+    let in_pass = allocations(&gpu, &mut |encoder| {
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        for plan in [&forward, &forward, &backward, &backward] {
+            plan.encode_in_pass(&mut pass);
+        }
+    });
+    let mut layer = Norm::new(&pipelines, problem.norm).unwrap();
+    let again = allocations(&gpu, &mut |encoder| {
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        let [first, second] = sets.each_ref().map(|[x, _, y, _]| {
+            let args = Forward::new(x).with_y(y);
+            layer.record_forward(&mut pass, args).unwrap().1
+        });
+        for (saved, [_, grad_y, _, grad_x]) in [first, second].into_iter().zip(&sets) {
+            let args = Backward::new(grad_y).with_grad_x(grad_x);
+            layer.record_backward(&mut pass, saved, args).unwrap();
+        }
+    });
+    assert_eq!(again, in_pass);
+
     // A residual and an activation, and evaluation in place between the steps.
     let [x, grad_y, y, grad_x] = &sets[0];
     let [residual, grad_residual, other, _] = &sets[1];
@@ -128,14 +151,14 @@ fn a_layer_allocates_what_wgpu_does() {
     for _ in 0..3 {
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
         let counted = measure(|| {
-            layer
-                .forward_residual_into(&mut encoder, x, residual, y)
-                .unwrap();
-            layer
-                .backward_residual_into(&mut encoder, grad_y, grad_x, Some(grad_residual))
-                .unwrap();
+            let args = Forward::new(x).with_residual(residual).with_y(y);
+            let (_, saved) = layer.record_forward(&mut encoder, args).unwrap();
+            let args = Backward::new(grad_y).with_grad_x(grad_x);
+            let args = args.with_grad_residual(grad_residual);
+            layer.record_backward(&mut encoder, saved, args).unwrap();
             layer.eval();
-            layer.forward_in_place(&mut encoder, other).unwrap();
+            let args = Forward::new(other).in_place();
+            layer.record_forward(&mut encoder, args).unwrap();
             layer.train();
         });
         gpu.queue.submit([encoder.finish()]);

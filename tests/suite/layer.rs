@@ -3,13 +3,13 @@
 
 use crate::common;
 
-use bcnorm::gpu::Pipelines;
 use bcnorm::gpu::headless::{DeviceLimits, Gpu};
 use bcnorm::gpu::transfer;
+use bcnorm::gpu::{Pipelines, Target};
 use bcnorm::layer::{StateDict, StateValue};
 use bcnorm::{
-    Activation, ChannelStats, DType, Error, Fusion, Layout, Mode, Norm, NormDesc, NormKind, Role,
-    Tensor, TensorDesc,
+    Activation, Backward, ChannelStats, DType, Error, Forward, Fusion, Layout, Mode, Norm,
+    NormDesc, NormKind, Role, Tensor, TensorDesc,
 };
 use bcnorm_testkit::names::{input_name, output_name};
 use bcnorm_testkit::storage;
@@ -118,8 +118,9 @@ impl Twin {
         let mut encoder = self.gpu.device.create_command_encoder(&Default::default());
         let x = self.tensor(dims, &self.next.x);
         let grad_y = self.tensor(dims, &self.next.grad_y);
-        let y = self.layer.forward(&mut encoder, &x).unwrap();
-        let grad_x = self.layer.backward(&mut encoder, &grad_y).unwrap();
+        let (y, saved) = self.layer.record_forward(&mut encoder, &x).unwrap();
+        let backward = self.layer.record_backward(&mut encoder, saved, &grad_y);
+        let grad_x = backward.unwrap().x;
         self.gpu.queue.submit([encoder.finish()]);
         assert_eq!((y.dims(), grad_x.dims()), (dims, dims));
         let state = block_on(self.layer.state_dict(&self.gpu.queue)).unwrap();
@@ -238,7 +239,7 @@ fn training() {
             }
             // Cleared: the next step's alone.
             let mut encoder = gpu.device.create_command_encoder(&Default::default());
-            twin.layer.zero_grad(&mut encoder);
+            twin.layer.record_zero_grad(&mut encoder);
             gpu.queue.submit([encoder.finish()]);
             for (role, _) in GRADIENTS {
                 assert!(twin.gradient(role).iter().all(|v| *v == 0.0), "{role}");
@@ -275,12 +276,12 @@ fn zero_grad_is_recorded_in_order() {
     for backwards_before_zero in [0, 1, 3] {
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
         for _ in 0..backwards_before_zero {
-            twin.layer.forward(&mut encoder, &x).unwrap();
-            twin.layer.backward(&mut encoder, &grad_y).unwrap();
+            back_and_forth(&mut twin.layer, &mut encoder, &x, &grad_y);
         }
-        twin.layer.forward(&mut encoder, &x).unwrap();
-        twin.layer.zero_grad(&mut encoder);
-        twin.layer.backward(&mut encoder, &grad_y).unwrap();
+        let (_, saved) = twin.layer.record_forward(&mut encoder, &x).unwrap();
+        twin.layer.record_zero_grad(&mut encoder);
+        let backward = twin.layer.record_backward(&mut encoder, saved, &grad_y);
+        backward.unwrap();
         gpu.queue.submit([encoder.finish()]);
         let gradients = GRADIENTS.map(|(role, _)| twin.gradient(role));
         assert!(gradients.iter().flatten().any(|v| *v != 0.0));
@@ -375,9 +376,10 @@ fn backward_after_a_change() {
                 let x = twin.tensor(&dims, &twin.next.x);
                 let grad_y = twin.tensor(&dims, &twin.next.grad_y);
                 let mut encoder = gpu.device.create_command_encoder(&Default::default());
-                twin.layer.forward(&mut encoder, &x).unwrap();
+                let (_, saved) = twin.layer.record_forward(&mut encoder, &x).unwrap();
                 change(&mut twin.layer);
-                let grad_x = twin.layer.backward(&mut encoder, &grad_y).unwrap();
+                let backward = twin.layer.record_backward(&mut encoder, saved, &grad_y);
+                let grad_x = backward.unwrap().x;
                 gpu.queue.submit([encoder.finish()]);
                 let expected = run::expected(&twin.next);
                 let bounds = conditioning::bounds(&twin.next, &expected);
@@ -397,36 +399,6 @@ fn backward_after_a_change() {
             }
         }
     }
-}
-
-/// A second backward through the same forward is refused and adds nothing; after a forward of its own it gives
-/// the same gradient, and adds to the parameters'.
-#[test]
-fn backward_twice() {
-    let gpu = adapters::first();
-    let mut twin = Twin::new(&gpu, ChannelStats::default());
-    let dims = [3, 6, 8];
-    twin.draw(&dims, 4);
-    let x = twin.tensor(&dims, &twin.next.x);
-    let grad_y = twin.tensor(&dims, &twin.next.grad_y);
-    let mut encoder = gpu.device.create_command_encoder(&Default::default());
-    twin.layer.forward(&mut encoder, &x).unwrap();
-    let first = twin.layer.backward(&mut encoder, &grad_y).unwrap();
-    gpu.queue.submit([encoder.finish()]);
-    let once = twin.gradient(Role::GradWeight);
-    // In another submission, later.
-    let mut encoder = gpu.device.create_command_encoder(&Default::default());
-    let refused = twin.layer.backward(&mut encoder, &grad_y).map(|_| ());
-    assert_eq!(refused, Err(Error::BackwardTwice));
-    gpu.queue.submit([encoder.finish()]);
-    assert_same_bits("once", &twin.gradient(Role::GradWeight), &once);
-    let mut encoder = gpu.device.create_command_encoder(&Default::default());
-    twin.layer.forward(&mut encoder, &x).unwrap();
-    let second = twin.layer.backward(&mut encoder, &grad_y).unwrap();
-    gpu.queue.submit([encoder.finish()]);
-    assert_same_bits("again", &read(&gpu, &second), &read(&gpu, &first));
-    let twice: Vec<f32> = once.iter().map(|v| v + v).collect();
-    assert_same_bits("twice", &twin.gradient(Role::GradWeight), &twice);
 }
 
 /// Forward and backward into tensors of the caller's, views into one buffer for what is read.
@@ -459,10 +431,7 @@ fn into_tensors_of_the_caller() {
     let outputs = transfer::upload(&gpu.device, "outputs", &vec![f32::NAN; 3 * begin]).unwrap();
     let (y, grad_x) = (view(&outputs, begin), view(&outputs, 2 * begin));
     let mut encoder = gpu.device.create_command_encoder(&Default::default());
-    twin.layer.forward_into(&mut encoder, &x, &y).unwrap();
-    twin.layer
-        .backward_into(&mut encoder, &grad_y, &grad_x)
-        .unwrap();
+    into(&mut twin.layer, &mut encoder, [&x, &y, &grad_y, &grad_x]);
     gpu.queue.submit([encoder.finish()]);
     let expected = run::expected(&twin.next);
     let bounds = conditioning::bounds(&twin.next, &expected);
@@ -578,8 +547,7 @@ fn empty_batches() {
         for dims in [&[0, 6, 5][..], &[3, 6, 0], &[0, 6]] {
             let empty = twin.tensor(dims, &[]);
             let mut encoder = gpu.device.create_command_encoder(&Default::default());
-            let y = twin.layer.forward(&mut encoder, &empty).unwrap();
-            let grad_x = twin.layer.backward(&mut encoder, &empty).unwrap();
+            let (y, grad_x) = back_and_forth(&mut twin.layer, &mut encoder, &empty, &empty);
             gpu.queue.submit([encoder.finish()]);
             assert_eq!((y.dims(), grad_x.dims()), (dims, dims));
             assert!(read(gpu, &y).is_empty());
@@ -664,20 +632,21 @@ fn assert_as_planned(what: &str, gpu: &Gpu, pipelines: &Pipelines, problem: &Pro
     let x = tensor(gpu, problem, &problem.x);
     let grad_y = tensor(gpu, problem, &problem.grad_y);
     let mut encoder = gpu.device.create_command_encoder(&Default::default());
-    let mut tensors = if problem.fusion.residual {
-        let residual = tensor(gpu, problem, &problem.residual);
-        let y = layer.forward_residual(&mut encoder, &x, &residual).unwrap();
-        let (grad_x, grad_residual) = layer.backward_residual(&mut encoder, &grad_y).unwrap();
-        vec![
-            ("y", y),
-            ("grad_x", grad_x),
-            ("grad_residual", grad_residual),
-        ]
-    } else {
-        let y = layer.forward(&mut encoder, &x).unwrap();
-        let grad_x = layer.backward(&mut encoder, &grad_y).unwrap();
-        vec![("y", y), ("grad_x", grad_x)]
+    let residual = problem.fusion.residual.then_some(&problem.residual);
+    let residual = residual.map(|values| tensor(gpu, problem, values));
+    let args = match &residual {
+        Some(residual) => Forward::new(&x).with_residual(residual),
+        None => Forward::new(&x),
     };
+    let (y, saved) = layer.record_forward(&mut encoder, args).unwrap();
+    let gradients = layer.record_backward(&mut encoder, saved, &grad_y).unwrap();
+    let mut tensors = vec![("y", y), ("grad_x", gradients.x)];
+    assert_eq!(gradients.residual.is_some(), problem.fusion.residual);
+    tensors.extend(
+        gradients
+            .residual
+            .map(|gradient| ("grad_residual", gradient)),
+    );
     gpu.queue.submit([encoder.finish()]);
 
     let planned = run::gpu(gpu, pipelines, problem).unwrap();
@@ -768,35 +737,39 @@ fn in_place() {
         layer.load_state_dict(&gpu.queue, &dict(&problem)).unwrap();
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
 
-        // In training it is refused, and x stays; the forward before counts.
-        layer.forward(&mut encoder, &x).unwrap();
-        let refused = layer.forward_in_place(&mut encoder, &x);
-        assert_eq!(refused, Err(Error::InPlace));
-        let refused = layer.forward_residual_in_place(&mut encoder, &x, &other);
-        assert_eq!(refused, Err(Error::InPlace));
-        layer.backward(&mut encoder, &other).unwrap();
+        // In training it is refused, and x stays.
+        let args = Forward::new(&x).in_place();
+        for args in [args, args.with_residual(&other), args.recompute()] {
+            let refused = layer.record_forward(&mut encoder, args).map(|_| ());
+            assert_eq!(refused, Err(Error::InPlace));
+        }
+        back_and_forth(&mut layer, &mut encoder, &x, &other);
 
         layer.eval();
         // In place no backward follows: what is the same to the bit is a forward without gradients.
-        layer.set_grad_enabled(false);
-        let expected = layer.forward(&mut encoder, &x).unwrap();
-        let refused = layer.backward(&mut encoder, &other).map(|_| ());
-        assert_eq!(refused, Err(Error::BackwardWithoutGrad));
+        let refused = |layer: &mut Norm, encoder: &mut _, args: Forward<'_>, why: &str| {
+            let (y, saved) = layer.record_forward(encoder, args).unwrap();
+            let error = layer.record_backward(encoder, saved, &other).unwrap_err();
+            assert!(matches!(error, Error::NothingSaved { .. }), "{error}");
+            assert!(error.to_string().contains(why), "{error}");
+            y
+        };
         let alone = tensor(&problem.x);
-        layer.forward_in_place(&mut encoder, &alone).unwrap();
-        let refused = layer.backward(&mut encoder, &other).map(|_| ());
-        assert_eq!(refused, Err(Error::BackwardAfterInPlace));
-        let expected_sum = layer.forward_residual(&mut encoder, &x, &other).unwrap();
+        let args = Forward::new(&alone).in_place();
+        let y = refused(&mut layer, &mut encoder, args, "in place");
+        assert_eq!(y, alone);
+        layer.set_grad_enabled(false);
+        let args = Forward::new(&x);
+        let expected = refused(&mut layer, &mut encoder, args, "set_grad_enabled(true)");
+        let args = args.with_residual(&other);
+        let expected_sum = refused(&mut layer, &mut encoder, args, "without gradients");
         let sum = tensor(&problem.x);
-        layer
-            .forward_residual_in_place(&mut encoder, &sum, &other)
-            .unwrap();
-        let refused = layer.backward_residual(&mut encoder, &other).map(|_| ());
-        assert_eq!(refused, Err(Error::BackwardAfterInPlace));
+        let args = Forward::new(&sum).with_residual(&other).in_place();
+        refused(&mut layer, &mut encoder, args, "in place");
         layer.set_grad_enabled(true);
         // Another forward, and there is a way again.
-        layer.forward(&mut encoder, &x).unwrap();
-        layer.backward(&mut encoder, &other).unwrap();
+        back_and_forth(&mut layer, &mut encoder, &x, &other);
+        assert_eq!(layer.memory().saved, 0);
         gpu.queue.submit([encoder.finish()]);
 
         let what = format!("{norm:?}, {dtype:?}, {layout:?}");
@@ -827,26 +800,40 @@ fn gradients_of_residuals() {
         let mut layer = Norm::new(&pipelines, NormDesc::batch_norm(6))
             .unwrap()
             .with_activation(activation);
-        let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        let refused = layer.backward_residual(&mut encoder, &grad_y).map(|_| ());
-        assert_eq!(refused, Err(Error::BackwardWithoutForward));
+        let mut encoder = encoder_of(gpu);
+        let grad_residual = Tensor::from_slice(&gpu.device, x.dims(), &[0.0; 144]).unwrap();
+        let args = Backward::new(&grad_y).with_grad_residual(&grad_residual);
+        let (_, saved) = layer.record_forward(&mut encoder, &x).unwrap();
+        let refused = layer.record_backward(&mut encoder, saved, args);
+        assert_eq!(refused, Err(Error::NoResidualGradient { residual: false }));
+        let (_, saved) = layer.record_forward(&mut encoder, &x).unwrap();
+        let alone = layer.record_backward(&mut encoder, saved, &grad_y).unwrap();
+        assert_eq!(alone.residual, None);
 
-        layer.forward(&mut encoder, &x).unwrap();
-        let refused = layer.backward_residual(&mut encoder, &grad_y).map(|_| ());
-        assert_eq!(refused, Err(Error::ResidualGradient { forward: false }));
-        let alone = layer.backward(&mut encoder, &grad_y).unwrap();
-
-        layer.forward_residual(&mut encoder, &x, &added).unwrap();
-        let refused = layer.backward(&mut encoder, &grad_y).map(|_| ());
-        assert_eq!(refused, Err(Error::ResidualGradient { forward: true }));
-        let refused = layer.backward_into(&mut encoder, &grad_y, &alone);
-        assert_eq!(refused, Err(Error::ResidualGradient { forward: true }));
-        let (grad_x, grad_residual) = layer.backward_residual(&mut encoder, &grad_y).unwrap();
-        let y = Tensor::from_slice(&gpu.device, x.dims(), &[0.0; 144]).unwrap();
-        layer
-            .forward_residual_into(&mut encoder, &x, &added, &y)
-            .unwrap();
+        let residual = Forward::new(&x).with_residual(&added);
+        let (_, saved) = layer.record_forward(&mut encoder, residual).unwrap();
+        let gradients = layer.record_backward(&mut encoder, saved, &grad_y).unwrap();
+        let (y, saved) = layer.record_forward(&mut encoder, residual).unwrap();
+        let given = layer.record_backward(&mut encoder, saved, args);
         gpu.queue.submit([encoder.finish()]);
+        match activation {
+            Activation::None => {
+                assert_eq!(given, Err(Error::NoResidualGradient { residual: true }));
+            }
+            _ => {
+                let given = given.unwrap();
+                assert_eq!(given.residual.as_ref(), Some(&grad_residual));
+                let made = gradients.residual.as_ref().unwrap();
+                assert_same_bits(
+                    "grad_residual",
+                    &read(gpu, &grad_residual),
+                    &read(gpu, made),
+                );
+                assert_same_bits("grad_x", &read(gpu, &given.x), &read(gpu, &gradients.x));
+            }
+        }
+        let (alone, grad_x) = (alone.x, gradients.x);
+        let grad_residual = gradients.residual.unwrap();
         if activation == Activation::None {
             assert_eq!(grad_residual, grad_y);
             assert_same_bits("grad_x", &read(gpu, &grad_x), &read(gpu, &alone));
@@ -871,7 +858,8 @@ fn tensors_that_are_not_as_x() {
         Tensor::new(&gpu.device, desc, &vec![1.0; desc.elements() as usize]).unwrap()
     };
     let x = tensor(&desc);
-    let mut layer = Norm::new(&pipelines, NormDesc::group_norm(3, 6)).unwrap();
+    let made = || Norm::new(&pipelines, NormDesc::group_norm(3, 6)).unwrap();
+    let (mut layer, mut relu) = (made(), made().with_activation(Activation::Relu));
     let mut encoder = gpu.device.create_command_encoder(&Default::default());
     for (other, says) in [
         (
@@ -896,27 +884,34 @@ fn tensors_that_are_not_as_x() {
             let error = result.expect_err(name).to_string();
             assert!(error.starts_with(&format!("{name} {says}")), "{error}");
         };
-        refused("y", layer.forward_into(&mut encoder, &x, &other));
-        let result = layer.forward_residual(&mut encoder, &x, &other);
-        refused("residual", result.map(|_| ()));
+        let args = Forward::new(&x);
+        let mut forward = |args| layer.record_forward(&mut encoder, args).map(|_| ());
+        refused("y", forward(args.with_y(&other)));
+        refused("residual", forward(args.with_residual(&other)));
         layer.eval();
-        let result = layer.forward_residual_in_place(&mut encoder, &x, &other);
-        refused("residual", result);
+        let in_place = args.with_residual(&other).in_place();
+        let result = layer.record_forward(&mut encoder, in_place);
+        refused("residual", result.map(|_| ()));
         layer.train();
-        layer.forward_residual(&mut encoder, &x, &x).unwrap();
-        let result = layer.backward_residual(&mut encoder, &other);
-        refused("grad_y", result.map(|_| ()));
-        layer.discard();
-        layer.forward(&mut encoder, &x).unwrap();
-        let result = layer.backward(&mut encoder, &other);
-        refused("grad_y", result.map(|_| ()));
-        refused("grad_x", layer.backward_into(&mut encoder, &x, &other));
-        layer.discard();
+        let layer = &mut relu;
+        for (name, args) in [
+            ("grad_y", Backward::new(&other)),
+            ("grad_x", Backward::new(&x).with_grad_x(&other)),
+            (
+                "grad_residual",
+                Backward::new(&x).with_grad_residual(&other),
+            ),
+        ] {
+            let args = (args, Forward::new(&x).with_residual(&x));
+            let (_, saved) = layer.record_forward(&mut encoder, args.1).unwrap();
+            let result = layer.record_backward(&mut encoder, saved, args.0);
+            refused(name, result.map(|_| ()));
+        }
     }
     // A view that is longer than its buffer is refused before y of that size is made.
     let huge = TensorDesc::new(&[1 << 14, 6, 1 << 12]).unwrap();
     let huge = Tensor::from_buffer(&gpu.device, x.buffer(), 0, huge);
-    let refused = layer.forward(&mut encoder, &huge).unwrap_err();
+    let refused = layer.record_forward(&mut encoder, &huge).unwrap_err();
     assert!(
         matches!(refused, Error::BufferTooSmall { role: Role::X, .. }),
         "{refused}"
@@ -1002,12 +997,8 @@ fn views_of_16_bit_buffers() {
         let view =
             |slot: u64| Tensor::from_buffer(&gpu.device, &arena, 256 * slot, x.desc().clone());
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        let y = layer.forward(&mut encoder, &x).unwrap();
-        let grad_x = layer.backward(&mut encoder, &grad_y).unwrap();
-        layer.forward_into(&mut encoder, &x, &view(1)).unwrap();
-        layer
-            .backward_into(&mut encoder, &grad_y, &view(3))
-            .unwrap();
+        let (y, grad_x) = back_and_forth(&mut layer, &mut encoder, &x, &grad_y);
+        into(&mut layer, &mut encoder, [&x, &view(1), &grad_y, &view(3)]);
         gpu.queue.submit([encoder.finish()]);
         assert_same_bits("y", &read(gpu, &view(1)), &read(gpu, &y));
         assert_same_bits("grad_x", &read(gpu, &view(3)), &read(gpu, &grad_x));
@@ -1038,8 +1029,7 @@ fn estimates_bring_their_running_statistics() {
     let problem = Problem::random(&[3, 6, 8], 3, 1);
     let x = tensor(gpu, &problem, &problem.x);
     let mut encoder = gpu.device.create_command_encoder(&Default::default());
-    layer.forward(&mut encoder, &x).unwrap();
-    layer.backward(&mut encoder, &x).unwrap();
+    back_and_forth(&mut layer, &mut encoder, &x, &x);
     gpu.queue.submit([encoder.finish()]);
     let after = block_on(layer.state_dict(&gpu.queue)).unwrap();
     assert_ne!(f32s(&after, "bn.running_mean"), [0.0; 6]);
@@ -1095,7 +1085,7 @@ fn the_same_tensors_again() {
                         }
                     }
                 }
-                3 => again.forget(),
+                3 => again.release(),
                 _ => {}
             }
             let (shape, set) = (random.below(3), random.below(2));
@@ -1113,16 +1103,17 @@ fn the_same_tensors_again() {
             let upload = |values: &[f32]| Tensor::from_slice(&gpu.device, dims, values).unwrap();
 
             let mut encoder = gpu.device.create_command_encoder(&Default::default());
-            again.forward_into(&mut encoder, x, y).unwrap();
-            let expected_y = fresh.forward(&mut encoder, &upload(&drawn.x)).unwrap();
+            let args = Forward::new(x).with_y(y);
+            let (_, saved) = again.record_forward(&mut encoder, args).unwrap();
+            let fresh_x = upload(&drawn.x);
+            let (expected_y, fresh_saved) = fresh.record_forward(&mut encoder, &fresh_x).unwrap();
             let mut expected_grad_x = None;
-            if random.below(3) == 0 {
-                again.discard();
-                fresh.discard();
-            } else {
-                again.backward_into(&mut encoder, grad_y, grad_x).unwrap();
+            if random.below(3) > 0 {
+                let args = Backward::new(grad_y).with_grad_x(grad_x);
+                again.record_backward(&mut encoder, saved, args).unwrap();
                 let grad_y = upload(&drawn.grad_y);
-                expected_grad_x = Some(fresh.backward(&mut encoder, &grad_y).unwrap());
+                let backward = fresh.record_backward(&mut encoder, fresh_saved, &grad_y);
+                expected_grad_x = Some(backward.unwrap().x);
             }
             gpu.queue.submit([encoder.finish()]);
             assert_same_bits(&what, &read(&gpu, y), &read(&gpu, &expected_y));
@@ -1142,144 +1133,41 @@ fn the_same_tensors_again() {
                 assert_same_bits(&what, &gradient(&again), &gradient(&fresh));
             }
         }
-        // As many calls are kept as it says, whatever was given; of calls that cannot come again one.
+        // As many calls are kept as it says, whatever was given; none of those that cannot come again.
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        for [x, y, ..] in sets.iter().flatten() {
-            again.forward_into(&mut encoder, x, y).unwrap();
+        // Twice, since tables that grow in the first round end what is bound to them.
+        for [x, y, ..] in sets.iter().flatten().chain(sets.iter().flatten()) {
+            let args = Forward::new(x).with_y(y);
+            again.record_forward(&mut encoder, args).unwrap();
         }
         gpu.queue.submit([encoder.finish()]);
         let kept = |layer: &Norm| format!("{layer:?}").matches("Call {").count();
-        assert_eq!((kept(&again), kept(&fresh)), (4, 1));
-        again.forget();
+        assert_eq!((kept(&again), kept(&fresh)), (4, 0));
+        again.release();
         assert_eq!(kept(&again), 0);
-        let grad_y = zeros(shapes[0]);
-        let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        assert_eq!(
-            again.backward(&mut encoder, &grad_y).unwrap_err(),
-            Error::BackwardWithoutForward
-        );
     }
 }
 
-/// A backward goes back through the one forward before it, or it is an error that records nothing.
-#[test]
-fn which_forward() {
-    let watched = Watched::new();
-    let gpu = &watched.gpu;
-    let pipelines = Pipelines::new(&gpu.device);
-    let dims = [3, 6, 7];
-    let made = |seed| Problem::random(&dims, 3, seed);
-    let upload = |values: &[f32]| Tensor::from_slice(&gpu.device, &dims, values).unwrap();
-    let [a, b, grad_y] = [
-        upload(&made(1).x),
-        upload(&made(2).x),
-        upload(&made(3).grad_y),
-    ];
-    let layer = || Norm::new(&pipelines, NormDesc::bc_norm(6, 3)).unwrap();
-    let gradient = |layer: &Norm| {
-        let buffer = layer.buffer(Role::GradBnWeight).unwrap();
-        let read = transfer::read::<f32>(&gpu.device, &gpu.queue, buffer, 0, 6);
-        block_on(read).unwrap()
-    };
-    // What a forward and a backward of its own give for each.
-    let alone = |x: &Tensor| {
-        let mut layer = layer();
-        let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        layer.forward(&mut encoder, x).unwrap();
-        let grad_x = layer.backward(&mut encoder, &grad_y).unwrap();
-        gpu.queue.submit([encoder.finish()]);
-        (read(gpu, &grad_x), gradient(&layer))
-    };
-    let (of_a, of_b) = (alone(&a), alone(&b));
-    assert_ne!(of_a, of_b);
+/// A forward and a backward into new tensors: y and the gradient of x.
+fn back_and_forth(
+    layer: &mut Norm,
+    target: &mut impl Target,
+    x: &Tensor,
+    grad_y: &Tensor,
+) -> (Tensor, Tensor) {
+    let (y, saved) = layer.record_forward(target, x).unwrap();
+    let gradients = layer.record_backward(target, saved, grad_y).unwrap();
+    (y, gradients.x)
+}
 
-    // Two forwards: which is meant?
-    let mut layer_of_two = layer();
-    let layer = &mut layer_of_two;
-    let mut encoder = gpu.device.create_command_encoder(&Default::default());
-    layer.forward(&mut encoder, &a).unwrap();
-    layer.forward(&mut encoder, &b).unwrap();
-    let ambiguous = Error::BackwardAmbiguous { forwards: 2 };
-    let spare = upload(&made(4).x);
-    let refused = layer.backward(&mut encoder, &grad_y).map(|_| ());
-    assert_eq!(refused, Err(ambiguous.clone()));
-    let refused = layer.backward_into(&mut encoder, &grad_y, &spare);
-    assert_eq!(refused, Err(ambiguous.clone()));
-    let refused = layer.backward_residual(&mut encoder, &grad_y).map(|_| ());
-    assert_eq!(refused, Err(ambiguous));
-    // The way out: what is there is given up, and the next forward is the only one.
-    layer.discard();
-    let refused = layer.backward(&mut encoder, &grad_y).map(|_| ());
-    assert_eq!(refused, Err(Error::BackwardWithoutForward));
-    layer.forward(&mut encoder, &a).unwrap();
-    let grad_x = layer.backward(&mut encoder, &grad_y).unwrap();
-    // Again: its gradients are in the buffers already.
-    let refused = layer.backward(&mut encoder, &grad_y).map(|_| ());
-    assert_eq!(refused, Err(Error::BackwardTwice));
-    gpu.queue.submit([encoder.finish()]);
-    assert_eq!((read(gpu, &grad_x), gradient(layer)), of_a);
-
-    // The same with calls that are known, in both orders of a double buffer.
-    let [y, grad_x] = [upload(&made(5).x), upload(&made(6).x)];
-    for _ in 0..2 {
-        for (x, expected) in [(&a, &of_a), (&b, &of_b)] {
-            let mut encoder = gpu.device.create_command_encoder(&Default::default());
-            layer.zero_grad(&mut encoder);
-            layer.forward_into(&mut encoder, x, &y).unwrap();
-            layer.backward_into(&mut encoder, &grad_y, &grad_x).unwrap();
-            let refused = layer.backward_into(&mut encoder, &grad_y, &grad_x);
-            assert_eq!(refused, Err(Error::BackwardTwice));
-            gpu.queue.submit([encoder.finish()]);
-            assert_eq!(
-                (&read(gpu, &grad_x), &gradient(layer)),
-                (&expected.0, &expected.1)
-            );
-        }
-    }
-    layer.forward_into(&mut encoder_of(gpu), &a, &y).unwrap();
-    layer.forward_into(&mut encoder_of(gpu), &a, &y).unwrap();
-    let refused = layer.backward_into(&mut encoder_of(gpu), &grad_y, &grad_x);
-    assert_eq!(refused, Err(Error::BackwardAmbiguous { forwards: 2 }));
-    layer.discard();
-
-    // A validation in between, without gradients, is no forward that backward may mean, and leaves what the
-    // one before saved as it is: with new tensors, with known ones, in place.
-    for round in 0..3 {
-        let other = upload(&made(7).x);
-        let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        layer.zero_grad(&mut encoder);
-        layer.forward(&mut encoder, &a).unwrap();
-        layer.eval();
-        layer.set_grad_enabled(false);
-        match round {
-            0 => drop(layer.forward(&mut encoder, &b).unwrap()),
-            1 => layer.forward_into(&mut encoder, &b, &y).unwrap(),
-            _ => layer.forward_in_place(&mut encoder, &other).unwrap(),
-        }
-        layer.set_grad_enabled(true);
-        layer.train();
-        let grad_x = layer.backward(&mut encoder, &grad_y).unwrap();
-        gpu.queue.submit([encoder.finish()]);
-        assert_eq!((read(gpu, &grad_x), gradient(layer)), of_a, "round {round}");
-    }
-    // Unless it wrote over what backward reads.
-    for into in [true, false] {
-        let (x, other) = (upload(&made(1).x), &b);
-        let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        layer.forward(&mut encoder, &x).unwrap();
-        layer.eval();
-        layer.set_grad_enabled(false);
-        match into {
-            true => layer.forward_into(&mut encoder, other, &x).unwrap(),
-            false => layer.forward_in_place(&mut encoder, &x).unwrap(),
-        }
-        layer.set_grad_enabled(true);
-        layer.train();
-        let refused = layer.backward(&mut encoder, &grad_y).map(|_| ());
-        assert_eq!(refused, Err(Error::BackwardAfterInPlace));
-        gpu.queue.submit([encoder.finish()]);
-    }
-    watched.assert_no_errors();
+/// A forward and a backward into tensors of the caller's, which they return.
+fn into(layer: &mut Norm, target: &mut impl Target, tensors: [&Tensor; 4]) {
+    let [x, y, grad_y, grad_x] = tensors;
+    let args = Forward::new(x).with_y(y);
+    let (to, saved) = layer.record_forward(target, args).unwrap();
+    let args = Backward::new(grad_y).with_grad_x(grad_x);
+    let gradients = layer.record_backward(target, saved, args).unwrap();
+    assert_eq!((&to, &gradients.x), (y, grad_x));
 }
 
 fn encoder_of(gpu: &Gpu) -> wgpu::CommandEncoder {
@@ -1304,46 +1192,13 @@ fn the_same_buffer_is_not_the_same_tensor() {
     let mut outputs = Vec::new();
     for offset in [0, bytes, 0] {
         let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        layer.forward_into(&mut encoder, &part(offset), &y).unwrap();
+        let x = part(offset);
+        let args = Forward::new(&x).with_y(&y);
+        layer.record_forward(&mut encoder, args).unwrap();
         gpu.queue.submit([encoder.finish()]);
         outputs.push(read(gpu, &y));
     }
     assert_ne!(outputs[0], outputs[1]);
     assert_same_bits("y", &outputs[0], &outputs[2]);
     watched.assert_no_errors();
-}
-
-/// Where the residual has a gradient of its own there must be a tensor for it, and none where not.
-#[test]
-fn a_tensor_for_the_gradient_of_the_residual() {
-    let gpu = adapters::first();
-    let pipelines = Pipelines::new(&gpu.device);
-    let problem = Problem::random(&[2, 6, 5], 3, 1);
-    let tensor = || Tensor::from_slice(&gpu.device, &problem.dims, &problem.x).unwrap();
-    let [x, residual, y, grad_y, grad_x, grad_residual] = [(); 6].map(|()| tensor());
-    for activation in [Activation::None, Activation::Relu] {
-        let layer = Norm::new(&pipelines, problem.norm).unwrap();
-        let mut layer = layer.with_activation(activation);
-        let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        layer
-            .forward_residual_into(&mut encoder, &x, &residual, &y)
-            .unwrap();
-        let has = activation != Activation::None;
-        let (right, wrong) = match has {
-            true => (Some(&grad_residual), None),
-            false => (None, Some(&grad_residual)),
-        };
-        let into = Norm::backward_residual_into;
-        assert_eq!(
-            into(&mut layer, &mut encoder, &grad_y, &grad_x, wrong),
-            Err(Error::ResidualTensor { activation: has })
-        );
-        into(&mut layer, &mut encoder, &grad_y, &grad_x, right).unwrap();
-        layer
-            .forward_residual_into(&mut encoder, &x, &residual, &y)
-            .unwrap();
-        let (expected, _) = layer.backward_residual(&mut encoder, &grad_y).unwrap();
-        gpu.queue.submit([encoder.finish()]);
-        assert_same_bits("grad_x", &read(&gpu, &grad_x), &read(&gpu, &expected));
-    }
 }

@@ -20,6 +20,7 @@ mod native_f16;
 mod oracle;
 mod property;
 mod reflection;
+mod saved;
 mod stages;
 mod state;
 mod subgroups;

@@ -9,8 +9,8 @@
  * const device = await requestDevice(); // or your own
  * const norm = await BcNorm.create(device, { numChannels: 64, numGroups: 8 });
  * const x = Tensor.from(device, [2, 64, 28, 28], values);
- * const y = await norm.forward(x);
- * const { gradX } = await norm.backward(gradY);
+ * const { y, saved } = await norm.forward({ x });
+ * const { gradX } = await norm.backward(saved, { gradY });
  * y.destroy(); // Tensors hold GPU memory until then.
  * ```
  */
@@ -25,10 +25,19 @@ export {
   LayerNorm,
   WeightStandardization,
 } from "./family.js";
-export { Norm, type BackwardArgs, type ForwardArgs, type Gradients, type Target } from "./norm.js";
+export {
+  Norm,
+  type BackwardArgs,
+  type ForwardArgs,
+  type ForwardResult,
+  type Gradients,
+  type Memory,
+  type Target,
+} from "./norm.js";
 export type { Activation, NormKind, NormOptions, StatsOptions } from "./options.js";
 export { init, type WasmSource } from "./planner.js";
 export { readSafetensors, readStateDict, writeStateDict, type SafeTensor } from "./safetensors.js";
+export { Saved } from "./saved.js";
 export type { DType, Layout, TensorOptions } from "./shape.js";
 export type { StateDict } from "./state.js";
 export { Tensor } from "./tensor.js";

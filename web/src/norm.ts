@@ -1,20 +1,12 @@
 import { bufferWith, bytesOf, checkBuffer, checkSize, destroyBuffer, makeBuffer, readBack, scoped } from "./buffers.js";
-import { ANY, BOOLEAN, BYTES, check, checkOptions, DEVICE, ENCODER, TARGET, TEXT } from "./check.js";
+import { BOOLEAN, BYTES, check, checkOptions, DEVICE, ENCODER, TARGET, TEXT } from "./check.js";
 import { BcNormError, guarded } from "./errors.js";
 import { Context } from "./gpu.js";
-import {
-  applyStats,
-  checkStats,
-  normOf,
-  statsOf,
-  type Activation,
-  type NormKind,
-  type NormOptions,
-  type StatsOptions,
-} from "./options.js";
+import { checkStats, normOf, type Activation, type NormKind, type NormOptions, type StatsOptions } from "./options.js";
 import { planner, type PlanData } from "./planner.js";
 import type { Norm as PlannedNorm, Plan, Tuning } from "./planner/bcnorm_planner.js";
 import { readStateDict, writeStateDict } from "./safetensors.js";
+import { Saved, SAVED, type Call, type Dispatch, type Pass, type Workspace } from "./saved.js";
 import { shapeOf } from "./shape.js";
 import { stateOf, type StateDict, type StateLayout } from "./state.js";
 import { Tensor, TENSOR } from "./tensor.js";
@@ -23,17 +15,35 @@ import { COPY_DST, COPY_SRC, STORAGE, UNIFORM } from "./usage.js";
 /** What work is recorded into: an encoder, in which a pass is made, or a compute pass of the page's. */
 export type Target = GPUCommandEncoder | GPUComputePassEncoder;
 
-/** y = activation(norm(x) + residual). */
+/** What forward computes y = activation(norm(x) + residual) of, and where y goes. */
 export interface ForwardArgs {
+  /** (N, C, *spatial). */
   readonly x: Tensor;
-  /** Where y goes; default: a new tensor, which is the caller's to destroy. */
+  /** Where y goes, a tensor as x; default: a new tensor, which is the caller's to destroy. */
   readonly y?: Tensor;
+  /** A tensor as x. */
   readonly residual?: Tensor;
-  /** In evaluation: y takes x's place. */
+  /** In evaluation: y takes x's place, and no backward can follow. */
   readonly inPlace?: boolean;
+  /**
+   * Computes in training what an earlier forward of this x computed, and leaves the running statistics and the count of
+   * batches as they are: for the second forward of a checkpointed block, whose first one has moved them.
+   *
+   * By the batch's statistics it computes the same bits. Estimated statistics are taken as they are now: as the first
+   * forward left them, to the rounding of f32, unless another training forward of the layer came in between.
+   */
+  readonly recompute?: boolean;
+}
+
+export interface ForwardResult {
+  /** x, where it was done in place. */
+  readonly y: Tensor;
+  /** What backward takes. Dispose of it where no backward follows. */
+  readonly saved: Saved;
 }
 
 export interface BackwardArgs {
+  /** A tensor as x. */
   readonly gradY: Tensor;
   /** Where the gradient of x goes; default: a new tensor, which is the caller's to destroy. */
   readonly gradX?: Tensor;
@@ -47,8 +57,18 @@ export interface Gradients {
   readonly gradResidual?: Tensor;
 }
 
-const FORWARD_OPTIONS = { y: TENSOR, residual: TENSOR, inPlace: BOOLEAN };
-const BACKWARD_OPTIONS = { gradX: TENSOR, gradResidual: TENSOR };
+/** The memory of a layer on the GPU, in bytes. */
+export interface Memory {
+  /** Parameters, their gradients and running state. */
+  readonly state: number;
+  /** Tables of forwards that await their backward. */
+  readonly saved: number;
+  /** Tables that wait in the pool for the next forward. */
+  readonly idle: number;
+}
+
+const FORWARD_ARGS = { x: TENSOR, y: TENSOR, residual: TENSOR, inPlace: BOOLEAN, recompute: BOOLEAN };
+const BACKWARD_ARGS = { gradY: TENSOR, gradX: TENSOR, gradResidual: TENSOR };
 
 /** A plan that is ready but for its buffers. */
 interface Prepared {
@@ -59,42 +79,15 @@ interface Prepared {
   readonly stride: number;
 }
 
-/** A plan with its buffers. */
-interface Dispatch {
-  readonly pipeline: GPUComputePipeline;
-  readonly group: GPUBindGroup;
-  readonly workgroups: readonly [number, number];
-}
-
 /** A buffer of a plan. */
 interface Slot {
   readonly buffer: GPUBuffer;
   readonly offset: number;
 }
 
-/** What a plan depends on, beside the norm itself. */
-interface Pass {
-  readonly x: Tensor;
-  readonly training: boolean;
-  readonly residual: boolean;
-  readonly inPlace: boolean;
-  readonly inference: boolean;
-  /** The norm's description at the time of the call. */
-  readonly norm: string;
-}
-
-/** The last forward that backward may go back through. */
-interface Call {
-  readonly pass: Pass;
-  readonly residual: Tensor | undefined;
-}
-
-/** Why there is nothing to go back through. */
-const NO_FORWARD = "backward without forward: call forward on this layer first";
-const TWICE = "backward again after one forward, whose gradients the parameters have already: call forward again first";
-const IN_PLACE = "backward after a forward in place, or into x: x, which backward reads, was overwritten";
-const NO_GRAD =
-  "backward after a forward without gradients, which saves nothing for it: call setGradEnabled(true) and forward again";
+/** Why a forward saved nothing. */
+const IN_PLACE = "that was in place, over the x that backward reads: give forward a y of its own";
+const NO_GRAD = "without gradients: call setGradEnabled(true) before forward";
 
 const MAX_PLANS = 16;
 const MAX_BOUND = 8;
@@ -103,14 +96,20 @@ const MAX_BOUND = 8;
  * A norm with its parameters, gradients and running state on the page's GPUDevice, in the manner and by the names
  * of torch.nn. In training mode at first.
  *
- * Recording (`encodeForward`, `encodeBackward`, `zeroGrad` with an encoder) never submits; `forward`, `backward`
- * and `stateDict` do. Gradients of parameters add up over calls of backward until `zeroGrad`.
+ * `recordForward`, `recordBackward` and `recordZeroGrad` record into an encoder or a compute pass of the page's; nothing is
+ * submitted. `forward`, `backward` and `zeroGrad` do the same in an encoder of their own and submit it. The Rust library has
+ * the same verbs.
  *
- * Each backward goes back through the one forward before it: a second backward, or a backward after two forwards (a
- * layer used twice in a network), is an error. Give each use a layer of its own, and call `discard` after a forward
- * that no backward follows. Forwards without gradients (`setGradEnabled(false)`) may come in between.
+ * A forward returns y and a `Saved`, which backward takes. Any number of them may live: a layer may be used many times in a
+ * network, and micro-batches may be in flight. Backward goes by what was in force at its forward, whatever was set or loaded
+ * since. Gradients of parameters add up over backwards until `zeroGrad`.
  *
- * What forward and backward return is the caller's: a tensor holds its memory until its `destroy`.
+ * Order: submit what a layer recorded in the order in which it was recorded. Running statistics move in that order, and the
+ * tables of a `Saved` serve the next forward as soon as it is used or disposed of.
+ *
+ * Memory: what forward and backward return is the caller's, and a tensor holds its memory until its `destroy`. A `Saved`
+ * holds tables until a backward takes it, or `dispose`. `memory` says what the layer holds, `release` frees what no `Saved`
+ * needs.
  *
  * A loop that gives the same tensors again records what it recorded before: nothing is checked or made anew.
  */
@@ -120,22 +119,15 @@ export class Norm {
   readonly activation: Activation;
   private readonly context: Context;
   private readonly tuning: Tuning;
-  private readonly norm: PlannedNorm;
-  /** Describes the statistics' settings, which may change. */
-  private stats: StatsOptions;
+  private norm: PlannedNorm;
+  /** What the norm is made of. The statistics' settings may change. */
+  private options: NormOptions;
   private layout: StateLayout;
   /** Parameters, running state and gradients by role. */
   private readonly buffers = new Map<string, GPUBuffer>();
-  /** Tables by role: those of the last forward serve the next one. */
-  private readonly tables = new Map<string, GPUBuffer>();
-  /** Those of forwards without a backward, which leave the others alone. */
-  private readonly inferenceTables = new Map<string, GPUBuffer>();
+  /** The pool of tables: as many as there were `Saved`s at a time. */
+  private readonly workspaces: Workspace[] = [];
   private readonly plans = new Map<string, Prepared>();
-  private readonly bound = new Map<string, Dispatch[]>();
-  private last: Call | undefined;
-  /** Forwards that await a backward, and why there is none to go back through where none does. */
-  private awaiting = 0;
-  private otherwise = NO_FORWARD;
   /** Whether commands of the page's may hold buffers of the layer's, and which it let go of since. */
   private outside = false;
   private retired: GPUBuffer[] = [];
@@ -167,8 +159,8 @@ export class Norm {
     this.context = context;
     context.check();
     this.norm = normOf(module, kind, options);
+    this.options = { ...options };
     this.activation = options.activation ?? "none";
-    this.stats = statsOf(kind, options);
     const { tuning } = options;
     this.tuning =
       tuning === undefined ? this.context.tuning : guarded(() => module.Tuning.parse(tuning));
@@ -227,16 +219,12 @@ export class Norm {
         "a momentum moves running statistics, of which the layer has none: create it with trackRunningStats: true",
       );
     }
-    guarded(() => {
-      try {
-        applyStats(this.norm, stats);
-        this.norm.validate();
-      } catch (error) {
-        applyStats(this.norm, this.stats);
-        throw error;
-      }
-    });
-    this.stats = { ...stats };
+    const { momentum: _, movingSpeed: __, ...others } = this.options;
+    const options: NormOptions = { ...others, ...stats };
+    const norm = normOf(planner(), this.kind, options);
+    this.norm.free();
+    this.norm = norm;
+    this.options = options;
     this.layout = JSON.parse(this.norm.stateLayout());
     // Estimates are running statistics, which the layer may have gone without.
     this.allocate();
@@ -278,15 +266,16 @@ export class Norm {
   /**
    * Compiles what calls with such an x need, without holding up the page.
    *
-   * @throws {BcNormError} as `encodeForward`.
+   * @throws {BcNormError} as `recordForward`.
    */
   async prepare(
     x: Tensor,
-    options: { residual?: boolean; inPlace?: boolean } = {},
+    options: { residual?: boolean; inPlace?: boolean; recompute?: boolean } = {},
   ): Promise<void> {
     this.ready();
-    checkOptions("prepare", options, { residual: BOOLEAN, inPlace: BOOLEAN });
-    const pass = this.pass(x, options.residual === true, options.inPlace === true);
+    check("x", x, TENSOR);
+    checkOptions("prepare", options, { residual: BOOLEAN, inPlace: BOOLEAN, recompute: BOOLEAN });
+    const pass = this.pass({ x, ...options });
     const plans = [this.prepared("forward", pass)];
     if (goesBack(pass)) {
       plans.push(this.prepared("backward", pass));
@@ -302,28 +291,38 @@ export class Norm {
   }
 
   /**
-   * Records y = activation(norm(x) + residual) and keeps what backward needs. Kernels that are not compiled yet
-   * (see `prepare`) are compiled here, while the page waits.
+   * Records y = activation(norm(x) + residual), and returns y and what backward needs. In training it moves the running
+   * statistics. x and the residual must stay as they are until backward has run. Kernels that are not compiled yet (see
+   * `prepare`) are compiled here, while the page waits.
    *
-   * @returns y; x, where it was done in place.
    * @throws {BcNormError} `argument`, `tensor`, `norm`, `buffer`, `limit`, `order` (in place in training),
    * `device-lost`; nothing is recorded then.
    */
-  encodeForward(target: Target, args: ForwardArgs): Tensor {
+  recordForward(target: Target, args: ForwardArgs): ForwardResult {
     this.ready();
     check("the target", target, TARGET);
-    checkOptions("encodeForward", args, { x: ANY, ...FORWARD_OPTIONS });
+    checkForward("recordForward", args);
     this.outside = true;
-    return this.recordForward(target, args);
+    return this.encodeForward(target, args);
   }
 
-  private recordForward(target: Target, args: ForwardArgs): Tensor {
+  /**
+   * Compiles what is not compiled yet, records as `recordForward`, submits, and waits until the browser has checked it.
+   *
+   * @throws {BcNormError} as `recordForward`; `buffer` for a tensor that is destroyed or another device's, too.
+   */
+  async forward(args: ForwardArgs): Promise<ForwardResult> {
+    this.ready();
+    checkForward("forward", args);
+    const given = { ...args };
+    await this.compile([this.prepared("forward", this.pass(given))]);
+    return this.submit("forward", (encoder) => this.encodeForward(encoder, given));
+  }
+
+  private encodeForward(target: Target, args: ForwardArgs): ForwardResult {
     const { x, residual } = args;
     this.ready();
-    const pass = this.pass(x, residual !== undefined, args.inPlace === true);
-    if (pass.inPlace && args.y !== undefined) {
-      throw new BcNormError("order", "inPlace writes over x: give no y");
-    }
+    const pass = this.pass(args);
     like("y", args.y, x);
     like("residual", residual, x);
     const prepared = this.prepared("forward", pass);
@@ -335,70 +334,65 @@ export class Norm {
     if (residual !== undefined) {
       slots.set("residual", slot(residual));
     }
-    const withBackward = goesBack(pass);
-    record(target, this.bind(prepared, slots, withBackward ? this.tables : this.inferenceTables));
-    if (withBackward) {
-      this.awaiting += 1;
-      this.last = { pass, residual };
-    } else if (this.last !== undefined && [this.last.pass.x, this.last.residual].some((read) => overlap(read, y))) {
-      this.settle(IN_PLACE);
-    } else if (this.awaiting === 0) {
-      this.otherwise = pass.inPlace ? IN_PLACE : NO_GRAD;
+    const workspace = this.idle(prepared, slots);
+    record(target, this.bind(prepared, slots, workspace));
+    this.wrote(y);
+    if (!goesBack(pass)) {
+      return { y, saved: new Saved(this, pass.inPlace ? IN_PLACE : NO_GRAD) };
     }
-    return y;
-  }
-
-  /** Nothing awaits a backward any more. */
-  private settle(otherwise: string): void {
-    this.last = undefined;
-    this.awaiting = 0;
-    this.otherwise = otherwise;
+    const call = { pass, residual, overwritten: false };
+    workspace.call = call;
+    return { y, saved: new Saved(this, { workspace, call }) };
   }
 
   /**
-   * Says that no backward follows the forwards so far, such as an evaluation with gradients enabled or a step that is
-   * given up: the next forward is the only one again. What they added to running statistics stays.
-   */
-  discard(): void {
-    this.alive();
-    this.settle(NO_FORWARD);
-  }
-
-  /**
-   * Records the gradients for the x of the last forward: that of x is returned, those of the parameters are added
-   * to their buffers.
+   * Records the gradients of the forward that returned `saved`: returns those of x and of the residual, and adds those of
+   * the parameters to their buffers. `saved` is used up, unless the call is refused.
    *
-   * @throws {BcNormError} as `encodeForward`, and `order` unless there is one forward that backward can go back
-   * through.
+   * @throws {BcNormError} as `recordForward`, and `order` for a `saved` that it cannot go back through: another layer's, one
+   * that was used or disposed of, that of a forward in place or without gradients, or one whose x or residual the layer
+   * wrote over since.
    */
-  encodeBackward(target: Target, args: BackwardArgs): Gradients {
+  recordBackward(target: Target, saved: Saved, args: BackwardArgs): Gradients {
     this.ready();
     check("the target", target, TARGET);
-    checkOptions("encodeBackward", args, { gradY: ANY, ...BACKWARD_OPTIONS });
+    checkBackward("recordBackward", saved, args);
     this.outside = true;
-    return this.recordBackward(target, args);
+    return this.encodeBackward(target, saved, args);
   }
 
-  private recordBackward(target: Target, args: BackwardArgs): Gradients {
+  /**
+   * Compiles what is not compiled yet, records as `recordBackward`, submits, and waits until the browser has checked it.
+   *
+   * @throws {BcNormError} as `recordBackward`; `buffer` for a tensor that is destroyed or another device's, too.
+   */
+  async backward(saved: Saved, args: BackwardArgs): Promise<Gradients> {
+    this.ready();
+    checkBackward("backward", saved, args);
+    const given = { ...args };
+    await this.compile([this.prepared("backward", this.backwardPass(saved.of(this).call))]);
+    return this.submit("backward", (encoder) => this.encodeBackward(encoder, saved, given));
+  }
+
+  private encodeBackward(target: Target, saved: Saved, args: BackwardArgs): Gradients {
     const { gradY } = args;
     this.ready();
-    check("gradY", gradY, TENSOR);
-    const { pass, residual } = this.saved();
-    const { x } = pass;
+    const { workspace, call } = saved.of(this);
+    const { residual } = call;
+    const { x } = call.pass;
     like("gradY", gradY, x);
     like("gradX", args.gradX, x);
     like("gradResidual", args.gradResidual, x);
-    // Without an activation the residual has no part in it.
-    const through = residual !== undefined && this.activation !== "none";
-    if (args.gradResidual !== undefined && !through) {
+    const pass = this.backwardPass(call);
+    if (args.gradResidual !== undefined && !pass.residual) {
       throw new BcNormError(
         "order",
         residual === undefined
-          ? "gradResidual after a forward without a residual: give none"
-          : "without an activation the residual's gradient is gradY itself: give no gradResidual",
+          ? "forward had no residual, and so there is no gradient of it: leave gradResidual out"
+          : "without an activation the residual's gradient is gradY itself: leave gradResidual out",
       );
     }
-    const prepared = this.prepared("backward", { ...pass, residual: through });
+    const prepared = this.prepared("backward", pass);
     const gradX = args.gradX ?? this.tensorLike(x);
     const slots = new Map([
       ["x", slot(x)],
@@ -406,77 +400,61 @@ export class Norm {
       ["grad_x", slot(gradX)],
     ]);
     let gradResidual = residual === undefined ? undefined : gradY;
-    if (through) {
+    if (pass.residual && residual !== undefined) {
       gradResidual = args.gradResidual ?? this.tensorLike(x);
       slots.set("residual", slot(residual)).set("grad_residual", slot(gradResidual));
     }
-    record(target, this.bind(prepared, slots, this.tables));
-    this.settle(TWICE);
-    return gradResidual === undefined ? { gradX } : { gradX, gradResidual };
+    record(target, this.bind(prepared, slots, workspace));
+    saved.dispose();
+    this.wrote(gradX);
+    if (gradResidual === undefined) {
+      return { gradX };
+    }
+    if (pass.residual) {
+      this.wrote(gradResidual);
+    }
+    return { gradX, gradResidual };
   }
 
-  /**
-   * Compiles, records and submits y = activation(norm(x) + residual), and waits until the browser has checked it.
-   *
-   * @throws {BcNormError} as `encodeForward`; `buffer` for a tensor that is destroyed or another device's, too.
-   */
-  async forward(x: Tensor, options: Omit<ForwardArgs, "x"> = {}): Promise<Tensor> {
-    this.ready();
-    checkOptions("forward", options, FORWARD_OPTIONS);
-    const pass = this.pass(x, options.residual !== undefined, options.inPlace === true);
-    await this.compile([this.prepared("forward", pass)]);
-    return this.submit("forward", (encoder) => this.recordForward(encoder, { ...options, x }));
-  }
-
-  /** Compiles, records and submits the backward of the last forward; as `forward`. */
-  async backward(gradY: Tensor, options: Omit<BackwardArgs, "gradY"> = {}): Promise<Gradients> {
-    this.ready();
-    check("gradY", gradY, TENSOR);
-    checkOptions("backward", options, BACKWARD_OPTIONS);
-    const { pass, residual } = this.saved();
-    const through = residual !== undefined && this.activation !== "none";
-    await this.compile([this.prepared("backward", { ...pass, residual: through })]);
-    return this.submit("backward", (encoder) => this.recordBackward(encoder, { ...options, gradY }));
-  }
-
-  private async submit<T>(what: string, encode: (encoder: GPUCommandEncoder) => T): Promise<T> {
-    let recorded = false;
+  private async submit<T extends object>(what: string, encode: (encoder: GPUCommandEncoder) => T): Promise<T> {
+    let recorded: T | undefined;
     try {
       return await scoped(this.device, what, () => {
         const encoder = this.device.createCommandEncoder({ label: "bcnorm" });
-        const result = encode(encoder);
+        recorded = encode(encoder);
         this.device.queue.submit([encoder.finish()]);
-        recorded = true;
-        return result;
+        return recorded;
       });
     } catch (error) {
-      if (recorded) {
+      if (recorded !== undefined) {
         // Tables may be among what was refused.
+        if ("saved" in recorded && recorded.saved instanceof Saved) {
+          recorded.saved.dispose();
+        }
         this.drop();
       }
       throw error;
     }
   }
 
-  /** Clears the parameters' gradients: records it, or, without an encoder, does it. */
-  zeroGrad(encoder?: GPUCommandEncoder): void {
+  /** Records the clearing of the parameters' gradients. */
+  recordZeroGrad(encoder: GPUCommandEncoder): void {
     this.ready();
-    const clear = (into: GPUCommandEncoder): void => {
-      for (const { gradient } of this.layout.entries) {
-        const buffer = gradient === null ? undefined : this.buffers.get(gradient);
-        if (buffer !== undefined) {
-          into.clearBuffer(buffer);
-        }
+    check("the encoder", encoder, ENCODER);
+    for (const { gradient } of this.layout.entries) {
+      const buffer = gradient === null ? undefined : this.buffers.get(gradient);
+      if (buffer !== undefined) {
+        encoder.clearBuffer(buffer);
       }
-    };
-    if (encoder === undefined) {
-      const own = this.device.createCommandEncoder({ label: "bcnorm" });
-      clear(own);
-      this.device.queue.submit([own.finish()]);
-    } else {
-      check("the encoder", encoder, ENCODER);
-      clear(encoder);
     }
+  }
+
+  /** Clears the parameters' gradients: records as `recordZeroGrad`, and submits. */
+  zeroGrad(): void {
+    this.ready();
+    const encoder = this.device.createCommandEncoder({ label: "bcnorm" });
+    this.recordZeroGrad(encoder);
+    this.device.queue.submit([encoder.finish()]);
   }
 
   /** Reads parameters and running state back. */
@@ -545,11 +523,22 @@ export class Norm {
     this.loadStateDict(readStateDict(bytes, options.module));
   }
 
+  /** What the layer holds of the GPU's memory: its state, tables of `Saved`s, tables of the pool. Tensors are not counted. */
+  memory(): Memory {
+    this.alive();
+    const sum = (buffers: Iterable<GPUBuffer>): number => [...buffers].reduce((bytes, { size }) => bytes + size, 0);
+    const tables = (held: boolean): number =>
+      this.workspaces
+        .filter(({ call }) => (call !== undefined) === held)
+        .reduce((bytes, workspace) => bytes + sum(workspace.tables.values()), 0);
+    return { state: sum(this.buffers.values()), saved: tables(true), idle: tables(false) };
+  }
+
   /**
-   * Lets go of the last forward, of plans and of tables, and destroys their buffers: submit before what was recorded
-   * with them. Parameters and state stay.
+   * Frees what no `Saved` needs, idle tables and plans, and destroys their buffers: submit before what was recorded with
+   * them. Parameters and state stay, and every `Saved` can still go back.
    */
-  forget(): void {
+  release(): void {
     this.alive();
     this.outside = false;
     this.drop();
@@ -562,7 +551,8 @@ export class Norm {
     if (this.destroyed) {
       return;
     }
-    this.forget();
+    this.workspaces.forEach((workspace) => (workspace.call = undefined));
+    this.release();
     this.destroyed = true;
     [...this.buffers.values()].forEach(destroyBuffer);
     this.buffers.clear();
@@ -572,21 +562,24 @@ export class Norm {
     }
   }
 
+  /** Drops the plans, and the tables that are idle. */
   private drop(): void {
-    this.settle(NO_FORWARD);
     for (const key of [...this.plans.keys()]) {
       this.evict(key);
     }
-    for (const tables of [this.tables, this.inferenceTables]) {
-      [...tables.values()].forEach((buffer) => this.retire(buffer));
-      tables.clear();
+    const all = this.workspaces.splice(0);
+    for (const workspace of all) {
+      if (workspace.call === undefined) {
+        [...workspace.tables.values()].forEach((buffer) => this.retire(buffer));
+      } else {
+        this.workspaces.push(workspace);
+      }
     }
-    this.bound.clear();
   }
 
   /**
    * Destroys a buffer that is needed no more. Commands that the page has yet to submit may hold it: then it is
-   * destroyed with what `forget` destroys.
+   * destroyed with what `release` destroys.
    */
   private retire(buffer: GPUBuffer): void {
     if (this.outside) {
@@ -600,29 +593,40 @@ export class Norm {
     return this.buffers.get(role) ?? this.missing(role);
   }
 
-  private pass(x: Tensor, residual: boolean, inPlace: boolean): Pass {
-    check("x", x, TENSOR);
-    const inference = !this.gradEnabled;
-    return { x, training: this.mode, residual, inPlace, inference, norm: JSON.stringify(this.stats) };
+  /** What a forward with such arguments is in the layer's present state. */
+  private pass(args: { x: Tensor; residual?: unknown; inPlace?: boolean; recompute?: boolean }): Pass {
+    const inPlace = args.inPlace === true;
+    let { mode: training, options } = this;
+    if (training && args.recompute === true && !inPlace) {
+      // Estimates are in force as they are, and the batch's statistics without running ones beside them.
+      if (this.layout.movingSpeed !== null) {
+        training = false;
+      } else if (this.layout.batchCount !== null) {
+        options = { ...options, trackRunningStats: false };
+      }
+    }
+    const residual = args.residual !== undefined && args.residual !== false;
+    return { x: args.x, training, residual, inPlace, inference: !this.gradEnabled, options };
   }
 
-  private saved(): Call {
-    if (this.awaiting > 1) {
-      throw new BcNormError(
-        "order",
-        `backward after ${this.awaiting} forwards, any of which may be meant: give each use a layer of its own, disable ` +
-          "gradients for a forward that needs none (setGradEnabled(false)), or call discard() after it",
-      );
+  /** What its backward is: what was in force at forward. Without an activation the residual has no part in it. */
+  private backwardPass({ pass }: Call): Pass {
+    return { ...pass, residual: pass.residual && this.activation !== "none" };
+  }
+
+  /** Notes that a tensor was written: what has read it can no longer go back. */
+  private wrote(tensor: Tensor): void {
+    for (const { call } of this.workspaces) {
+      if (call !== undefined && [call.pass.x, call.residual].some((read) => overlap(read, tensor))) {
+        call.overwritten = true;
+      }
     }
-    if (this.last === undefined) {
-      throw new BcNormError("order", this.otherwise);
-    }
-    return this.last;
   }
 
   /** A plan, made once: the most recent ones are kept. */
   private prepared(direction: "forward" | "backward", pass: Pass): Prepared {
-    const { x, training, residual, inPlace, inference, norm } = pass;
+    const { x, training, residual, inPlace, inference, options } = pass;
+    const norm = JSON.stringify([options.momentum, options.movingSpeed, options.trackRunningStats]);
     const flags = [training, residual, inPlace, inference].map(Number).join("");
     const key = `${direction} ${flags} ${x.dims.join()} ${x.dtype} ${x.layout} ${norm}`;
     let prepared = this.plans.get(key);
@@ -647,8 +651,8 @@ export class Norm {
     this.plans.delete(key);
     if (uniforms !== undefined) {
       const prefix = `${id(uniforms)} `;
-      for (const bound of [...this.bound.keys()].filter((known) => known.startsWith(prefix))) {
-        this.bound.delete(bound);
+      for (const { bound } of this.workspaces) {
+        [...bound.keys()].filter((known) => known.startsWith(prefix)).forEach((known) => bound.delete(known));
       }
       this.retire(uniforms);
     }
@@ -658,13 +662,15 @@ export class Norm {
     const module = planner();
     const { x } = pass;
     const tensor = shapeOf(module, x.dims, x, this.kind === "weight_standardization");
+    const norm = normOf(module, this.kind, pass.options);
     const plan = guarded(() => {
       const options = new module.Options(pass.training, this.activation, pass.residual);
       try {
         return direction === "forward"
-          ? module.Plan.forward(this.norm, tensor, options, pass.inPlace, pass.inference, this.tuning)
-          : module.Plan.backward(this.norm, tensor, options, this.tuning);
+          ? module.Plan.forward(norm, tensor, options, pass.inPlace, pass.inference, this.tuning)
+          : module.Plan.backward(norm, tensor, options, this.tuning);
       } finally {
+        norm.free();
         options.free();
         tensor.free();
       }
@@ -698,23 +704,37 @@ export class Norm {
     return Tensor.zeros(this.device, x.dims, x);
   }
 
+  /** An idle workspace: one that knows the call, else one whose tables are large enough, else any or a new one. */
+  private idle(prepared: Prepared, tensors: ReadonlyMap<string, Slot>): Workspace {
+    const idle = this.workspaces.filter(({ call }) => call === undefined);
+    const key = keyOf(prepared, tensors);
+    const fits = ({ tables }: Workspace): boolean =>
+      prepared.data.needs.every(({ role, bytes, kind }) => kind === "caller" || (tables.get(role)?.size ?? 0) >= bytes);
+    let found = idle.find(({ bound }) => bound.has(key)) ?? idle.find(fits) ?? idle[0];
+    if (found === undefined) {
+      found = { call: undefined, tables: new Map(), bound: new Map() };
+      this.workspaces.push(found);
+    }
+    return found;
+  }
+
   /** Makes the tables that a plan needs. Where one must grow, nothing that is bound to the old one is kept. */
-  private grow(data: PlanData, tables: Map<string, GPUBuffer>): void {
+  private grow(data: PlanData, { tables, bound }: Workspace): void {
     for (const { role, bytes, kind } of data.needs) {
       const known = tables.get(role);
       if (kind === "caller" || (known !== undefined && known.size >= bytes)) {
         continue;
       }
       tables.set(role, makeBuffer(this.device, role, bytes, STORAGE | COPY_SRC | COPY_DST));
-      this.bound.clear();
       if (known !== undefined) {
+        bound.clear();
         this.retire(known);
       }
     }
   }
 
   /** The dispatches of a plan with these tensors and tables, and the layer's own buffers. */
-  private bind(prepared: Prepared, tensors: ReadonlyMap<string, Slot>, tables: Map<string, GPUBuffer>): Dispatch[] {
+  private bind(prepared: Prepared, tensors: ReadonlyMap<string, Slot>, workspace: Workspace): Dispatch[] {
     const { plan, data, uniforms, stride } = prepared;
     for (const [role, { buffer }] of tensors) {
       checkBuffer(this.device, role, buffer);
@@ -722,10 +742,10 @@ export class Norm {
     if (uniforms === undefined) {
       return [];
     }
-    this.grow(data, tables);
-    const ids = [...tensors].map(([role, { buffer, offset }]) => `${role} ${id(buffer)} ${offset}`);
-    const key = `${id(uniforms)} ${ids.join(" ")}`;
-    const known = this.bound.get(key);
+    this.grow(data, workspace);
+    const { tables, bound } = workspace;
+    const key = keyOf(prepared, tensors);
+    const known = bound.get(key);
     if (known !== undefined) {
       return known;
     }
@@ -760,10 +780,10 @@ export class Norm {
       });
       return { pipeline, group, workgroups: step.workgroups };
     });
-    this.bound.set(key, dispatches);
-    const [oldest] = this.bound.keys();
-    if (this.bound.size > MAX_BOUND && oldest !== undefined) {
-      this.bound.delete(oldest);
+    bound.set(key, dispatches);
+    const [oldest] = bound.keys();
+    if (bound.size > MAX_BOUND && oldest !== undefined) {
+      bound.delete(oldest);
     }
     return dispatches;
   }
@@ -778,6 +798,28 @@ const COUNT = "bn.num_batches_tracked";
 
 /** A multiple of every alignment of uniforms that a device may have. */
 const ALIGNMENT = 256;
+
+/** Refuses arguments of forward that are none, or that contradict each other. */
+function checkForward(of: string, args: ForwardArgs): void {
+  checkOptions(of, args, FORWARD_ARGS);
+  check("x", args.x, TENSOR);
+  if (args.inPlace === true && args.y !== undefined) {
+    throw new BcNormError("order", "inPlace writes over x: give no y");
+  }
+}
+
+/** Refuses arguments of backward that are none. */
+function checkBackward(of: string, saved: Saved, args: BackwardArgs): void {
+  check("saved", saved, SAVED);
+  checkOptions(of, args, BACKWARD_ARGS);
+  check("gradY", args.gradY, TENSOR);
+}
+
+/** What is bound is known by its plan and its tensors. */
+function keyOf({ uniforms }: Prepared, tensors: ReadonlyMap<string, Slot>): string {
+  const ids = [...tensors].map(([role, { buffer, offset }]) => `${role} ${id(buffer)} ${offset}`);
+  return `${uniforms === undefined ? "" : id(uniforms)} ${ids.join(" ")}`;
+}
 
 /** Whether backward may follow. */
 function goesBack({ inPlace, inference }: Pass): boolean {

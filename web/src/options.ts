@@ -85,21 +85,6 @@ export type StatsOptions =
   | { readonly momentum: number | null; readonly movingSpeed?: never }
   | { readonly movingSpeed: number; readonly momentum?: never };
 
-/** Statistics' settings as they are in options. @internal */
-export function statsOf(kind: NormKind, { momentum = 0.1, movingSpeed }: NormOptions): StatsOptions {
-  const speed = movingSpeed ?? (kind === "est_bn" ? 0 : undefined);
-  return speed === undefined ? { momentum } : { movingSpeed: speed };
-}
-
-/** Sets checked settings. @internal */
-export function applyStats(norm: PlannedNorm, stats: StatsOptions): void {
-  if (stats.movingSpeed !== undefined) {
-    norm.setMovingSpeed(stats.movingSpeed);
-  } else {
-    norm.setMomentum(stats.momentum);
-  }
-}
-
 function checkOne({ momentum, movingSpeed }: Partial<StatsOptions>): void {
   if (momentum !== undefined && movingSpeed !== undefined) {
     throw new BcNormError("norm", "momentum is of batch statistics, movingSpeed of estimates: give one of them");
@@ -139,8 +124,10 @@ export function normOf(
     if (options.eps !== undefined) {
       norm.setEps(options.eps);
     }
-    if (options.momentum !== undefined || options.movingSpeed !== undefined) {
-      applyStats(norm, statsOf(kind, options));
+    if (options.movingSpeed !== undefined) {
+      norm.setMovingSpeed(options.movingSpeed);
+    } else if (options.momentum !== undefined) {
+      norm.setMomentum(options.momentum);
     }
     for (const name of FLAGS) {
       const value = options[name];

@@ -21,7 +21,7 @@ export class Tensor {
   /**
    * Views a buffer (usage STORAGE; COPY_SRC to be read). Whether it is large enough, aligned and of that usage
    * is checked where it is used. Of which device a buffer of the page's is, WebGPU tells nobody: `forward`, `backward`
-   * and `read` throw where it is another one, `encodeForward` and `encodeBackward` leave it to the browser, which
+   * and `read` throw where it is another one, `recordForward` and `recordBackward` leave it to the browser, which
    * refuses the submission by an error of its own (`uncapturederror`).
    *
    * @throws {BcNormError} `argument`, `tensor`.

@@ -50,7 +50,7 @@ test("arguments that are none are refused by name", { skip }, async () => {
     const norm = await BcNorm.create(device, options);
     const x = Tensor.zeros(device, [2, 4, 3]);
     const encoder = device.createCommandEncoder();
-    await norm.forward(x);
+    const { saved } = await norm.forward({ x });
     const f = new Float32Array(24);
     const all = {
       device: () => BcNorm.create(undefined, options),
@@ -69,26 +69,30 @@ test("arguments that are none are refused by name", { skip }, async () => {
       "momentum of a layer norm": () => LayerNorm.create(device, { numChannels: 4, momentum: 0.5 }),
       "channels of filters": () => WeightStandardization.create(device, { numChannels: 4 }),
       "kind of every object": () => Norm.create(device, "constructor", options),
-      "x floats": () => norm.forward(f),
+      "x floats": () => norm.forward({ x: f }),
+      "x alone": () => norm.forward(x),
       "x none": () => norm.forward(),
       "x null": () => norm.forward(null),
-      inplace: () => norm.forward(x, { inplace: true }),
-      "inPlace 1": () => norm.forward(x, { inPlace: 1 }),
-      "y floats": () => norm.forward(x, { y: f }),
-      "residual floats": () => norm.forward(x, { residual: f }),
-      "args none": () => norm.encodeForward(encoder),
-      "args empty": () => norm.encodeForward(encoder, {}),
-      "args of none such": () => norm.encodeForward(encoder, { x, out: x }),
-      "target none": () => norm.encodeForward(undefined, { x }),
-      "target a device": () => norm.encodeForward(device, { x }),
+      inplace: () => norm.forward({ x, inplace: true }),
+      "inPlace 1": () => norm.forward({ x, inPlace: 1 }),
+      "recompute 1": () => norm.forward({ x, recompute: 1 }),
+      "y floats": () => norm.forward({ x, y: f }),
+      "residual floats": () => norm.forward({ x, residual: f }),
+      "args none": () => norm.recordForward(encoder),
+      "args empty": () => norm.recordForward(encoder, {}),
+      "args of none such": () => norm.recordForward(encoder, { x, out: x }),
+      "target none": () => norm.recordForward(undefined, { x }),
+      "target a device": () => norm.recordForward(device, { x }),
       "prepare none": () => norm.prepare(),
       "prepare a tensor": () => norm.prepare(x, { residual: x }),
-      "gradY none": () => norm.backward(),
-      "gradY floats": () => norm.backward(f),
-      "backward of none such": () => norm.backward(x, { dx: x }),
-      "encodeBackward empty": () => norm.encodeBackward(encoder, {}),
-      "encodeBackward target": () => norm.encodeBackward({}, { gradY: x }),
-      zeroGrad: () => norm.zeroGrad(device),
+      "saved none": () => norm.backward(),
+      "saved a tensor": () => norm.backward(x, { gradY: x }),
+      "gradY none": () => norm.backward(saved),
+      "gradY floats": () => norm.backward(saved, { gradY: f }),
+      "backward of none such": () => norm.backward(saved, { gradY: x, dx: x }),
+      "recordBackward empty": () => norm.recordBackward(encoder, saved, {}),
+      "recordBackward target": () => norm.recordBackward({}, saved, { gradY: x }),
+      recordZeroGrad: () => norm.recordZeroGrad(device),
       grad: () => norm.setGradEnabled("no"),
       "stats none": () => norm.setStats(),
       "stats empty": () => norm.setStats({}),
@@ -123,7 +127,7 @@ test("arguments that are none are refused by name", { skip }, async () => {
       found[what] = await thrown(run);
     }
     // Nothing of it has changed the layer: this backward is of the forward at the beginning.
-    await norm.backward(x);
+    await norm.backward(saved, { gradY: x });
     await InstanceNorm.create(device, { numChannels: 4, momentum: 0.5, trackRunningStats: true, eps: undefined });
     return found;
   });
@@ -195,7 +199,7 @@ test("momentum and moving speed are the norm's own", { skip }, async () => {
     for (const momentum of [0.5, null, undefined]) {
       const norm = await BatchNorm.create(device, { ...channels, momentum });
       refused[`momentum ${momentum}`] = await thrown(() => norm.setStats({ momentum: 2 }));
-      await norm.forward(x);
+      await norm.forward({ x });
       means.push([...(await norm.stateDict()).running_mean.values]);
     }
     const speed = await BcNorm.create(device, { ...channels, movingSpeed: 0.25 });
@@ -231,24 +235,28 @@ test("a destroyed layer says so, whatever it is asked", { skip }, async () => {
       setStats: (norm) => norm.setStats({ momentum: 0.5 }),
       buffer: (norm) => norm.buffer("weight"),
       prepare: (norm) => norm.prepare(x),
-      encodeForward: (norm) => norm.encodeForward(device.createCommandEncoder(), { x }),
-      encodeBackward: (norm) => norm.encodeBackward(device.createCommandEncoder(), { gradY: x }),
-      forward: (norm) => norm.forward(x),
-      backward: (norm) => norm.backward(x),
+      recordForward: (norm) => norm.recordForward(device.createCommandEncoder(), { x }),
+      recordBackward: (norm) => norm.recordBackward(device.createCommandEncoder(), saved, { gradY: x }),
+      forward: (norm) => norm.forward({ x }),
+      backward: (norm) => norm.backward(saved, { gradY: x }),
+      recordZeroGrad: (norm) => norm.recordZeroGrad(device.createCommandEncoder()),
       zeroGrad: (norm) => norm.zeroGrad(),
       stateDict: (norm) => norm.stateDict(),
       loadStateDict: (norm) => norm.loadStateDict({}),
       saveSafetensors: (norm) => norm.saveSafetensors(),
       loadSafetensors: (norm) => norm.loadSafetensors(new Uint8Array(16)),
-      discard: (norm) => norm.discard(),
-      forget: (norm) => norm.forget(),
+      memory: (norm) => norm.memory(),
+      release: (norm) => norm.release(),
     };
     const methods = Object.getOwnPropertyNames(Norm.prototype);
     const said = [];
+    let saved;
     for (const affine of [true, false]) {
       const norm = await GroupNorm.create(device, { numChannels: 4, weight: affine, bias: affine });
-      const waiting = norm.forward(x);
+      ({ saved } = await norm.forward({ x }));
+      const waiting = norm.forward({ x });
       norm.destroy();
+      saved.dispose();
       norm.destroy();
       said.push(["forward meanwhile", await thrown(() => waiting)]);
       for (const [name, call] of Object.entries(calls)) {
@@ -259,14 +267,14 @@ test("a destroyed layer says so, whatever it is asked", { skip }, async () => {
     y.destroy();
     const norm = await GroupNorm.create(device, { numChannels: 4 });
     const tensors = [
-      await thrown(() => norm.forward(y)),
-      await thrown(() => norm.forward(x, { y })),
-      await thrown(() => norm.encodeForward(device.createCommandEncoder(), { x: y })),
+      await thrown(() => norm.forward({ x: y })),
+      await thrown(() => norm.forward({ x, y })),
+      await thrown(() => norm.recordForward(device.createCommandEncoder(), { x: y })),
       await thrown(() => y.read(device)),
     ];
     // Destroyed by the page, which nothing here sees.
     x.buffer.destroy();
-    tensors.push(await thrown(() => norm.forward(x)), await thrown(() => x.read(device)));
+    tensors.push(await thrown(() => norm.forward({ x })), await thrown(() => x.read(device)));
     return { said, tensors, calls: Object.keys(calls), methods };
   });
   const wrong = found.said.filter(([, error]) => error !== "order: the layer was destroyed: create a new one");
@@ -278,75 +286,185 @@ test("a destroyed layer says so, whatever it is asked", { skip }, async () => {
   assert.ok(found.tensors.every((error) => error.startsWith("buffer: ")), found.tensors.join("; "));
 });
 
-test("backward goes back through the one forward before it, or says why not", { skip }, async () => {
+test("backward goes back through the forward that it is given, or says why not", { skip }, async () => {
   const found = await page.evaluate(async () => {
     const { BcNorm, Tensor } = bcnorm;
-    const norm = await BcNorm.create(device, { numChannels: 2 });
+    const create = () => BcNorm.create(device, { numChannels: 2 });
+    const [norm, other] = [await create(), await create()];
     const values = (seed) => Float32Array.from({ length: 12 }, (_, i) => Math.sin(seed * (i + 1)));
     const tensor = (seed) => Tensor.from(device, [2, 2, 3], values(seed));
     const [a, b, g] = [1, 2, 3].map(tensor);
-    const read = async (result) => [...(await result.gradX.read(device))];
-    const gradient = async (x) => {
-      norm.discard();
-      await norm.forward(x);
-      return read(await norm.backward(g));
-    };
-    const [ofA, ofB] = [await gradient(a), await gradient(b)];
+    const back = async (saved) => [...(await (await norm.backward(saved, { gradY: g })).gradX.read(device))];
+    const grad = async () => String(await new Tensor(norm.buffer("grad_bias"), [1]).read(device));
+    const [ofA, ofB] = [await back((await norm.forward({ x: a })).saved), await back((await norm.forward({ x: b })).saved)];
     const said = {};
-    const grad = async () => String(await norm.buffer("grad_bias") && (await new Tensor(norm.buffer("grad_bias"), [1]).read(device)));
-    said.again = await thrown(() => norm.backward(g));
+    // Two in flight, in either order, and forwards in between.
+    const flights = [];
+    for (const reversed of [false, true]) {
+      const [one, two] = [await norm.forward({ x: a }), await norm.forward({ x: b })];
+      norm.setGradEnabled(false);
+      await norm.forward({ x: b });
+      norm.eval();
+      await norm.forward({ x: tensor(4), inPlace: true });
+      await norm.forward({ x: Tensor.zeros(device, [5, 2, 700]) });
+      norm.train();
+      norm.setGradEnabled(true);
+      const held = norm.memory().saved;
+      const second = reversed ? await back(two.saved) : undefined;
+      flights.push([await back(one.saved), second ?? (await back(two.saved)), held, norm.memory().saved]);
+      said.again = await thrown(() => norm.backward(one.saved, { gradY: g }));
+    }
     const before = await grad();
-    said.againEncoded = await thrown(() => norm.encodeBackward(device.createCommandEncoder(), { gradY: g }));
-    await norm.forward(a);
-    await norm.forward(b);
-    said.two = await thrown(() => norm.backward(g));
-    said.twoEncoded = await thrown(() => norm.encodeBackward(device.createCommandEncoder(), { gradY: g }));
+    const { saved } = await norm.forward({ x: a });
+    said.foreign = await thrown(() => other.backward(saved, { gradY: g }));
+    said.recorded = await thrown(() => other.recordBackward(device.createCommandEncoder(), saved, { gradY: g }));
+    said.shape = await thrown(() => norm.backward(saved, { gradY: Tensor.zeros(device, [2, 2, 4]) }));
+    said.residual = await thrown(() => norm.backward(saved, { gradY: g, gradResidual: b }));
     const same = before === (await grad());
-    norm.discard();
-    said.discarded = await thrown(() => norm.backward(g));
-    // In the same way where a layer is used twice in an encoder.
-    const encoder = device.createCommandEncoder();
-    norm.encodeForward(encoder, { x: norm.encodeForward(encoder, { x: a }) });
-    said.twice = await thrown(() => norm.encodeBackward(encoder, { gradY: g }));
-    norm.discard();
-    // Forwards without gradients may come in between, of any shape, and leave what backward needs.
-    await norm.forward(a);
-    norm.setGradEnabled(false);
-    await norm.forward(b);
+    // A call that was refused used nothing up; of two at once, one gets it.
+    const both = await Promise.all([back(saved), thrown(() => norm.backward(saved, { gradY: g }))]);
+    said.both = both[1];
+    // Settings that change in between are not those of the forward.
+    const changed = await norm.forward({ x: a });
+    norm.setStats({ movingSpeed: 0.5 });
     norm.eval();
-    await norm.forward(tensor(4), { inPlace: true });
-    await norm.forward(Tensor.zeros(device, [5, 2, 700]));
+    const state = await norm.stateDict();
+    norm.loadStateDict({ ...state, "bn.weight": { dims: [2], values: Float32Array.of(3, 4) } });
+    norm.release();
+    const after = await back(changed.saved);
+    norm.loadStateDict(state);
     norm.train();
-    norm.setGradEnabled(true);
-    const between = await read(await norm.backward(g));
-    // Unless they write over what it reads.
-    await norm.forward(a);
-    norm.setGradEnabled(false);
-    await norm.forward(b, { y: a });
-    said.over = await thrown(() => norm.backward(g));
-    await norm.forward(b);
-    said.without = await thrown(() => norm.backward(g));
-    norm.setGradEnabled(true);
-    // A refused call changes nothing.
-    await norm.forward(b);
-    await thrown(() => norm.forward(a, { y: b.buffer }));
-    await thrown(() => norm.backward(Tensor.zeros(device, [2, 2, 4])));
-    const after = await read(await norm.backward(g));
-    return { ofA, ofB, said, same, between, after };
+    norm.setStats({ momentum: 0.1 });
+    // What the layer writes over what a backward reads.
+    const spoiled = await norm.forward({ x: a });
+    norm.eval();
+    await norm.forward({ x: b, y: a });
+    said.over = await thrown(() => norm.backward(spoiled.saved, { gradY: g }));
+    return { ofA, ofB, said, flights, same, after, both: both[0] };
   });
-  const { said } = found;
-  assert.match(said.again, /^order: backward again after one forward/);
-  assert.equal(said.againEncoded, said.again);
-  assert.match(said.two, /^order: backward after 2 forwards.*setGradEnabled\(false\).*discard\(\)/);
-  assert.deepEqual([said.twoEncoded, said.twice], [said.two, said.two]);
-  assert.match(said.discarded, /^order: backward without forward/);
-  assert.match(said.over, /^order: .*overwritten/);
+  const { ofA, ofB, said, flights } = found;
+  assert.notDeepEqual(ofA, ofB);
+  for (const [a, b, held, left] of flights) {
+    assert.deepEqual([a, b], [ofA, ofB]);
+    assert.ok(held > 0 && left === 0, `${held}, ${left}`);
+  }
+  for (const name of ["again", "both"]) {
+    assert.match(said[name], /^order: this Saved was used.*call forward again/);
+  }
+  assert.match(said.foreign, /^order: this Saved is another layer's/);
+  assert.equal(said.recorded, said.foreign);
+  assert.match(said.shape, /^tensor: gradY has shape/);
+  assert.match(said.residual, /^order: forward had no residual.*leave gradResidual out/);
+  assert.match(said.over, /^order: .*wrote over/);
   assert.ok(found.same, "a refused backward adds to the gradients");
-  assert.match(said.without, /^order: /);
-  assert.notDeepEqual(found.ofA, found.ofB);
-  assert.deepEqual(found.between, found.ofA);
-  assert.deepEqual(found.after, found.ofB);
+  assert.deepEqual([found.both, found.after], [ofA, ofA]);
   opened.failed();
+});
+
+test("a layer used twice, and a checkpointed one", { skip }, async () => {
+  const found = await page.evaluate(async () => {
+    const { BcNorm, EstBn, InstanceNorm, Tensor } = bcnorm;
+    const values = (seed) => Float32Array.from({ length: 24 }, (_, i) => Math.sin(seed * (i + 1)));
+    const [x, gradY] = [1, 2].map((seed) => Tensor.from(device, [2, 2, 6], values(seed)));
+    const read = async (...tensors) => Promise.all(tensors.map(async (tensor) => [...(await tensor.read(device))]));
+    // norm(norm(x)) of one layer, and of two with the same parameters; into an encoder, and into a compute pass.
+    const twice = async (inPass, ...layers) => {
+      const encoder = device.createCommandEncoder();
+      const target = inPass ? encoder.beginComputePass() : encoder;
+      const [first, second] = [layers[0], layers.at(-1)];
+      const one = first.recordForward(target, { x });
+      const two = second.recordForward(target, { x: one.y });
+      const back = second.recordBackward(target, two.saved, { gradY });
+      const { gradX } = first.recordBackward(target, one.saved, { gradY: back.gradX });
+      if (inPass) target.end();
+      device.queue.submit([encoder.finish()]);
+      const gradients = await Promise.all(layers.map((norm) => new Tensor(norm.buffer("grad_bn.weight"), [2]).read(device)));
+      const sum = [0, 1].map((i) => Math.fround(gradients.reduceRight((sum, values) => sum + values[i], 0)));
+      return [...(await read(one.y, two.y, gradX)), sum];
+    };
+    const create = () => BcNorm.create(device, { numChannels: 2 });
+    const shared = [
+      await twice(false, await create(), await create()),
+      await twice(false, await create()),
+      await twice(true, await create()),
+    ];
+    // The first forward is forgotten, the second one moves no statistics.
+    const text = (state) => JSON.stringify(Object.values(state).map((v) => (typeof v === "bigint" ? `${v}` : [...v.values])));
+    const checkpointed = [];
+    for (const make of [
+      create,
+      () => BcNorm.create(device, { numChannels: 2, momentum: null }),
+      () => EstBn.create(device, { numChannels: 2, movingSpeed: 0.25 }),
+      () => InstanceNorm.create(device, { numChannels: 2, trackRunningStats: true }),
+    ]) {
+      const [plain, block] = [await make(), await make()];
+      const whole = await plain.forward({ x });
+      const expected = await plain.backward(whole.saved, { gradY });
+      const first = await block.forward({ x });
+      first.saved.dispose();
+      const second = await block.forward({ x, recompute: true });
+      const got = await block.backward(second.saved, { gradY });
+      checkpointed.push({
+        expected: await read(whole.y, expected.gradX),
+        got: await read(second.y, got.gradX),
+        states: [text(await plain.stateDict()), text(await block.stateDict())],
+        moved: text(await (await make()).stateDict()),
+      });
+    }
+    return { shared, checkpointed };
+  });
+  const [two, one, passed] = found.shared;
+  assert.deepEqual(one, two);
+  assert.deepEqual(passed, two);
+  for (const { expected, got, states, moved } of found.checkpointed) {
+    assert.equal(states[0], states[1]);
+    assert.notEqual(states[0], moved);
+    got.flat().forEach((value, i) => assert.ok(Math.abs(value - expected.flat()[i]) < 1e-5, `${got}, ${expected}`));
+  }
+  opened.failed();
+});
+
+test("tables return to the pool", { skip }, async () => {
+  const found = await page.evaluate(async () => {
+    const { BcNorm, Tensor } = bcnorm;
+    const own = await newDevice();
+    const live = counted(own);
+    const norm = await BcNorm.create(own, { numChannels: 2 });
+    const x = Tensor.zeros(own, [2, 2, 6]);
+    const empty = live.size;
+    const memory = [norm.memory()];
+    const [one, two] = [await norm.forward({ x }), await norm.forward({ x })];
+    memory.push(norm.memory());
+    one.saved.dispose();
+    one.saved.dispose();
+    memory.push(norm.memory());
+    const three = await norm.forward({ x });
+    // Disposed of long ago: the tables are another forward's now.
+    one.saved.dispose();
+    memory.push(norm.memory());
+    three.saved.dispose();
+    norm.release();
+    memory.push(norm.memory());
+    await norm.backward(two.saved, { gradY: x });
+    norm.release();
+    memory.push(norm.memory());
+    [one, two, three].forEach(({ y }) => y.destroy());
+    const left = live.size - empty;
+    own.destroy();
+    return { memory, left };
+  });
+  const [fresh, both, one, again, kept, none] = found.memory;
+  const half = both.saved / 2;
+  // bn.weight, bn.bias and their gradients, two running statistics; weight, bias and theirs; the count.
+  const state = 4 * (6 * 2 + 4 + 1);
+  assert.deepEqual(fresh, { state, saved: 0, idle: 0 });
+  assert.ok(half > 0);
+  assert.deepEqual([one.saved, one.idle], [half, half]);
+  assert.deepEqual([again.saved, again.idle], [2 * half, 0]);
+  assert.deepEqual([kept.saved, kept.idle], [half, 0]);
+  assert.deepEqual(none, fresh);
+  // The gradient of x, which backward made.
+  assert.equal(found.left, 1);
 });
 
 test("a tensor of another device is refused", { skip }, async () => {
@@ -362,25 +480,25 @@ test("a tensor of another device is refused", { skip }, async () => {
     const encoder = () => one.createCommandEncoder();
     const devices = [x.device === one, foreign.device === other, pages.device];
     const said = {
-      forward: await thrown(() => norm.forward(foreign)),
-      y: await thrown(() => norm.forward(x, { y: foreign })),
-      residual: await thrown(() => norm.forward(x, { residual: foreign })),
-      encoded: await thrown(() => norm.encodeForward(encoder(), { x, y: foreign })),
+      forward: await thrown(() => norm.forward({ x: foreign })),
+      y: await thrown(() => norm.forward({ x, y: foreign })),
+      residual: await thrown(() => norm.forward({ x, residual: foreign })),
+      recorded: await thrown(() => norm.recordForward(encoder(), { x, y: foreign })),
       read: await thrown(() => foreign.read(one)),
       parameter: await thrown(() => new Tensor(stranger.buffer("bn.weight"), [4]).read(one)),
       // Buffers of the page's, of which WebGPU alone knows the device.
-      pagesX: await thrown(() => norm.forward(pages)),
-      pagesY: await thrown(() => norm.forward(x, { y: pages })),
+      pagesX: await thrown(() => norm.forward({ x: pages })),
+      pagesY: await thrown(() => norm.forward({ x, y: pages })),
       pagesRead: await thrown(() => pages.read(one)),
     };
-    await norm.forward(x);
-    said.gradY = await thrown(() => norm.backward(foreign));
-    said.gradX = await thrown(() => norm.backward(x, { gradX: foreign }));
-    said.pagesGrad = await thrown(() => norm.backward(pages));
+    const { saved } = await norm.forward({ x });
+    said.gradY = await thrown(() => norm.backward(saved, { gradY: foreign }));
+    said.gradX = await thrown(() => norm.backward(saved, { gradY: x, gradX: foreign }));
+    said.pagesGrad = await thrown(() => norm.backward(saved, { gradY: pages }));
     // After all of it, the layer works, with a buffer of the page's too.
-    const y = await norm.forward(own);
+    const { y, saved: again } = await norm.forward({ x: own });
     const values = [...(await y.read(one))];
-    await norm.backward(own, { gradX: x });
+    await norm.backward(again, { gradY: own, gradX: x });
     return { said, devices, values };
   });
   assert.deepEqual(found.devices, [true, true, undefined]);
@@ -416,8 +534,8 @@ test("buffers that there cannot be are errors", { skip }, async () => {
     const none = () => {
       throw new RangeError("createBuffer failed, size is too large");
     };
-    said.y = await without(/^tensor$/, () => norm.forward(x), invalid);
-    said.tables = await without(/^(?!tensor)/, () => norm.forward(x), (d) => (d.mappedAtCreation ? create(d) : invalid(d)));
+    said.y = await without(/^tensor$/, () => norm.forward({ x }), invalid);
+    said.tables = await without(/^(?!tensor)/, () => norm.forward({ x }), (d) => (d.mappedAtCreation ? create(d) : invalid(d)));
     said.staging = await without(/readback/, () => x.read(own), invalid);
     said.layer = await without(/^weight$/, () => BatchNorm.create(own, { numChannels: 4 }), none);
     said.upload = await without(/^tensor$/, () => Tensor.from(own, [1, 1, 4], new Float32Array(4)), none);
@@ -425,9 +543,10 @@ test("buffers that there cannot be are errors", { skip }, async () => {
     let calls = 0;
     // The second scope that is popped is that of memory.
     own.popErrorScope = async () => ((await memory()), ++calls === 2 ? new GPUOutOfMemoryError("none left") : null);
-    said.told = await thrown(() => norm.forward(x));
+    said.told = await thrown(() => norm.forward({ x }));
     own.popErrorScope = memory;
-    const y = await norm.forward(x);
+    said.held = norm.memory().saved;
+    const { y } = await norm.forward({ x });
     return { said, values: [...(await y.read(own))].every((value) => value === 0) };
   });
   const { said } = found;
@@ -437,6 +556,7 @@ test("buffers that there cannot be are errors", { skip }, async () => {
   for (const name of ["y", "tables", "staging"]) {
     assert.match(said[name], /^buffer: |^limit: /, name);
   }
+  assert.equal(said.held, 0, "a forward that the browser refused holds tables");
   for (const name of ["layer", "upload", "told"]) {
     assert.match(said[name], /^limit: .*no memory/, name);
   }
@@ -455,9 +575,9 @@ test("a device lost at any point is told, and nothing hangs", { skip, timeout: 1
       zeros: ({ lost }) => Tensor.zeros(lost, [2, 4, 3]),
       read: ({ lost, x }) => x.read(lost),
       prepare: ({ norm, x }) => norm.prepare(x),
-      forward: ({ norm, x }) => norm.forward(x),
-      encodeForward: ({ norm, lost, x }) => norm.encodeForward(lost.createCommandEncoder(), { x }),
-      backward: ({ norm, x }) => norm.backward(x),
+      forward: ({ norm, x }) => norm.forward({ x }),
+      recordForward: ({ norm, lost, x }) => norm.recordForward(lost.createCommandEncoder(), { x }),
+      backward: ({ norm, saved, x }) => norm.backward(saved, { gradY: x }),
       zeroGrad: ({ norm }) => norm.zeroGrad(),
       stateDict: ({ norm }) => norm.stateDict(),
       saveSafetensors: ({ norm }) => norm.saveSafetensors(),
@@ -470,16 +590,14 @@ test("a device lost at any point is told, and nothing hangs", { skip, timeout: 1
         const norm = await create(lost);
         const x = Tensor.zeros(lost, [2, 4, 3]);
         const state = await norm.stateDict();
-        if (name === "backward") {
-          await norm.forward(x);
-        }
+        const { saved } = name === "backward" ? await norm.forward({ x }) : {};
         if (when !== "in the middle") {
           lost.destroy();
         }
         if (when === "before") {
           await lost.lost;
         }
-        const running = within(thrown(() => call({ lost, norm, x, state })));
+        const running = within(thrown(() => call({ lost, norm, x, state, saved })));
         if (when === "in the middle") {
           // Once it waits for the first time.
           await undefined;
@@ -517,8 +635,8 @@ test("no buffer is left behind", { skip, timeout: 120_000 }, async () => {
     for (let i = 0; i < 30; i++) {
       const norm = await create();
       const x = g(3);
-      const y = await norm.forward(x);
-      const { gradX } = await norm.backward(y);
+      const { y, saved } = await norm.forward({ x });
+      const { gradX } = await norm.backward(saved, { gradY: y });
       [x, y, gradX].forEach((tensor) => tensor.destroy());
       norm.destroy();
     }
@@ -529,23 +647,23 @@ test("no buffer is left behind", { skip, timeout: 120_000 }, async () => {
     const sizes = [];
     for (let i = 1; i <= 40; i++) {
       const x = g(60 * i);
-      const y = await norm.forward(x);
-      const { gradX } = await norm.backward(y);
+      const { y, saved } = await norm.forward({ x });
+      const { gradX } = await norm.backward(saved, { gradY: y });
       await norm.stateDict();
       [x, y, gradX].forEach((tensor) => tensor.destroy());
       sizes.push(live.size - empty);
     }
     found.sizes = [sizes[8], sizes[20], sizes[39]];
-    norm.forget();
-    found.forgotten = live.size - empty;
+    norm.release();
+    found.released = live.size - empty;
     // Into an encoder of the page's, what is not submitted yet stays whole.
     const encoder = own.createCommandEncoder();
     const tensors = [];
     own.pushErrorScope("validation");
     for (let i = 1; i <= 20; i++) {
       const x = g(60 * i);
-      const y = norm.encodeForward(encoder, { x });
-      const { gradX } = norm.encodeBackward(encoder, { gradY: y });
+      const { y, saved } = norm.recordForward(encoder, { x });
+      const { gradX } = norm.recordBackward(encoder, saved, { gradY: y });
       tensors.push(x, y, gradX);
     }
     own.queue.submit([encoder.finish()]);
@@ -559,7 +677,7 @@ test("no buffer is left behind", { skip, timeout: 120_000 }, async () => {
   const [some, more, most] = found.sizes;
   assert.equal(more, some, `${found.sizes} buffers`);
   assert.equal(most, some, `${found.sizes} buffers`);
-  assert.equal(found.forgotten, 0);
+  assert.equal(found.released, 0);
   assert.equal(found.refused, undefined);
   assert.equal(found.end, "");
 });
@@ -586,12 +704,30 @@ test("the README's program runs, and leaves no buffer behind", { skip }, async (
   opened.failed();
 });
 
+test("the program of docs/calls.md runs", { skip }, async () => {
+  const text = readFileSync(`${ROOT}docs/calls.md`, "utf8");
+  const [, program] = /```js\n([^]*?)```/.exec(text);
+  const found = await page.evaluate(async (program) => {
+    const { BcNorm, Tensor } = bcnorm;
+    const norm = await BcNorm.create(device, { numChannels: 2 });
+    const x = Tensor.from(device, [2, 2, 3], Float32Array.from({ length: 12 }, (_, i) => i ** 2));
+    const run = new (async () => {}).constructor("norm", "x", "gradY", `${program}; return [y, gradX];`);
+    const [y, gradX] = await run(norm, x, x);
+    const batches = String((await norm.stateDict())["bn.num_batches_tracked"]);
+    return { y: [...(await y.read(device))], gradX: [...(await gradX.read(device))], batches, ...norm.memory() };
+  }, program);
+  assert.equal(found.batches, "1");
+  assert.equal(found.saved, 0);
+  assert.ok(found.y.concat(found.gradX).every(Number.isFinite));
+  opened.failed();
+});
+
 test("x at an offset, with a y of the layer's own", { skip }, async () => {
   const values = await page.evaluate(async () => {
     const { GroupNorm, Tensor } = bcnorm;
     const buffer = Tensor.from(device, [68], Float32Array.from({ length: 68 }, (_, i) => i ** 2)).buffer;
     const norm = await GroupNorm.create(device, { numChannels: 1, eps: 0 });
-    const y = await norm.forward(new Tensor(buffer, [1, 1, 4], { offset: 256 }));
+    const { y } = await norm.forward({ x: new Tensor(buffer, [1, 1, 4], { offset: 256 }) });
     const mean = [64, 65, 66, 67].reduce((sum, i) => sum + i ** 2 / 4, 0);
     const deviation = Math.sqrt([64, 65, 66, 67].reduce((sum, i) => sum + (i ** 2 - mean) ** 2 / 4, 0));
     return [[...(await y.read(device))], [64, 65, 66, 67].map((i) => (i ** 2 - mean) / deviation), y.offset];

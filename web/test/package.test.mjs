@@ -42,7 +42,7 @@ test("what is wrong is told before anything is recorded", { skip }, async () => 
       const validation = await device.popErrorScope();
       found.push([what, validation === null ? error : `reached the device: ${validation.message}`]);
     };
-    const encode = (args, layer = norm) => () => layer.encodeForward(device.createCommandEncoder(), args);
+    const encode = (args, layer = norm) => () => layer.recordForward(device.createCommandEncoder(), args);
     const storage = (size, usage = GPUBufferUsage.STORAGE) => device.createBuffer({ size, usage });
     await wrong("groups", () => BcNorm.create(device, { numChannels: 6, numGroups: 4 }));
     await wrong("no channels", () => GroupNorm.create(device, {}));
@@ -66,13 +66,15 @@ test("what is wrong is told before anything is recorded", { skip }, async () => 
     await wrong("shape of y", encode({ x, y: Tensor.zeros(device, [2, 4, 4]) }));
     await wrong("type of the residual", encode({ x, residual: Tensor.zeros(device, [2, 4, 3], { dtype: "f16" }) }));
     await wrong("in place", encode({ x, inPlace: true }));
-    await wrong("backward first", () => norm.backward(x));
+    await wrong("in place, again", encode({ x, inPlace: true, recompute: true }));
+    await wrong("in place and y", encode({ x, y: x, inPlace: true }));
+    await wrong("backward first", () => norm.backward({ gradY: x }));
     norm.eval();
-    await norm.forward(x, { inPlace: true });
-    await wrong("backward after in place", () => norm.backward(x));
+    const inPlace = await norm.forward({ x, inPlace: true });
+    await wrong("backward of in place", () => norm.backward(inPlace.saved, { gradY: x }));
     norm.setGradEnabled(false);
-    await norm.forward(x);
-    await wrong("backward without gradients", () => norm.backward(x));
+    const without = await norm.forward({ x });
+    await wrong("backward without gradients", () => norm.backward(without.saved, { gradY: x }));
     await wrong("speed", () => norm.setStats({ movingSpeed: 2 }));
     const state = await norm.stateDict();
     await wrong("state", () => norm.loadStateDict({ ...state, weight: 3n, extra: 1n }));
@@ -81,8 +83,8 @@ test("what is wrong is told before anything is recorded", { skip }, async () => 
     // After all of it, the layer works.
     norm.train();
     norm.setGradEnabled(true);
-    const y = await (await norm.forward(x)).read(device);
-    return { found, y: [...y] };
+    const { y } = await norm.forward({ x });
+    return { found, y: [...(await y.read(device))] };
   });
   assert.deepEqual(found.y, Array(24).fill(0));
   const says = {
@@ -108,8 +110,10 @@ test("what is wrong is told before anything is recorded", { skip }, async () => 
     "shape of y": ["tensor", "y has shape [2, 4, 4]", "[2, 4, 3]"],
     "type of the residual": ["tensor", "residual is f16", "f32"],
     "in place": ["order", "in place"],
-    "backward first": ["order", "backward without forward"],
-    "backward after in place": ["order", "overwritten"],
+    "in place, again": ["order", "in place"],
+    "in place and y": ["order", "inPlace", "give no y"],
+    "backward first": ["argument", "saved is", "as forward returns it"],
+    "backward of in place": ["order", "in place", "a y of its own"],
     "backward without gradients": ["order", "setGradEnabled(true)"],
     speed: ["norm", "movingSpeed = 2"],
     state: ["state-dict", "weight is i64", 'unexpected key "extra"'],
@@ -136,7 +140,8 @@ test("subgroups are used where the device has them, and asked for in vain withou
       const tuning = `class=gpu\nlimits.subgroup_size=${subgroupSize}`;
       const norm = await BcNorm.create(device, { numChannels: 4, numGroups: 2, tuning });
       try {
-        const y = await norm.forward(Tensor.from(device, [2, 4, 999], new Float32Array(7992).map((_, i) => Math.sin(i))));
+        const x = Tensor.from(device, [2, 4, 999], new Float32Array(7992).map((_, i) => Math.sin(i)));
+        const { y } = await norm.forward({ x });
         return [...(await y.read(device))].slice(0, 4);
       } catch (error) {
         return `${error.code}: ${error.message}`;
@@ -176,7 +181,7 @@ test("a lost device is told, a new one works", { skip }, async () => {
     };
     const norm = await BcNorm.create(lost, { numChannels: 2 });
     const x = Tensor.zeros(lost, [2, 2, 3]);
-    const reading = norm.forward(x).then((y) => {
+    const reading = norm.forward({ x }).then(({ y }) => {
       const read = code(() => y.read(lost));
       lost.destroy();
       return read;
@@ -184,14 +189,14 @@ test("a lost device is told, a new one works", { skip }, async () => {
     const during = await reading;
     await lost.lost;
     const after = [
-      await code(() => norm.forward(x)),
+      await code(() => norm.forward({ x })),
       await code(() => norm.stateDict()),
       await code(() => norm.prepare(x)),
       await code(() => x.read(lost)),
       await code(() => BcNorm.create(lost, { numChannels: 2 })),
     ];
     const again = await BcNorm.create(await newDevice(), { numChannels: 2 });
-    const y = await again.forward(Tensor.zeros(again.device, [2, 2, 3]));
+    const { y } = await again.forward({ x: Tensor.zeros(again.device, [2, 2, 3]) });
     return { during, after, y: [...(await y.read(again.device))] };
   });
   assert.equal(found.during, "device-lost");
@@ -205,7 +210,7 @@ test("state dicts return as they were, by safetensors too", { skip }, async () =
     const options = { numChannels: 4, numGroups: 2, movingSpeed: 0.25 };
     const x = Tensor.from(device, [2, 4, 2], Float32Array.from({ length: 16 }, (_, i) => Math.sin(i)));
     const one = await BcNorm.create(device, options);
-    await one.forward(x);
+    await one.forward({ x });
     const bytes = await one.saveSafetensors();
     const other = await BcNorm.create(device, { ...options, movingSpeed: 0.5 });
     other.loadSafetensors(bytes);
@@ -216,7 +221,8 @@ test("state dicts return as they were, by safetensors too", { skip }, async () =
     // Both go on alike: the moving speed came along.
     const ys = [];
     for (const norm of [one, other]) {
-      ys.push(String([...(await (await norm.forward(x)).read(device))]));
+      const { y } = await norm.forward({ x });
+      ys.push(String([...(await y.read(device))]));
     }
     const states = [text(await one.stateDict()), text(await other.stateDict())];
     // As one module of a model.
@@ -253,8 +259,8 @@ test("a loop with the same tensors binds once", { skip }, async () => {
     for (let step = 0; step < 4; step++) {
       made = 0;
       const encoder = own.createCommandEncoder();
-      norm.encodeForward(encoder, { x, y });
-      norm.encodeBackward(encoder, { gradY, gradX });
+      const { saved } = norm.recordForward(encoder, { x, y });
+      norm.recordBackward(encoder, saved, { gradY, gradX });
       own.queue.submit([encoder.finish()]);
       counts.push(made);
     }

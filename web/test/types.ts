@@ -8,6 +8,7 @@ import {
   Norm,
   readSafetensors,
   requestDevice,
+  Saved,
   Tensor,
   WeightStandardization,
   type ErrorCode,
@@ -39,18 +40,24 @@ export async function program(own: GPUDevice, buffer: GPUBuffer): Promise<void> 
 
   const x = new Tensor(buffer, [2, 64, 28, 28], { dtype: "f16", layout: "channels_last", offset: 256 });
   const encoder = device.createCommandEncoder();
-  const y: Tensor = norm.encodeForward(encoder, { x, residual: x });
-  const { gradX, gradResidual } = norm.encodeBackward(encoder.beginComputePass(), { gradY: y });
+  const { y, saved }: { y: Tensor; saved: Saved } = norm.recordForward(encoder, { x, residual: x });
+  const { gradX, gradResidual } = norm.recordBackward(encoder.beginComputePass(), saved, { gradY: y });
   const values: Float32Array = await gradX.read(device);
   // @ts-expect-error only with a residual there is one
   const length: number = gradResidual.elements;
   // @ts-expect-error the encoder comes first
-  norm.encodeForward({ x });
+  norm.recordForward({ x });
   norm.setStats({ momentum: 0.2 });
   norm.setStats({ movingSpeed: 0.2 });
   // @ts-expect-error one of them
   norm.setStats({ momentum: 0.2, movingSpeed: 0.2 });
-  norm.discard();
+  // @ts-expect-error backward goes back through what a forward saved
+  await norm.backward({ gradY: y });
+  // @ts-expect-error what it holds is the layer's
+  const held = saved.held;
+  (await norm.forward({ x, recompute: true })).saved.dispose();
+  const bytes: number = norm.memory().idle;
+  norm.release();
   const made: GPUDevice | undefined = gradX.device;
   // @ts-expect-error it is a getter
   norm.training = true;
@@ -69,7 +76,7 @@ export async function program(own: GPUDevice, buffer: GPUBuffer): Promise<void> 
   } catch (error) {
     if (error instanceof BcNormError) {
       const code: ErrorCode = error.code;
-      console.log(code, outputs, tensors, made);
+      console.log(code, outputs, tensors, made, held, bytes);
     }
   }
 }

@@ -22,9 +22,7 @@ pub async fn normalize() -> Result<Vec<f32>, JsError> {
     let mut norm = Norm::new(&Pipelines::new(&gpu.device), NormDesc::bc_norm(4, 2))?;
     let values: Vec<f32> = (0..24u8).map(|i| f32::from(i).sin()).collect();
     let x = Tensor::from_slice(&gpu.device, &[2, 4, 3], &values)?;
-    let mut encoder = gpu.device.create_command_encoder(&Default::default());
-    let y = norm.forward(&mut encoder, &x)?;
-    norm.backward(&mut encoder, &y)?;
-    gpu.queue.submit([encoder.finish()]);
+    let (y, saved) = norm.forward(&gpu.queue, &x)?;
+    norm.backward(&gpu.queue, saved, &y)?;
     Ok(y.read(&gpu.device, &gpu.queue).await?)
 }

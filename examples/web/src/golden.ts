@@ -121,8 +121,8 @@ export async function onGpu(device: GPUDevice, call: Call, options: NormOptions 
     return uploaded;
   };
   const residual = call.residual === undefined ? {} : { residual: tensor(call.residual) };
-  const y = await norm.forward(tensor(call.x), residual);
-  const { gradX, gradResidual } = await norm.backward(tensor(call.gradY));
+  const { y, saved } = await norm.forward({ x: tensor(call.x), ...residual });
+  const { gradX, gradResidual } = await norm.backward(saved, { gradY: tensor(call.gradY) });
   const outputs: Outputs = { y: await y.read(device), grad_x: await gradX.read(device) };
   if (gradResidual !== undefined) {
     outputs["grad_residual"] = await gradResidual.read(device);

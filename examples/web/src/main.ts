@@ -181,7 +181,7 @@ async function compute(): Promise<void> {
   await device.queue.onSubmittedWorkDone();
   const start = performance.now();
   const encoder = device.createCommandEncoder();
-  norm.encodeForward(encoder, { x, y });
+  norm.recordForward(encoder, { x, y });
   device.queue.submit([encoder.finish()]);
   await device.queue.onSubmittedWorkDone();
   const took = performance.now() - start;

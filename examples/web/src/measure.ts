@@ -1,5 +1,5 @@
 /** Measures BCNorm in training against a copy kernel and the op-by-op composition, on one device in one run. */
-import { BcNorm, Tensor } from "bcnorm";
+import { BcNorm, Tensor, type Saved } from "bcnorm";
 import { composition } from "./composition.js";
 import { dispatch, shader, type Dispatch } from "./kernels.js";
 import { problem, reference, worst } from "./reference.js";
@@ -114,15 +114,18 @@ export async function measure(device: GPUDevice, options: Options): Promise<Meas
   const [x, gradY] = [Tensor.from(device, dims, p.x), Tensor.from(device, dims, p.gradY)];
   const [y, gradX, evalY] = [Tensor.zeros(device, dims), Tensor.zeros(device, dims), Tensor.zeros(device, dims)];
   await norm.prepare(x);
+  let saved: Saved | undefined;
   const forward = (encoder: GPUCommandEncoder): void => {
-    norm.discard();
-    norm.encodeForward(encoder, { x, y });
+    saved?.dispose();
+    ({ saved } = norm.recordForward(encoder, { x, y }));
   };
   const backward = (encoder: GPUCommandEncoder): void => {
-    norm.encodeBackward(encoder, { gradY, gradX });
+    if (saved !== undefined) {
+      norm.recordBackward(encoder, saved, { gradY, gradX });
+    }
   };
   const backwardAlone = (encoder: GPUCommandEncoder): void => {
-    // Its forward is never submitted: what an earlier one left is the same.
+    // Its forward is never submitted: an earlier one left the same in the same tables.
     forward(device.createCommandEncoder());
     backward(encoder);
   };
@@ -184,7 +187,7 @@ export async function measure(device: GPUDevice, options: Options): Promise<Meas
   const found = await medians(device, [...copies, ...training], repeats, signal);
   norm.eval();
   norm.setGradEnabled(false);
-  const evaluation = { name: "eval", record: (encoder: GPUCommandEncoder): void => void norm.encodeForward(encoder, { x, y: evalY }) };
+  const evaluation = { name: "eval", record: (encoder: GPUCommandEncoder): void => void norm.recordForward(encoder, { x, y: evalY }) };
   const evaluated = await medians(device, [evaluation], repeats, signal);
   norm.destroy();
   [x, y, gradY, gradX, evalY].forEach((tensor) => tensor.destroy());

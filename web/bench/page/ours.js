@@ -57,8 +57,8 @@ export async function ours(p, expected, training) {
   const run = async (count) => {
     const encoder = device.createCommandEncoder();
     for (let i = 0; i < count; i++) {
-      norm.encodeForward(encoder, { x, y });
-      if (training) norm.encodeBackward(encoder, { gradY, gradX });
+      const { saved } = norm.recordForward(encoder, { x, y });
+      if (training) norm.recordBackward(encoder, saved, { gradY, gradX });
     }
     device.queue.submit([encoder.finish()]);
     await device.queue.onSubmittedWorkDone();

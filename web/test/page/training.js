@@ -63,13 +63,13 @@ export async function train(device, steps) {
   const [losses, apart] = [[], []];
   for (let i = 0; i < steps; i++) {
     const encoder = device.createCommandEncoder();
-    norm.zeroGrad(encoder);
+    norm.recordZeroGrad(encoder);
     // Into a pass of the page's own, and into an encoder.
     const pass = encoder.beginComputePass();
-    norm.encodeForward(pass, { x, y });
+    const { saved } = norm.recordForward(pass, { x, y });
     pass.end();
     loss(encoder, [y.buffer, target.buffer, gradY.buffer]);
-    norm.encodeBackward(encoder, { gradY, gradX });
+    norm.recordBackward(encoder, saved, { gradY, gradX });
     for (const name of PARAMETERS) {
       step(encoder, [norm.buffer(`grad_${name}`), norm.buffer(name)]);
     }
