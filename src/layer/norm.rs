@@ -28,7 +28,7 @@ use std::sync::{Arc, Mutex};
 /// clears them.
 ///
 /// **Order.** Submit what a layer recorded in the order in which it was recorded. Running statistics move in that order, and
-/// the tables of a [`Saved`] serve the next forward as soon as it is used or dropped. Call [`release`](Self::release)
+/// the tables of a [`Saved`] serve the next forward as soon as a backward has used it or it is dropped. Call [`release`](Self::release)
 /// before you record what shall be submitted before something recorded earlier: the layer takes new tables then.
 ///
 /// **Memory.** [`memory`](Self::memory) says what the layer holds, [`release`](Self::release) frees what no [`Saved`]

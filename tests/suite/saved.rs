@@ -328,6 +328,22 @@ fn memory_returns() {
     watched.assert_no_errors();
 }
 
+/// Threads may hold and drop what a layer on another one saved.
+#[test]
+fn on_any_thread() {
+    fn sends<T: Send + Sync>(value: T) -> T {
+        value
+    }
+    let gpu = adapters::first();
+    let mut layer = sends(layer(&gpu));
+    let x = tensor(&gpu, &problem(1).x);
+    let (_, saved) = layer.forward(&gpu.queue, &x).unwrap();
+    let saved = sends(saved);
+    assert!(layer.memory().saved > 0);
+    std::thread::spawn(move || drop(saved)).join().unwrap();
+    assert_eq!(layer.memory().saved, 0);
+}
+
 /// Another layer's `Saved` is refused, and is the other layer's again.
 #[test]
 fn of_another_layer() {

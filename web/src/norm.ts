@@ -105,7 +105,7 @@ const MAX_BOUND = 8;
  * since. Gradients of parameters add up over backwards until `zeroGrad`.
  *
  * Order: submit what a layer recorded in the order in which it was recorded. Running statistics move in that order, and the
- * tables of a `Saved` serve the next forward as soon as it is used or disposed of.
+ * tables of a `Saved` serve the next forward as soon as a backward has used it or it is disposed of.
  *
  * Memory: what forward and backward return is the caller's, and a tensor holds its memory until its `destroy`. A `Saved`
  * holds tables until a backward takes it, or `dispose`. `memory` says what the layer holds, `release` frees what no `Saved`

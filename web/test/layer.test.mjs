@@ -467,6 +467,26 @@ test("tables return to the pool", { skip }, async () => {
   assert.equal(found.left, 1);
 });
 
+test("tables that a page forgets to dispose of return by themselves", { skip }, async () => {
+  await page.evaluate(async () => {
+    const { BcNorm, Tensor } = bcnorm;
+    window.forgetful = await BcNorm.create(device, { numChannels: 2 });
+    const x = Tensor.zeros(device, [2, 2, 6]);
+    for (let i = 0; i < 20; i++) {
+      (await forgetful.forward({ x })).y.destroy();
+    }
+  });
+  const held = () => page.evaluate(() => forgetful.memory().saved);
+  assert.ok((await held()) > 0);
+  // The collector comes when it likes.
+  for (let i = 0; i < 50 && (await held()) > 0; i++) {
+    await page.requestGC();
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  assert.equal(await held(), 0);
+  opened.failed();
+});
+
 test("a tensor of another device is refused", { skip }, async () => {
   const found = await page.evaluate(async () => {
     const { BcNorm, Tensor } = bcnorm;
