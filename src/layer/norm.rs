@@ -19,17 +19,18 @@ use std::sync::{Arc, Mutex};
 ///
 /// [`record_forward`](Self::record_forward) and [`record_backward`](Self::record_backward) record into an encoder or a
 /// compute pass of the caller's; nothing is submitted. [`forward`](Self::forward) and [`backward`](Self::backward) do the
-/// same in an encoder of their own and submit it. The browser package has the same verbs (`docs/calls.md` has both side by
-/// side).
+/// same in an encoder of their own and submit it. The browser package has the same verbs (`docs/calls.md` has both side
+/// by side).
 ///
-/// A forward returns y and a [`Saved`], which backward takes. Any number of them may live: a layer may be used
-/// many times in a network, and micro-batches may be in flight. Backward goes by what was in force at its forward, whatever was
-/// set or loaded since. Gradients of the parameters add up over backwards, as in PyTorch; [`zero_grad`](Self::zero_grad)
-/// clears them.
+/// A forward returns y and a [`Saved`], which backward takes. Any number of them may live: a layer may be used many
+/// times in a network, and micro-batches may be in flight. Backward goes by what was in force at its forward, whatever
+/// was set or loaded since. Gradients of the parameters add up over backwards, as in PyTorch;
+/// [`zero_grad`](Self::zero_grad) clears them.
 ///
-/// **Order.** Submit what a layer recorded in the order in which it was recorded. Running statistics move in that order, and
-/// the tables of a [`Saved`] serve the next forward as soon as a backward has used it or it is dropped. Call [`release`](Self::release)
-/// before you record what shall be submitted before something recorded earlier: the layer takes new tables then.
+/// **Order.** Submit what a layer recorded in the order in which it was recorded. Running statistics move in that order,
+/// and the tables of a [`Saved`] serve the next forward as soon as a backward has used it or it is dropped. Call
+/// [`release`](Self::release) before you record what shall be submitted before something recorded earlier: the layer
+/// takes new tables then.
 ///
 /// **Memory.** [`memory`](Self::memory) says what the layer holds, [`release`](Self::release) frees what no [`Saved`]
 /// needs. A training loop that gives the same tensors again ([`Forward::with_y`], [`Backward::with_grad_x`]) records what
@@ -215,8 +216,8 @@ impl Norm {
         })
     }
 
-    /// Records the gradients of the forward that returned `saved`: returns those of x and of the residual, and adds those of
-    /// the parameters to their buffers ([`buffer`](Self::buffer) with [`Role::GradWeight`] and so on).
+    /// Records the gradients of the forward that returned `saved`: returns those of x and of the residual, and adds those
+    /// of the parameters to their buffers ([`buffer`](Self::buffer) with [`Role::GradWeight`] and so on).
     ///
     /// `grad_y` and the gradients are tensors as x. The mode, the statistics and the parameters are those of that
     /// forward, whatever was set or loaded since. `saved` is used up, by a call that is refused, too.
@@ -290,15 +291,15 @@ impl Norm {
                 key,
                 tensor: x.desc().clone(),
             };
+            if let Some(residual) = residual {
+                residual.check_like(Role::Residual, x)?;
+            }
             let y = match args.output {
                 Output::New => x.like(self.owner(), Role::X, Role::Y)?,
                 Output::Given(y) => y.clone(),
                 Output::InPlace => x.clone(),
             };
             y.check_like(Role::Y, x)?;
-            if let Some(residual) = residual {
-                residual.check_like(Role::Residual, x)?;
-            }
             let plans = &mut self.plans;
             let forward = plans.prepared(&pass, Direction::Forward, &self.pipelines)?;
             let workspace = pool.idle(forward.plan());
@@ -321,21 +322,21 @@ impl Norm {
             (workspace, y)
         };
         pool.wrote(&y);
-        let mut saved = Saved::of(&self.pool, &mut pool, workspace);
+        let saved = Saved::of(&self.pool, &mut pool, workspace);
         drop(pool);
-        if in_place {
-            saved = Saved::nothing(
-                &self.pool,
+        let saved = if in_place {
+            saved.nothing(
                 "that was in place, over the x that backward reads",
                 "give forward a y of its own",
-            );
+            )
         } else if !self.grad_enabled {
-            saved = Saved::nothing(
-                &self.pool,
+            saved.nothing(
                 "without gradients",
                 "call set_grad_enabled(true) before forward",
-            );
-        }
+            )
+        } else {
+            saved
+        };
         Ok((y, saved))
     }
 
@@ -436,8 +437,7 @@ impl Norm {
         }
     }
 
-    /// Clears the parameters' gradients: [`record_zero_grad`](Self::record_zero_grad) into an encoder of its own, which is
-    /// submitted.
+    /// As [`record_zero_grad`](Self::record_zero_grad), into an encoder of its own, which is submitted.
     ///
     /// # Errors
     /// [`Error::Device`] where the device is lost or objects (natively).

@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Calls that are kept bound to one set of tables: tensors used in turn.
 const MAX_CALLS: usize = 4;
 
-/// What a forward saved for its backward: x, the residual, what the layer was set to, and tables of the layer's pool. The
-/// tables return to the pool when backward takes the `Saved` or when it is dropped.
+/// What a forward saved for its backward: x, the residual, what the layer was set to, and tables of the layer's pool.
+/// The tables return to the pool when backward takes the `Saved` or when it is dropped.
 ///
 /// A forward without gradients or in place saves nothing. Its `Saved` holds no memory, and backward says why it cannot
 /// go back.
@@ -25,18 +25,6 @@ pub struct Saved {
 }
 
 impl Saved {
-    /// That of a forward that saved nothing.
-    pub(super) fn nothing(
-        pool: &Arc<Mutex<Pool>>,
-        why: &'static str,
-        way_out: &'static str,
-    ) -> Self {
-        Self {
-            pool: pool.clone(),
-            held: Err(Error::NothingSaved { why, way_out }),
-        }
-    }
-
     /// Takes the tables of a workspace out of the pool.
     pub(super) fn of(pool: &Arc<Mutex<Pool>>, locked: &mut Pool, workspace: usize) -> Self {
         locked.lent += 1;
@@ -44,6 +32,14 @@ impl Saved {
         Self {
             pool: pool.clone(),
             held: Ok(locked.lent),
+        }
+    }
+
+    /// Gives the tables back, and says why backward cannot go back through that forward.
+    pub(super) fn nothing(self, why: &'static str, way_out: &'static str) -> Self {
+        Self {
+            pool: self.pool.clone(),
+            held: Err(Error::NothingSaved { why, way_out }),
         }
     }
 
@@ -241,7 +237,7 @@ impl BackwardCall {
 
 impl Workspace {
     /// Sets the tables. Where one of them had to grow, the calls from `kept` on are bound to what was there before, and
-    /// are dropped with it.
+    /// are dropped.
     pub fn set_tables(&mut self, tables: Tables, kept: usize) {
         let same = |(role, table)| tables.get(role) == Some(table);
         if !self.tables.iter().all(same) {

@@ -76,8 +76,8 @@ fn twice(
     [between, y, grad_between, backward.unwrap().x]
 }
 
-/// One layer in two places of a network has the gradients of two layers with the same parameters, added up, and those of the
-/// oracle; in an encoder and in a compute pass, to the bit.
+/// One layer in two places of a network has the gradients of two layers with the same parameters, added up, and those
+/// of the oracle; in an encoder and in a compute pass, to the bit.
 #[test]
 fn a_layer_used_twice() {
     for (name, gpu) in adapters::gpus(DeviceLimits::Default) {
@@ -369,7 +369,7 @@ fn of_another_layer() {
     watched.assert_no_errors();
 }
 
-/// What was in force at forward counts: parameters, state, statistics, mode, gradients. Nothing that the layer is told in between
+/// What was in force at forward counts: parameters, state, statistics, mode. Nothing that the layer is told in between
 /// changes a bit of the gradients.
 #[test]
 fn whatever_comes_in_between() {
