@@ -220,11 +220,13 @@ impl Norm {
     /// of the parameters to their buffers ([`buffer`](Self::buffer) with [`Role::GradWeight`] and so on).
     ///
     /// `grad_y` and the gradients are tensors as x. The mode, the statistics and the parameters are those of that
-    /// forward, whatever was set or loaded since. `saved` is used up, by a call that is refused, too.
+    /// forward, whatever was set or loaded since; but where there is no channel part (GroupNorm, LayerNorm, InstanceNorm) weight is
+    /// read again, and must stay as it is until backward has run. `saved` is used up, by a call that is refused, too.
     ///
     /// # Errors
     /// [`Error::ForeignSaved`] of another layer's; [`Error::NothingSaved`] where forward was in place or without
-    /// gradients, or where the layer wrote over its x or residual since; [`Error::NoResidualGradient`] for a
+    /// gradients, or where the layer wrote over its x or residual, or
+    /// loaded over the weight that backward reads, since; [`Error::NoResidualGradient`] for a
     /// `grad_residual` that nothing would be written to; [`Error::Shape`] or [`Error::Storage`] where a tensor is not as
     /// x; those of [`Plan::backward`](crate::Plan::backward), [`Pipelines::prepare`] and
     /// [`PreparedPlan::bind`](crate::gpu::PreparedPlan::bind). Nothing is recorded then.
@@ -501,6 +503,7 @@ impl Norm {
             }
             Ok(())
         })?;
+        lock(&self.pool).loaded();
         self.norm = fit.norm;
         Ok(())
     }

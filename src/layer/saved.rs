@@ -3,6 +3,7 @@
 use super::args::Backward;
 use super::pass::{Key, Pass};
 use super::tensor::Tensor;
+use crate::desc::ChannelPart;
 use crate::error::Error;
 use crate::gpu::{BoundPlan, Tables};
 use crate::plan::Plan;
@@ -58,11 +59,12 @@ impl Saved {
         let number = self.held.clone()?;
         let mut all = locked.workspaces.iter_mut();
         match all.find(|workspace| workspace.holder == Some(number)) {
-            Some(workspace) if !workspace.overwritten => Ok(workspace),
-            _ => Err(Error::NothingSaved {
-                why: "whose x or residual a later call of the layer wrote over",
-                way_out: "give that call another tensor to write to",
-            }),
+            Some(workspace) => match &workspace.spoiled {
+                Some(error) => Err(error.clone()),
+                None => Ok(workspace),
+            },
+            // A holder is known as long as it lives.
+            None => Err(Error::ForeignSaved),
         }
     }
 }
@@ -105,8 +107,8 @@ pub(super) struct Pool {
 pub(super) struct Workspace {
     /// The `Saved` that has it.
     holder: Option<u64>,
-    /// Whether something was written over what the holder's backward reads.
-    overwritten: bool,
+    /// Why the holder can no longer go back, where something was written over what its backward reads.
+    spoiled: Option<Error>,
     pub tables: Tables,
     /// The last call first: while there is a holder, its own.
     pub calls: Vec<Call>,
@@ -177,7 +179,28 @@ impl Pool {
                 let mut read = [Some(&call.x), call.residual.as_ref()]
                     .into_iter()
                     .flatten();
-                workspace.overwritten |= read.any(|read| read.overlaps(tensor));
+                if read.any(|read| read.overlaps(tensor)) {
+                    workspace.spoiled = Some(Error::NothingSaved {
+                        why: "whose x or residual a later call of the layer wrote over",
+                        way_out: "give that call another tensor to write to",
+                    });
+                }
+            }
+        }
+    }
+
+    /// Notes that parameters were loaded: what reads weight in backward can no longer go back. (With a channel part, tables
+    /// have what backward needs of it.)
+    pub fn loaded(&mut self) {
+        for workspace in &mut self.workspaces {
+            if let (Some(_), Some(call)) = (workspace.holder, workspace.calls.first()) {
+                let Key { norm, mode, .. } = &call.pass.key;
+                if norm.weight && norm.channel_part(*mode) == ChannelPart::None {
+                    workspace.spoiled = Some(Error::NothingSaved {
+                        why: "whose weight, which backward reads, was loaded over since",
+                        way_out: "load parameters after backward",
+                    });
+                }
             }
         }
     }
@@ -186,7 +209,7 @@ impl Pool {
         let mut all = self.workspaces.iter_mut();
         if let Some(workspace) = all.find(|workspace| workspace.holder == Some(number)) {
             workspace.holder = None;
-            workspace.overwritten = false;
+            workspace.spoiled = None;
             if workspace
                 .calls
                 .first()

@@ -426,6 +426,41 @@ fn whatever_comes_in_between() {
     watched.assert_no_errors();
 }
 
+/// Without a channel part backward reads weight again, where there is one: parameters that were loaded since make it an error.
+#[test]
+fn a_weight_that_was_loaded_over() {
+    let watched = Watched::new();
+    let gpu = &watched.gpu;
+    let p = problem(4);
+    let [x, grad_y] = [&p.x, &p.grad_y].map(|values| tensor(gpu, values));
+    for (norm, refused) in [
+        (NormDesc::group_norm(3, 6), true),
+        (NormDesc::layer_norm(6), true),
+        (NormDesc::group_norm(3, 6).with_weight(false), false),
+        (NormDesc::instance_norm(6), false),
+        (NormDesc::batch_norm(6), false),
+        (NormDesc::bc_norm(6, 3).with_per_channel_affine(true), false),
+    ] {
+        let mut layer = Norm::new(&Pipelines::new(&gpu.device), norm).unwrap();
+        let own = state(gpu, &layer);
+        let (_, saved) = layer.forward(&gpu.queue, &x).unwrap();
+        layer.load_state_dict(&gpu.queue, &own).unwrap();
+        let result = layer.backward(&gpu.queue, saved, &grad_y);
+        match result {
+            Err(error @ Error::NothingSaved { .. }) if refused => {
+                let says = "whose weight, which backward reads, was loaded over since: load parameters after backward";
+                assert!(error.to_string().contains(says), "{error}");
+            }
+            result => assert!(result.is_ok() && !refused, "{norm:?}: {result:?}"),
+        }
+        // The next call has nothing to do with it.
+        let (_, saved) = layer.forward(&gpu.queue, &x).unwrap();
+        layer.backward(&gpu.queue, saved, &grad_y).unwrap();
+        assert_eq!(layer.memory().saved, 0);
+    }
+    watched.assert_no_errors();
+}
+
 /// A later call of the layer that writes over what a backward would read makes that backward an error.
 #[test]
 fn what_was_written_over() {

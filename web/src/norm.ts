@@ -88,6 +88,10 @@ interface Slot {
 /** Why a forward saved nothing. */
 const IN_PLACE = "that was in place, over the x that backward reads: give forward a y of its own";
 const NO_GRAD = "without gradients: call setGradEnabled(true) before forward";
+/** Why one can no longer go back. */
+const WRITTEN =
+  "whose x or residual a later call of the layer wrote over: give that call another tensor to write to";
+const LOADED = "whose weight, which backward reads, was loaded over since: load parameters after backward";
 
 const MAX_PLANS = 16;
 const MAX_BOUND = 8;
@@ -340,7 +344,7 @@ export class Norm {
     if (!goesBack(pass)) {
       return { y, saved: new Saved(this, pass.inPlace ? IN_PLACE : NO_GRAD) };
     }
-    const call = { pass, residual, overwritten: false };
+    const call = { pass, residual, spoiled: undefined };
     workspace.call = call;
     return { y, saved: new Saved(this, { workspace, call }) };
   }
@@ -505,6 +509,7 @@ export class Norm {
         this.setStats({ movingSpeed: fit.movingSpeed });
       }
       fit.free();
+      this.loaded();
     } finally {
       dict.free();
     }
@@ -618,7 +623,19 @@ export class Norm {
   private wrote(tensor: Tensor): void {
     for (const { call } of this.workspaces) {
       if (call !== undefined && [call.pass.x, call.residual].some((read) => overlap(read, tensor))) {
-        call.overwritten = true;
+        call.spoiled = WRITTEN;
+      }
+    }
+  }
+
+  /** Notes that parameters were loaded: what reads weight in backward can no longer go back. */
+  private loaded(): void {
+    for (const { call } of this.workspaces) {
+      if (call !== undefined) {
+        const { data } = this.prepared("backward", this.backwardPass(call));
+        if (data.needs.some(({ role }) => role === "weight")) {
+          call.spoiled = LOADED;
+        }
       }
     }
   }

@@ -18,8 +18,8 @@ export interface Pass {
 export interface Call {
   readonly pass: Pass;
   readonly residual: Tensor | undefined;
-  /** Whether the layer wrote over x or the residual since. */
-  overwritten: boolean;
+  /** Why it can no longer go back, where the layer wrote over what backward reads. */
+  spoiled: string | undefined;
 }
 
 /** A dispatch with its buffers. @internal */
@@ -94,11 +94,8 @@ export class Saved {
     if (held.workspace.call !== held.call) {
       return refuse("this Saved was used by a backward or disposed of: call forward again");
     }
-    if (held.call.overwritten) {
-      return refuse(
-        "backward of a forward whose x or residual a later call of the layer wrote over: give that call another tensor " +
-          "to write to",
-      );
+    if (held.call.spoiled !== undefined) {
+      return refuse(`backward of a forward ${held.call.spoiled}`);
     }
     return held;
   }

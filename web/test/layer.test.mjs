@@ -340,6 +340,11 @@ test("backward goes back through the forward that it is given, or says why not",
     norm.eval();
     await norm.forward({ x: b, y: a });
     said.over = await thrown(() => norm.backward(spoiled.saved, { gradY: g }));
+    // Without a channel part backward reads weight.
+    const grouped = await bcnorm.GroupNorm.create(device, { numGroups: 1, numChannels: 2 });
+    const loaded = await grouped.forward({ x: b });
+    grouped.loadStateDict(await grouped.stateDict());
+    said.loaded = await thrown(() => grouped.backward(loaded.saved, { gradY: g }));
     return { ofA, ofB, said, flights, same, after, both: both[0] };
   });
   const { ofA, ofB, said, flights } = found;
@@ -356,6 +361,7 @@ test("backward goes back through the forward that it is given, or says why not",
   assert.match(said.shape, /^tensor: gradY has shape/);
   assert.match(said.residual, /^order: forward had no residual.*leave gradResidual out/);
   assert.match(said.over, /^order: .*wrote over/);
+  assert.match(said.loaded, /^order: .*whose weight.*load parameters after backward/);
   assert.ok(found.same, "a refused backward adds to the gradients");
   assert.deepEqual([found.both, found.after], [ofA, ofA]);
   opened.failed();
