@@ -74,7 +74,8 @@ impl Plan {
 
     /// Plans the gradients of x and of all parameters from x, dy and the tables that the forward
     /// plan of the same norm, tensor and mode saved: two tensor-sized passes (5 transfers; with an
-    /// activation and a residual 8). An empty batch yields parameter gradients of zero.
+    /// activation and a residual 8). An empty batch yields parameter gradients of zero. Where there is no channel part
+    /// (group, layer and instance norm) it reads `weight` again, which must be what it was in forward.
     ///
     /// # Errors
     /// As [`forward`](Self::forward).

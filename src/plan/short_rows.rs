@@ -39,7 +39,7 @@ pub(super) struct Elements {
 /// of more words gets another lane.
 const CHUNK: u32 = 4;
 
-/// Largest C for which `channel_at` is exact.
+/// Largest C for which `place_of` (`layout/elements.wgsl`) is exact.
 const MAX_CHANNELS: u32 = 1 << 20;
 
 impl Elements {
