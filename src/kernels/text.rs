@@ -50,19 +50,36 @@ const fn begins(text: &[u8], at: usize, with: &[u8]) -> bool {
     true
 }
 
-/// WGSL without comments, indentation and most spaces, the same tokens line by line; and its length. What
-/// exceeds N bytes is left out.
+/// Lines that end so go on in the next one. (Blocks end lines, so that what a browser says of a line says where.)
+const fn goes_on(byte: u8) -> bool {
+    byte == b';' || byte == b'{' || byte == b','
+}
+
+/// WGSL without comments, indentation, most spaces and most ends of lines, the same tokens; and its length. What exceeds N
+/// bytes is left out.
 pub(super) const fn shortened<const N: usize>(text: &str) -> ([u8; N], usize) {
     let text = text.as_bytes();
     let mut out = [0; N];
     let mut len = 0;
     let mut at = 0;
+    // Whether the line before stays as it is.
+    let mut kept_before = false;
     while at < text.len() {
         // A line: from where its text begins.
         while at < text.len() && (text[at] == b' ' || text[at] == b'\n') {
             at += 1;
         }
         let kept = begins(text, at, KEPT);
+        let empty = at >= text.len() || (!kept && begins(text, at, b"//"));
+        if !empty {
+            if len > 0 && (kept || kept_before || !goes_on(out[len - 1])) {
+                if len < N {
+                    out[len] = b'\n';
+                }
+                len += 1;
+            }
+            kept_before = kept;
+        }
         let start = len;
         while at < text.len() && text[at] != b'\n' {
             if begins(text, at, b"//") && !kept {
@@ -88,12 +105,12 @@ pub(super) const fn shortened<const N: usize>(text: &str) -> ([u8; N], usize) {
                 len += 1;
             }
         }
-        if len > start {
-            if len < N {
-                out[len] = b'\n';
-            }
-            len += 1;
+    }
+    if len > 0 {
+        if len < N {
+            out[len] = b'\n';
         }
+        len += 1;
     }
     (out, len)
 }
@@ -119,11 +136,8 @@ fn g() {}";
         let text = str::from_utf8(&bytes[..len]).unwrap();
         assert_eq!(
             text,
-            "@group(0)@binding(1)var<storage,read>weight:array<f32>;
-fn f(a:f32,b:vec2<u32>)->f32{
-let c=a - -1.0*f32(b.x/2u)+select(1.0,0.5,a>=0.0&&b.y!=1u);
-return -c;
-}
+            "@group(0)@binding(1)var<storage,read>weight:array<f32>;fn f(a:f32,b:vec2<u32>)->f32{\
+let c=a - -1.0*f32(b.x/2u)+select(1.0,0.5,a>=0.0&&b.y!=1u);return -c;}
 // #if weight
 fn g(){}
 "
