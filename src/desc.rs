@@ -559,6 +559,11 @@ impl NormDesc {
         self
     }
 
+    /// Whether backward reads `weight`: without a channel part no table of channels has it.
+    pub(crate) fn backward_reads_weight(&self, mode: Mode) -> bool {
+        self.weight && self.channel_part(mode) == ChannelPart::None
+    }
+
     /// What the channel part does in this mode.
     pub(crate) fn channel_part(&self, mode: Mode) -> ChannelPart {
         let training = mode == Mode::Train;

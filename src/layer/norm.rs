@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex};
 ///
 /// A forward returns y and a [`Saved`], which backward takes. Any number of them may live: a layer may be used many
 /// times in a network, and micro-batches may be in flight. Backward goes by what was in force at its forward, whatever
-/// was set or loaded since. Gradients of the parameters add up over backwards, as in PyTorch;
+/// was set since; where it reads weight (without a channel part), one that was loaded since is refused. Gradients of the parameters add up over backwards, as in PyTorch;
 /// [`zero_grad`](Self::zero_grad) clears them.
 ///
 /// **Order.** Submit what a layer recorded in the order in which it was recorded. Running statistics move in that order,

@@ -3,7 +3,6 @@
 use super::args::Backward;
 use super::pass::{Key, Pass};
 use super::tensor::Tensor;
-use crate::desc::ChannelPart;
 use crate::error::Error;
 use crate::gpu::{BoundPlan, Tables};
 use crate::plan::Plan;
@@ -195,7 +194,7 @@ impl Pool {
         for workspace in &mut self.workspaces {
             if let (Some(_), Some(call)) = (workspace.holder, workspace.calls.first()) {
                 let Key { norm, mode, .. } = &call.pass.key;
-                if norm.weight && norm.channel_part(*mode) == ChannelPart::None {
+                if norm.backward_reads_weight(*mode) {
                     workspace.spoiled = Some(Error::NothingSaved {
                         why: "whose weight, which backward reads, was loaded over since",
                         way_out: "load parameters after backward",

@@ -68,23 +68,21 @@ impl<'a> Builder<'a> {
 
     /// The table of channels, which there is where there is a channel part.
     pub fn channel_table(&self) -> Slot {
-        let has_part = self.norm.channel_part(self.mode) != ChannelPart::None;
-        has_part.then_some((Role::Channels, u64::from(self.shape.num_channels)))
+        let part = self.norm.channel_part(self.mode);
+        (part != ChannelPart::None).then_some((Role::Channels, u64::from(self.shape.num_channels)))
     }
 
     /// The group part's weight where it is per channel and no table of channels has it.
     pub fn channel_weight(&self) -> Slot {
-        let per_channel = self.setting.flags & PER_CHANNEL != 0;
-        (self.channel_table().is_none() && per_channel && self.norm.weight)
-            .then_some((Role::Weight, self.norm.affine_len() as u64))
+        let read = self.norm.backward_reads_weight(self.mode);
+        read.then_some((Role::Weight, self.norm.affine_len() as u64))
     }
 
     /// The group part's weight, per group or per channel, unless the table of channels has it.
     pub fn group_weight(&self) -> Slot {
         let per_channel = self.setting.flags & PER_CHANNEL != 0;
-        let per_group = (!per_channel && self.norm.weight)
-            .then_some((Role::Weight, self.norm.affine_len() as u64));
-        per_group.or(self.channel_weight())
+        let in_table = per_channel && self.channel_table().is_some();
+        (self.norm.weight && !in_table).then_some((Role::Weight, self.norm.affine_len() as u64))
     }
 
     /// Adds a kernel on tables, each invocation for itself.

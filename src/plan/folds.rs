@@ -69,11 +69,15 @@ fn fold_samples(
     b.push_fold(Params::SampleFold(params), per_segment, &slots)
 }
 
+/// The table of channels: without a channel part there is none.
 pub(super) fn channel_fold(
     b: &mut Builder,
     part: ChannelPart,
     table: Option<(Role, u32)>,
 ) -> Result<(), Error> {
+    if part == ChannelPart::None {
+        return Ok(());
+    }
     let channels = u64::from(b.shape.num_channels);
     let norm = b.norm;
     // The counter is the batches' of nn.BatchNorm; EstBN leaves it as it is.
@@ -102,11 +106,8 @@ pub(super) fn channel_fold(
         ),
     };
     let per_channel = b.setting.flags & PER_CHANNEL != 0 && norm.weight;
-    let tracked = match part {
-        ChannelPart::None => false,
-        ChannelPart::Batch => norm.track_running_stats && b.mode == Mode::Train,
-        ChannelPart::Estimate | ChannelPart::Running => true,
-    };
+    // Estimates and running statistics are read, too.
+    let tracked = counts || part != ChannelPart::Batch;
     let params = ChannelParams {
         dispatch: Dispatch::of(b.shape.num_channels),
         norm: b.setting,

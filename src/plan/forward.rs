@@ -4,7 +4,7 @@ use super::builder::Builder;
 use super::folds::{channel_fold, group_fold, row_coefficients, running_fold, sample_fold};
 use super::options::{ForwardOptions, RowSource};
 use super::short_rows::{self, Elements};
-use crate::desc::{ChannelPart, Mode, NormKind};
+use crate::desc::{Mode, NormKind};
 use crate::error::Error;
 use crate::params::Params;
 use crate::role::Role;
@@ -34,9 +34,7 @@ pub(super) fn plan(b: &mut Builder, options: ForwardOptions) -> Result<(), Error
         b.all_gather_here(world_size.get())?;
         table = Some((Role::GatheredMoments, world_size.get()));
     }
-    if part != ChannelPart::None {
-        channel_fold(b, part, table)?;
-    }
+    channel_fold(b, part, table)?;
     if empty {
         return Ok(());
     }

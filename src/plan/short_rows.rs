@@ -203,9 +203,7 @@ pub(super) fn forward(b: &mut Builder, options: ForwardOptions, e: &Elements) ->
         column_moments(b, e)?;
         table = Some((Role::ChannelParts, 1));
     }
-    if part != ChannelPart::None {
-        channel_fold(b, part, table)?;
-    }
+    channel_fold(b, part, table)?;
 
     let affine = b.norm.affine_len() as u64;
     let groups = b.num_samples * b.shape.num_groups;

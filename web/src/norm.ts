@@ -105,8 +105,8 @@ const MAX_BOUND = 8;
  * the same verbs.
  *
  * A forward returns y and a `Saved`, which backward takes. Any number of them may live: a layer may be used many times in a
- * network, and micro-batches may be in flight. Backward goes by what was in force at its forward, whatever was set or loaded
- * since. Gradients of parameters add up over backwards until `zeroGrad`.
+ * network, and micro-batches may be in flight. Backward goes by what was in force at its forward, whatever was set
+ * since; where it reads weight (without a channel part), one that was loaded since is refused. Gradients of parameters add up over backwards until `zeroGrad`.
  *
  * Order: submit what a layer recorded in the order in which it was recorded. Running statistics move in that order, and the
  * tables of a `Saved` serve the next forward as soon as a backward has used it or it is disposed of.
