@@ -9,7 +9,7 @@
 //! `simd`). The bits are the same: same order, no contraction (tested). Each stage cuts its items into one range a
 //! thread; a walk of the second pass in the reverse order of the first was measured, and gains nothing here.
 
-use crate::stages::moments::larger;
+use crate::stages::moments::{larger, shares};
 use crate::tables::{Moments, Products};
 
 /// Sets computed at once.
@@ -65,8 +65,7 @@ fn unite(
     (a_count, a_pivot, a_offset): (u32, &mut Tile, &mut Tile),
     (b_count, b_pivot, b_offset): (u32, &Tile, &Tile),
 ) -> Union {
-    let count = (a_count + b_count) as f32;
-    let (share_a, share_b) = (a_count as f32 / count, b_count as f32 / count);
+    let [share_a, share_b] = shares(a_count, b_count);
     let mut delta = [0.0; TILE];
     for c in 0..TILE {
         let (a, b) = (a_offset[c], b_offset[c]);

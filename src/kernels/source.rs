@@ -248,6 +248,7 @@ parts! {
     "arithmetic/rounded"
     "arithmetic/rounded_word"
     "arithmetic/row_mean"
+    "arithmetic/shares"
     "arithmetic/sums"
     "arithmetic/with_element"
     "arithmetic/word_sums"

@@ -23,8 +23,7 @@ fn unite(a: (u32, f32, f32), b: (u32, f32, f32)) -> Union {
     let (a_count, a_pivot, a_offset) = a;
     let (b_count, b_pivot, b_offset) = b;
     let count = a_count + b_count;
-    let share_a = a_count as f32 / count as f32;
-    let share_b = b_count as f32 / count as f32;
+    let [share_a, share_b] = shares(a_count, b_count);
     let delta = (b_pivot - a_pivot) + (b_offset - a_offset);
     let (to_a, to_b) = (delta * share_b, delta * share_a);
     let keep_a = larger(a_offset.abs(), to_a.abs()) <= larger(b_offset.abs(), to_b.abs());
@@ -39,6 +38,19 @@ fn unite(a: (u32, f32, f32), b: (u32, f32, f32)) -> Union {
         share_b,
         to_a,
         to_b,
+    }
+}
+
+/// The shares of two sets in their union, whose sum is 1 to a rounding that falls to both sides alike. Only the smaller one is
+/// a quotient: `shaders/parts/arithmetic/shares.wgsl` says why.
+#[inline(always)]
+pub(crate) fn shares(a_count: u32, b_count: u32) -> [f32; 2] {
+    let smaller = a_count.min(b_count) as f32 / (a_count + b_count) as f32;
+    let larger = 1.0 - smaller;
+    if a_count >= b_count {
+        [larger, smaller]
+    } else {
+        [smaller, larger]
     }
 }
 

@@ -21,6 +21,7 @@ use bcnorm::{
 };
 use bcnorm_testkit::storage;
 use common::adapters;
+use common::imprecise::imprecise;
 use common::problem::Problem;
 use common::run::{self, POISON};
 use rig::{Contents, Ranges, Rig, WidePipelines, contents, written};
@@ -264,6 +265,13 @@ const SPLIT: Tuning = {
     t
 };
 
+/// One lane a row, of as many words as any adapter's.
+const LONG: Tuning = {
+    let mut t = Tuning::SOFTWARE;
+    t.parts.min_invocations = 1;
+    t
+};
+
 /// For every step what its buffers hold before it and after its mirror.
 struct Mirrored {
     plans: Vec<Plan>,
@@ -488,26 +496,27 @@ impl Findings {
     }
 }
 
-fn check_stages(tuning: Option<Tuning>, wide: bool) {
-    let gpus = match tuning {
+/// With the library's pipelines, or with those of texts that `rewrite` makes.
+fn check_stages(tuning: Option<Tuning>, rewrite: Option<fn(&str) -> String>) {
+    let mut gpus = match tuning {
         None => adapters::every_gpu(DeviceLimits::Default),
         Some(_) => adapters::gpus(DeviceLimits::Default),
     };
+    if rewrite.is_some() {
+        gpus.truncate(1); // Texts of the test's own are not for an adapter to show.
+    }
     for (adapter, gpu) in gpus {
         let pipelines = match tuning {
             Some(tuning) => Pipelines::with_tuning(&gpu.device, tuning),
             None => Pipelines::new(&gpu.device),
         };
-        let mut wide_pipelines = WidePipelines::default();
+        let mut wide_pipelines = rewrite.map(WidePipelines::new);
         let mut findings = Findings::default();
         for case in cases() {
             let mirrored = mirror(&case, pipelines.tuning());
             let rig = Rig::new(&gpu, &pipelines, &mirrored.plans);
             let before: Vec<Contents> = mirrored.steps.iter().map(|s| s.before.clone()).collect();
-            let ranges = match wide {
-                false => Ranges::Exact,
-                true => Ranges::Wide(&mut wide_pipelines),
-            };
+            let ranges = wide_pipelines.as_mut().map_or(Ranges::Exact, Ranges::Wide);
             let got = rig
                 .run_steps(&before, ranges)
                 .unwrap_or_else(|e| panic!("{adapter}, {}: {e}", case.name));
@@ -552,23 +561,29 @@ fn stages_of_the_cpu_executor() {
 
 #[test]
 fn stages_with_the_adapters_tuning() {
-    check_stages(None, false);
+    check_stages(None, None);
 }
 
 #[test]
 fn stages_with_the_tuning_for_gpus() {
-    check_stages(Some(Tuning::GPU), false);
+    check_stages(Some(Tuning::GPU), None);
 }
 
 #[test]
 fn stages_with_everything_split() {
-    check_stages(Some(SPLIT), false);
+    check_stages(Some(SPLIT), None);
 }
 
 /// With poison instead of the bindings' ends, for what devices hide behind them.
 #[test]
 fn nothing_behind_the_tables_is_touched() {
-    check_stages(Some(SPLIT), true);
+    check_stages(Some(SPLIT), Some(str::to_string));
+}
+
+/// Lanes of as many words as a software adapter's, so as many merges, with quotients as bad as WGSL lets them be.
+#[test]
+fn quotients_as_bad_as_they_may_be() {
+    check_stages(Some(LONG), Some(imprecise));
 }
 
 /// The cases run every kernel, with one lane and more.

@@ -1,6 +1,7 @@
 // As moments.wgsl, for the channels of a word at once: their sets are of one size.
 // #import storage/word_x4
 // #import arithmetic/rounded_word
+// #import arithmetic/shares
 
 struct ColumnMoments {
     count: u32,
@@ -38,19 +39,18 @@ fn unite_columns(
     b_offset: Word,
 ) -> ColumnUnion {
     let count = a_count + b_count;
-    let share_a = f32(a_count) / f32(count);
-    let share_b = f32(b_count) / f32(count);
+    let share = shares(a_count, b_count);
     let delta = rounded_word(b_pivot - a_pivot) + (b_offset - a_offset);
-    let to_a = delta * share_b;
-    let to_b = delta * share_a;
+    let to_a = delta * share.y;
+    let to_b = delta * share.x;
     // The smaller terms, for each channel. NaN: either will do, both sums are NaN.
     let keep_a = max(abs(a_offset), abs(to_a)) <= max(abs(b_offset), abs(to_b));
     return ColumnUnion(
         count,
         select(b_pivot, a_pivot, keep_a),
         select(b_offset - to_b, a_offset + to_a, keep_a),
-        share_a,
-        share_b,
+        share.x,
+        share.y,
         to_a,
         to_b,
     );

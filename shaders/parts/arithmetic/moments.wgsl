@@ -2,6 +2,7 @@
 // Golub, LeVeque 1979).
 // #import tables
 // #import arithmetic/rounded
+// #import arithmetic/shares
 
 struct Union {
     count: u32,
@@ -27,18 +28,17 @@ fn unite(
     b_offset: f32,
 ) -> Union {
     let count = a_count + b_count;
-    let share_a = f32(a_count) / f32(count);
-    let share_b = f32(b_count) / f32(count);
+    let share = shares(a_count, b_count);
     let delta = rounded(b_pivot - a_pivot) + (b_offset - a_offset);
-    let to_a = delta * share_b;
-    let to_b = delta * share_a;
+    let to_a = delta * share.y;
+    let to_b = delta * share.x;
     let keep_a = max(abs(a_offset), abs(to_a)) <= max(abs(b_offset), abs(to_b));
     return Union(
         count,
         select(b_pivot, a_pivot, keep_a),
         select(b_offset - to_b, a_offset + to_a, keep_a),
-        share_a,
-        share_b,
+        share.x,
+        share.y,
         to_a,
         to_b,
     );

@@ -4,6 +4,7 @@
 pub mod adapters;
 pub mod by_hand;
 pub mod conditioning;
+pub mod imprecise;
 pub mod rig;
 pub mod steps;
 pub mod targets;

@@ -43,20 +43,27 @@ pub enum Way {
 pub enum Ranges<'a> {
     /// What the plan needs, bound and recorded by the library.
     Exact,
-    /// The poison behind it as well, by pipelines made here from the kernels' WGSL.
+    /// The poison behind it as well, by pipelines made here.
     Wide(&'a mut WidePipelines),
 }
 
-/// Pipelines without the library's layouts, kept from case to case.
-#[derive(Default)]
+/// Pipelines of what `rewrite` makes of the kernels' texts, without the library's layouts, kept from case to case.
 pub struct WidePipelines {
     cache: HashMap<Spec, wgpu::ComputePipeline>,
+    rewrite: fn(&str) -> String,
 }
 
 impl WidePipelines {
+    pub fn new(rewrite: fn(&str) -> String) -> Self {
+        Self {
+            cache: HashMap::new(),
+            rewrite,
+        }
+    }
+
     fn get(&mut self, gpu: &Gpu, spec: &Spec) -> &wgpu::ComputePipeline {
         self.cache.entry(*spec).or_insert_with(|| {
-            let source = wgpu::ShaderSource::Wgsl(wgsl(spec).into());
+            let source = wgpu::ShaderSource::Wgsl((self.rewrite)(&wgsl(spec)).into());
             let module = gpu
                 .device
                 .create_shader_module(wgpu::ShaderModuleDescriptor {
