@@ -80,8 +80,8 @@ fn map(i: u32, maps: Maps) -> Gradients {
     let v = rounded_word(grad - maps.grad_pivot);
     var dx = v * maps.grad_scale;
     // #if x
-    let u = rounded_word(word - maps.x_pivot);
-    dx = dx + (u * maps.x_unit) * maps.x_scale;
+    let u = rounded_word((word - maps.x_pivot) * maps.x_unit);
+    dx = dx + u * maps.x_scale;
     // #end
     dx = dx + maps.shift;
     if (ACCUMULATE) {

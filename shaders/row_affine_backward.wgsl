@@ -82,8 +82,8 @@ fn map(input: Input, row: Row) -> Gradients {
     let v = rounded_word(g - Word(a.grad_pivot));
     var dx = v * Word(a.grad_scale);
     // #if x
-    let u = rounded_word(input.x - Word(a.x_pivot));
-    dx = dx + (u * Word(x_unit(a.grad_scale))) * Word(a.x_scale);
+    let u = rounded_word((input.x - Word(a.x_pivot)) * Word(x_unit(a.grad_scale)));
+    dx = dx + u * Word(a.x_scale);
     // #end
     dx = dx + Word(a.shift);
     if (ACCUMULATE) {

@@ -50,10 +50,11 @@ fn row_coefficients_backward(
     let scale = channel.scale * gradient.scale;
     let grad_scale = scale * gradient.weight;
     let inverse = x_unit_inverse(grad_scale);
-    var x_scale = (scale * inverse) * gradient.x_scale;
+    // Rounded, so that no compiler multiplies the small factors first: their product may be below f32's least number.
+    var x_scale = rounded(scale * inverse) * gradient.x_scale;
     var above = gradient.mean;
     // #if channel_gradients
-    x_scale = x_scale - (channel.scale * inverse) * (means.weight * channel.rstd);
+    x_scale = x_scale - rounded(channel.scale * inverse) * (means.weight * channel.rstd);
     above = (above - means.bias) - means.weight * channel.rstd * x_above_mean(row, channel);
     // #end
     coefficients_backward[item] = AffineBackward(
@@ -61,6 +62,6 @@ fn row_coefficients_backward(
         x_scale,
         entry.pivot,
         grad_scale,
-        channel.scale * above - (grad_scale * entry.offset + x_scale * (row.offset * x_unit(grad_scale))),
+        channel.scale * above - (grad_scale * entry.offset + x_scale * rounded(row.offset * x_unit(grad_scale))),
     );
 }
