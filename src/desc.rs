@@ -459,7 +459,7 @@ impl NormDesc {
 
     /// Weight Standardization (Qiao et al. 2019, arXiv:1903.10520): each filter less its mean, divided
     /// by the square root of its unbiased variance + 1e-5. Its tensor is
-    /// [`TensorDesc::filters`].
+    /// [`TensorDesc::filters`]. `docs/weights.md` says how to have the forms of timm and mmcv.
     pub const fn weight_standardization() -> Self {
         let mut norm = Self::new(NormKind::WeightStandardization, 1, 1);
         norm.weight = false;

@@ -25,4 +25,5 @@ mod stages;
 mod state;
 mod subgroups;
 mod sums;
+mod weights;
 mod windows;
