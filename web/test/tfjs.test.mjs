@@ -1,5 +1,6 @@
 // bcnorm in tf.js: on its WebGPU backend, beside its own operations.
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { after, before, test } from "node:test";
 import { launch, missing, open, ROOT, serve } from "./chromium.mjs";
 
@@ -10,8 +11,7 @@ before(async () => {
   if (skip) return;
   server = await serve({
     "/bcnorm/": `${ROOT}web/dist`,
-    "/tf/": `${ROOT}web/node_modules/@tensorflow/tfjs/dist`,
-    "/tf-webgpu/": `${ROOT}web/node_modules/@tensorflow/tfjs-backend-webgpu/dist`,
+    "/tf/": `${ROOT}web/node_modules/@tensorflow`,
     "/": `${ROOT}web/test/page`,
   });
   browser = await launch();
@@ -101,8 +101,9 @@ function same(losses) {
 }
 
 test("a model trains as with tf.js's own batch norm, and leaves nothing behind", { skip, timeout: 100_000 }, async () => {
-  const { losses, memories, weights } = await page.evaluate(() => tfjs.train(10));
+  const { losses, memories, weights, apart } = await page.evaluate(() => tfjs.train(10));
   same(losses);
+  close({ predictions: apart });
   flat(memories[0]);
   assert.deepEqual(weights[0], weights[1]);
   assert.deepEqual(errors.splice(0), []);
@@ -139,6 +140,15 @@ test("models are saved and loaded", { skip, timeout: 100_000 }, async () => {
 
 test("a step copies nothing; what was prepared compiles nothing", { skip, timeout: 100_000 }, async () => {
   assert.deepEqual(await page.evaluate(() => tfjs.recorded()), { copies: 0, compiled: 0, buffers: 0 });
+  assert.deepEqual(errors.splice(0), []);
+});
+
+test("the READMEs' programs run", { skip, timeout: 100_000 }, async () => {
+  for (const file of ["README.md", "web/README.md"]) {
+    const text = readFileSync(`${ROOT}${file}`, "utf8");
+    const [program] = [...text.matchAll(/```js\n([^]*?)```/g)].map(([, code]) => code).filter((code) => code.includes("bcnorm/tfjs"));
+    assert.deepEqual(await page.evaluate((program) => tfjs.program(program), program), "it ran", file);
+  }
   assert.deepEqual(errors.splice(0), []);
 });
 

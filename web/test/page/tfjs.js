@@ -157,6 +157,8 @@ export async function train(steps) {
     }
   }
   const weights = models.map((model) => model.weights.map(({ name, trainable }) => `${name.split("/").at(-1)} ${trainable}`));
+  // The one takes the other's weights.
+  models[0].setWeights(models[1].getWeights());
   const predictions = models.map((model) => model.predict(x));
   models.forEach((model) => model.dispose());
   return { losses, memories, weights, apart: await apart(...predictions) };
@@ -249,6 +251,15 @@ export async function recorded() {
   for (let i = 0; i < 5; i++) step();
   restore.forEach((undo) => undo());
   return counts;
+}
+
+/** Runs a program of the documentation, which has images and labels. */
+export async function program(text) {
+  const images = random([128, 28, 28, 1], 81);
+  const labels = tf.oneHot(tf.zeros([128], "int32"), 10);
+  const body = text.replace(/^import .*$/gm, "");
+  await new (async () => {}).constructor("tf", "attach", "images", "labels", body)(tf, attach, images, labels);
+  return "it ran";
 }
 
 /** What is wrong, as errors say it. */
