@@ -6,7 +6,6 @@ import { checkStats, normOf, type Activation, type NormKind, type NormOptions, t
 import { planner, type PlanData } from "./planner.js";
 import type { Norm as PlannedNorm, Tuning } from "./planner/bcnorm_planner.js";
 import {
-  backwardOf,
   goesBack,
   id,
   missing,
@@ -277,7 +276,7 @@ export class Norm {
     const pass = this.pass({ x: x instanceof Tensor ? x : shapeLike("x", x), ...options });
     const plans = [this.plans.prepared("forward", pass)];
     if (goesBack(pass)) {
-      plans.push(this.plans.prepared("backward", backwardOf(pass, this.activation)));
+      plans.push(this.plans.prepared("backward", this.plans.backwardOf(pass)));
     }
     await this.plans.compile(plans);
   }
@@ -363,7 +362,7 @@ export class Norm {
     checkBackward("backward", saved, args);
     const given = { ...args };
     const { pass } = saved.of(this).call;
-    await this.plans.compile([this.plans.prepared("backward", backwardOf(pass, this.activation))]);
+    await this.plans.compile([this.plans.prepared("backward", this.plans.backwardOf(pass))]);
     return this.submit("backward", (encoder) => this.encodeBackward(encoder, saved, given));
   }
 
@@ -375,7 +374,7 @@ export class Norm {
     like("gradY", gradY, x);
     like("gradX", args.gradX, x);
     like("gradResidual", args.gradResidual, x);
-    const pass = backwardOf(call.pass, this.activation);
+    const pass = this.plans.backwardOf(call.pass);
     if (args.gradResidual !== undefined && !pass.residual) {
       throw new BcNormError(
         "order",
@@ -613,7 +612,7 @@ export class Norm {
   private loaded(): void {
     for (const { call } of this.workspaces) {
       if (call !== undefined) {
-        const { data } = this.plans.prepared("backward", backwardOf(call.pass, this.activation));
+        const { data } = this.plans.prepared("backward", this.plans.backwardOf(call.pass));
         if (data.needs.some(({ role }) => role === "weight")) {
           call.spoiled = LOADED;
         }

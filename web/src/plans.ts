@@ -93,6 +93,11 @@ export class Plans {
     return prepared;
   }
 
+  /** What the backward of a forward is: what was in force at forward. Without an activation the residual has no part in it. */
+  backwardOf(pass: Pass): Pass {
+    return { ...pass, residual: pass.residual && this.activation !== "none" };
+  }
+
   /** Drops all plans. */
   clear(): void {
     [...this.all.keys()].forEach((key) => this.evict(key));
@@ -199,14 +204,6 @@ export function missing(role: string): never {
 /** Whether backward may follow. @internal */
 export function goesBack({ inPlace, inference }: Pass): boolean {
   return !inPlace && !inference;
-}
-
-/**
- * What the backward of a forward is: what was in force at forward. Without an activation the residual has no part in it.
- * @internal
- */
-export function backwardOf(pass: Pass, activation: Activation): Pass {
-  return { ...pass, residual: pass.residual && activation !== "none" };
 }
 
 /** Records dispatches into a pass of the caller's, or into one of their own. @internal */

@@ -135,6 +135,11 @@ test("models are saved and loaded", { skip, timeout: 100_000 }, async () => {
     assert.deepEqual(found[name].weights, weights);
     assert.deepEqual({ ...found[name].config, ...config }, found[name].config);
   }
+  // With the initializers, regularizers and constraints of tf.layers.
+  assert.deepEqual(found.batchNorm.begin, [0, 0, 0, 4]);
+  assert.deepEqual(found.bcNorm.begin, [1, 0, 0, 0, 1]);
+  assert.deepEqual([found.batchNorm.losses, found.bcNorm.losses], [1, 0]);
+  assert.equal(found.batchNorm.config.gamma_constraint.class_name, "NonNeg");
   assert.deepEqual(errors.splice(0), []);
 });
 
@@ -173,6 +178,7 @@ test("what is wrong is told", { skip, timeout: 100_000 }, async () => {
     "no speed": ["argument", "movingSpeed"],
     filters: ["tensor", "[1, 1, 1, 8]"],
     config: ["argument", '"axis"', "momentum"],
+    initializer: ["argument", "gammaInitializer", '"sevens"', "tf.initializers", "zeros"],
     channels: ["tensor", "number of channels"],
     inputs: ["argument", "[x, residual]", "3 tensors"],
     "second derivative": ["order", "first derivatives"],

@@ -2,6 +2,7 @@
 import type * as core from "@tensorflow/tfjs-core";
 import type * as keras from "@tensorflow/tfjs-layers";
 import { makeBuffer } from "../buffers.js";
+import { BUFFER } from "../check.js";
 import { BcNormError } from "../errors.js";
 import { Context } from "../gpu.js";
 import type { NormKind, NormOptions } from "../options.js";
@@ -9,10 +10,10 @@ import { Plans, record, type Dispatch } from "../plans.js";
 import { COPY_DST, STORAGE } from "../usage.js";
 
 /** tf.js's namespace: `import * as tf from "@tensorflow/tfjs"`, or the `tf` of its script. */
-export type Tf = typeof core & Partial<Pick<typeof keras, "layers" | "initializers">>;
+export type Tf = typeof core & Partial<Pick<typeof keras, "layers" | "initializers" | "regularizers" | "constraints">>;
 
 /** The versions whose inside this file knows. */
-export const VERSIONS = "4.22";
+const VERSIONS = "4.22";
 
 /** What the backend knows of a tensor. */
 interface TensorData {
@@ -52,6 +53,7 @@ function lacking(backend: Record<string, unknown>, engine: Record<string, unknow
     ...NULLABLE.filter(of(backend, "object")),
     ...["dispatchCountInPass"].filter(of(backend, "number")),
     ...ENGINE.filter(of(engine, "function")),
+    ...["state"].filter(of(engine, "object")),
   ];
 }
 
@@ -93,7 +95,14 @@ export class Bridge {
       );
     }
     const known = backend as Backend;
-    return new Bridge(tf, known, await Context.ready(known.device));
+    const bridge = new Bridge(tf, known, await Context.ready(known.device));
+    const tensor = bridge.make([1]);
+    const buffer: unknown = bridge.buffer(tensor);
+    tensor.dispose();
+    if (!BUFFER[1](buffer)) {
+      refuse(`tensors of tf.js ${tf.version_core} have no GPUBuffers: use version ${VERSIONS}`);
+    }
+    return bridge;
   }
 
   private constructor(tf: Tf, backend: Backend, context: Context) {

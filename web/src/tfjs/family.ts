@@ -115,22 +115,24 @@ function affine({ gamma, beta, epsilon, activation }: AffineArgs): Pick<NormOpti
 function runningOf(of: string, channels: number, { movingMean, movingVariance }: RunningArgs): Call["running"] {
   like("movingMean", movingMean, [channels]);
   like("movingVariance", movingVariance, [channels]);
-  if (movingMean !== undefined && movingVariance !== undefined) {
-    return { mean: movingMean, variance: movingVariance };
-  }
-  if (movingMean !== undefined || movingVariance !== undefined) {
+  if ((movingMean === undefined) !== (movingVariance === undefined)) {
     throw new BcNormError("argument", `${of} has one of movingMean and movingVariance: give both, or none`);
   }
-  return undefined;
+  return movingMean === undefined || movingVariance === undefined
+    ? new Map()
+    : new Map([
+        ["bn.running_mean", movingMean],
+        ["bn.running_var", movingVariance],
+      ]);
 }
 
 function batchStats(running: Call["running"], { momentum }: RunningArgs): NormOptions {
-  return { trackRunningStats: running !== undefined, momentum: 1 - (momentum ?? MOMENTUM) };
+  return { trackRunningStats: running.size > 0, momentum: 1 - (momentum ?? MOMENTUM) };
 }
 
 function estimates(of: string, channels: number, args: RunningArgs): Call["running"] {
   const running = runningOf(of, channels, args);
-  if (running === undefined) {
+  if (running.size === 0) {
     throw new BcNormError("argument", `the estimates of ${of} are its movingMean and movingVariance: give both`);
   }
   return running;
@@ -222,7 +224,7 @@ function plain(
     shape,
     training: true,
     parameters: parameters({ weight: gamma, bias: beta }),
-    running: undefined,
+    running: new Map(),
   };
 }
 

@@ -31,7 +31,7 @@ import {
   type EstBnArgs,
   type GroupNormArgs,
 } from "./family.js";
-import { layersOf, type NormLayer, type NormLayers } from "./layers.js";
+import { isNormLayer, layersOf, type NormLayer, type NormLayers } from "./layers.js";
 import { run, type Call } from "./op.js";
 
 export type { Tf } from "./bridge.js";
@@ -124,11 +124,11 @@ function layersIn(all: readonly layers.Layer[]): [NormLayer, (number | null)[][]
     if ("layers" in layer) {
       return layersIn((layer as unknown as LayersModel).layers);
     }
-    if (!("prepare" in layer)) {
+    if (!isNormLayer(layer)) {
       return [];
     }
     return layer.inboundNodes.map(({ inputTensors }): [NormLayer, (number | null)[][]] => [
-      layer as NormLayer,
+      layer,
       inputTensors.map(({ shape }) => shape),
     ]);
   });

@@ -7,12 +7,22 @@ import type { Activation } from "../options.js";
 import type { Bridge } from "./bridge.js";
 import { checkInputs, FAMILY, NUM_GROUPS } from "./family.js";
 import { prepare, run, type Call } from "./op.js";
+import {
+  optionsOf,
+  partOf,
+  type Constraint,
+  type Initialized,
+  type Initializer,
+  type Part,
+  type Regularized,
+  type Regularizer,
+} from "./parts.js";
 
 type Layer = keras.layers.Layer;
 type LayerConfig = ConstructorParameters<typeof keras.layers.Layer>[0];
 
-/** What all layers are configured by. */
-export type NormConfig = NonNullable<LayerConfig> & {
+/** What all layers are configured by; gammaInitializer, gammaRegularizer, gammaConstraint and beta's are as in tf.layers. */
+export type NormConfig = NonNullable<LayerConfig> & Initialized<"gamma" | "beta"> & Regularized<"gamma" | "beta"> & {
   /** Default 1e-3, as Keras has it. */
   epsilon?: number;
   /** Whether there is an offset, beta; default true. */
@@ -23,12 +33,15 @@ export type NormConfig = NonNullable<LayerConfig> & {
   activation?: Activation;
 };
 
-export type BatchNormConfig = NormConfig & {
+/** Of norms with running statistics. */
+type RunningConfig = NormConfig & Initialized<"movingMean" | "movingVariance">;
+
+export type BatchNormConfig = RunningConfig & {
   /** The share of the running statistics that a batch leaves, as in Keras; default 0.99. */
   momentum?: number;
 };
 
-export type EstBnConfig = NormConfig & {
+export type EstBnConfig = RunningConfig & {
   /** The weight of a batch in the estimates, 0 to 1. */
   movingSpeed: number;
 };
@@ -39,7 +52,9 @@ export type GroupNormConfig = NormConfig & {
 };
 
 export type BcNormConfig = GroupNormConfig &
-  BatchNormConfig & {
+  BatchNormConfig &
+  Initialized<"channelGamma" | "channelBeta"> &
+  Regularized<"channelGamma" | "channelBeta"> & {
     /** Estimated statistics of the channels with this moving speed, instead of the batch's with a momentum. */
     movingSpeed?: number;
     /** Whether the channel part has an offset and a scale; default true. */
@@ -76,67 +91,95 @@ const MOMENTUM = { momentum: NUMBER };
 const SPEED = { movingSpeed: NUMBER };
 const GROUPS = { groups: NUMBER };
 const CHANNEL = { channelCenter: BOOLEAN, channelScale: BOOLEAN, perChannelAffine: BOOLEAN };
+/** What a layer's weights say, so that functions have no such arguments. */
+const SHAPING = ["center", "scale", ...Object.keys(CHANNEL)];
 
 interface Kind {
   readonly className: string;
   /** What its configuration has beside what all have. */
   readonly options: Readonly<Record<string, Want>>;
-  readonly running: boolean;
+  readonly weights: readonly string[];
 }
+
+const AFFINE = ["gamma", "beta"];
+const RUNNING = ["movingMean", "movingVariance"];
 
 /** The class names are those in a saved model's topology; none is one of tf.js's own. */
 const KINDS: Readonly<Record<keyof NormLayers, Kind>> = {
-  batchNorm: { className: "BatchNorm", options: MOMENTUM, running: true },
-  estBn: { className: "EstBn", options: SPEED, running: true },
-  groupNorm: { className: "GroupNorm", options: GROUPS, running: false },
-  instanceNorm: { className: "InstanceNorm", options: {}, running: false },
-  layerNorm: { className: "LayerNorm", options: {}, running: false },
-  bcNorm: { className: "BcNorm", options: { ...GROUPS, ...MOMENTUM, ...SPEED, ...CHANNEL }, running: true },
+  batchNorm: { className: "BatchNorm", options: MOMENTUM, weights: [...AFFINE, ...RUNNING] },
+  estBn: { className: "EstBn", options: SPEED, weights: [...AFFINE, ...RUNNING] },
+  groupNorm: { className: "GroupNorm", options: GROUPS, weights: AFFINE },
+  instanceNorm: { className: "InstanceNorm", options: {}, weights: AFFINE },
+  layerNorm: { className: "LayerNorm", options: {}, weights: AFFINE },
+  bcNorm: {
+    className: "BcNorm",
+    options: { ...GROUPS, ...MOMENTUM, ...SPEED, ...CHANNEL },
+    weights: [...AFFINE, "channelGamma", "channelBeta", ...RUNNING],
+  },
 };
 
+type Settings = Readonly<Record<string, unknown>>;
 type Shapes = keras.Shape | keras.Shape[];
 
 /** The first of some shapes: x's. */
 const first = (shapes: Shapes): keras.Shape => (Array.isArray(shapes[0]) ? shapes[0] : shapes) as keras.Shape;
 
-/** A weight: the name that functions know it by, the one in files, its length, its initial value, whether it is trainable. */
-type Weight = readonly [arg: string, name: string, length: number, initial: 0 | 1, trainable: boolean];
+/** Whether a layer has a weight, its length, and what it begins with. */
+type Weight = readonly [there: boolean, length: number, initial: "ones" | "zeros"];
 
-/** The weights of a layer, in Keras's order. */
-function weightsOf(name: keyof NormLayers, settings: BcNormConfig, channels: number): Weight[] {
+/** The weights that a layer may have, in Keras's order. */
+function weightsOf(name: keyof NormLayers, settings: BcNormConfig, channels: number): Record<string, Weight> {
   const { center = true, scale = true, channelCenter = true, channelScale = true, perChannelAffine = false, groups = NUM_GROUPS } = settings;
-  const inner = name === "bcNorm";
-  const affine = inner && !perChannelAffine ? groups : channels;
-  const all: (readonly [boolean, ...Weight])[] = [
-    [scale, "gamma", "gamma", affine, 1, true],
-    [center, "beta", "beta", affine, 0, true],
-    [inner && channelScale, "channelGamma", "channel_gamma", channels, 1, true],
-    [inner && channelCenter, "channelBeta", "channel_beta", channels, 0, true],
-    [KINDS[name].running, "movingMean", "moving_mean", channels, 0, false],
-    [KINDS[name].running, "movingVariance", "moving_variance", channels, 1, false],
-  ];
-  return all.flatMap(([there, ...weight]) => (there ? [weight] : []));
+  const affine = name === "bcNorm" && !perChannelAffine ? groups : channels;
+  return {
+    gamma: [scale, affine, "ones"],
+    beta: [center, affine, "zeros"],
+    channelGamma: [channelScale, channels, "ones"],
+    channelBeta: [channelCenter, channels, "zeros"],
+    movingMean: [true, channels, "zeros"],
+    movingVariance: [true, channels, "ones"],
+  };
+}
+
+/** Whether a weight is trainable. */
+const trainable = (weight: string): boolean => !weight.startsWith("moving");
+/** Its name in files. */
+const inFiles = (weight: string): string => weight.replace(/[A-Z]/, (letter) => `_${letter.toLowerCase()}`);
+
+const made = new WeakSet<object>();
+
+/** Whether a layer is one of bcnorm's. @internal */
+export function isNormLayer(layer: object): layer is NormLayer {
+  return made.has(layer);
 }
 
 /** The layers of a tf.js, whose classes are registered for the models that it loads. @internal */
 export function layersOf(bridge: Bridge): NormLayers | undefined {
-  const { layers, initializers, serialization } = bridge.tf;
+  const { tf } = bridge;
+  const { layers, initializers, serialization } = tf;
   if (layers === undefined || initializers === undefined) {
     return undefined;
   }
+  const { ones, zeros } = initializers;
+  const begin = { ones, zeros };
   const of = (name: keyof NormLayers): ((config?: BcNormConfig) => NormLayer) => {
-    const { className, options, running } = KINDS[name];
-    class Norm extends layers.Layer implements NormLayer {
+    const { className, options, weights } = KINDS[name];
+    const partNames = weights.flatMap((weight) => optionsOf(weight, trainable(weight)));
+    const partsKnown = Object.fromEntries(partNames.map((option) => [option, ANY]));
+    class FusedNorm extends layers.Layer implements NormLayer {
       static readonly className = className;
       private readonly settings: BcNormConfig;
+      private readonly parts: ReadonlyMap<string, Part | undefined>;
       private readonly variables = new Map<string, keras.LayerVariable>();
 
       constructor(config: BcNormConfig = {}) {
-        checkOptions(`the layer ${name}`, config, { ...LAYER, ...COMMON, ...options });
+        checkOptions(`the layer ${name}`, config, { ...LAYER, ...COMMON, ...options, ...partsKnown });
         super(config);
+        made.add(this);
         this.supportsMasking = true;
-        const own = Object.entries(config).filter(([key, value]) => !(key in LAYER) && value !== undefined);
-        this.settings = Object.fromEntries(own);
+        const given = Object.entries(config).filter(([, value]) => value !== undefined);
+        this.settings = Object.fromEntries(given.filter(([key]) => key in COMMON || key in options));
+        this.parts = new Map(partNames.map((option) => [option, partOf(tf, option, (config as Settings)[option])]));
       }
 
       override build(inputShape: Shapes): void {
@@ -144,9 +187,22 @@ export function layersOf(bridge: Bridge): NormLayers | undefined {
         if (typeof channels !== "number") {
           throw new BcNormError("tensor", `${this.name} does not know its number of channels: give x's last size`);
         }
-        for (const [arg, weight, length, initial, trainable] of weightsOf(name, this.settings, channels)) {
-          const initializer = initial === 1 ? initializers!.ones() : initializers!.zeros();
-          this.variables.set(arg, this.addWeight(weight, [length], "float32", initializer, undefined, trainable));
+        const all = weightsOf(name, this.settings, channels);
+        for (const weight of weights) {
+          const [there, length, initial] = all[weight] as Weight;
+          if (there) {
+            const [initializer, regularizer, constraint] = optionsOf(weight, true).map((option) => this.parts.get(option));
+            const variable = this.addWeight(
+              inFiles(weight),
+              [length],
+              "float32",
+              (initializer as Initializer | undefined) ?? begin[initial](),
+              regularizer as Regularizer | undefined,
+              trainable(weight),
+              constraint as Constraint | undefined,
+            );
+            this.variables.set(weight, variable);
+          }
         }
         super.build(inputShape);
       }
@@ -161,10 +217,11 @@ export function layersOf(bridge: Bridge): NormLayers | undefined {
 
       /** The call of functions that an x of such a shape is. */
       private describe(dims: readonly number[], training: boolean): Call {
-        const { center: _, scale: __, channelCenter: ___, channelScale: ____, perChannelAffine: _____, ...settings } = this.settings;
-        const weights = Object.fromEntries([...this.variables].map(([arg, variable]) => [arg, variable.read()]));
+        const settings = Object.entries(this.settings).filter(([key]) => !SHAPING.includes(key));
+        const values = [...this.variables].map(([arg, variable]) => [arg, variable.read()]);
+        const mode = this.variables.has("movingMean") ? { training } : {};
         const describe = FAMILY[name] as (dims: readonly number[], args: object) => Call;
-        return describe(dims, { ...settings, ...weights, ...(running ? { training } : {}) });
+        return describe(dims, { ...Object.fromEntries([...settings, ...values]), ...mode });
       }
 
       override call(inputs: Tensor | Tensor[], kwargs: { training?: boolean }): Tensor {
@@ -185,11 +242,15 @@ export function layersOf(bridge: Bridge): NormLayers | undefined {
       }
 
       override getConfig(): serialization.ConfigDict {
-        return { ...(this.settings as serialization.ConfigDict), ...super.getConfig() };
+        const saved = [...this.parts].map(([option, part]) => [
+          option,
+          part === undefined ? null : { className: part.getClassName(), config: part.getConfig() },
+        ]);
+        return { ...this.settings, ...Object.fromEntries(saved), ...super.getConfig() } as serialization.ConfigDict;
       }
     }
-    serialization.registerClass(Norm);
-    return (config) => new Norm(config);
+    serialization.registerClass(FusedNorm);
+    return (config) => new FusedNorm(config);
   };
   return {
     batchNorm: of("batchNorm"),

@@ -1,8 +1,8 @@
 /** A norm as an operation of tf.js, with its gradient. */
 import type { Tensor, Variable } from "@tensorflow/tfjs-core";
 import { BcNormError } from "../errors.js";
-import type { Activation, NormKind, NormOptions } from "../options.js";
-import { backwardOf, type Pass, type Prepared, type Slot } from "../plans.js";
+import type { NormKind, NormOptions } from "../options.js";
+import type { Pass, Plans, Prepared, Slot } from "../plans.js";
 import type { Shape } from "../shape.js";
 import type { Bridge } from "./bridge.js";
 
@@ -15,114 +15,97 @@ export interface Call {
   readonly training: boolean;
   /** Trainable parameters by role. */
   readonly parameters: ReadonlyMap<string, Tensor>;
-  /** Running statistics, which training moves. */
-  readonly running: { readonly mean: Variable; readonly variance: Variable } | undefined;
+  /** Running statistics by role, which training moves; none, where there are none. */
+  readonly running: ReadonlyMap<string, Variable>;
 }
 
-function passOf({ shape, training, options }: Call, residual: boolean, inference: boolean): Pass {
+/** What training needs of a call, or evaluation without gradients. */
+function passOf({ shape, options }: Call, training: boolean, residual: boolean, inference: boolean): Pass {
   return { x: shape, training, residual, inPlace: false, inference, accumulate: false, options };
-}
-
-function activationOf({ options }: Call): Activation {
-  return options.activation ?? "none";
 }
 
 /** Compiles what training and evaluation need, without holding up the page. @internal */
 export async function prepare(bridge: Bridge, call: Call, residual: boolean): Promise<void> {
   bridge.check();
   const plans = bridge.plansOf(call.kind, call.options);
-  const training = passOf({ ...call, training: true }, residual, false);
-  const evaluation = passOf({ ...call, training: false }, residual, true);
+  const training = passOf(call, true, residual, false);
   await plans.compile([
     plans.prepared("forward", training),
-    plans.prepared("backward", backwardOf(training, activationOf(call))),
-    plans.prepared("forward", evaluation),
+    plans.prepared("backward", plans.backwardOf(training)),
+    plans.prepared("forward", passOf(call, false, residual, true)),
   ]);
-}
-
-/** Records the dispatches of a plan. Tables that are not given are made, and are the scope's. */
-function dispatch(
-  bridge: Bridge,
-  call: Call,
-  prepared: Prepared,
-  given: ReadonlyMap<string, Tensor>,
-): ReadonlyMap<string, Tensor> {
-  const tensors = new Map(given);
-  const slots = new Map<string, Slot>();
-  for (const { role, bytes, kind } of prepared.data.needs) {
-    let buffer: GPUBuffer;
-    if (role === "bn.num_batches_tracked") {
-      buffer = bridge.count;
-    } else if (call.running !== undefined && (role === "bn.running_mean" || role === "bn.running_var")) {
-      const variable = role === "bn.running_mean" ? call.running.mean : call.running.variance;
-      buffer = call.training ? bridge.writable(variable) : bridge.buffer(variable);
-      tensors.set(role, variable);
-    } else {
-      let tensor = tensors.get(role);
-      if (tensor === undefined && kind !== "caller") {
-        tensor = bridge.make([Math.ceil(bytes / 4)]);
-        tensors.set(role, tensor);
-      }
-      if (tensor === undefined) {
-        throw new BcNormError("buffer", `the plan needs a tensor that the call has none for: ${role}`);
-      }
-      buffer = bridge.buffer(tensor);
-    }
-    slots.set(role, { buffer, offset: 0 });
-  }
-  const dispatches = bridge.plansOf(call.kind, call.options).bind(prepared, slots);
-  bridge.record(dispatches, tensors.values());
-  return tensors;
 }
 
 /** y = activation(norm(x) + residual), recorded in order with tf.js's own work. @internal */
 export function run(bridge: Bridge, call: Call, x: Tensor, residual: Tensor | undefined): Tensor {
   bridge.check();
-  const { tf } = bridge;
   const plans = bridge.plansOf(call.kind, call.options);
   const taped = bridge.taped();
-  const pass = passOf(call, residual !== undefined, !taped);
+  const pass = passOf(call, call.training, residual !== undefined, !taped);
+  const back = plans.backwardOf(pass);
+  // A plan that a device refuses is refused before anything is recorded.
   const forward = plans.prepared("forward", pass);
-  const backward = taped ? plans.prepared("backward", backwardOf(pass, activationOf(call))) : undefined;
+  const reads = taped ? plans.prepared("backward", back).data.needs.map(({ role }) => role) : [];
   const inputs = new Map([["x", x], ...call.parameters]);
   if (residual !== undefined) {
     inputs.set("residual", residual);
   }
-  const op = tf.customGrad((...args) => {
+  const op = bridge.tf.customGrad((...args) => {
     const save = args.pop() as (tensors: Tensor[]) => void;
-    const tensors = dispatch(bridge, call, forward, new Map([...inputs, ["y", bridge.make(x.shape)]]));
-    // What backward reads: of the inputs, and of the tables of forward.
-    const kept = (backward?.data.needs ?? []).map(({ role }) => role).filter((role) => tensors.has(role));
+    const tensors = record(bridge, call, plans, forward, new Map([...inputs, ["y", bridge.make(x.shape)]]));
+    const kept = reads.filter((role) => tensors.has(role));
     save(kept.map((role) => tensors.get(role) as Tensor));
     const gradFunc = (gradY: Tensor, saved: Tensor[]): Tensor[] => {
       bridge.check();
       if (bridge.higherOrder()) {
         throw new BcNormError("order", "bcnorm has no gradients of gradients: take first derivatives only");
       }
-      const given = new Map(kept.map((role, index) => [role, saved[index] as Tensor]));
-      return tf.tidy(() => gradients(bridge, call, pass, given.set("grad_y", gradY), inputs));
+      return bridge.tf.tidy(() => {
+        const given = new Map(kept.map((role, index) => [role, saved[index] as Tensor]));
+        given.set("grad_y", gradY);
+        for (const [role, { shape }] of inputs) {
+          if (reads.includes(`grad_${role}`)) {
+            given.set(`grad_${role}`, bridge.make(shape));
+          }
+        }
+        record(bridge, call, plans, plans.prepared("backward", back), given);
+        // Without an activation the residual's gradient is that of y.
+        return [...inputs.keys()].map((role) => given.get(`grad_${role}`) ?? gradY.clone());
+      });
     };
     return { value: tensors.get("y") as Tensor, gradFunc };
   });
   return op(...inputs.values());
 }
 
-/** The gradients of the inputs, in their order. */
-function gradients(
+/** Records a plan with some tensors, and the tables that it needs beside them, which are the scope's; returns all. */
+function record(
   bridge: Bridge,
   call: Call,
-  pass: Pass,
-  given: Map<string, Tensor>,
-  inputs: ReadonlyMap<string, Tensor>,
-): Tensor[] {
-  const prepared = bridge.plansOf(call.kind, call.options).prepared("backward", backwardOf(pass, activationOf(call)));
-  const needed = new Set(prepared.data.needs.map(({ role }) => role));
-  for (const [role, { shape }] of inputs) {
-    if (needed.has(`grad_${role}`)) {
-      given.set(`grad_${role}`, bridge.make(shape));
+  plans: Plans,
+  prepared: Prepared,
+  given: ReadonlyMap<string, Tensor>,
+): ReadonlyMap<string, Tensor> {
+  const tensors = new Map(given);
+  const slots = new Map<string, Slot>();
+  for (const { role, bytes, kind } of prepared.data.needs) {
+    const variable = call.running.get(role);
+    if (variable !== undefined) {
+      tensors.set(role, variable);
+    } else if (kind !== "caller" && !tensors.has(role)) {
+      tensors.set(role, bridge.make([Math.ceil(bytes / 4)]));
+    }
+    const tensor = tensors.get(role);
+    if (tensor !== undefined) {
+      const written = variable !== undefined && call.training;
+      slots.set(role, { buffer: written ? bridge.writable(variable) : bridge.buffer(tensor), offset: 0 });
+    } else if (role === COUNT) {
+      slots.set(role, { buffer: bridge.count, offset: 0 });
     }
   }
-  const tensors = dispatch(bridge, call, prepared, given);
-  // Without an activation the residual's gradient is that of y.
-  return [...inputs.keys()].map((role) => tensors.get(`grad_${role}`) ?? (tensors.get("grad_y") as Tensor).clone());
+  bridge.record(plans.bind(prepared, slots), tensors.values());
+  return tensors;
 }
+
+/** The counter's role. */
+const COUNT = "bn.num_batches_tracked";

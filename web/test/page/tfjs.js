@@ -199,7 +199,15 @@ export async function roundTrip() {
   const { layers } = bcnorm;
   const found = {};
   const all = {
-    batchNorm: layers.batchNorm({ momentum: 0.8, epsilon: 1e-2, activation: "silu" }),
+    batchNorm: layers.batchNorm({
+      momentum: 0.8,
+      epsilon: 1e-2,
+      activation: "silu",
+      gammaInitializer: "zeros",
+      movingVarianceInitializer: tf.initializers.constant({ value: 4 }),
+      betaRegularizer: tf.regularizers.l2({ l2: 0.5 }),
+      gammaConstraint: "nonNeg",
+    }),
     estBn: layers.estBn({ movingSpeed: 0.25 }),
     groupNorm: layers.groupNorm({ groups: 4, center: false }),
     instanceNorm: layers.instanceNorm({ scale: false }),
@@ -209,6 +217,7 @@ export async function roundTrip() {
   for (const [name, layer] of Object.entries(all)) {
     const input = tf.input({ shape: [5, 8] });
     const model = tf.model({ inputs: input, outputs: layer.apply([input, tf.layers.reLU().apply(input)]) });
+    const begin = await Promise.all(model.weights.map(async (weight) => (await weight.read().data())[0]));
     model.setWeights(model.weights.map((weight, i) => random(weight.shape, 40 + i, 1, 0.1)));
     let files;
     await model.save(tf.io.withSaveHandler(async (artifacts) => ((files = artifacts), { modelArtifactsInfo: { dateSaved: new Date() } })));
@@ -220,6 +229,8 @@ export async function roundTrip() {
       apart: await apart(loaded.predict(x), model.predict(x)),
       className,
       config,
+      begin,
+      losses: loaded.layers.at(-1).losses.length,
       weights: files.weightSpecs.map(({ name }) => name.split("/").at(-1)),
     };
   }
@@ -294,6 +305,7 @@ export async function refused() {
     "no speed": () => bcnorm.estBn(x, { movingMean: mean, movingVariance: variance }),
     filters: () => bcnorm.weightStandardization(tf.ones([1, 1, 1, 8])),
     config: () => layers.batchNorm({ axis: 1 }),
+    initializer: () => layers.batchNorm({ gammaInitializer: "sevens" }),
     channels: () => layers.batchNorm().apply(tf.input({ shape: [4, null] })),
     inputs: () => layers.batchNorm().apply([x, x, x]),
     "second derivative": () => tf.grad((x) => tf.sum(tf.square(tf.grad((x) => tf.sum(bcnorm.instanceNorm(x)))(x))))(x),
