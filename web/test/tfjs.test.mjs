@@ -42,6 +42,7 @@ for (const [name, cases] of Object.entries({
   batchNorm: [
     [[4, 6, 6, 16], { tensors: C16, training: true }],
     [[32, 16], { tensors: C16, training: true }],
+    [[4, 3, 16], { tensors: { beta: [16] } }],
     [[3, 5, 7, 2, 6], { tensors: { gamma: [6], residual: [3, 5, 7, 2, 6] }, activation: "silu", training: true }],
   ],
   groupNorm: [
@@ -167,6 +168,9 @@ test("what is wrong is told", { skip, timeout: 100_000 }, async () => {
     rank: ["tensor", "[6]", "[N, ...spatial, C]"],
     empty: ["tensor", "[0, 4, 6]"],
     integers: ["tensor", "int32", "tf.cast"],
+    "no arguments": ["argument", "batchNorm", "null"],
+    "no residual": ["argument", "residual is 3", "a tensor"],
+    "no model": ["argument", "a model"],
     "no tensor": ["argument", "x is of type Array", "a tensor"],
     option: ["argument", "batchNorm", '"groups"', "momentum"],
     activation: ["argument", "gelu", "silu"],

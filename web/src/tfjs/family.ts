@@ -26,7 +26,7 @@ export interface RunningArgs {
   readonly movingMean?: Variable | undefined;
   /** Running variance, (C). Training moves it by the unbiased variance, as TensorFlow's fused kernel and PyTorch do. */
   readonly movingVariance?: Variable | undefined;
-  /** The share of the running statistics that a batch leaves, as in Keras; default 0.99. */
+  /** The share of the running statistics that stays at a batch, as in Keras; default 0.99. */
   readonly momentum?: number;
   /** Default false. */
   readonly training?: boolean;
@@ -228,10 +228,14 @@ function plain(
   };
 }
 
-/** Checks x, and the residual beside it. @internal */
-export function checkInputs(x: Tensor, residual: Tensor | undefined): void {
+/** Refuses an x that is no float32 tensor. @internal */
+export function checkX(x: Tensor): void {
   check("x", x, TENSOR);
   float("x", x);
+}
+
+/** Refuses a residual that is not as x. @internal */
+export function checkResidual(residual: Tensor | undefined, x: Tensor): void {
   like("the residual", residual, x.shape);
 }
 

@@ -17,12 +17,13 @@
  */
 import type { Tensor } from "@tensorflow/tfjs-core";
 import type { layers, LayersModel } from "@tensorflow/tfjs-layers";
-import { ANY, check, checkOptions, NUMBER } from "../check.js";
+import { ANY, check, checkOptions, NUMBER, type Want } from "../check.js";
 import { BcNormError } from "../errors.js";
 import { init, type WasmSource } from "../planner.js";
 import { Bridge, type Tf } from "./bridge.js";
 import {
-  checkInputs,
+  checkResidual,
+  checkX,
   FAMILY,
   standardization,
   type AffineArgs,
@@ -47,20 +48,32 @@ export type {
 } from "./layers.js";
 
 /**
- * The family in a tf.js. Tensors are float32, [N, ...spatial, C], in tf.js's own buffers; what is returned is tf.js's to
- * track and to dispose of. Everything has gradients (first derivatives).
+ * The family in a tf.js. x is float32, [N, ...spatial, C]; so is what is returned, which is tf.js's to track and to dispose
+ * of, as its own operations' results. Everything has first derivatives. The bits are the same on every run.
+ *
+ * Each function throws a BcNormError: `argument` for an argument that is none, `tensor` for a shape or a type, `norm` for a
+ * parameter out of range, `limit` for what the device does not grant, `order` for a gradient of a gradient, `tfjs` where
+ * tf.js has another backend by now, `device-lost`.
  */
 export interface Bcnorm {
   /** Layers for `tf.sequential` and `tf.model`; they save, load, and train as tf.layers' own do. */
   readonly layers: NormLayers;
+  /** Over N and space, of each channel. With `training` it moves the running statistics, and without it takes them. */
   batchNorm(x: Tensor, args?: BatchNormArgs): Tensor;
+  /** The authors' EstBN: by estimates, which `training` moves first. */
   estBn(x: Tensor, args: EstBnArgs): Tensor;
+  /** Over space and the channels of a group, of each sample. */
   groupNorm(x: Tensor, args?: GroupNormArgs): Tensor;
+  /** Over space, of each channel of each sample. */
   instanceNorm(x: Tensor, args?: AffineArgs): Tensor;
-  /** Over C at each position, as tf.layers.layerNormalization: (gamma and beta have C values). */
+  /** Over C, at each position of each sample, as tf.layers.layerNormalization: gamma and beta are (C). */
   layerNorm(x: Tensor, args?: AffineArgs): Tensor;
+  /** Batch-Channel Normalization (Qiao et al. 2019): a batch norm, or an EstBN, and a group norm of its output. */
   bcNorm(x: Tensor, args?: BcNormArgs): Tensor;
-  /** Filters [...rest, O] with mean 0 and variance 1 each; epsilon is 1e-5 by default, as in the paper's code. */
+  /**
+   * Weight Standardization (Qiao et al. 2019): each of the filters [...rest, O] less its mean, divided by the square root
+   * of its unbiased variance + `epsilon`, 1e-5 by default.
+   */
   weightStandardization(filters: Tensor, args?: { epsilon?: number }): Tensor;
   /**
    * Compiles what the bcnorm layers of a model need for batches of such a size, in training and evaluation, without
@@ -85,8 +98,10 @@ export async function attach(tf: Tf, options: { wasm?: WasmSource } = {}): Promi
   const op =
     <Args extends AffineArgs>(describe: (dims: readonly number[], args: Args) => Call) =>
     (x: Tensor, args: Args = {} as Args): Tensor => {
-      checkInputs(x, args.residual);
-      return run(bridge, describe(x.shape, args), x, args.residual);
+      checkX(x);
+      const call = describe(x.shape, args);
+      checkResidual(args.residual, x);
+      return run(bridge, call, x, args.residual);
     };
   const instanceNorm = op(FAMILY.instanceNorm);
   return {
@@ -104,7 +119,7 @@ export async function attach(tf: Tf, options: { wasm?: WasmSource } = {}): Promi
     bcNorm: op(FAMILY.bcNorm),
     weightStandardization(filters, args = {}) {
       checkOptions("weightStandardization", args, { epsilon: NUMBER });
-      checkInputs(filters, undefined);
+      checkX(filters);
       const { epsilon, scale, seen } = standardization(filters.shape, args.epsilon ?? 1e-5);
       return tf.tidy(() => {
         const gamma = tf.fill([filters.shape.at(-1) as number], scale);
@@ -112,11 +127,14 @@ export async function attach(tf: Tf, options: { wasm?: WasmSource } = {}): Promi
       });
     },
     async prepare(model, batchSize) {
+      check("model", model, MODEL);
       check("batchSize", batchSize, NUMBER);
       await Promise.all(layersIn(model.layers).map(([layer, shapes]) => prepareOne(layer, shapes, batchSize)));
     },
   };
 }
+
+const MODEL: Want = ["a model of tf.layers'", (value) => Array.isArray((value as Partial<LayersModel> | undefined)?.layers)];
 
 /** bcnorm's layers among some, those of models among them too, each with the shapes of its inputs wherever it stands. */
 function layersIn(all: readonly layers.Layer[]): [NormLayer, (number | null)[][]][] {

@@ -5,7 +5,7 @@ import { ANY, BOOLEAN, checkOptions, NUMBER, oneOf, type Want } from "../check.j
 import { BcNormError } from "../errors.js";
 import type { Activation } from "../options.js";
 import type { Bridge } from "./bridge.js";
-import { checkInputs, FAMILY, NUM_GROUPS } from "./family.js";
+import { checkResidual, checkX, FAMILY, NUM_GROUPS } from "./family.js";
 import { prepare, run, type Call } from "./op.js";
 import {
   optionsOf,
@@ -37,7 +37,7 @@ export type NormConfig = NonNullable<LayerConfig> & Initialized<"gamma" | "beta"
 type RunningConfig = NormConfig & Initialized<"movingMean" | "movingVariance">;
 
 export type BatchNormConfig = RunningConfig & {
-  /** The share of the running statistics that a batch leaves, as in Keras; default 0.99. */
+  /** The share of the running statistics that stays at a batch, as in Keras; default 0.99. */
   momentum?: number;
 };
 
@@ -230,7 +230,8 @@ export function layersOf(bridge: Bridge): NormLayers | undefined {
         if (x === undefined || more.length > 0) {
           throw new BcNormError("argument", `${this.name} takes x, or [x, residual], not ${more.length + 2} tensors`);
         }
-        checkInputs(x, residual);
+        checkX(x);
+        checkResidual(residual, x);
         return run(bridge, this.describe(x.shape, kwargs?.training === true), x, residual);
       }
 
