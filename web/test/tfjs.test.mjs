@@ -87,6 +87,14 @@ test("running statistics move once a step, and evaluation takes them", { skip, t
   assert.deepEqual(errors.splice(0), []);
 });
 
+test("a read that ends after a step is not taken for what the step left", { skip, timeout: 100_000 }, async () => {
+  const [before, during, after, computed] = await page.evaluate(() => tfjs.readWhileMoving());
+  assert.deepEqual(during, before);
+  assert.deepEqual(after, computed);
+  assert.notDeepEqual(after, before);
+  assert.deepEqual(errors.splice(0), []);
+});
+
 /** Whether a step leaves no more than the one before it, once the first have made what is kept. */
 function flat(memories) {
   assert.ok(memories.length > 4);

@@ -17,8 +17,8 @@ const VERSIONS = "4.22";
 
 /** What the backend knows of a tensor. */
 interface TensorData {
-  values: unknown;
-  resource?: unknown;
+  readonly values: unknown;
+  readonly resource?: unknown;
   readonly external?: boolean;
 }
 
@@ -60,6 +60,12 @@ function lacking(backend: Record<string, unknown>, engine: Record<string, unknow
 function refuse(message: string): never {
   throw new BcNormError("tfjs", message);
 }
+
+/**
+ * tf.js keeps the values that it has read of a tensor, also those of a read that ends after the next write. Of what kernels
+ * write in place it keeps none.
+ */
+const UNCACHED = { get: () => null, set: () => {} };
 
 /** tf.js's flag: after how many dispatches it submits. */
 const BATCH = "WEBGPU_DEFERRED_SUBMIT_BATCH_SIZE";
@@ -181,8 +187,7 @@ export class Bridge {
       copy.dispose();
     }
     const data = this.data(variable);
-    // What was read of it before.
-    data.values = null;
+    Object.defineProperty(data, "values", UNCACHED);
     return data.resource as GPUBuffer;
   }
 

@@ -77,7 +77,7 @@ export interface Bcnorm {
   weightStandardization(filters: Tensor, args?: { epsilon?: number }): Tensor;
   /**
    * Compiles what the bcnorm layers of a model need for batches of such a size, in training and evaluation, without
-   * holding up the page; else the first step compiles while the page waits.
+   * holding up the page; else the first step waits for it.
    */
   prepare(model: LayersModel, batchSize: number): Promise<void>;
 }

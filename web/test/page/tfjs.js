@@ -123,6 +123,21 @@ export async function statistics(name, options, steps) {
   return found;
 }
 
+/** Running means of three steps: read before the last, read while it runs, read after it, and computed with after it. */
+export async function readWhileMoving() {
+  const args = { movingMean: tf.variable(tf.zeros([3])), movingVariance: tf.variable(tf.ones([3])), training: true };
+  const x = random([4, 5, 3], 15, 2, 3);
+  const step = () => tf.dispose(bcnorm.batchNorm(x, args));
+  step();
+  step();
+  const copied = tf.add(args.movingMean, 0);
+  const reading = args.movingMean.data();
+  step();
+  const before = await copied.data();
+  const means = [before, await reading, await args.movingMean.data(), await tf.add(args.movingMean, 0).data()];
+  return means.map((mean) => [...mean]);
+}
+
 /** Every tensor that lives, and the bytes that tf.js uses of the GPU's memory. */
 function memory() {
   const { numTensors, numBytesInGPU } = tf.memory();
