@@ -88,7 +88,9 @@ test("running statistics move once a step, and evaluation takes them", { skip, t
 });
 
 test("a read that ends after a step is not taken for what the step left", { skip, timeout: 100_000 }, async () => {
-  const [before, during, after, computed] = await page.evaluate(() => tfjs.readWhileMoving());
+  const [batch, before, during, after, computed] = await page.evaluate(() => tfjs.readWhileMoving());
+  // One step took a hundredth of the way.
+  batch.forEach((mean, i) => assert.ok(Math.abs(before[i] - 0.01 * mean) < 1e-6, `${before}, expected a hundredth of ${batch}`));
   assert.deepEqual(during, before);
   assert.deepEqual(after, computed);
   assert.notDeepEqual(after, before);

@@ -194,6 +194,10 @@ export class Bridge {
   /** Records into tf.js's compute pass, in order with its own work, and submits when it would. */
   record(dispatches: readonly Dispatch[], tensors: Iterable<core.Tensor>): void {
     const { backend } = this;
+    // Then tf.js compiles what it is given, and runs nothing.
+    if (this.tf.env().getBool("WEBGPU_ENGINE_COMPILE_ONLY")) {
+      return;
+    }
     for (const { dataId } of tensors) {
       backend.commandQueueOwnedIds.add(dataId);
     }

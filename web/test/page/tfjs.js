@@ -123,18 +123,24 @@ export async function statistics(name, options, steps) {
   return found;
 }
 
-/** Running means of three steps: read before the last, read while it runs, read after it, and computed with after it. */
+/**
+ * Running means of two steps, and between them one that tf.js is told to compile alone: the batch's, and those read before the
+ * last step, read while it runs, read after it, and computed with after it.
+ */
 export async function readWhileMoving() {
   const args = { movingMean: tf.variable(tf.zeros([3])), movingVariance: tf.variable(tf.ones([3])), training: true };
   const x = random([4, 5, 3], 15, 2, 3);
   const step = () => tf.dispose(bcnorm.batchNorm(x, args));
   step();
+  tf.env().set("WEBGPU_ENGINE_COMPILE_ONLY", true);
   step();
+  tf.env().set("WEBGPU_ENGINE_COMPILE_ONLY", false);
   const copied = tf.add(args.movingMean, 0);
   const reading = args.movingMean.data();
   step();
   const before = await copied.data();
-  const means = [before, await reading, await args.movingMean.data(), await tf.add(args.movingMean, 0).data()];
+  const batch = await tf.mean(x, [0, 1]).data();
+  const means = [batch, before, await reading, await args.movingMean.data(), await tf.add(args.movingMean, 0).data()];
   return means.map((mean) => [...mean]);
 }
 
