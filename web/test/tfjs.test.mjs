@@ -75,6 +75,14 @@ for (const [name, cases] of Object.entries({
   });
 }
 
+test("a wrong output does not pass", { skip }, async () => {
+  const found = await page.evaluate(() => tfjs.apartWhere());
+  close([found[0]]);
+  for (const wrong of found.slice(1)) {
+    assert.throws(() => close([wrong]));
+  }
+});
+
 test("running statistics move once a step, and evaluation takes them", { skip, timeout: 100_000 }, async () => {
   for (const [name, options] of [
     ["batchNorm", { momentum: 0.75 }],

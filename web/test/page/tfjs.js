@@ -61,6 +61,13 @@ async function apart(one, other) {
   return a.reduce((most, value, i) => Math.max(most, Number.isNaN(value) ? Infinity : Math.abs(value - b[i])), 0) / scale;
 }
 
+/** How far apart values are found that are apart, or not there. */
+export async function apartWhere() {
+  const of = (...values) => tf.tensor1d(values);
+  const pairs = [[of(1, 2), of(1, 2)], [of(1, 2), of(1, 2.001)], [of(1, NaN), of(1, 2)], [of(1, 2), of(1, NaN)]];
+  return Promise.all(pairs.map(([one, other]) => apart(one, other)));
+}
+
 /**
  * How far y and the gradient of each tensor are from the composition's. `tensors`: the shapes of those that are given
  * beside x, by name.
