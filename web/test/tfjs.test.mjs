@@ -162,8 +162,8 @@ test("models are saved and loaded", { skip, timeout: 100_000 }, async () => {
   assert.deepEqual(errors.splice(0), []);
 });
 
-test("a step copies nothing; what was prepared compiles nothing", { skip, timeout: 100_000 }, async () => {
-  assert.deepEqual(await page.evaluate(() => tfjs.recorded()), { copies: 0, compiled: 0, buffers: 0 });
+test("steps copy nothing, and leave nothing; what was prepared compiles nothing", { skip, timeout: 100_000 }, async () => {
+  assert.deepEqual(await page.evaluate(() => tfjs.recorded()), { copies: 0, compiled: 0, buffers: 0, tensors: 0 });
   assert.deepEqual(errors.splice(0), []);
 });
 

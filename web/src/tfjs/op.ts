@@ -29,10 +29,12 @@ export async function prepare(bridge: Bridge, call: Call, residual: boolean): Pr
   bridge.check();
   const plans = bridge.plansOf(call.kind, call.options);
   const training = passOf(call, true, residual, false);
+  // Without running statistics both are the same.
+  const evaluation = passOf(call, call.running.size === 0, residual, true);
   await plans.compile([
     plans.prepared("forward", training),
     plans.prepared("backward", plans.backwardOf(training)),
-    plans.prepared("forward", passOf(call, false, residual, true)),
+    plans.prepared("forward", evaluation),
   ]);
 }
 
