@@ -39,7 +39,14 @@ interface Backend {
   submitQueue(): void;
 }
 
-const FUNCTIONS = ["refCount", "makeTensorInfo", "uploadToGPU", "ensureCommandEncoderReady", "endComputePassEncoder", "submitQueue"];
+const FUNCTIONS = [
+  "refCount",
+  "makeTensorInfo",
+  "uploadToGPU",
+  "ensureCommandEncoderReady",
+  "endComputePassEncoder",
+  "submitQueue",
+];
 const OBJECTS = ["device", "tensorMap", "commandQueueOwnedIds"];
 const NULLABLE = ["commandEncoder", "computePassEncoder"];
 const ENGINE = ["isTapeOn", "makeTensorFromTensorInfo"];

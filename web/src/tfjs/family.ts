@@ -247,7 +247,8 @@ export function standardization(dims: readonly number[], epsilon: number): { eps
   const filters = dims.at(-1) ?? 0;
   const len = dims.reduce((product, length) => product * length, 1) / filters;
   if (dims.length < 2 || !(len >= 2)) {
-    throw new BcNormError("tensor", `the filters have shape ${shown(dims)}, expected [...rest, O] with 2 and more values of each`);
+    const expected = "[...rest, O] with 2 and more values of each";
+    throw new BcNormError("tensor", `the filters have shape ${shown(dims)}, expected ${expected}`);
   }
   return { epsilon: (epsilon * (len - 1)) / len, scale: Math.sqrt((len - 1) / len), seen: [1, len, filters] };
 }

@@ -129,8 +129,9 @@ type Weight = readonly [there: boolean, length: number, initial: "ones" | "zeros
 
 /** The weights that a layer may have, in Keras's order. */
 function weightsOf(name: keyof NormLayers, settings: BcNormConfig, channels: number): Record<string, Weight> {
-  const { center = true, scale = true, channelCenter = true, channelScale = true, perChannelAffine = false, groups = NUM_GROUPS } = settings;
-  const affine = name === "bcNorm" && !perChannelAffine ? groups : channels;
+  const { center = true, scale = true, channelCenter = true, channelScale = true } = settings;
+  const perGroup = name === "bcNorm" && settings.perChannelAffine !== true;
+  const affine = perGroup ? (settings.groups ?? NUM_GROUPS) : channels;
   return {
     gamma: [scale, affine, "ones"],
     beta: [center, affine, "zeros"],

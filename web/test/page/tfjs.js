@@ -248,7 +248,11 @@ export async function roundTrip() {
     const begin = await Promise.all(model.weights.map(async (weight) => (await weight.read().data())[0]));
     model.setWeights(model.weights.map((weight, i) => random(weight.shape, 40 + i, 1, 0.1)));
     let files;
-    await model.save(tf.io.withSaveHandler(async (artifacts) => ((files = artifacts), { modelArtifactsInfo: { dateSaved: new Date() } })));
+    const handler = tf.io.withSaveHandler(async (artifacts) => {
+      files = artifacts;
+      return { modelArtifactsInfo: { dateSaved: new Date() } };
+    });
+    await model.save(handler);
     const topology = JSON.parse(JSON.stringify(files.modelTopology));
     const loaded = await tf.loadLayersModel(tf.io.fromMemory({ ...files, modelTopology: topology }));
     const x = random([3, 5, 8], 50, 2, 2);
