@@ -65,6 +65,7 @@ function targets(results) {
     atMost(1.5, "forward within 1.5 x of native, tensors of 6 MB and more", native("forward")),
     atMost(1.5, "backward within 1.5 x of native, tensors of 6 MB and more", native("backward")),
     atLeast(10, "training 10 x faster than tf.js", peers("tensorflow")),
+    atLeast(10, "training with bcnorm/tfjs 10 x faster than with tf.js's operations", peers("tfjs")),
     atLeast(4, "evaluation 4 x faster than onnxruntime-web", peers("onnxruntime")),
   ];
 }
@@ -73,18 +74,19 @@ function targets(results) {
 export function report(results, groups) {
   console.log(`BCNorm, f32, channels first, ${groups} groups; ms by the wall clock. Of two: forward / backward. x: times slower than bcnorm.`);
   console.table(results.map(row));
-  const beside = results.filter(({ tensorflow, onnxruntime }) => tensorflow ?? onnxruntime);
+  const beside = results.filter(({ tensorflow, tfjs, onnxruntime }) => tensorflow ?? tfjs ?? onnxruntime);
   if (beside.length > 0) {
     console.table(beside.map((result) => ({
       shape: name(result),
       "tf.js, training": peer(result.tensorflow),
+      "tf.js beside bcnorm/tfjs": peer(result.tfjs),
       "onnxruntime-web, evaluation": peer(result.onnxruntime),
     })));
   }
   for (const line of targets(results)) console.log(line);
   const failures = results.flatMap((result) => [
     ...Object.entries(result.failed ?? {}).map(([what, why]) => `${name(result)}, ${what}: ${why}`),
-    ...["tensorflow", "onnxruntime"].flatMap((key) =>
+    ...["tensorflow", "tfjs", "onnxruntime"].flatMap((key) =>
       Object.entries(result[key] ?? {})
         .filter(([, { failed }]) => failed !== undefined)
         .map(([form, { failed }]) => `${name(result)}, ${key}, ${form}: ${failed}`),

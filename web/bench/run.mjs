@@ -81,8 +81,7 @@ async function inBrowser(address, name, ...args) {
 const folder = (name) => fileURLToPath(new URL(name, import.meta.url));
 const server = await serve({
   "/app/": options.root,
-  "/tf/": folder("node_modules/@tensorflow/tfjs/dist"),
-  "/tf-webgpu/": folder("node_modules/@tensorflow/tfjs-backend-webgpu/dist"),
+  "/tf/": folder("../node_modules/@tensorflow"),
   "/ort/": folder("node_modules/onnxruntime-web/dist"),
   "/": folder("page"),
 });
@@ -101,7 +100,7 @@ const own = { browser: (dims) => inBrowser(address, "measure", dims, GROUPS, REP
 if (options.native !== undefined) {
   own.native = native;
 }
-const peers = options["no-peers"] ? [] : ["tensorflow", "onnxruntime"];
+const peers = options["no-peers"] ? [] : ["tensorflow", "tfjs", "onnxruntime"];
 const results = [];
 for (const dims of shapes) {
   const result = { dims };

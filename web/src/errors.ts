@@ -28,7 +28,9 @@ export type ErrorCode =
   /** A state dict or a safetensors file that does not fit. */
   | "state-dict"
   /** The text of a tuning. */
-  | "tuning";
+  | "tuning"
+  /** tf.js without its WebGPU backend, or of a version that `bcnorm/tfjs` does not know. */
+  | "tfjs";
 
 /** Everything that this package throws; the message names the value, the limit and the way out. */
 export class BcNormError extends Error {

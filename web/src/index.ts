@@ -32,9 +32,9 @@ export {
   type ForwardResult,
   type Gradients,
   type Memory,
-  type Target,
 } from "./norm.js";
 export type { Activation, NormKind, NormOptions, StatsOptions } from "./options.js";
+export type { Target } from "./plans.js";
 export { init, type WasmSource } from "./planner.js";
 export { readSafetensors, readStateDict, writeStateDict, type SafeTensor } from "./safetensors.js";
 export { Saved } from "./saved.js";

@@ -4,16 +4,25 @@ import { BcNormError, guarded } from "./errors.js";
 import { Context } from "./gpu.js";
 import { checkStats, normOf, type Activation, type NormKind, type NormOptions, type StatsOptions } from "./options.js";
 import { planner, type PlanData } from "./planner.js";
-import type { Norm as PlannedNorm, Plan, Tuning } from "./planner/bcnorm_planner.js";
+import type { Norm as PlannedNorm, Tuning } from "./planner/bcnorm_planner.js";
+import {
+  goesBack,
+  id,
+  missing,
+  Plans,
+  record,
+  type Dispatch,
+  type Pass,
+  type Prepared,
+  type Slot,
+  type Target,
+} from "./plans.js";
 import { readStateDict, writeStateDict } from "./safetensors.js";
-import { Saved, SAVED, type Call, type Dispatch, type Pass, type Workspace } from "./saved.js";
-import { shapeOf } from "./shape.js";
+import { Saved, SAVED, type Workspace } from "./saved.js";
+import { shapeLike, type Shape, type TensorOptions } from "./shape.js";
 import { stateOf, type StateDict, type StateLayout } from "./state.js";
 import { Tensor, TENSOR } from "./tensor.js";
-import { COPY_DST, COPY_SRC, STORAGE, UNIFORM } from "./usage.js";
-
-/** What work is recorded into: an encoder, in which a pass is made, or a compute pass of the page's. */
-export type Target = GPUCommandEncoder | GPUComputePassEncoder;
+import { COPY_DST, COPY_SRC, STORAGE } from "./usage.js";
 
 /** What forward computes y = activation(norm(x) + residual) of, and where y goes. */
 export interface ForwardArgs {
@@ -70,21 +79,6 @@ export interface Memory {
 const FORWARD_ARGS = { x: TENSOR, y: TENSOR, residual: TENSOR, inPlace: BOOLEAN, recompute: BOOLEAN };
 const BACKWARD_ARGS = { gradY: TENSOR, gradX: TENSOR, gradResidual: TENSOR };
 
-/** A plan that is ready but for its buffers. */
-interface Prepared {
-  readonly plan: Plan;
-  readonly data: PlanData;
-  /** Of all steps, one every `stride` bytes. */
-  readonly uniforms: GPUBuffer | undefined;
-  readonly stride: number;
-}
-
-/** A buffer of a plan. */
-interface Slot {
-  readonly buffer: GPUBuffer;
-  readonly offset: number;
-}
-
 /** Why a forward saved nothing. */
 const IN_PLACE = "that was in place, over the x that backward reads: give forward a y of its own";
 const NO_GRAD = "without gradients: call setGradEnabled(true) before forward";
@@ -93,7 +87,6 @@ const WRITTEN =
   "whose x or residual a later call of the layer wrote over: give that call another tensor to write to";
 const LOADED = "whose weight, which backward reads, was loaded over since: load parameters after backward";
 
-const MAX_PLANS = 16;
 const MAX_BOUND = 8;
 
 /**
@@ -131,7 +124,7 @@ export class Norm {
   private readonly buffers = new Map<string, GPUBuffer>();
   /** The pool of tables: as many as there were `Saved`s at a time. */
   private readonly workspaces: Workspace[] = [];
-  private readonly plans = new Map<string, Prepared>();
+  private readonly plans: Plans;
   /** Whether commands of the page's may hold buffers of the layer's, and which it let go of since. */
   private outside = false;
   private retired: GPUBuffer[] = [];
@@ -168,6 +161,7 @@ export class Norm {
     const { tuning } = options;
     this.tuning =
       tuning === undefined ? this.context.tuning : guarded(() => module.Tuning.parse(tuning));
+    this.plans = new Plans(context, kind, this.activation, this.tuning, (buffer) => this.retire(buffer));
     this.layout = JSON.parse(this.norm.stateLayout());
     this.allocate();
   }
@@ -268,30 +262,23 @@ export class Norm {
   }
 
   /**
-   * Compiles what calls with such an x need, without holding up the page.
+   * Compiles what calls with such an x need, without holding up the page. It takes a tensor, or its shape alone:
+   * `prepare({ dims: [2, 64, 28, 28] })`.
    *
    * @throws {BcNormError} as `recordForward`.
    */
   async prepare(
-    x: Tensor,
+    x: Tensor | ({ readonly dims: readonly number[] } & TensorOptions),
     options: { residual?: boolean; inPlace?: boolean; recompute?: boolean } = {},
   ): Promise<void> {
     this.ready();
-    check("x", x, TENSOR);
     checkOptions("prepare", options, { residual: BOOLEAN, inPlace: BOOLEAN, recompute: BOOLEAN });
-    const pass = this.pass({ x, ...options });
-    const plans = [this.prepared("forward", pass)];
+    const pass = this.pass({ x: x instanceof Tensor ? x : shapeLike("x", x), ...options });
+    const plans = [this.plans.prepared("forward", pass)];
     if (goesBack(pass)) {
-      plans.push(this.prepared("backward", pass));
+      plans.push(this.plans.prepared("backward", this.plans.backwardOf(pass)));
     }
-    await this.compile(plans);
-  }
-
-  private async compile(plans: readonly Prepared[]): Promise<void> {
-    const all = plans.flatMap(({ plan, data }) =>
-      data.steps.map((step, index) => this.context.compile(step, () => wgsl(plan, index))),
-    );
-    await Promise.all(all);
+    await this.plans.compile(plans);
   }
 
   /**
@@ -319,7 +306,7 @@ export class Norm {
     this.ready();
     checkForward("forward", args);
     const given = { ...args };
-    await this.compile([this.prepared("forward", this.pass(given))]);
+    await this.plans.compile([this.plans.prepared("forward", this.pass(given))]);
     return this.submit("forward", (encoder) => this.encodeForward(encoder, given));
   }
 
@@ -329,7 +316,7 @@ export class Norm {
     const pass = this.pass(args);
     like("y", args.y, x);
     like("residual", residual, x);
-    const prepared = this.prepared("forward", pass);
+    const prepared = this.plans.prepared("forward", pass);
     const y = pass.inPlace ? x : (args.y ?? this.tensorLike(x));
     const slots = new Map([["x", slot(x)]]);
     if (!pass.inPlace) {
@@ -344,7 +331,7 @@ export class Norm {
     if (!goesBack(pass)) {
       return { y, saved: new Saved(this, pass.inPlace ? IN_PLACE : NO_GRAD) };
     }
-    const call = { pass, residual, spoiled: undefined };
+    const call = { pass, x, residual, spoiled: undefined };
     workspace.call = call;
     return { y, saved: new Saved(this, { workspace, call }) };
   }
@@ -374,7 +361,8 @@ export class Norm {
     this.ready();
     checkBackward("backward", saved, args);
     const given = { ...args };
-    await this.compile([this.prepared("backward", this.backwardPass(saved.of(this).call))]);
+    const { pass } = saved.of(this).call;
+    await this.plans.compile([this.plans.prepared("backward", this.plans.backwardOf(pass))]);
     return this.submit("backward", (encoder) => this.encodeBackward(encoder, saved, given));
   }
 
@@ -382,12 +370,11 @@ export class Norm {
     const { gradY } = args;
     this.ready();
     const { workspace, call } = saved.of(this);
-    const { residual } = call;
-    const { x } = call.pass;
+    const { x, residual } = call;
     like("gradY", gradY, x);
     like("gradX", args.gradX, x);
     like("gradResidual", args.gradResidual, x);
-    const pass = this.backwardPass(call);
+    const pass = this.plans.backwardOf(call.pass);
     if (args.gradResidual !== undefined && !pass.residual) {
       throw new BcNormError(
         "order",
@@ -396,7 +383,7 @@ export class Norm {
           : "without an activation the residual's gradient is gradY itself: leave gradResidual out",
       );
     }
-    const prepared = this.prepared("backward", pass);
+    const prepared = this.plans.prepared("backward", pass);
     const gradX = args.gradX ?? this.tensorLike(x);
     const slots = new Map([
       ["x", slot(x)],
@@ -569,9 +556,7 @@ export class Norm {
 
   /** Drops the plans, and the tables that are idle. */
   private drop(): void {
-    for (const key of [...this.plans.keys()]) {
-      this.evict(key);
-    }
+    this.plans.clear();
     const all = this.workspaces.splice(0);
     for (const workspace of all) {
       if (workspace.call === undefined) {
@@ -595,11 +580,11 @@ export class Norm {
   }
 
   private own(role: string): GPUBuffer {
-    return this.buffers.get(role) ?? this.missing(role);
+    return this.buffers.get(role) ?? missing(role);
   }
 
   /** What a forward with such arguments is in the layer's present state. */
-  private pass(args: { x: Tensor; residual?: unknown; inPlace?: boolean; recompute?: boolean }): Pass {
+  private pass(args: { x: Shape; residual?: unknown; inPlace?: boolean; recompute?: boolean }): Pass {
     const inPlace = args.inPlace === true;
     let { mode: training, options } = this;
     if (training && args.recompute === true && !inPlace) {
@@ -611,18 +596,13 @@ export class Norm {
       }
     }
     const residual = args.residual !== undefined && args.residual !== false;
-    return { x: args.x, training, residual, inPlace, inference: !this.gradEnabled, options };
-  }
-
-  /** What its backward is: what was in force at forward. Without an activation the residual has no part in it. */
-  private backwardPass({ pass }: Call): Pass {
-    return { ...pass, residual: pass.residual && this.activation !== "none" };
+    return { x: args.x, training, residual, inPlace, inference: !this.gradEnabled, accumulate: true, options };
   }
 
   /** Notes that a tensor was written: what has read it can no longer go back. */
   private wrote(tensor: Tensor): void {
     for (const { call } of this.workspaces) {
-      if (call !== undefined && [call.pass.x, call.residual].some((read) => overlap(read, tensor))) {
+      if (call !== undefined && [call.x, call.residual].some((read) => overlap(read, tensor))) {
         call.spoiled = WRITTEN;
       }
     }
@@ -632,79 +612,12 @@ export class Norm {
   private loaded(): void {
     for (const { call } of this.workspaces) {
       if (call !== undefined) {
-        const { data } = this.prepared("backward", this.backwardPass(call));
+        const { data } = this.plans.prepared("backward", this.plans.backwardOf(call.pass));
         if (data.needs.some(({ role }) => role === "weight")) {
           call.spoiled = LOADED;
         }
       }
     }
-  }
-
-  /** A plan, made once: the most recent ones are kept. */
-  private prepared(direction: "forward" | "backward", pass: Pass): Prepared {
-    const { x, training, residual, inPlace, inference, options } = pass;
-    const norm = JSON.stringify([options.momentum, options.movingSpeed, options.trackRunningStats]);
-    const flags = [training, residual, inPlace, inference].map(Number).join("");
-    const key = `${direction} ${flags} ${x.dims.join()} ${x.dtype} ${x.layout} ${norm}`;
-    let prepared = this.plans.get(key);
-    if (prepared !== undefined) {
-      // The last in the map is the one used last.
-      this.plans.delete(key);
-      this.plans.set(key, prepared);
-      return prepared;
-    }
-    prepared = this.plan(direction, pass);
-    this.plans.set(key, prepared);
-    const [oldest] = this.plans.keys();
-    if (this.plans.size > MAX_PLANS && oldest !== undefined) {
-      this.evict(oldest);
-    }
-    return prepared;
-  }
-
-  private evict(key: string): void {
-    const { plan, uniforms } = this.plans.get(key) ?? {};
-    plan?.free();
-    this.plans.delete(key);
-    if (uniforms !== undefined) {
-      const prefix = `${id(uniforms)} `;
-      for (const { bound } of this.workspaces) {
-        [...bound.keys()].filter((known) => known.startsWith(prefix)).forEach((known) => bound.delete(known));
-      }
-      this.retire(uniforms);
-    }
-  }
-
-  private plan(direction: "forward" | "backward", pass: Pass): Prepared {
-    const module = planner();
-    const { x } = pass;
-    const tensor = shapeOf(module, x.dims, x, this.kind === "weight_standardization");
-    const norm = normOf(module, this.kind, pass.options);
-    const plan = guarded(() => {
-      const options = new module.Options(pass.training, this.activation, pass.residual);
-      try {
-        return direction === "forward"
-          ? module.Plan.forward(norm, tensor, options, pass.inPlace, pass.inference, this.tuning)
-          : module.Plan.backward(norm, tensor, options, this.tuning);
-      } finally {
-        norm.free();
-        options.free();
-        tensor.free();
-      }
-    });
-    try {
-      this.context.checkLimits(plan);
-    } catch (error) {
-      plan.free();
-      throw error;
-    }
-    const data: PlanData = JSON.parse(plan.describe());
-    if (data.steps.length === 0) {
-      return { plan, data, uniforms: undefined, stride: 0 };
-    }
-    const bytes = plan.uniforms(ALIGNMENT);
-    const uniforms = bufferWith(this.device, "bcnorm params", bytes, UNIFORM);
-    return { plan, data, uniforms, stride: bytes.byteLength / data.steps.length };
   }
 
   /** A tensor like x, of zeros, in a buffer of its own. */
@@ -752,14 +665,13 @@ export class Norm {
 
   /** The dispatches of a plan with these tensors and tables, and the layer's own buffers. */
   private bind(prepared: Prepared, tensors: ReadonlyMap<string, Slot>, workspace: Workspace): Dispatch[] {
-    const { plan, data, uniforms, stride } = prepared;
     for (const [role, { buffer }] of tensors) {
       checkBuffer(this.device, role, buffer);
     }
-    if (uniforms === undefined) {
+    if (prepared.uniforms === undefined) {
       return [];
     }
-    this.grow(data, workspace);
+    this.grow(prepared.data, workspace);
     const { tables, bound } = workspace;
     const key = keyOf(prepared, tensors);
     const known = bound.get(key);
@@ -770,33 +682,7 @@ export class Norm {
     for (const [role, buffer] of [...this.buffers, ...tables]) {
       slots.set(role, { buffer, offset: 0 });
     }
-    const all = [...slots];
-    guarded(() =>
-      plan.checkBuffers(
-        all.map(([role]) => role),
-        Uint32Array.from(all, ([, { buffer }]) => id(buffer)),
-        Float64Array.from(all, ([, { offset }]) => offset),
-        Float64Array.from(all, ([, { buffer }]) => buffer.size),
-        Uint32Array.from(all, ([, { buffer }]) => buffer.usage),
-        this.context.limits,
-      ),
-    );
-    const sizes = new Map(data.needs.map(({ role, bytes }) => [role, bytes]));
-    const dispatches = data.steps.map((step, index): Dispatch => {
-      const { pipeline, layout } = this.context.compiled(step, () => wgsl(plan, index));
-      const uniform = { buffer: uniforms, offset: index * stride, size: stride };
-      const entries = step.bindings.map(({ binding, role, tensor }) => {
-        const { buffer, offset } = slots.get(role) ?? this.missing(role);
-        const [begin, size] = (tensor ? step.window : null) ?? [0, sizes.get(role) ?? 0];
-        return { binding, resource: { buffer, offset: offset + begin, size } };
-      });
-      const group = this.device.createBindGroup({
-        label: step.kernel,
-        layout,
-        entries: [{ binding: 0, resource: uniform }, ...entries],
-      });
-      return { pipeline, group, workgroups: step.workgroups };
-    });
+    const dispatches = this.plans.bind(prepared, slots);
     bound.set(key, dispatches);
     const [oldest] = bound.keys();
     if (bound.size > MAX_BOUND && oldest !== undefined) {
@@ -804,17 +690,10 @@ export class Norm {
     }
     return dispatches;
   }
-
-  private missing(role: string): never {
-    throw new BcNormError("buffer", `the plan needs buffers that were not bound: ${role}`);
-  }
 }
 
 /** The counter's role. */
 const COUNT = "bn.num_batches_tracked";
-
-/** A multiple of every alignment of uniforms that a device may have. */
-const ALIGNMENT = 256;
 
 /** Refuses arguments of forward that are none, or that contradict each other. */
 function checkForward(of: string, args: ForwardArgs): void {
@@ -838,11 +717,6 @@ function keyOf({ uniforms }: Prepared, tensors: ReadonlyMap<string, Slot>): stri
   return `${uniforms === undefined ? "" : id(uniforms)} ${ids.join(" ")}`;
 }
 
-/** Whether backward may follow. */
-function goesBack({ inPlace, inference }: Pass): boolean {
-  return !inPlace && !inference;
-}
-
 /** Whether two tensors share memory. */
 function overlap(one: Tensor | undefined, other: Tensor): boolean {
   return (
@@ -852,29 +726,8 @@ function overlap(one: Tensor | undefined, other: Tensor): boolean {
   );
 }
 
-function wgsl(plan: Plan, step: number): string {
-  return plan.wgsl(step) ?? "";
-}
-
 function slot(tensor: Tensor): Slot {
   return { buffer: tensor.buffer, offset: tensor.offset };
-}
-
-/** Records dispatches into a pass of the caller's, or into one of their own. */
-function record(target: Target, dispatches: readonly Dispatch[]): void {
-  if (dispatches.length === 0) {
-    return;
-  }
-  const own = "beginComputePass" in target;
-  const pass = own ? target.beginComputePass({ label: "bcnorm" }) : target;
-  for (const { pipeline, group, workgroups } of dispatches) {
-    pass.setPipeline(pipeline);
-    pass.setBindGroup(0, group);
-    pass.dispatchWorkgroups(...workgroups);
-  }
-  if (own) {
-    pass.end();
-  }
 }
 
 /** Refuses a tensor that is not as x. */
@@ -890,17 +743,4 @@ function like(name: string, tensor: Tensor | undefined, x: Tensor): void {
   if (storage(tensor) !== storage(x)) {
     throw new BcNormError("tensor", `${name} is ${storage(tensor)}, expected ${storage(x)} as x`);
   }
-}
-
-const ids = new WeakMap<GPUBuffer, number>();
-let nextId = 0;
-
-/** A number for a buffer. */
-function id(buffer: GPUBuffer): number {
-  let known = ids.get(buffer);
-  if (known === undefined) {
-    known = nextId++;
-    ids.set(buffer, known);
-  }
-  return known;
 }

@@ -1,32 +1,15 @@
 import type { Want } from "./check.js";
 import { BcNormError } from "./errors.js";
-import type { NormOptions } from "./options.js";
+import type { Dispatch, Pass } from "./plans.js";
 import type { Tensor } from "./tensor.js";
-
-/** What a plan depends on. @internal */
-export interface Pass {
-  readonly x: Tensor;
-  readonly training: boolean;
-  readonly residual: boolean;
-  readonly inPlace: boolean;
-  readonly inference: boolean;
-  /** The norm's options in force. */
-  readonly options: NormOptions;
-}
 
 /** A forward that backward may go back through. @internal */
 export interface Call {
   readonly pass: Pass;
+  readonly x: Tensor;
   readonly residual: Tensor | undefined;
   /** Why it can no longer go back, where the layer wrote over what backward reads. */
   spoiled: string | undefined;
-}
-
-/** A dispatch with its buffers. @internal */
-export interface Dispatch {
-  readonly pipeline: GPUComputePipeline;
-  readonly group: GPUBindGroup;
-  readonly workgroups: readonly [number, number];
 }
 
 /** A set of tables of a layer's pool, and what is bound to it. @internal */

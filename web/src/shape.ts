@@ -1,4 +1,4 @@
-import { check, oneOf, SIZES } from "./check.js";
+import { check, checkOptions, oneOf, SIZES } from "./check.js";
 import { BcNormError, guarded } from "./errors.js";
 import type { Module } from "./planner.js";
 import type { TensorShape } from "./planner/bcnorm_planner.js";
@@ -13,6 +13,13 @@ export interface TensorOptions {
   readonly dtype?: DType;
   /** Default: channels_first. */
   readonly layout?: Layout;
+}
+
+/** A tensor but for its buffer. @internal */
+export interface Shape {
+  readonly dims: readonly number[];
+  readonly dtype: DType;
+  readonly layout: Layout;
 }
 
 /** What {@link TensorOptions} must be. @internal */
@@ -45,4 +52,11 @@ export function shapeOf(
   return guarded(() =>
     filters ? TensorShape.filters(sizes, dtype, layout) : new TensorShape(sizes, dtype, layout),
   );
+}
+
+/** Refuses what is no shape with options; what was left out gets its default. @internal */
+export function shapeLike(name: string, value: { readonly dims: readonly number[] } & TensorOptions): Shape {
+  checkOptions(name, value, { dims: SIZES, ...TENSOR_OPTIONS });
+  checkDims(value.dims);
+  return { dims: [...value.dims], dtype: value.dtype ?? "f32", layout: value.layout ?? "channels_first" };
 }

@@ -6,6 +6,7 @@ import { createRequire } from "node:module";
 import { test } from "node:test";
 import { BcNormError, init, writeStateDict, readStateDict } from "bcnorm";
 import { initCpu, runOnCpu } from "bcnorm/cpu";
+import { attach } from "bcnorm/tfjs";
 
 const bytes = (name) => readFileSync(createRequire(import.meta.url).resolve(name));
 /** A module that is none of ours. */
@@ -47,6 +48,10 @@ test("what is no planner is refused by a typed error, and the next call may try 
   await initCpu(bytes("bcnorm/cpu.wasm"));
   // Once it is there, what is given matters no more.
   await init(EMPTY);
+});
+
+test("bcnorm/tfjs loads without tf.js, and says what it wants", async () => {
+  await assert.rejects(attach({}), { code: "tfjs", message: /@tensorflow\/tfjs/ });
 });
 
 test("the CPU executor runs in Node", () => {

@@ -84,6 +84,9 @@ test("arguments that are none are refused by name", { skip }, async () => {
       "target none": () => norm.recordForward(undefined, { x }),
       "target a device": () => norm.recordForward(device, { x }),
       "prepare none": () => norm.prepare(),
+      "prepare a shape": () => norm.prepare([2, 4, 3]),
+      "prepare of none such": () => norm.prepare({ dim: [2, 4, 3] }),
+      "prepare a layout": () => norm.prepare({ dims: [2, 4, 3], layout: "NHWC" }),
       "prepare a tensor": () => norm.prepare(x, { residual: x }),
       "saved none": () => norm.backward(),
       "saved a tensor": () => norm.backward(x, { gradY: x }),
@@ -745,6 +748,33 @@ test("the program of docs/calls.md runs", { skip }, async () => {
   assert.equal(found.batches, "1");
   assert.equal(found.saved, 0);
   assert.ok(found.y.concat(found.gradX).every(Number.isFinite));
+  opened.failed();
+});
+
+test("what was prepared by a shape alone is not compiled again", { skip }, async () => {
+  const compiled = await page.evaluate(async () => {
+    const { BcNorm, Tensor } = bcnorm;
+    const own = await newDevice();
+    const norm = await BcNorm.create(own, { numChannels: 4, numGroups: 2, activation: "relu" });
+    const counts = [0, 0];
+    ["createComputePipelineAsync", "createComputePipeline"].forEach((name, i) => {
+      const real = own[name].bind(own);
+      own[name] = (descriptor) => {
+        counts[i] += 1;
+        return real(descriptor);
+      };
+    });
+    const form = { dtype: "f16", layout: "channels_last" };
+    await norm.prepare({ dims: [2, 4, 5], ...form }, { residual: true });
+    const x = Tensor.zeros(own, [2, 4, 5], form);
+    const encoder = own.createCommandEncoder();
+    const { y, saved } = norm.recordForward(encoder, { x, residual: x });
+    norm.recordBackward(encoder, saved, { gradY: y });
+    own.queue.submit([encoder.finish()]);
+    return counts;
+  });
+  assert.ok(compiled[0] >= 8, `${compiled[0]} kernels`);
+  assert.equal(compiled[1], 0);
   opened.failed();
 });
 

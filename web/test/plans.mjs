@@ -107,7 +107,7 @@ export function* plans() {
               const what = `${kind} [${dims}] ${dtype} ${layout} ${training} ${activation} ${residual}`;
               const forward = (inPlace, inference) => () =>
                 planner.Plan.forward(norm, tensor, options, inPlace, inference, tuning);
-              const backward = () => planner.Plan.backward(norm, tensor, options, tuning);
+              const backward = () => planner.Plan.backward(norm, tensor, options, true, tuning);
               const made = planned([forward(false, false), forward(!training, true), backward]);
               yield* made.map((plan, i) => [`${what} ${["forward", "inference", "backward"][i]}`, plan]);
             }

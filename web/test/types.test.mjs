@@ -4,8 +4,10 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { ROOT } from "./chromium.mjs";
 
-test("a strict program compiles, and its mistakes do not", () => {
-  const tsc = `${ROOT}web/node_modules/typescript/bin/tsc`;
-  const { status, stdout } = spawnSync(process.execPath, [tsc, "-p", `${ROOT}web/test`], { encoding: "utf8" });
-  assert.equal(status, 0, stdout);
-});
+for (const project of ["tsconfig.json", "tsconfig.tfjs.json"]) {
+  test(`strict programs compile, and their mistakes do not (${project})`, () => {
+    const tsc = `${ROOT}web/node_modules/typescript/bin/tsc`;
+    const { status, stdout } = spawnSync(process.execPath, [tsc, "-p", `${ROOT}web/test/${project}`], { encoding: "utf8" });
+    assert.equal(status, 0, stdout);
+  });
+}

@@ -39,6 +39,10 @@ export async function program(own: GPUDevice, buffer: GPUBuffer): Promise<void> 
   await Norm.create(own, "power_norm", { numChannels: 3 });
 
   const x = new Tensor(buffer, [2, 64, 28, 28], { dtype: "f16", layout: "channels_last", offset: 256 });
+  await norm.prepare(x, { residual: true });
+  await norm.prepare({ dims: [2, 64, 28, 28], layout: "channels_last" });
+  // @ts-expect-error a shape alone may be any tensor's
+  await norm.prepare([2, 64, 28, 28]);
   const encoder = device.createCommandEncoder();
   const { y, saved }: { y: Tensor; saved: Saved } = norm.recordForward(encoder, { x, residual: x });
   const { gradX, gradResidual } = norm.recordBackward(encoder.beginComputePass(), saved, { gradY: y });

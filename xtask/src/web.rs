@@ -158,6 +158,8 @@ impl Web {
 
     /// Every test of web/test.
     fn test(&self) -> Result<()> {
+        // onnxruntime-web is among the tests, too.
+        self.packages("web/bench")?;
         // A Rust program in the browser.
         let wasm = self.compile(&self.compiler()?, "bcnorm-wasm-example", &[])?;
         self.bind(&wasm, &self.root.join("target/wasm-example"), "example")?;

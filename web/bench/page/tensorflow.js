@@ -1,7 +1,9 @@
-// tf.js on its WebGPU backend: BCNorm in training, forward and backward, by its ops and their gradients.
-import { EPS, problem, reference } from "/app/reference.js";
+// tf.js on its WebGPU backend: BCNorm in training, forward and backward, by its ops and their gradients, beside bcnorm on a
+// device of its own, and beside bcnorm/tfjs on tf.js's.
+import { attach } from "bcnorm/tfjs";
+import { EPS, problem, reference, worst } from "/app/reference.js";
 import { beside } from "./beside.js";
-import { ours } from "./ours.js";
+import { BAR, ours } from "./ours.js";
 import { transposed } from "./transposed.js";
 
 function script(src) {
@@ -37,7 +39,21 @@ function layouts([samples, channels], len, groups) {
   };
 }
 
-function make(p, { dims, channel, grouped, group, to, from }) {
+/** BCNorm by tf.js's operations. */
+function composition({ dims, channel, grouped, group }) {
+  const standardize = (value, axes) => {
+    const { mean, variance } = tf.moments(value, axes, true);
+    return tf.mul(tf.sub(value, mean), tf.rsqrt(tf.add(variance, EPS)));
+  };
+  return (x, bnWeight, bnBias, weight, bias) => {
+    const z = tf.add(tf.mul(standardize(x, channel.axes), bnWeight), bnBias);
+    const each = standardize(tf.reshape(z, grouped), group.axes);
+    return tf.reshape(tf.add(tf.mul(each, weight), bias), dims);
+  };
+}
+
+/** A norm of five tensors, to be checked and timed. */
+function make(norm, p, { dims, channel, group, to, from }) {
   const inputs = [
     tf.tensor(to(p.x), dims),
     tf.tensor(p.bnWeight, channel.shape),
@@ -46,15 +62,6 @@ function make(p, { dims, channel, grouped, group, to, from }) {
     tf.tensor(p.bias, group.shape),
   ];
   const gradY = tf.tensor(to(p.gradY), dims);
-  const standardize = (value, axes) => {
-    const { mean, variance } = tf.moments(value, axes, true);
-    return tf.mul(tf.sub(value, mean), tf.rsqrt(tf.add(variance, EPS)));
-  };
-  const norm = (x, bnWeight, bnBias, weight, bias) => {
-    const z = tf.add(tf.mul(standardize(x, channel.axes), bnWeight), bnBias);
-    const each = standardize(tf.reshape(z, grouped), group.axes);
-    return tf.reshape(tf.add(tf.mul(each, weight), bias), dims);
-  };
   const gradients = tf.grads(norm);
   const step = () => tf.tidy(() => gradients(inputs, gradY));
   const run = async (count) => {
@@ -80,10 +87,10 @@ function make(p, { dims, channel, grouped, group, to, from }) {
   return { check, run, dispose: () => tf.dispose([...inputs, gradY]) };
 }
 
-export async function tensorflow(dims, groups, rounds) {
-  // The core by itself has no gradients.
-  await script("/tf/tf.min.js");
-  await script("/tf-webgpu/tf-backend-webgpu.min.js");
+/** Loads tf.js; the problem, what comes of it, and the layouts. */
+async function start(dims, groups) {
+  // The layers bring the gradients, which the core by itself lacks.
+  for (const name of ["core", "layers", "backend-webgpu"]) await script(`/tf/tfjs-${name}/dist/tf-${name}.min.js`);
   if (!(await tf.setBackend("webgpu"))) throw new Error("tf.js has no WebGPU backend here");
   await tf.ready();
   const p = problem(dims, groups);
@@ -91,8 +98,28 @@ export async function tensorflow(dims, groups, rounds) {
   const [samples, channels] = dims;
   const forms = layouts(dims, p.x.length / samples / channels, groups);
   const made = async (form) => {
-    const { check, run, dispose } = make(p, forms[form]);
+    const { check, run, dispose } = make(composition(forms[form]), p, forms[form]);
     return { outputs: await check(), run, dispose };
   };
+  return { p, expected, forms, made };
+}
+
+/** tf.js's operations beside bcnorm on a device of its own. */
+export async function tensorflow(dims, groups, rounds) {
+  const { p, expected, forms, made } = await start(dims, groups);
   return beside(await ours(p, expected, true), expected, Object.keys(forms), made, rounds);
+}
+
+/** tf.js's operations beside bcnorm/tfjs: the same tensors on the same device. */
+export async function tfjs(dims, groups, rounds) {
+  const { p, expected, forms, made } = await start(dims, groups);
+  const bcnorm = await attach(tf);
+  const last = forms["channels last"];
+  const flat = { ...last, channel: { shape: [dims[1]] }, group: { shape: [groups] } };
+  const norm = (x, channelGamma, channelBeta, gamma, beta) =>
+    bcnorm.bcNorm(x, { channelGamma, channelBeta, gamma, beta, groups, epsilon: EPS, training: true });
+  const { check, run, dispose } = make(norm, p, flat);
+  const error = worst(expected, await check());
+  if (!(error <= BAR)) throw new Error(`bcnorm/tfjs is off by ${error.toExponential(1)}, so it is not timed`);
+  return beside({ run, destroy: dispose }, expected, Object.keys(forms), made, rounds);
 }

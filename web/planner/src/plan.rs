@@ -74,15 +74,21 @@ impl Plan {
         Ok(Plan { plan })
     }
 
-    /// The gradients; those of the parameters are added to what is there.
+    /// The gradients; those of the parameters are added to what is there, or replace it.
     pub fn backward(
         norm: &Norm,
         tensor: &TensorShape,
         options: &Options,
+        accumulate: bool,
         tuning: &Tuning,
     ) -> Result<Plan, Failure> {
+        let parameters = if accumulate {
+            GradientMode::Accumulate
+        } else {
+            GradientMode::Replace
+        };
         let backward = BackwardOptions::default()
-            .with_parameters(GradientMode::Accumulate)
+            .with_parameters(parameters)
             .with_fusion(options.fusion);
         let plan = bcnorm::Plan::backward(
             &norm.desc,
