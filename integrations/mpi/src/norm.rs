@@ -59,7 +59,7 @@ const MAX_PLANS: usize = 16;
 /// Each rank has a device of its own and its share of the batch, which may be larger than another's, or empty. In training
 /// with the batch's statistics, forward exchanges a (count, mean, variance) a channel over the ranks, 16 bytes each, and
 /// backward a pair of sums: each of them waits for the device, gathers, and goes on. Everything else exchanges nothing: evaluation,
-/// estimated statistics as far as they are known, norms without a channel part, a communicator of one rank.
+/// norms without a channel part, a communicator of one rank; with estimated statistics backward.
 ///
 /// The calls that exchange are collective: all ranks make them, in one order.
 pub struct SyncNorm {
