@@ -8,13 +8,13 @@ use std::time::Instant;
 
 use tempfile::TempDir;
 
-use crate::args::{Args, Command, HELP};
+use crate::args::{Args, BurnAction, Command, HELP};
 use crate::say;
 use crate::setup::{self, Outcome, Scope};
 use crate::system::System;
 use crate::web;
 use crate::workspace::{cargo, workspace};
-use crate::{dx12, isa, kit};
+use crate::{burn, dx12, isa, kit};
 
 /// The tests' name for the adapters that they must not go without.
 const REQUIRE: &str = "BCNORM_REQUIRE_ADAPTERS";
@@ -40,6 +40,7 @@ pub fn run(args: Args) -> ExitCode {
         Command::Demo => demo(args),
         Command::Test { long } => test(args, long),
         Command::Web(action) => web::run(action, args.install),
+        Command::Burn(action) => burn(action, args.install),
         Command::Isa => isa::run(args),
         Command::Dx12 => dx12::run(args),
         Command::Kit => kit::run(args),
@@ -87,6 +88,22 @@ fn test(args: Args, long: bool) -> ExitCode {
     conclude(run_all(test_steps(nextest, args.rest, &envs)))
 }
 
+/// Runs the tests of the modules for burn, or measures them.
+fn burn(action: BurnAction, install: bool) -> ExitCode {
+    let outcome = setup::prepare(Scope::Demo, install);
+    if !outcome.usable {
+        say("error: no Vulkan driver, and burn wants one");
+        return ExitCode::FAILURE;
+    }
+    let runtime = RuntimeDir::new(&outcome.system);
+    let steps = match action {
+        BurnAction::Test => vec![burn::test(), burn::fused_test()],
+        BurnAction::Bench => vec![burn::bench()],
+    };
+    let steps = steps.into_iter().map(|step| step.envs(runtime.env()));
+    conclude(run_all(steps.collect()))
+}
+
 /// Runs every check, whatever fails, and lists the failures.
 fn ci(args: Args) -> ExitCode {
     let started = Instant::now();
@@ -103,6 +120,8 @@ fn ci(args: Args) -> ExitCode {
     envs.extend(test_env(&outcome, true, true));
     let mut steps = checks(outcome.system.var("RUSTDOCFLAGS").map(OsString::from));
     steps.extend(test_steps(has_nextest(), Vec::new(), &envs));
+    let burn = [burn::test(), burn::fused_test()].map(|step| step.envs(runtime.env()));
+    steps.extend(burn);
     let mut reports = vec![setup];
     reports.extend(run_all(steps));
     conclude(reports)
@@ -126,7 +145,10 @@ fn checks(rustdocflags: Option<OsString>) -> Vec<Step> {
         // The library as a program gets it that asks for no feature: the tests turn all of them on.
         lints("clippy, no features", &["-p", "bcnorm", "--lib"]),
         Step::new("doc", &["doc", "--no-deps", "--workspace", "--release"])
-            .envs(vec![("RUSTDOCFLAGS", flags)]),
+            .envs(vec![("RUSTDOCFLAGS", flags.clone())]),
+        burn::fmt(),
+        burn::clippy(),
+        burn::doc().envs(vec![("RUSTDOCFLAGS", flags)]),
     ]
 }
 
