@@ -3,6 +3,7 @@
 mod common;
 
 mod calls;
+mod golden;
 mod network;
 mod peers;
 
