@@ -39,12 +39,6 @@ pub fn test() -> Step {
     step("test, burn", "test", &[])
 }
 
-/// Its tests once more where burn fuses kernels.
-pub fn fused_test() -> Step {
-    let args = ["--features", "fusion", "--tests"];
-    step("test, burn with fusion", "test", &args)
-}
-
 /// Beside burn's own modules.
 pub fn bench() -> Step {
     step("bench, burn", "bench", &["--profile", "dev"])

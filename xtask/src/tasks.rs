@@ -96,12 +96,11 @@ fn burn(action: BurnAction, install: bool) -> ExitCode {
         return ExitCode::FAILURE;
     }
     let runtime = RuntimeDir::new(&outcome.system);
-    let steps = match action {
-        BurnAction::Test => vec![burn::test(), burn::fused_test()],
-        BurnAction::Bench => vec![burn::bench()],
+    let step = match action {
+        BurnAction::Test => burn::test(),
+        BurnAction::Bench => burn::bench(),
     };
-    let steps = steps.into_iter().map(|step| step.envs(runtime.env()));
-    conclude(run_all(steps.collect()))
+    conclude(run_all(vec![step.envs(runtime.env())]))
 }
 
 /// Runs every check, whatever fails, and lists the failures.
@@ -120,8 +119,7 @@ fn ci(args: Args) -> ExitCode {
     envs.extend(test_env(&outcome, true, true));
     let mut steps = checks(outcome.system.var("RUSTDOCFLAGS").map(OsString::from));
     steps.extend(test_steps(has_nextest(), Vec::new(), &envs));
-    let burn = [burn::test(), burn::fused_test()].map(|step| step.envs(runtime.env()));
-    steps.extend(burn);
+    steps.push(burn::test().envs(runtime.env()));
     let mut reports = vec![setup];
     reports.extend(run_all(steps));
     conclude(reports)
@@ -433,6 +431,27 @@ mod tests {
         assert!(
             fallback[0].ends_with("cargo test --release --no-fail-fast --workspace -E 'test(a)'")
         );
+    }
+
+    #[test]
+    fn burn_is_a_workspace_of_its_own() {
+        let place = "--manifest-path integrations/burn/Cargo.toml";
+        let steps = [
+            burn::fmt(),
+            burn::clippy(),
+            burn::doc(),
+            burn::test(),
+            burn::bench(),
+        ];
+        for line in lines(&steps) {
+            assert!(line.contains(place), "{line}");
+            // Formatting builds nothing.
+            let built = line.contains("--target-dir target/burn");
+            assert!(built || line.starts_with("cargo fmt"), "{line}");
+        }
+        let commands = lines(&checks(None));
+        assert!(commands.contains(&burn::clippy().line()));
+        assert!(commands[6].starts_with("RUSTDOCFLAGS='-D warnings' cargo doc --manifest-path"));
     }
 
     #[test]

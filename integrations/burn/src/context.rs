@@ -28,19 +28,8 @@ static CONTEXTS: RwLock<Vec<(Device, Arc<Context>)>> = RwLock::new(Vec::new());
 ///
 /// # Errors
 /// Those of burn's `WgpuOptions::init_with_setup`: no adapter, options that are wrong, a device that is in use already.
-#[cfg(not(target_family = "wasm"))]
 pub fn init(options: WgpuOptions) -> Result<Device, WgpuInitError> {
     let (device, setup) = options.init_with_setup()?;
-    register(&device, &setup);
-    Ok(device)
-}
-
-/// As [`init`], for browsers, where a device is waited for.
-///
-/// # Errors
-/// Those of burn's `WgpuOptions::init_with_setup_async`.
-pub async fn init_async(options: WgpuOptions) -> Result<Device, WgpuInitError> {
-    let (device, setup) = options.init_with_setup_async().await?;
     register(&device, &setup);
     Ok(device)
 }
@@ -221,6 +210,13 @@ impl Call {
         let needed = tensors
             .iter()
             .filter(|(role, _)| prepared.plan().need(*role).is_some());
+        for (_, tensor) in tensors {
+            assert!(
+                !tensor.client.is_capturing(),
+                "bcnorm's work is no part of a graph that burn captures: end the capture before, or compute by burn's \
+                 operations on a device that bcnorm was not initialized for"
+            );
+        }
         // Asked for a resource, burn submits what is pending on the stream of its tensor. While it is held, burn gives
         // the memory to nothing else.
         let resources: Vec<_> = needed

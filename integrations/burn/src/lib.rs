@@ -7,7 +7,7 @@ mod modules;
 mod normalize;
 mod op;
 
-pub use context::{init, init_async, is_native, register};
+pub use context::{init, is_native, register};
 pub use modules::{
     BatchNorm, BatchNormConfig, BcNorm, BcNormConfig, EstBn, EstBnConfig, GroupNorm,
     GroupNormConfig, InstanceNorm, InstanceNormConfig, LayerNorm, LayerNormConfig,

@@ -395,3 +395,48 @@ fn an_empty_batch() {
     let y = norm.forward(Tensor::<4>::zeros([0, 6, 3, 3], &device));
     assert_eq!(y.dims(), [0, 6, 3, 3]);
 }
+
+/// A future of native wgpu's, which is ready at once.
+fn ready<T>(future: impl Future<Output = T>) -> T {
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match std::pin::pin!(future).poll(&mut context) {
+        std::task::Poll::Ready(value) => value,
+        std::task::Poll::Pending => panic!("not ready"),
+    }
+}
+
+/// A device of the application's that burn was given: by burn's operations until it is registered.
+#[test]
+fn a_device_of_the_applications() {
+    use burn::tensor::wgpu::{WgpuSetup, wgpu};
+    let descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    let instance = wgpu::Instance::new(descriptor);
+    let adapter = ready(instance.request_adapter(&Default::default())).unwrap();
+    // burn asks the adapter what there is, not the device.
+    let but = wgpu::Features::MAPPABLE_PRIMARY_BUFFERS | wgpu::Features::all_experimental_mask();
+    let (device, queue) = ready(adapter.request_device(&wgpu::DeviceDescriptor {
+        required_features: adapter.features().difference(but),
+        required_limits: adapter.limits(),
+        ..Default::default()
+    }))
+    .unwrap();
+    let setup = WgpuSetup {
+        backend: adapter.get_info().backend,
+        instance,
+        adapter,
+        device,
+        queue,
+    };
+    let device = Device::wgpu_options().setup(setup.clone()).init().unwrap();
+    let norm = BcNormConfig::new(2, 6).init(&device.clone().autodiff());
+    let gradient = || {
+        let x = tensor([3, 6, 5, 7], 1, &device.clone().autodiff()).require_grad();
+        let y = norm.forward(x.clone()) * tensor([3, 6, 5, 7], 2, &device.clone().autodiff());
+        x.grad(&y.sum().backward()).unwrap()
+    };
+    assert!(!bcnorm_burn::is_native(&device));
+    let expected = gradient();
+    bcnorm_burn::register(&device, &setup);
+    assert!(bcnorm_burn::is_native(&device));
+    assert_close("grad x", &gradient(), &expected, BOUND);
+}
