@@ -229,14 +229,14 @@ fn tensors_from_elsewhere() {
         assert_close("thread", &y, &peer.forward(x), BOUND);
     }
     let whole = tensor([5, 8, 6, 6], 1, &device);
-    let slice = whole.clone().slice([2..4]);
+    let slice = whole.clone().narrow(0, 2, 2);
     assert_close(
         "slice",
         &norm.forward(slice.clone()),
         &peer.forward(slice),
         BOUND,
     );
-    let view = whole.swap_dims(2, 3).slice([1..4]);
+    let view = whole.swap_dims(2, 3).narrow(0, 1, 3);
     assert_close(
         "view",
         &norm.forward(view.clone()),
