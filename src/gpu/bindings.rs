@@ -67,8 +67,13 @@ impl Bindings {
         self
     }
 
-    /// Checks them against a plan of an owner's.
-    pub(super) fn validate(&self, plan: &Plan, owner: &Owner) -> Result<(), Error> {
+    /// Checks them against a plan of an owner's, all of whose bindings may be read_write.
+    pub(super) fn validate(
+        &self,
+        plan: &Plan,
+        owner: &Owner,
+        read_write: bool,
+    ) -> Result<(), Error> {
         for (role, slot) in &self.slots {
             if let Some(of) = &slot.owner {
                 owner.check(of, role)?;
@@ -89,7 +94,7 @@ impl Bindings {
                 usage,
             });
         let limits = owner.device().limits();
-        plan.check_buffers(&buffers.collect::<Vec<_>>(), &(&limits).into())
+        plan.check_buffers(&buffers.collect::<Vec<_>>(), read_write, &(&limits).into())
     }
 
     /// The binding of a role, exactly as large as the plan needs; of a tensor only the window.

@@ -17,6 +17,7 @@ pub struct PreparedPlan {
     pub(super) kernels: Vec<Arc<Kernel>>,
     pub(super) uniforms: Option<wgpu::Buffer>,
     pub(super) stride: u64,
+    pub(super) read_write: bool,
 }
 
 impl PreparedPlan {
@@ -52,7 +53,7 @@ impl PreparedPlan {
     /// [`Error::Aliasing`], [`Error::WrongDevice`] where tables are another device's, [`Error::Device`] where
     /// this one is lost or refuses a buffer (natively); nothing is recorded then.
     pub fn bind(&self, bindings: &Bindings) -> Result<BoundPlan, Error> {
-        bindings.validate(&self.plan, &self.owner)?;
+        bindings.validate(&self.plan, &self.owner, self.read_write)?;
         device::guarded(self.owner.device(), "binding", || self.bound(bindings))
     }
 

@@ -49,6 +49,8 @@ struct Kernel {
 pub struct Pipelines {
     owner: Owner,
     tuning: Tuning,
+    /// Whether every storage binding is read_write.
+    read_write: bool,
     cache: Arc<Mutex<HashMap<Spec, Arc<Kernel>>>>,
 }
 
@@ -75,7 +77,22 @@ impl Pipelines {
         Self {
             owner: Owner::of(device),
             tuning,
+            read_write: false,
             cache: Arc::default(),
+        }
+    }
+
+    /// The same with an empty cache of kernels that declare every storage buffer as read_write, those too that they only
+    /// read: for tensors that an allocator put into slices of one buffer, such as a framework's. WebGPU allows no dispatch
+    /// to have a buffer both as read and as read_write, even in disjoint ranges; all as read_write it allows. Results are
+    /// the same bits. Ranges that overlap are refused as ever where one is written; where none is, a browser refuses
+    /// them too, and native wgpu does not.
+    #[must_use]
+    pub fn with_read_write_bindings(self) -> Self {
+        Self {
+            read_write: true,
+            cache: Arc::default(),
+            ..self
         }
     }
 
@@ -127,6 +144,7 @@ impl Pipelines {
             kernels,
             uniforms,
             stride,
+            read_write: self.read_write,
         })
     }
 
@@ -140,21 +158,24 @@ impl Pipelines {
         let kernel = Arc::new(device::guarded(
             self.device(),
             format_args!("the kernel {}", spec.kernel.name()),
-            || Ok(compile(self.device(), spec)),
+            || Ok(compile(self.device(), spec, self.read_write)),
         )?);
         cache.insert(*spec, kernel.clone());
         Ok(kernel)
     }
 }
 
-fn compile(device: &wgpu::Device, spec: &Spec) -> Kernel {
+fn compile(device: &wgpu::Device, spec: &Spec, read_write: bool) -> Kernel {
     let declared = spec.kernel.kernel();
     let label = Some(declared.name);
     let backend = device.adapter_info().backend;
-    let text = match backend {
+    let mut text = match backend {
         wgpu::Backend::BrowserWebGpu => browser_wgsl(spec),
         _ => wgsl(spec),
     };
+    if read_write {
+        text = text.replace("var<storage, read>", "var<storage, read_write>");
+    }
     let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
         label,
         source: wgpu::ShaderSource::Wgsl(text.into()),
@@ -165,7 +186,7 @@ fn compile(device: &wgpu::Device, spec: &Spec) -> Kernel {
         declared.params.size,
     )];
     for (number, binding) in spec.bindings() {
-        let read_only = binding.access == Access::Read;
+        let read_only = binding.access == Access::Read && !read_write;
         let ty = wgpu::BufferBindingType::Storage { read_only };
         entries.push(layout_entry(number, ty, binding.element.bytes(spec)));
     }

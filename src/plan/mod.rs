@@ -185,14 +185,20 @@ impl Plan {
     }
 
     /// Checks buffers that an executor is about to bind: that all are there, are large enough, lie at an
-    /// aligned offset, and that nothing written overlaps anything else.
+    /// aligned offset, that nothing written overlaps anything else, and, unless all are bound as `read_write`, that no
+    /// dispatch writes a buffer that it reads as another role.
     ///
     /// # Errors
     /// [`Error::Missing`], [`Error::BufferTooSmall`], [`Error::Misaligned`], [`Error::Usage`],
     /// [`Error::Aliasing`].
     #[doc(hidden)]
-    pub fn check_buffers(&self, buffers: &[BoundBuffer<'_>], limits: &Limits) -> Result<(), Error> {
-        buffers::check(self, buffers, limits)
+    pub fn check_buffers(
+        &self,
+        buffers: &[BoundBuffer<'_>],
+        read_write: bool,
+        limits: &Limits,
+    ) -> Result<(), Error> {
+        buffers::check(self, buffers, read_write, limits)
     }
 
     /// Bytes of tensor-sized data that the plan moves: 3 transfers forward, 5 backward (6 where dx

@@ -5,7 +5,9 @@ use crate::common;
 
 use bcnorm::gpu::headless::{DeviceLimits, Gpu};
 use bcnorm::gpu::{Bindings, Pipelines, PreparedPlan, transfer};
-use bcnorm::{BackwardOptions, GradientMode, Mode, Plan, Role};
+use bcnorm::{
+    Activation, BackwardOptions, Error, Fusion, GradientMode, Layout, Mode, NormDesc, Plan, Role,
+};
 use common::compare::{assert_close, assert_same_bits};
 use common::conditioning;
 use common::problem::Problem;
@@ -242,6 +244,75 @@ fn offsets_into_shared_buffers() {
                     got.fill(GUARD);
                 }
                 assert!(after.iter().all(|v| *v == GUARD), "{what}: a guard was hit");
+            }
+        }
+    }
+}
+
+/// As an allocator has it: everything, tables too, in slices of one buffer, with guards between them. The bits are
+/// those of buffers of their own, and the guards stay as they are. Without read_write bindings it is refused, and
+/// ranges that overlap are refused with them.
+#[test]
+fn slices_of_one_buffer() {
+    const GUARD: f32 = -77.5;
+    let fused = Fusion::NONE
+        .with_activation(Activation::Relu)
+        .with_residual(true);
+    for (name, gpu) in adapters::gpus(DeviceLimits::Default) {
+        let pipelines = Pipelines::new(&gpu.device);
+        let read_write = pipelines.clone().with_read_write_bindings();
+        let alignment = u64::from(gpu.device.limits().min_storage_buffer_offset_alignment);
+        let rows = Problem::random(&[3, 6, 5, 7], 2, 1);
+        for problem in [
+            rows.clone().with_layout(Layout::ChannelsLast),
+            rows.with_fusion(fused),
+            Problem::random(&[40, 6, 2], 2, 1),
+            Problem::random_of(NormDesc::group_norm(2, 6), &[3, 6, 50], 1).with_mode(Mode::Eval),
+        ] {
+            let what = format!("{name}: {}", problem.norm.kind.name());
+            let prepared = prepare(&read_write, &problem, BackwardOptions::default());
+            let plans = prepared.each_ref().map(|p| p.plan().clone());
+            let bench = GpuProblem::new(&gpu, &problem, &plans);
+            let (mut places, mut end) = (Vec::new(), alignment);
+            for (&role, own) in &bench.buffers {
+                places.push((role, own, end));
+                end = (end + own.size()).next_multiple_of(alignment) + alignment;
+            }
+            let guards = vec![GUARD; end as usize / 4];
+            let one = transfer::upload(&gpu.device, "one", &guards).unwrap();
+            let mut encoder = gpu.device.create_command_encoder(&Default::default());
+            let mut bindings = Bindings::new();
+            for &(role, own, begin) in &places {
+                encoder.copy_buffer_to_buffer(own, 0, &one, begin, own.size());
+                bindings = bindings.with_offset(role, &one, begin);
+            }
+            let aliasing = |result: Result<(), Error>, conflict: &str| {
+                let text = result.expect_err(&what).to_string();
+                assert!(text.contains(conflict), "{what}: {text}");
+            };
+            let apart = pipelines.prepare(plans[0].clone()).unwrap();
+            aliasing(apart.bind(&bindings).map(drop), "even for disjoint ranges");
+            let begin = |of: Role| places.iter().find(|place| place.0 == of).unwrap().2;
+            let overlap = bindings.clone().with_offset(Role::Y, &one, begin(Role::X));
+            aliasing(prepared[0].bind(&overlap).map(drop), "overlapping ranges");
+
+            for prepared in &prepared {
+                prepared.encode(&mut encoder, &bindings).unwrap();
+            }
+            for &(_, own, begin) in &places {
+                encoder.copy_buffer_to_buffer(&one, begin, own, 0, own.size());
+            }
+            gpu.queue.submit([encoder.finish()]);
+            let mut after = read(&gpu, &one, 0, end as usize / 4);
+            for &(_, own, begin) in &places {
+                after[begin as usize / 4..][..own.size() as usize / 4].fill(GUARD);
+            }
+            assert!(after.iter().all(|v| *v == GUARD), "{what}: a guard was hit");
+            let expected = run::on_gpu(&gpu, &pipelines, &problem);
+            let outputs = bench.outputs();
+            assert!(outputs.keys().eq(expected.keys()), "{what}");
+            for (output, expected) in &expected {
+                assert_same_bits(&format!("{what}: {output}"), &outputs[output], expected);
             }
         }
     }

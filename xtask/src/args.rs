@@ -18,6 +18,8 @@ Commands:
           its address; with --build only build, into target/web; with --test
           run the tests in a browser alone; with --bench measure in one,
           beside other libraries
+  burn    the tests of the modules for burn (integrations/burn); with --bench
+          measure them beside burn's own
   isa     what AMD's compiler makes of the kernels, without an AMD GPU: registers,
           instructions, waves; `cargo xtask isa --help` lists its options
   dx12    build the command for Windows, and run it on DirectX 12 under wine
@@ -69,6 +71,8 @@ pub enum Command {
     },
     /// The browser package and its page.
     Web(WebAction),
+    /// The modules for burn.
+    Burn(BurnAction),
     /// What a GPU's compiler makes of the kernels; the arguments are its own.
     Isa,
     /// The command on DirectX 12, under wine; the arguments are its own.
@@ -98,6 +102,15 @@ pub enum WebAction {
     /// Run the tests in a browser.
     Test,
     /// Measure in a browser.
+    Bench,
+}
+
+/// What to do with the modules for burn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BurnAction {
+    /// Run their tests.
+    Test,
+    /// Measure them.
     Bench,
 }
 
@@ -146,6 +159,13 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Args, String> {
                     _ => return Err(format!("'{text}' after another: one of them at a time")),
                 }
             }
+            "--test" | "--bench" if matches!(command, Some((Command::Burn(_), _))) => {
+                let action = match text.as_str() {
+                    "--test" => BurnAction::Test,
+                    _ => BurnAction::Bench,
+                };
+                command = Some((Command::Burn(action), "burn".to_owned()));
+            }
             _ if text.starts_with('-') => {
                 return Err(match &command {
                     Some((Command::Demo | Command::Test { .. }, name)) => format!(
@@ -179,7 +199,11 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Args, String> {
     if command.reads_its_own() {
         rest = own;
     }
-    if matches!(command, Command::Ci | Command::Setup | Command::Web(_)) && !rest.is_empty() {
+    let alone = matches!(
+        command,
+        Command::Ci | Command::Setup | Command::Web(_) | Command::Burn(_)
+    );
+    if alone && !rest.is_empty() {
         return Err(format!(
             "'{name}' passes no arguments on: drop what follows --"
         ));
@@ -197,6 +221,7 @@ fn named(name: &str) -> Result<Command, String> {
         "demo" => Ok(Command::Demo),
         "test" => Ok(Command::Test { long: false }),
         "web" => Ok(Command::Web(WebAction::Serve)),
+        "burn" => Ok(Command::Burn(BurnAction::Test)),
         "isa" => Ok(Command::Isa),
         "dx12" => Ok(Command::Dx12),
         "kit" => Ok(Command::Kit),
@@ -204,7 +229,7 @@ fn named(name: &str) -> Result<Command, String> {
         "setup" => Ok(Command::Setup),
         "help" => Ok(Command::Help),
         _ => Err(format!(
-            "unknown command '{name}': it is one of demo, test, web, isa, dx12, kit, ci, setup (see `cargo xtask --help`)"
+            "unknown command '{name}': it is one of demo, test, web, burn, isa, dx12, kit, ci, setup (see `cargo xtask --help`)"
         )),
     }
 }
@@ -265,6 +290,21 @@ mod tests {
             "--build web",
             "web -- x",
         ] {
+            assert!(command(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn burn_has_actions() {
+        let command = |line| read(line).map(|args| args.command);
+        for (line, action) in [
+            ("burn", BurnAction::Test),
+            ("burn --test", BurnAction::Test),
+            ("burn --no-install --bench", BurnAction::Bench),
+        ] {
+            assert_eq!(command(line), Ok(Command::Burn(action)), "{line}");
+        }
+        for line in ["burn --build", "--bench burn", "burn -- x"] {
             assert!(command(line).is_err(), "{line}");
         }
     }

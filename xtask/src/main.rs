@@ -5,10 +5,12 @@
 //! - [`setup`]: installs what is missing
 //! - [`tasks`]: the cargo commands behind each task
 //! - [`web`]: the browser package and its page
+//! - [`burn`]: the modules for burn, a workspace of their own
 //! - [`isa`], [`dx12`], [`kit`]: GPUs' compilers, DirectX 12, an archive for a machine with a GPU
 //! - [`workspace`]: where cargo and the sources are
 
 mod args;
+mod burn;
 mod dx12;
 mod isa;
 mod kit;

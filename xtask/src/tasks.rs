@@ -8,13 +8,13 @@ use std::time::Instant;
 
 use tempfile::TempDir;
 
-use crate::args::{Args, Command, HELP};
+use crate::args::{Args, BurnAction, Command, HELP};
 use crate::say;
 use crate::setup::{self, Outcome, Scope};
 use crate::system::System;
 use crate::web;
 use crate::workspace::{cargo, workspace};
-use crate::{dx12, isa, kit};
+use crate::{burn, dx12, isa, kit};
 
 /// The tests' name for the adapters that they must not go without.
 const REQUIRE: &str = "BCNORM_REQUIRE_ADAPTERS";
@@ -40,6 +40,7 @@ pub fn run(args: Args) -> ExitCode {
         Command::Demo => demo(args),
         Command::Test { long } => test(args, long),
         Command::Web(action) => web::run(action, args.install),
+        Command::Burn(action) => burn(action, args.install),
         Command::Isa => isa::run(args),
         Command::Dx12 => dx12::run(args),
         Command::Kit => kit::run(args),
@@ -87,6 +88,21 @@ fn test(args: Args, long: bool) -> ExitCode {
     conclude(run_all(test_steps(nextest, args.rest, &envs)))
 }
 
+/// Runs the tests of the modules for burn, or measures them.
+fn burn(action: BurnAction, install: bool) -> ExitCode {
+    let outcome = setup::prepare(Scope::Demo, install);
+    if !outcome.usable {
+        say("error: no Vulkan driver, and burn wants one");
+        return ExitCode::FAILURE;
+    }
+    let runtime = RuntimeDir::new(&outcome.system);
+    let step = match action {
+        BurnAction::Test => burn::test(),
+        BurnAction::Bench => burn::bench(),
+    };
+    conclude(run_all(vec![step.envs(runtime.env())]))
+}
+
 /// Runs every check, whatever fails, and lists the failures.
 fn ci(args: Args) -> ExitCode {
     let started = Instant::now();
@@ -103,6 +119,7 @@ fn ci(args: Args) -> ExitCode {
     envs.extend(test_env(&outcome, true, true));
     let mut steps = checks(outcome.system.var("RUSTDOCFLAGS").map(OsString::from));
     steps.extend(test_steps(has_nextest(), Vec::new(), &envs));
+    steps.push(burn::test().envs(runtime.env()));
     let mut reports = vec![setup];
     reports.extend(run_all(steps));
     conclude(reports)
@@ -126,7 +143,10 @@ fn checks(rustdocflags: Option<OsString>) -> Vec<Step> {
         // The library as a program gets it that asks for no feature: the tests turn all of them on.
         lints("clippy, no features", &["-p", "bcnorm", "--lib"]),
         Step::new("doc", &["doc", "--no-deps", "--workspace", "--release"])
-            .envs(vec![("RUSTDOCFLAGS", flags)]),
+            .envs(vec![("RUSTDOCFLAGS", flags.clone())]),
+        burn::fmt(),
+        burn::clippy(),
+        burn::doc().envs(vec![("RUSTDOCFLAGS", flags)]),
     ]
 }
 
@@ -411,6 +431,27 @@ mod tests {
         assert!(
             fallback[0].ends_with("cargo test --release --no-fail-fast --workspace -E 'test(a)'")
         );
+    }
+
+    #[test]
+    fn burn_is_a_workspace_of_its_own() {
+        let place = "--manifest-path integrations/burn/Cargo.toml";
+        let steps = [
+            burn::fmt(),
+            burn::clippy(),
+            burn::doc(),
+            burn::test(),
+            burn::bench(),
+        ];
+        for line in lines(&steps) {
+            assert!(line.contains(place), "{line}");
+            // Formatting builds nothing.
+            let built = line.contains("--target-dir target/burn");
+            assert!(built || line.starts_with("cargo fmt"), "{line}");
+        }
+        let commands = lines(&checks(None));
+        assert!(commands.contains(&burn::clippy().line()));
+        assert!(commands[6].starts_with("RUSTDOCFLAGS='-D warnings' cargo doc --manifest-path"));
     }
 
     #[test]

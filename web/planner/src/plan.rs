@@ -162,7 +162,7 @@ impl Plan {
                 usage: &named[index],
             });
         }
-        Ok(self.plan.check_buffers(&buffers, &limits.limits)?)
+        Ok(self.plan.check_buffers(&buffers, false, &limits.limits)?)
     }
 }
 

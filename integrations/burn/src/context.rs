@@ -1,0 +1,252 @@
+//! What is kept for each of burn's wgpu devices: bcnorm's kernels, plans, and tables between calls.
+
+use bcnorm::gpu::{Bindings, Pipelines, PreparedPlan, Tables, transfer};
+use bcnorm::{
+    BackwardOptions, Error, ForwardOptions, Fusion, Mode, NormDesc, Plan, Role, TensorDesc, wgpu,
+};
+use burn::tensor::Device;
+use burn::tensor::wgpu::{WgpuInitError, WgpuOptions, WgpuSetup};
+use burn_cubecl::cubecl::wgpu::{AutoCompiler, WgpuServer};
+use burn_cubecl::tensor::CubeTensor;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+/// Most plans that a device keeps: those of other shapes and settings replace the ones that were not used for longest.
+const MAX_PLANS: usize = 1024;
+
+/// What is known of the devices that were registered.
+static CONTEXTS: RwLock<Vec<(Device, Arc<Context>)>> = RwLock::new(Vec::new());
+
+/// Initializes burn's wgpu device for bcnorm's kernels; call it before the first tensor is made there, since burn
+/// initializes a device at its first use, and hands its handles to no one after that.
+///
+/// ```no_run
+/// use burn::tensor::Device;
+///
+/// let device = bcnorm_burn::init(Device::wgpu_options())?;
+/// # Ok::<(), burn::tensor::wgpu::WgpuInitError>(())
+/// ```
+///
+/// # Errors
+/// Those of burn's `WgpuOptions::init_with_setup`: no adapter, options that are wrong, a device that is in use already.
+pub fn init(options: WgpuOptions) -> Result<Device, WgpuInitError> {
+    let (device, setup) = options.init_with_setup()?;
+    register(&device, &setup);
+    Ok(device)
+}
+
+/// Makes a device known whose handles the application has: that of `WgpuOptions::init_with_setup`, or one that burn
+/// was given by `WgpuOptions::setup`. Modules on devices that are not known compute by burn's own operations.
+pub fn register(device: &Device, setup: &WgpuSetup) {
+    let context = Arc::new(Context {
+        queue: setup.queue.clone(),
+        // burn's allocator puts tensors into slices of one buffer.
+        pipelines: Pipelines::new(&setup.device).with_read_write_bindings(),
+        plans: Mutex::default(),
+    });
+    let mut contexts = CONTEXTS.write().unwrap_or_else(PoisonError::into_inner);
+    contexts.retain(|(known, _)| known != device);
+    contexts.push((device.clone(), context));
+}
+
+/// Whether modules on this device compute by bcnorm's kernels: whether it was initialized by [`init`], or given to
+/// [`register`].
+pub fn is_native(device: &Device) -> bool {
+    Context::of(device).is_some()
+}
+
+/// A device's kernels and plans.
+#[derive(Debug)]
+pub(crate) struct Context {
+    queue: wgpu::Queue,
+    pipelines: Pipelines,
+    /// The last used first.
+    plans: Mutex<Vec<(Key, Arc<Planned>)>>,
+}
+
+/// What a call is planned by.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Key {
+    pub norm: NormDesc,
+    pub tensor: TensorDesc,
+    pub mode: Mode,
+    pub fusion: Fusion,
+    /// Whether a backward may follow.
+    pub tracked: bool,
+}
+
+impl Context {
+    /// That of a device, with autodiff or without, if it was registered.
+    pub fn of(device: &Device) -> Option<Arc<Context>> {
+        let contexts = CONTEXTS.read().unwrap_or_else(PoisonError::into_inner);
+        let found = contexts.iter().find(|(known, _)| known == device);
+        found.map(|(_, context)| context.clone())
+    }
+
+    /// A call that is planned so, both ways.
+    pub fn call(&self, key: &Key) -> Result<Call, Error> {
+        let mut plans = locked(&self.plans);
+        let planned = match plans.iter().position(|(known, _)| known == key) {
+            Some(index) => {
+                plans[..=index].rotate_right(1);
+                plans[0].1.clone()
+            }
+            None => {
+                let planned = Arc::new(Planned::new(self, key)?);
+                plans.truncate(MAX_PLANS - 1);
+                plans.insert(0, (key.clone(), planned.clone()));
+                planned
+            }
+        };
+        let tables = planned.take_tables()?;
+        Ok(Call(Arc::new(InFlight { planned, tables })))
+    }
+}
+
+/// Plans of a call, compiled, and the tables that no call needs at the moment.
+#[derive(Debug)]
+struct Planned {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    forward: PreparedPlan,
+    /// Where one may follow.
+    backward: Option<PreparedPlan>,
+    /// For running statistics in training: burn counts no batches.
+    num_batches_tracked: wgpu::Buffer,
+    pool: Mutex<Vec<Tables>>,
+}
+
+impl Planned {
+    fn new(context: &Context, key: &Key) -> Result<Self, Error> {
+        let Key {
+            norm,
+            tensor,
+            mode,
+            fusion,
+            tracked,
+        } = key;
+        let (pipelines, tuning) = (&context.pipelines, context.pipelines.tuning());
+        let options = ForwardOptions::default()
+            .with_fusion(*fusion)
+            .with_inference(!tracked);
+        let forward = Plan::forward(norm, tensor, *mode, options, tuning)?;
+        let backward = match tracked {
+            true => {
+                let options = BackwardOptions::default().with_fusion(*fusion);
+                Some(Plan::backward(norm, tensor, *mode, options, tuning)?)
+            }
+            false => None,
+        };
+        Ok(Self {
+            device: pipelines.device().clone(),
+            queue: context.queue.clone(),
+            forward: pipelines.prepare(forward)?,
+            backward: backward.map(|plan| pipelines.prepare(plan)).transpose()?,
+            num_batches_tracked: transfer::zeroed(pipelines.device(), "num_batches_tracked", 4)?,
+            pool: Mutex::default(),
+        })
+    }
+
+    /// Tables of both plans.
+    fn take_tables(&self) -> Result<Tables, Error> {
+        if let Some(tables) = locked(&self.pool).pop() {
+            return Ok(tables);
+        }
+        let tables = self.forward.create_tables(None)?;
+        match &self.backward {
+            Some(backward) => backward.create_tables(Some(&tables)),
+            None => Ok(tables),
+        }
+    }
+}
+
+/// A forward and its backward, with the tables that both use. They return to the pool with the last clone: what takes
+/// them then is submitted later than all that was submitted with them.
+#[derive(Debug, Clone)]
+pub struct Call(Arc<InFlight>);
+
+#[derive(Debug)]
+struct InFlight {
+    planned: Arc<Planned>,
+    tables: Tables,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        locked(&self.planned.pool).push(std::mem::take(&mut self.tables));
+    }
+}
+
+impl Call {
+    /// The forward plan.
+    pub(crate) fn forward(&self) -> &Plan {
+        self.0.planned.forward.plan()
+    }
+
+    /// The backward plan, where one may follow.
+    pub(crate) fn backward(&self) -> Option<&Plan> {
+        self.0.planned.backward.as_ref().map(PreparedPlan::plan)
+    }
+
+    /// Runs forward on burn's buffers.
+    pub(crate) fn run_forward(&self, tensors: &[(Role, &CubeTensor)]) {
+        self.run(&self.0.planned.forward, tensors);
+    }
+
+    /// Runs backward on burn's buffers.
+    pub(crate) fn run_backward(&self, tensors: &[(Role, &CubeTensor)]) {
+        let backward = self.0.planned.backward.as_ref();
+        self.run(backward.expect("a tracked call has a backward"), tensors);
+    }
+
+    /// Records and submits a plan on those of the tensors that it needs: after what burn has pending for them, and
+    /// before what burn does next.
+    fn run(&self, prepared: &PreparedPlan, tensors: &[(Role, &CubeTensor)]) {
+        let Planned {
+            device,
+            queue,
+            num_batches_tracked,
+            ..
+        } = &*self.0.planned;
+        let needed = tensors
+            .iter()
+            .filter(|(role, _)| prepared.plan().need(*role).is_some());
+        for (_, tensor) in tensors {
+            assert!(
+                !tensor.client.is_capturing(),
+                "bcnorm's work is no part of a graph that burn captures: end the capture before, or compute by burn's \
+                 operations on a device that bcnorm was not initialized for"
+            );
+        }
+        // Asked for a resource, burn submits what is pending on the stream of its tensor. While it is held, burn gives
+        // the memory to nothing else.
+        let resources: Vec<_> = needed
+            .map(|(role, tensor)| {
+                let handle = tensor.handle.clone();
+                let resource = tensor
+                    .client
+                    .get_resource::<WgpuServer<AutoCompiler>>(handle);
+                (
+                    *role,
+                    resource.unwrap_or_else(|error| panic!("{role}: {error}")),
+                )
+            })
+            .collect();
+        let mut bindings = Bindings::new()
+            .with_tables(&self.0.tables)
+            .with(Role::NumBatchesTracked, num_batches_tracked);
+        for (role, resource) in &resources {
+            let resource = resource.resource();
+            bindings = bindings.with_offset(*role, &resource.buffer, resource.offset);
+        }
+        let mut encoder = device.create_command_encoder(&Default::default());
+        prepared
+            .encode(&mut encoder, &bindings)
+            .unwrap_or_else(|error| panic!("{error}"));
+        queue.submit([encoder.finish()]);
+    }
+}
+
+/// Nothing panics while these locks are held but what leaves them whole.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

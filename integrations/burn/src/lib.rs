@@ -1,0 +1,16 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod context;
+mod fallback;
+mod modules;
+mod normalize;
+mod op;
+
+pub use context::{init, is_native, register};
+pub use modules::{
+    BatchNorm, BatchNormConfig, BcNorm, BcNormConfig, EstBn, EstBnConfig, GroupNorm,
+    GroupNormConfig, InstanceNorm, InstanceNormConfig, LayerNorm, LayerNormConfig,
+    weight_standardization,
+};
+pub use normalize::Activation;
