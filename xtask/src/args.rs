@@ -2,6 +2,8 @@
 
 use std::ffi::OsString;
 
+use crate::integration::{Action, Integration};
+
 /// Printed by `--help` and when no command is given.
 pub const HELP: &str = "\
 cargo xtask: set-up, demo, tests and checks of bcnorm
@@ -20,6 +22,8 @@ Commands:
           beside other libraries
   burn    the tests of the modules for burn (integrations/burn); with --bench
           measure them beside burn's own
+  mpi     the tests of the layers over several ranks (integrations/mpi), for
+          which it installs an MPI; with --bench measure what the exchange costs
   isa     what AMD's compiler makes of the kernels, without an AMD GPU: registers,
           instructions, waves; `cargo xtask isa --help` lists its options
   dx12    build the command for Windows, and run it on DirectX 12 under wine
@@ -71,8 +75,8 @@ pub enum Command {
     },
     /// The browser package and its page.
     Web(WebAction),
-    /// The modules for burn.
-    Burn(BurnAction),
+    /// One of the crates for what others have.
+    Integration(Integration, Action),
     /// What a GPU's compiler makes of the kernels; the arguments are its own.
     Isa,
     /// The command on DirectX 12, under wine; the arguments are its own.
@@ -102,15 +106,6 @@ pub enum WebAction {
     /// Run the tests in a browser.
     Test,
     /// Measure in a browser.
-    Bench,
-}
-
-/// What to do with the modules for burn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BurnAction {
-    /// Run their tests.
-    Test,
-    /// Measure them.
     Bench,
 }
 
@@ -159,12 +154,13 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Args, String> {
                     _ => return Err(format!("'{text}' after another: one of them at a time")),
                 }
             }
-            "--test" | "--bench" if matches!(command, Some((Command::Burn(_), _))) => {
-                let action = match text.as_str() {
-                    "--test" => BurnAction::Test,
-                    _ => BurnAction::Bench,
+            "--test" | "--bench"
+                if let Some((Command::Integration(_, action), _)) = &mut command =>
+            {
+                *action = match text.as_str() {
+                    "--test" => Action::Test,
+                    _ => Action::Bench,
                 };
-                command = Some((Command::Burn(action), "burn".to_owned()));
             }
             _ if text.starts_with('-') => {
                 return Err(match &command {
@@ -201,7 +197,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Args, String> {
     }
     let alone = matches!(
         command,
-        Command::Ci | Command::Setup | Command::Web(_) | Command::Burn(_)
+        Command::Ci | Command::Setup | Command::Web(_) | Command::Integration(..)
     );
     if alone && !rest.is_empty() {
         return Err(format!(
@@ -221,7 +217,8 @@ fn named(name: &str) -> Result<Command, String> {
         "demo" => Ok(Command::Demo),
         "test" => Ok(Command::Test { long: false }),
         "web" => Ok(Command::Web(WebAction::Serve)),
-        "burn" => Ok(Command::Burn(BurnAction::Test)),
+        "burn" => Ok(Command::Integration(Integration::Burn, Action::Test)),
+        "mpi" => Ok(Command::Integration(Integration::Mpi, Action::Test)),
         "isa" => Ok(Command::Isa),
         "dx12" => Ok(Command::Dx12),
         "kit" => Ok(Command::Kit),
@@ -229,7 +226,7 @@ fn named(name: &str) -> Result<Command, String> {
         "setup" => Ok(Command::Setup),
         "help" => Ok(Command::Help),
         _ => Err(format!(
-            "unknown command '{name}': it is one of demo, test, web, burn, isa, dx12, kit, ci, setup (see `cargo xtask --help`)"
+            "unknown command '{name}': it is one of demo, test, web, burn, mpi, isa, dx12, kit, ci, setup (see `cargo xtask --help`)"
         )),
     }
 }
@@ -295,14 +292,21 @@ mod tests {
     }
 
     #[test]
-    fn burn_has_actions() {
+    fn integrations_have_actions() {
         let command = |line| read(line).map(|args| args.command);
-        for (line, action) in [
-            ("burn", BurnAction::Test),
-            ("burn --test", BurnAction::Test),
-            ("burn --no-install --bench", BurnAction::Bench),
+        for (line, integration, action) in [
+            ("burn", Integration::Burn, Action::Test),
+            ("burn --test", Integration::Burn, Action::Test),
+            (
+                "burn --no-install --bench",
+                Integration::Burn,
+                Action::Bench,
+            ),
+            ("mpi --test", Integration::Mpi, Action::Test),
+            ("mpi --bench", Integration::Mpi, Action::Bench),
         ] {
-            assert_eq!(command(line), Ok(Command::Burn(action)), "{line}");
+            let expected = Command::Integration(integration, action);
+            assert_eq!(command(line), Ok(expected), "{line}");
         }
         for line in ["burn --build", "--bench burn", "burn -- x"] {
             assert!(command(line).is_err(), "{line}");

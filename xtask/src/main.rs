@@ -5,13 +5,13 @@
 //! - [`setup`]: installs what is missing
 //! - [`tasks`]: the cargo commands behind each task
 //! - [`web`]: the browser package and its page
-//! - [`burn`]: the modules for burn, a workspace of their own
+//! - [`integration`]: bcnorm in burn and over MPI, workspaces of their own
 //! - [`isa`], [`dx12`], [`kit`]: GPUs' compilers, DirectX 12, an archive for a machine with a GPU
 //! - [`workspace`]: where cargo and the sources are
 
 mod args;
-mod burn;
 mod dx12;
+mod integration;
 mod isa;
 mod kit;
 mod setup;

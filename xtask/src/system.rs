@@ -234,6 +234,18 @@ impl System {
         })
     }
 
+    /// Whether libclang is there, of whichever version, where the loader or LLVM's folders have it.
+    pub fn has_libclang(&self) -> bool {
+        let llvm = std::fs::read_dir(self.at("/usr/lib"));
+        let folders = llvm
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path());
+        let own = folders.filter(|path| path.join("lib/libclang.so").exists());
+        self.is_set("LIBCLANG_PATH") || self.library("libclang.so").is_some() || own.count() > 0
+    }
+
     /// The usual folders of libraries.
     fn library_folders(&self) -> Vec<PathBuf> {
         let multiarch = format!("/usr/lib/{}-linux-gnu", env::consts::ARCH);

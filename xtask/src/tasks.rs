@@ -8,13 +8,14 @@ use std::time::Instant;
 
 use tempfile::TempDir;
 
-use crate::args::{Args, BurnAction, Command, HELP};
+use crate::args::{Args, Command, HELP};
+use crate::integration::{Action, Integration};
 use crate::say;
 use crate::setup::{self, Outcome, Scope};
 use crate::system::System;
 use crate::web;
 use crate::workspace::{cargo, workspace};
-use crate::{burn, dx12, isa, kit};
+use crate::{dx12, isa, kit};
 
 /// The tests' name for the adapters that they must not go without.
 const REQUIRE: &str = "BCNORM_REQUIRE_ADAPTERS";
@@ -40,7 +41,7 @@ pub fn run(args: Args) -> ExitCode {
         Command::Demo => demo(args),
         Command::Test { long } => test(args, long),
         Command::Web(action) => web::run(action, args.install),
-        Command::Burn(action) => burn(action, args.install),
+        Command::Integration(which, action) => integration(which, action, args.install),
         Command::Isa => isa::run(args),
         Command::Dx12 => dx12::run(args),
         Command::Kit => kit::run(args),
@@ -88,17 +89,21 @@ fn test(args: Args, long: bool) -> ExitCode {
     conclude(run_all(test_steps(nextest, args.rest, &envs)))
 }
 
-/// Runs the tests of the modules for burn, or measures them.
-fn burn(action: BurnAction, install: bool) -> ExitCode {
+/// Runs the tests of a crate for what others have, or measures it.
+fn integration(which: Integration, action: Action, install: bool) -> ExitCode {
     let outcome = setup::prepare(Scope::Demo, install);
     if !outcome.usable {
-        say("error: no Vulkan driver, and burn wants one");
+        say("error: no Vulkan driver, and it wants one");
+        return ExitCode::FAILURE;
+    }
+    if let Err(missing) = which.prepare(&outcome.system, install) {
+        say(&format!("error: {missing}"));
         return ExitCode::FAILURE;
     }
     let runtime = RuntimeDir::new(&outcome.system);
     let step = match action {
-        BurnAction::Test => burn::test(),
-        BurnAction::Bench => burn::bench(),
+        Action::Test => which.test(),
+        Action::Bench => which.bench(),
     };
     conclude(run_all(vec![step.envs(runtime.env())]))
 }
@@ -119,8 +124,14 @@ fn ci(args: Args) -> ExitCode {
     envs.extend(test_env(&outcome, true, true));
     let mut steps = checks(outcome.system.var("RUSTDOCFLAGS").map(OsString::from));
     steps.extend(test_steps(has_nextest(), Vec::new(), &envs));
-    steps.push(burn::test().envs(runtime.env()));
     let mut reports = vec![setup];
+    for which in Integration::ALL {
+        // Where something is missing, its build says what.
+        if let Err(missing) = which.prepare(&outcome.system, args.install) {
+            say(&format!("set-up: {missing}"));
+        }
+        steps.push(which.test().envs(runtime.env()));
+    }
     reports.extend(run_all(steps));
     conclude(reports)
 }
@@ -137,17 +148,18 @@ fn checks(rustdocflags: Option<OsString>) -> Vec<Step> {
         let strict = ["--release", "--", "-D", "warnings"];
         Step::new(name, &[&["clippy"], package, &strict].concat())
     };
-    vec![
+    let mut checks = vec![
         Step::new("fmt", &["fmt", "--all", "--check"]),
         lints("clippy", &["--workspace", "--all-targets"]),
         // The library as a program gets it that asks for no feature: the tests turn all of them on.
         lints("clippy, no features", &["-p", "bcnorm", "--lib"]),
         Step::new("doc", &["doc", "--no-deps", "--workspace", "--release"])
             .envs(vec![("RUSTDOCFLAGS", flags.clone())]),
-        burn::fmt(),
-        burn::clippy(),
-        burn::doc().envs(vec![("RUSTDOCFLAGS", flags)]),
-    ]
+    ];
+    for which in Integration::ALL {
+        checks.extend(which.checks(flags.clone()));
+    }
+    checks
 }
 
 /// The test runs. nextest runs no documentation tests; `cargo test` runs them too.
@@ -243,7 +255,7 @@ fn has_nextest() -> bool {
 }
 
 /// One cargo command.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Step {
     name: &'static str,
     args: Vec<OsString>,
@@ -267,7 +279,7 @@ impl Step {
     }
 
     /// More environment.
-    fn envs(mut self, envs: Vec<(&'static str, OsString)>) -> Self {
+    pub fn envs(mut self, envs: Vec<(&'static str, OsString)>) -> Self {
         self.envs.extend(envs);
         self
     }
@@ -434,24 +446,21 @@ mod tests {
     }
 
     #[test]
-    fn burn_is_a_workspace_of_its_own() {
-        let place = "--manifest-path integrations/burn/Cargo.toml";
-        let steps = [
-            burn::fmt(),
-            burn::clippy(),
-            burn::doc(),
-            burn::test(),
-            burn::bench(),
-        ];
-        for line in lines(&steps) {
-            assert!(line.contains(place), "{line}");
-            // Formatting builds nothing.
-            let built = line.contains("--target-dir target/burn");
-            assert!(built || line.starts_with("cargo fmt"), "{line}");
+    fn integrations_are_workspaces_of_their_own() {
+        let all = lines(&checks(None));
+        for which in Integration::ALL {
+            let name = which.name();
+            let mut steps = which.checks("-D warnings".into()).to_vec();
+            assert!(steps.iter().all(|step| all.contains(&step.line())));
+            steps.extend([which.test(), which.bench()]);
+            for line in lines(&steps) {
+                let place = format!("--manifest-path integrations/{name}/Cargo.toml");
+                assert!(line.contains(&place), "{line}");
+                // Formatting builds nothing.
+                let built = line.contains(&format!("--target-dir target/{name}"));
+                assert!(built || line.starts_with("cargo fmt"), "{line}");
+            }
         }
-        let commands = lines(&checks(None));
-        assert!(commands.contains(&burn::clippy().line()));
-        assert!(commands[6].starts_with("RUSTDOCFLAGS='-D warnings' cargo doc --manifest-path"));
     }
 
     #[test]
