@@ -55,7 +55,12 @@ fn main() {
     let device = device.autodiff();
     println!("| | forward: burn | bcnorm | ratio | and backward: burn | bcnorm | ratio |");
     println!("| --- | --- | --- | --- | --- | --- | --- |");
-    for dims in [[8, 64, 56, 56], [4, 256, 28, 28], [16, 512, 7, 7]] {
+    for dims in [
+        [8, 64, 56, 56],
+        [4, 256, 28, 28],
+        [16, 512, 7, 7],
+        [2, 64, 8, 8],
+    ] {
         let channels = dims[1];
         let (a, b) = (
             ours::BatchNormConfig::new(channels).init(&device),
