@@ -93,7 +93,9 @@ impl Web {
     fn lacking(&self, action: WebAction) -> Option<String> {
         if !self.system.program("node") || !self.system.program("npm") {
             let how = "install them: on Debian nodejs and npm, elsewhere https://nodejs.org";
-            return Some(format!("Node.js (18 or later) and npm are missing; {how}"));
+            return Some(format!(
+                "Node.js (20.19 or later) and npm are missing; {how}"
+            ));
         }
         let browser = env::var_os("CHROMIUM")
             .map_or_else(|| PathBuf::from("/usr/bin/chromium"), PathBuf::from);

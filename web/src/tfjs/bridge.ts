@@ -9,8 +9,12 @@ import type { NormKind, NormOptions } from "../options.js";
 import { Plans, record, type Dispatch } from "../plans.js";
 import { COPY_DST, STORAGE } from "../usage.js";
 
-/** tf.js's namespace: `import * as tf from "@tensorflow/tfjs"`, or the `tf` of its script. */
-export type Tf = typeof core & Partial<Pick<typeof keras, "layers" | "initializers" | "regularizers" | "constraints">>;
+/**
+ * tf.js's namespace: `import * as tf from "@tensorflow/tfjs"`, the `tf` of its script, or `{ ...core, ...layers }` of its
+ * packages. By `nodenext` TypeScript sees a `default` in each, which says nothing of the others.
+ */
+export type Tf = Omit<typeof core, "default"> &
+  Partial<Pick<typeof keras, "layers" | "initializers" | "regularizers" | "constraints">>;
 
 /** The versions whose inside this file knows. */
 const VERSIONS = "4.22";
