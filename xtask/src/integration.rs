@@ -1,5 +1,5 @@
 //! bcnorm in what others have (integrations/): workspaces of their own, so that their dependencies are in no other build.
-//! Each is built in one profile, into `target/` under its name.
+//! Each is built into `target/` under its name.
 
 use std::ffi::OsString;
 
@@ -89,7 +89,7 @@ impl Integration {
     /// Its measurement.
     pub fn bench(self) -> Step {
         match self {
-            Self::Burn => self.step("bench, burn", "bench", &["--profile", "dev"]),
+            Self::Burn => self.step("bench, burn", "bench", &[]),
             Self::Mpi => self.step("bench, mpi", "run", &["--example", "exchange"]),
         }
     }
