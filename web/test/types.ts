@@ -20,7 +20,7 @@ export async function program(own: GPUDevice, buffer: GPUBuffer): Promise<void> 
   await init();
   await init(new URL("planner.wasm", "https://example.org"));
   const device: GPUDevice = await requestDevice({ limits: "adapter" });
-  const norm: Norm = await BcNorm.create(device, { numChannels: 64, numGroups: 8, momentum: null });
+  const norm: BcNorm = await BcNorm.create(device, { numChannels: 64, numGroups: 8, momentum: null });
   await BatchNorm.create(own, { numChannels: 3, activation: "relu" });
   await WeightStandardization.create(own, { eps: 1e-5 });
   // @ts-expect-error a batch norm has no groups
