@@ -57,6 +57,25 @@ pub fn assert_close<T: Copy + Into<f64>>(
     );
 }
 
+/// The largest distance of two tensors, in units in the last place (2^-23 for f32, 2^-10 for f16) of a scale: the tensor's
+/// largest value, or, of a parameter's gradient, the largest sum of absolute terms behind one, since the sum itself may cancel.
+///
+/// # Panics
+/// Where the lengths differ, or a value is not finite.
+pub fn units(a: &[f32], b: &[f32], scale: f64, dtype: DType) -> f32 {
+    assert_eq!(a.len(), b.len());
+    let unit = scale as f32
+        * match dtype {
+            DType::F16 => 1.0 / 1024.0,
+            _ => f32::EPSILON,
+        };
+    let worst = a.iter().zip(b).map(|(a, b)| {
+        assert!(a.is_finite() && b.is_finite());
+        (a - b).abs() / unit
+    });
+    worst.fold(0.0, f32::max)
+}
+
 /// Asserts that two tensors have the same bits, those of zeros and NaN included.
 pub fn assert_same_bits(name: &str, got: &[f32], expected: &[f32]) {
     assert!(

@@ -158,22 +158,6 @@ fn joined(parts: &[Outputs]) -> Outputs {
     all
 }
 
-/// Units in the last place (2^-23 for f32, 2^-10 for f16) of the tensor's scale: its largest value, or, of a parameter's
-/// gradient, the largest sum of absolute terms behind one, since the sum itself may cancel.
-fn distance(a: &[f32], b: &[f32], scale: f64, dtype: DType) -> f32 {
-    assert_eq!(a.len(), b.len());
-    let unit = scale as f32
-        * match dtype {
-            DType::F16 => 1.0 / 1024.0,
-            _ => f32::EPSILON,
-        };
-    let worst = a.iter().zip(b).map(|(a, b)| {
-        assert!(a.is_finite() && b.is_finite());
-        (a - b).abs() / unit
-    });
-    worst.fold(0.0, f32::max)
-}
-
 fn problems() -> Vec<(&'static str, Problem)> {
     let dims = [7, 6, 5, 9];
     let estimate = ChannelStats::Estimate { moving_speed: 0.4 };
@@ -214,7 +198,7 @@ fn devices_give_what_one_device_gives() {
                 for (name, values) in joined(&parts) {
                     let tensor = ["y", "grad_x"].contains(&name);
                     let dtype = if tensor { problem.dtype } else { DType::F32 };
-                    let ulps = distance(&values, &single[name], expected[name].1, dtype);
+                    let ulps = compare::units(&values, &single[name], expected[name].1, dtype);
                     // Statistics and sums: 2 units. Of a tensor each of the two results has, beside
                     // what the statistics leave, the roundings of two differences, products and sums:
                     // half a unit each, and not one of them alike, since pivots differ with the parts.

@@ -3,36 +3,29 @@
 //!     cargo xtask mpi --bench
 #![allow(missing_docs)]
 
+#[path = "../tests/mpirun/mod.rs"]
+mod mpirun;
+
 use bcnorm::gpu::Pipelines;
 use bcnorm::gpu::headless::{DeviceLimits, Gpu};
 use bcnorm::{Norm, NormDesc, Tensor};
 use bcnorm_mpi::{Error, SyncNorm};
 use mpi::collective::SystemOperation;
 use mpi::traits::{Communicator, CommunicatorCollectives};
+use mpirun::{is_rank, mpirun};
 use pollster::block_on;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Instant;
 
 const ROUNDS: usize = 15;
 
-/// Set where this is a rank.
-const RANK: &str = "BCNORM_MPI_RANK";
-
 fn main() -> ExitCode {
-    if std::env::var_os(RANK).is_some() {
+    if is_rank() {
         return rank();
     }
-    for ranks in ["1", "2", "4"] {
-        let mpirun = Command::new("mpirun")
-            .args(["-n", ranks])
-            .arg(std::env::current_exe().expect("the path of this program"))
-            .env(RANK, "1")
-            // For Open MPI; others pass over them.
-            .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
-            .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
-            .env("OMPI_MCA_rmaps_base_oversubscribe", "1")
-            .status();
-        if !mpirun.is_ok_and(|status| status.success()) {
+    for ranks in [1, 2, 4] {
+        let status = mpirun(ranks).status();
+        if !status.is_ok_and(|status| status.success()) {
             eprintln!("error: mpirun -n {ranks} failed");
             return ExitCode::FAILURE;
         }

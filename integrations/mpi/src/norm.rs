@@ -9,6 +9,7 @@ use mpi::collective::SystemOperation;
 use mpi::topology::SimpleCommunicator;
 use mpi::traits::{Communicator, CommunicatorCollectives};
 use pollster::block_on;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::num::NonZero;
 use std::sync::Arc;
 
@@ -325,10 +326,9 @@ fn plan(key: &Key, direction: Way, size: i32, pipelines: &Pipelines) -> Result<P
     Ok(plan?)
 }
 
-/// A number that differs where norms do, of the same program (FNV-1a over what `Debug` prints).
+/// A number that differs where norms do, and is the same in all ranks of a program.
 fn fingerprint(norm: &NormDesc) -> u64 {
-    let text = format!("{norm:?}");
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
+    let mut hasher = DefaultHasher::new();
+    format!("{norm:?}").hash(&mut hasher);
+    hasher.finish()
 }

@@ -1,36 +1,30 @@
 //! Programs of several ranks, each on a device of its own: every test starts itself under `mpirun`, as the ranks.
 #![allow(missing_docs)]
 
+mod mpirun;
+
 use bcnorm::gpu::Pipelines;
 use bcnorm::gpu::headless::{DeviceLimits, Gpu};
 use bcnorm::layer::StateValue;
-use bcnorm::{Activation, ChannelStats, Forward, Norm, NormDesc, Role, Tensor};
+use bcnorm::{Activation, ChannelStats, DType, Forward, Norm, NormDesc, Role, Tensor};
 use bcnorm_mpi::{Error, SyncNorm};
+use bcnorm_testkit::compare::units;
 use bcnorm_testkit::problem::Problem;
 use bcnorm_testkit::run;
 use mpi::topology::SimpleCommunicator;
 use mpi::traits::{Communicator, CommunicatorCollectives};
+use mpirun::{is_rank, mpirun};
 use pollster::block_on;
 use std::collections::BTreeMap;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// Set where a test is a rank.
-const RANK: &str = "BCNORM_MPI_RANK";
-
 const SECONDS: u64 = 120;
 
-/// The test of this name, as `ranks` ranks. The variables are for Open MPI, others pass over them.
-fn mpirun(name: &str, ranks: usize) -> Output {
-    let mut child = Command::new("mpirun")
-        .args(["-n", &ranks.to_string()])
-        .arg(std::env::current_exe().unwrap())
+/// The test of this name, as `ranks` ranks.
+fn run_ranks(name: &str, ranks: usize) -> Output {
+    let mut child = mpirun(ranks)
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
-        .env(RANK, "1")
-        .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
-        .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
-        .env("OMPI_MCA_rmaps_base_oversubscribe", "1")
-        .env("OMPI_MCA_btl_vader_single_copy_mechanism", "none")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -59,8 +53,8 @@ fn on_ranks<E: std::fmt::Display>(
     ranks: usize,
     job: impl FnOnce(&SimpleCommunicator) -> Result<(), E>,
 ) -> Option<Output> {
-    if std::env::var_os(RANK).is_none() {
-        return Some(mpirun(name, ranks));
+    if !is_rank() {
+        return Some(run_ranks(name, ranks));
     }
     let code = bcnorm_mpi::run(job);
     assert_eq!(
@@ -128,17 +122,6 @@ fn results(gpu: &Gpu, norm: &Norm) -> Result<BTreeMap<String, Vec<f32>>, bcnorm:
         results.insert(role.name().into(), values);
     }
     Ok(results)
-}
-
-/// The largest distance in units in the last place (2^-23) of `scale`.
-fn units(got: &[f32], expected: &[f32], scale: f64) -> f32 {
-    assert_eq!(got.len(), expected.len());
-    let unit = scale as f32 * f32::EPSILON;
-    let distances = got.iter().zip(expected).map(|(a, b)| (a - b).abs() / unit);
-    distances.fold(
-        0.0,
-        |most, distance| if distance <= most { most } else { distance },
-    )
 }
 
 /// Two steps of training and one of evaluation on shares of the batch, unequal and empty ones, against one device that has it
@@ -221,14 +204,14 @@ fn ranks_give_what_one_rank_gives() {
                     );
                     for (name, got, one) in pairs {
                         let (got, one) = (read(got)?, read(one)?);
-                        let worst = units(&got, &one[mine.clone()], scale(&one).into());
+                        let worst = units(&got, &one[mine.clone()], scale(&one).into(), DType::F32);
                         assert!(worst <= 3.0, "{what}, step {step}: {name}: {worst} units");
                     }
                     let (got, one) = (results(&gpu, sync.norm())?, results(&gpu, &single)?);
                     for (name, got) in &got {
                         // Of a sum that may cancel, its terms' size.
                         let scale = expected.get(name.as_str()).map_or(1.0, |(_, scale)| *scale);
-                        let worst = units(got, &one[name], scale);
+                        let worst = units(got, &one[name], scale, DType::F32);
                         assert!(worst <= 2.0, "{what}, step {step}: {name}: {worst} units");
                         let mut all = vec![0f32; got.len() * size];
                         world.all_gather_into(&got[..], &mut all[..]);
@@ -242,7 +225,7 @@ fn ranks_give_what_one_rank_gives() {
     });
 }
 
-/// Ends with an error within the time of [`mpirun`], which says `message`.
+/// Ends with an error within the time of [`run_ranks`], which says `message`.
 fn ends(name: &str, message: &str, job: impl FnOnce(&SimpleCommunicator) -> Result<(), Error>) {
     let Some(output) = on_ranks(name, 3, job) else {
         return;

@@ -53,7 +53,6 @@ impl InstanceNormConfig {
         let norm = InstanceNorm {
             gamma,
             beta,
-
             num_channels: self.num_channels,
             epsilon: self.epsilon,
             activation: self.activation,
