@@ -20,7 +20,7 @@ from torch import nn
 DIGITS = pathlib.Path(__file__).parent.parent / "digits"
 EPS = 1e-5
 NUM_GROUPS = 4
-MOMENTUM = 0.9
+NUM_CHANNELS = 8
 
 
 class SplitMix64:
@@ -125,10 +125,10 @@ class Network(nn.Module):
         convolution = StandardizedConv2d if ws else nn.Conv2d
         conv = lambda i, o, size, stride: convolution(i, o, size, stride, size // 2, bias=False)
         make = conv, NORMS[norm]
-        self.conv1, self.norm1 = conv(1, 16, 3, 2), make[1](16)
-        self.layer1 = Block(make, 16, 16, 1)
-        self.layer2 = Block(make, 16, 32, 2)
-        self.fc = nn.Linear(32, 10)
+        self.conv1, self.norm1 = conv(1, NUM_CHANNELS, 3, 2), make[1](NUM_CHANNELS)
+        self.layer1 = Block(make, NUM_CHANNELS, NUM_CHANNELS, 1)
+        self.layer2 = Block(make, NUM_CHANNELS, 2 * NUM_CHANNELS, 2)
+        self.fc = nn.Linear(2 * NUM_CHANNELS, 10)
 
     def forward(self, x):
         x = F.relu(self.norm1(self.conv1(x)))
@@ -181,8 +181,7 @@ def main():
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--steps", type=int, help="stop after so many")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--lr", type=float, default=0.02)
-    parser.add_argument("--schedule", choices=["constant", "cosine"], default="constant")
+    parser.add_argument("--lr", type=float, default=0.02, help="at the beginning; a cosine takes it to 0")
     parser.add_argument("--data", type=pathlib.Path, default=DIGITS)
     parser.add_argument("--log", help="a TSV file")
     parser.add_argument("--log-every", type=int, default=100)
@@ -196,9 +195,8 @@ def main():
     if args.init:
         from safetensors.torch import load_file
 
-        weights = load_file(args.init)
-        network.load_state_dict({name: t for name, t in weights.items() if not name.startswith("optimizer.")})
-    optimizer = torch.optim.SGD(network.parameters(), args.lr, MOMENTUM)
+        network.load_state_dict(load_file(args.init))
+    optimizer = torch.optim.SGD(network.parameters(), args.lr)
     images, labels = read_digits(args.data, "train")
     tests = read_digits(args.data, "test")
     per_epoch = len(images) // args.batch
@@ -211,7 +209,7 @@ def main():
         if log:
             print("\t".join(row), file=log, flush=True)
 
-    settings = f"norm={args.norm} ws={int(args.ws)} batch={args.batch} lr={args.lr} schedule={args.schedule}"
+    settings = f"norm={args.norm} ws={int(args.ws)} batch={args.batch} lr={args.lr}"
     report(f"# source=pytorch {settings} epochs={args.epochs} seed={args.seed}")
     report("step", "loss", "accuracy", "seconds")
     losses, seconds = [], 0.0
@@ -219,9 +217,7 @@ def main():
         if step % per_epoch == 0:
             indices = order(args.seed, step // per_epoch, len(images))
         start = time.perf_counter()
-        lr = args.lr
-        if args.schedule == "cosine":
-            lr *= 0.5 * (1 + math.cos(math.pi * step / total))
+        lr = args.lr * 0.5 * (1 + math.cos(math.pi * step / total))
         optimizer.param_groups[0]["lr"] = lr
         for module in network.modules():
             if isinstance(module, EstBN):
