@@ -420,6 +420,7 @@ test("verifies, and stops when asked", { skip, timeout: 75_000 }, async () => {
   const visible = () => page.$eval("#verified-title", (title) => title.getBoundingClientRect().top < innerHeight && title.getBoundingClientRect().top >= 0);
   await page.waitForTimeout(600);
   assert.ok(await visible(), "the results are in view");
+  assert.equal(await focused(page), "verified-title");
   const rows = await page.$$eval("#verified-table tbody tr", (all) => all.map((row) => row.lastChild.textContent));
   assert.ok(rows.length >= 170 && rows.every((verdict) => verdict === "pass"), `${rows.length} rows`);
   await page.click("#copy-verified");
@@ -683,7 +684,8 @@ test("computes on the CPU where WebGPU is missing", { skip, timeout: 75_000 }, a
   assert.ok(await page.isVisible("#verify-cpu"));
   assert.match(await page.textContent("#benchmark-cpu"), /needs a browser with WebGPU/);
   assert.equal(await page.getAttribute("#benchmark", "aria-disabled"), "true");
-  await page.click("#benchmark");
+  await page.focus("#benchmark");
+  await page.keyboard.press("Enter");
   assert.ok(await page.isHidden("#measured"));
   await shot(page, "no-webgpu-check");
   await page.click("#verify");
@@ -694,6 +696,48 @@ test("computes on the CPU where WebGPU is missing", { skip, timeout: 75_000 }, a
   await page.goto(address("?adapter=none"));
   await settled(page);
   assert.match(await page.textContent("#cpu-why"), /finds no adapter/);
+  await context.close();
+});
+
+test("looks through the camera", { skip, timeout: 60_000 }, async () => {
+  const context = await browser.newContext(DESKTOP);
+  await context.addInitScript(() => {
+    // A camera that sees stripes, which move.
+    navigator.mediaDevices.getUserMedia = async () => {
+      const canvas = Object.assign(document.createElement("canvas"), { width: 320, height: 240 });
+      const draw = canvas.getContext("2d");
+      let turn = 0;
+      setInterval(() => {
+        for (let x = 0; x < 320; x += 1) {
+          draw.fillStyle = ((x + turn) >> 4) % 2 ? "white" : "black";
+          draw.fillRect(x, 0, 1, 240);
+        }
+        turn += 3;
+      }, 50);
+      return canvas.captureStream(20);
+    };
+  });
+  const page = await context.newPage();
+  await page.goto(address("?size=64"));
+  await settled(page);
+  const photograph = await page.textContent("#numbers-before");
+  await page.click("#camera");
+  await says(page, "status", /^The camera is on\.$/);
+  await page.waitForFunction((photograph) => document.getElementById("numbers-before").textContent !== photograph, photograph);
+  assert.equal(await page.getAttribute("#camera", "aria-pressed"), "true");
+  const first = await page.textContent("#numbers-before");
+  await page.waitForFunction((first) => document.getElementById("numbers-before").textContent !== first, first);
+  // More looks than there are photographs.
+  await page.fill("#batch", "3");
+  await says(page, "timing", /\(3, 32, 64, 64\)/);
+  // Nobody looks while another tab is open.
+  await page.click("#tab-check");
+  await state(page, "ready");
+  await page.click("#tab-see");
+  await settled(page);
+  assert.equal(await page.getAttribute("#camera", "aria-pressed"), "false");
+  assert.equal(await page.textContent("#numbers-before"), photograph);
+  assert.match(await page.textContent("#timing"), /\(2, 32, 64, 64\)/);
   await context.close();
 });
 

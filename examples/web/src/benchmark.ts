@@ -87,7 +87,7 @@ function show(all: readonly Measured[]): Cell[][] {
   const sorted = all.toSorted((a, b) => gain(b) - gain(a));
   const rows = sorted.map(row);
   html("measured-headline").textContent = headline(all);
-  html("measured-chart").replaceChildren(chart(sorted));
+  html("measured-chart").replaceChildren(...(all.length > 0 ? [chart(sorted)] : []));
   fill(element("measured-table", HTMLTableElement), HEADS, rows);
   html("measured").hidden = false;
   return rows;
@@ -99,7 +99,6 @@ export async function benchmark({ device }: Engine, { signal, at }: Work): Promi
     throw new Error("the benchmark times kernels on a GPU, and there is none: use a browser with WebGPU");
   }
   const all: Measured[] = [];
-  let rows: Cell[][] = [];
   for (const [index, dims] of SHAPES.entries()) {
     at(`Measuring ${name(dims)}`, index / SHAPES.length);
     try {
@@ -111,8 +110,9 @@ export async function benchmark({ device }: Engine, { signal, at }: Work): Promi
       }
       throw error;
     }
-    rows = show(all);
+    show(all);
   }
+  const rows = show(all);
   const count = `${all.length} of ${SHAPES.length} shapes`;
   const summary = all.length < SHAPES.length ? `The benchmark was stopped: ${count} measured.` : `Benchmark: ${count} measured.`;
   const line = (cells: readonly string[]): string => `| ${cells.join(" | ")} |`;

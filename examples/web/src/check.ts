@@ -38,7 +38,7 @@ function runs(id: "verify" | "benchmark", results: string, run: (engine: Engine,
           html(`${results}-summary`).textContent = report.summary;
           html(results).hidden = false;
           say(report.summary);
-          reveal(`${results}-title`);
+          reveal(`${results}-title`, button(id));
         }
       } finally {
         enabled.forEach((one) => (one.ariaDisabled = "false"));

@@ -1,7 +1,7 @@
 /** The settings' controls: what they show is what is chosen, and what they change is told. */
 import { CHANNELS } from "./bank.js";
-import { button, digits, element, html, input, make, select } from "./dom.js";
-import { MAX_PHOTOS } from "./engine.js";
+import { button, digits, html, input, make, select } from "./dom.js";
+import { MAX_PHOTOS, type Which } from "./engine.js";
 import { mosaics } from "./mosaic.js";
 import { opened, OWN, own, type OwnName, type Photo } from "./photos.js";
 import { epsilon, groupCount, layerOf, NORMS, normsOf, SIZES, STEPS, usesGroups, usesSpeed, usesSteps } from "./settings.js";
@@ -77,6 +77,15 @@ export function display(settings: Settings, live: boolean): void {
     }),
   );
   mark(settings.map);
+  if (norms.length < 2 && html("pair").dataset["view"] === "second") {
+    look("after");
+  }
+}
+
+/** Where there is room for one picture only: which. */
+function look(which: Which): void {
+  html("pair").dataset["view"] = which;
+  input(`view-${which}-input`).checked = true;
 }
 
 /** What training and evaluation make of a norm. */
@@ -167,10 +176,9 @@ export function controls(change: Change, live: () => boolean): void {
     select(id).addEventListener("change", () => change(() => ({ [id]: select(id).value })));
   }
   button("scale").addEventListener("click", () => change(({ scale }) => ({ scale: scale === "own" ? "one" : "own" })));
-  for (const which of ["before", "after", "second"]) {
-    const radio = element(`view-${which}-input`, HTMLInputElement);
-    radio.addEventListener("change", () => {
-      html("pair").dataset["view"] = which;
+  for (const which of ["before", "after", "second"] as const) {
+    input(`view-${which}-input`).addEventListener("change", () => {
+      look(which);
       // What was hidden has nothing drawn.
       change(() => ({}));
     });

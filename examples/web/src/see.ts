@@ -134,6 +134,10 @@ async function loop(on: Engine): Promise<void> {
   } while (again());
   html("maps").ariaBusy = "false";
   if (engine !== on) {
+    // Another one has come meanwhile, or none.
+    if (pending) {
+      update();
+    }
     return;
   }
   if (alone === undefined) {

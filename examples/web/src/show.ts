@@ -57,7 +57,7 @@ export async function draw(engine: Engine, shown: Shown, { scale, map, shown: wa
 
   const name = NAMES[map] ?? "";
   html("map-title").textContent = `Map: ${name}`;
-  html("range-before").textContent = scale === "own" ? "each on its own scale" : `all from ${digits(range[0])} to ${digits(range[1])}`;
+  html("range-before").textContent = scale === "own" ? "each on its own scale" : `all from ${range.map((end) => digits(end).replace("-", "−")).join(" to ")}`;
   html("numbers-before").textContent = numbers(own[map]);
   const { min = 0, max = 0 } = own[map] ?? {};
   html("histogram-before").replaceChildren(

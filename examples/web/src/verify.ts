@@ -72,7 +72,7 @@ export async function verify({ device }: Engine, { signal, at }: Work): Promise<
     : "on this GPU and with the CPU executor in WebAssembly";
   const summary = verdict(count, where);
   const details =
-    `${left > 0 ? `${left} with a convolution are left out. ` : ""}` +
+    `${left > 0 ? `Left out: ${left} with a convolution. ` : ""}` +
     `The worst output takes ${(100 * worst).toFixed(0)} % of what it may be off by.`;
   const wrong = rows.filter((cells) => cells.at(-1)?.fail === true);
   return {
