@@ -406,9 +406,10 @@ test("verifies, and stops when asked", { skip, timeout: 75_000 }, async () => {
   await page.focus("#stop");
   await page.keyboard.press("Enter");
   await state(page, "ready");
-  const stopped = await page.textContent("#verified-summary");
-  const [, passed, before, left, total] = /^Verification was stopped: (\d+) of the (\d+) cases? before that pass .*; (\d+) of (\d+) were not run\./.exec(stopped);
-  assert.ok(passed === before && Number(before) + Number(left) === Number(total) && Number(left) > 100, stopped);
+  const stopped = await page.textContent("#verified-title");
+  const [, ran, total, passed] = /^Verification was stopped after (\d+) of (\d+) cases: (\d+) pass\.$/.exec(stopped);
+  assert.ok(passed === ran && Number(ran) < 100 && Number(total) > 170, stopped);
+  assert.equal(await page.$$eval("#verified-table tbody tr", (all) => all.length), Number(ran));
   assert.equal(await status(page), stopped);
   assert.equal(await focused(page), "verified-title");
 
@@ -416,12 +417,13 @@ test("verifies, and stops when asked", { skip, timeout: 75_000 }, async () => {
   await page.keyboard.press("Enter");
   await state(page, "working");
   await state(page, "ready", 70_000);
-  assert.match(await status(page), /^Verification: (\d+) of \1 cases pass on this GPU and/);
+  assert.match(await status(page), /^Verification: (\d+) of \1 cases pass\.$/);
+  assert.match(await page.textContent("#verified-details"), /^On this GPU and with the CPU executor/);
   const visible = () => page.$eval("#verified-title", (title) => title.getBoundingClientRect().top < innerHeight && title.getBoundingClientRect().top >= 0);
   await page.waitForTimeout(600);
   assert.ok(await visible(), "the results are in view");
   assert.equal(await focused(page), "verified-title");
-  const rows = await page.$$eval("#verified-table tbody tr", (all) => all.map((row) => row.lastChild.textContent));
+  const rows = await page.$$eval("#verified-table tbody tr", (all) => all.map((row) => row.children[1].textContent));
   assert.ok(rows.length >= 170 && rows.every((verdict) => verdict === "pass"), `${rows.length} rows`);
   await page.click("#copy-verified");
   await says(page, "copy-verified", /^Copied$/);
@@ -431,8 +433,8 @@ test("verifies, and stops when asked", { skip, timeout: 75_000 }, async () => {
   await page.fill("#filter", "silu");
   const some = await page.$$eval("#verified-table tbody tr", (all) => all.map((row) => row.firstChild.textContent));
   assert.ok(some.length > 3 && some.length < 60 && some.every((name) => name.includes("silu")), `${some}`);
-  await page.click("#verified-table th:nth-child(3) button");
-  const errorsShown = await page.$$eval("#verified-table tbody tr", (all) => all.map((row) => Number(row.children[2].textContent)));
+  await page.click("#verified-table th:nth-child(4) button");
+  const errorsShown = await page.$$eval("#verified-table tbody tr", (all) => all.map((row) => Number(row.children[3].textContent)));
   assert.deepEqual(errorsShown, errorsShown.toSorted((a, b) => a - b));
   await context.close();
 });
@@ -459,10 +461,10 @@ test("measures, and says what is gained", { skip, timeout: 300_000 }, async () =
   }
   const [shape, times, forward, opForward, backward, opBackward] = cells.map((text, i) => (i === 0 ? text : Number(text)));
   assert.ok(Math.abs((opForward + opBackward) / (forward + backward) - times) < 0.1, `${cells}`);
-  const headline = await page.textContent("#measured-headline");
+  const headline = await page.textContent("#measured-title");
   assert.equal(headline, `BCNorm is ${times.toFixed(1)} times faster than op by op here: forward and backward of ${shape}.`);
   assert.ok(Number(cells.at(-1)) < 5e-6, `${cells}`);
-  const tops = await page.$$eval("#measured-headline, #measured-chart svg, #measured-table", (all) => all.map((one) => one.getBoundingClientRect().top));
+  const tops = await page.$$eval("#measured-title, #measured-chart svg, #measured-table", (all) => all.map((one) => one.getBoundingClientRect().top));
   assert.ok(tops[0] >= 0 && tops[0] < 900 && tops[0] < tops[1] && tops[1] < tops[2], `${tops}`);
   assert.equal(await focused(page), "measured-title");
   await page.click("#copy-measured");
@@ -691,7 +693,8 @@ test("computes on the CPU where WebGPU is missing", { skip, timeout: 75_000 }, a
   await page.click("#verify");
   await page.waitForFunction(() => document.body.dataset.state === "working");
   await state(page, "ready", 60_000);
-  assert.match(await status(page), /^Verification: (\d+) of \1 cases pass with the CPU executor in WebAssembly \(no GPU was verified/);
+  assert.match(await status(page), /^Verification: (\d+) of \1 cases pass\.$/);
+  assert.match(await page.textContent("#verified-details"), /^By the CPU executor in WebAssembly; no GPU was verified/);
 
   await page.goto(address("?adapter=none"));
   await settled(page);

@@ -86,7 +86,7 @@ function row(one: Measured): Cell[] {
 function show(all: readonly Measured[]): Cell[][] {
   const sorted = all.toSorted((a, b) => gain(b) - gain(a));
   const rows = sorted.map(row);
-  html("measured-headline").textContent = headline(all);
+  html("measured-title").textContent = headline(all);
   html("measured-chart").replaceChildren(...(all.length > 0 ? [chart(sorted)] : []));
   fill(element("measured-table", HTMLTableElement), HEADS, rows);
   html("measured").hidden = false;
@@ -114,8 +114,9 @@ export async function benchmark({ device }: Engine, { signal, at }: Work): Promi
   }
   const rows = show(all);
   const count = `${all.length} of ${SHAPES.length} shapes`;
-  const summary = all.length < SHAPES.length ? `The benchmark was stopped: ${count} measured.` : `Benchmark: ${count} measured.`;
+  const status = all.length < SHAPES.length ? `The benchmark was stopped: ${count} measured.` : `Benchmark: ${count} measured.`;
   const line = (cells: readonly string[]): string => `| ${cells.join(" | ")} |`;
   const table = [line(HEADS), line(HEADS.map(() => "---")), ...rows.map((cells) => line(cells.map(({ text }) => text)))];
-  return { summary, text: `bcnorm: ${headline(all)} ${summary}\n\n${table.join("\n")}` };
+  const text = `bcnorm: ${headline(all)} ${status}\n\n${table.join("\n")}`;
+  return { headline: headline(all), status, details: status, text };
 }
