@@ -191,7 +191,7 @@ test("works by keyboard, in the dark", { skip, timeout: 120_000 }, async () => {
   await page.close();
 });
 
-test("tabs open by click and by keyboard, and are in the address", { skip, timeout: 60_000 }, async () => {
+test("tabs open by click and by keyboard, and are in the address", { skip, timeout: 120_000 }, async () => {
   const { page, errors } = await open(browser, address("?norm=group_norm"), DESKTOP);
   let mounts = 0;
   await page.route("**/train.css", (route) => route.fulfill({ contentType: "text/css", body: "" }));
@@ -243,7 +243,7 @@ test("tabs open by click and by keyboard, and are in the address", { skip, timeo
   await page.close();
 });
 
-test("says what it is doing, how far it is, and stops", { skip, timeout: 75_000 }, async () => {
+test("says what it is doing, how far it is, and stops", { skip, timeout: 120_000 }, async () => {
   const { page, errors } = await open(browser, address(), { ...DESKTOP, reducedMotion: "reduce" });
   await settled(page);
   const picture = await spread(page, "after");
@@ -283,11 +283,25 @@ test("says what it is doing, how far it is, and stops", { skip, timeout: 75_000 
   await settled(page);
   assert.match(await page.textContent("#timing"), /\(2, 32, 64, 64\)/);
   assert.ok(Date.now() - start < 10_000, `${Date.now() - start} ms`);
+
+  // Before there is any picture there is nothing to go back to: it can be asked for again.
+  await page.goto(address("?size=384"));
+  await says(page, "status", /^Computing the maps/);
+  await page.click("#stop");
+  await state(page, "ready");
+  assert.deepEqual([await status(page), await page.textContent("#stop")], ["Cancelled.", "Compute"]);
+  assert.equal(await page.inputValue("#size"), "384");
+  await page.click("#stop");
+  await says(page, "status", /^Computing the maps/);
+  assert.equal(await page.textContent("#stop"), "Cancel");
+  await page.selectOption("#size", "64");
+  await settled(page);
+  assert.ok(await page.isHidden("#stop"));
   assert.deepEqual(errors, []);
   await page.close();
 });
 
-test("quick clicks count, whatever a photograph takes to load", { skip, timeout: 60_000 }, async () => {
+test("quick clicks count, whatever a photograph takes to load", { skip, timeout: 120_000 }, async () => {
   const { page } = await open(browser, address(), DESKTOP);
   await settled(page);
   const pressed = () => page.$$eval(".photos [aria-pressed=true]", (all) => all.map(({ id }) => id.slice(6)));
@@ -326,7 +340,7 @@ test("quick clicks count, whatever a photograph takes to load", { skip, timeout:
   await page.close();
 });
 
-test("shows two norms side by side", { skip, timeout: 60_000 }, async () => {
+test("shows two norms side by side", { skip, timeout: 120_000 }, async () => {
   const { page, errors } = await open(browser, address("?norm=group_norm"), DESKTOP);
   await settled(page);
   const [alone, picture] = [await page.textContent("#numbers-after"), await spread(page, "after")];
@@ -364,7 +378,7 @@ async function ran(page) {
 
 const SAME = /^Ran here in \d+ ms: its values are those of the picture, all of them\.$/;
 
-test("the code shown computes what is shown", { skip, timeout: 75_000 }, async () => {
+test("the code shown computes what is shown", { skip, timeout: 120_000 }, async () => {
   const context = await browser.newContext({ ...DESKTOP, permissions: ["clipboard-read", "clipboard-write"] });
   const page = await context.newPage();
   for (const asked of [
@@ -392,7 +406,7 @@ test("the code shown computes what is shown", { skip, timeout: 75_000 }, async (
   await context.close();
 });
 
-test("verifies, and stops when asked", { skip, timeout: 75_000 }, async () => {
+test("verifies, and stops when asked", { skip, timeout: 120_000 }, async () => {
   const context = await browser.newContext({ ...DESKTOP, permissions: ["clipboard-read", "clipboard-write"] });
   const page = await context.newPage();
   await page.goto(address("?tab=check"));
@@ -499,7 +513,7 @@ const small = (page) =>
       .map(({ name, width, height }) => `${name} ${width} x ${height}`),
   );
 
-test("fits a phone, picture first", { skip, timeout: 75_000 }, async () => {
+test("fits a phone, picture first", { skip, timeout: 120_000 }, async () => {
   const { page, errors } = await open(browser, address(), PHONE);
   // Before the first picture there are the places of the maps, none of them black.
   assert.match(await page.$eval("#after", (one) => getComputedStyle(one.parentElement, "::after").backgroundImage), /gradient/);
@@ -541,7 +555,7 @@ test("fits a phone, picture first", { skip, timeout: 75_000 }, async () => {
   await page.close();
 });
 
-test("nothing is cut off or moves on a desktop", { skip, timeout: 60_000 }, async () => {
+test("nothing is cut off or moves on a desktop", { skip, timeout: 120_000 }, async () => {
   const { page, errors } = await open(browser, address(), DESKTOP);
   await settled(page);
   assert.ok((await shift(page)) < 0.02, `the layout shifts by ${await shift(page)}`);
@@ -578,7 +592,7 @@ test("nothing is cut off or moves on a desktop", { skip, timeout: 60_000 }, asyn
   await page.close();
 });
 
-test("settings are in the address", { skip, timeout: 60_000 }, async () => {
+test("settings are in the address", { skip, timeout: 120_000 }, async () => {
   const asked = {
     photos: "coffee,rocket,chelsea", batch: "2", size: "64", norm: "bc_norm_estimate", compare: "batch_norm", mode: "eval", groups: "16",
     eps: "0.001", speed: "0.6", steps: "5", scale: "own", map: "luma",
@@ -622,7 +636,7 @@ test("settings are in the address", { skip, timeout: 60_000 }, async () => {
   await page.close();
 });
 
-test("has links that lead somewhere, and a card", { skip, timeout: 60_000 }, async () => {
+test("has links that lead somewhere, and a card", { skip, timeout: 120_000 }, async () => {
   const { page } = await open(browser, address(), DESKTOP);
   await settled(page);
   const links = await page.$$eval("a[href]", (all) => all.map((one) => one.getAttribute("href")));
@@ -643,7 +657,7 @@ test("has links that lead somewhere, and a card", { skip, timeout: 60_000 }, asy
   await page.close();
 });
 
-test("computes on the CPU where WebGPU is missing", { skip, timeout: 75_000 }, async () => {
+test("computes on the CPU where WebGPU is missing", { skip, timeout: 120_000 }, async () => {
   const { page: other } = await open(browser, address("?size=64"), DESKTOP);
   await settled(other);
   const [onGpu, afterOnGpu] = [await numbers(other, "numbers-before"), await spread(other, "after")];
@@ -702,7 +716,7 @@ test("computes on the CPU where WebGPU is missing", { skip, timeout: 75_000 }, a
   await context.close();
 });
 
-test("looks through the camera", { skip, timeout: 60_000 }, async () => {
+test("looks through the camera", { skip, timeout: 120_000 }, async () => {
   const context = await browser.newContext(DESKTOP);
   await context.addInitScript(() => {
     // A camera that sees stripes, which move.
@@ -728,6 +742,7 @@ test("looks through the camera", { skip, timeout: 60_000 }, async () => {
   await says(page, "status", /^The camera is on\.$/);
   await page.waitForFunction((photograph) => document.getElementById("numbers-before").textContent !== photograph, photograph);
   assert.equal(await page.getAttribute("#camera", "aria-pressed"), "true");
+  assert.equal(await page.getAttribute("#maps", "aria-busy"), "false");
   const first = await page.textContent("#numbers-before");
   await page.waitForFunction((first) => document.getElementById("numbers-before").textContent !== first, first);
   // More looks than there are photographs.
@@ -744,7 +759,7 @@ test("looks through the camera", { skip, timeout: 60_000 }, async () => {
   await context.close();
 });
 
-test("starts again after a loss", { skip, timeout: 60_000 }, async () => {
+test("starts again after a loss", { skip, timeout: 120_000 }, async () => {
   const context = await browser.newContext(DESKTOP);
   await context.addInitScript(() => {
     // Remembers devices, so that the test can lose one.

@@ -17,9 +17,10 @@ const GROUPS = 32;
 const name = (dims: readonly number[]): string => `(${dims.join(", ")})`;
 
 /** Bars of times in copies: bcnorm's beside the composition's, forward and backward. */
-function chart(all: readonly Measured[]): SVGSVGElement {
+function chart(all: readonly Measured[], room: number): SVGSVGElement {
   const [left, right, bar, gap] = [118, 44, 13, 14];
-  const width = 640;
+  // Letters are not scaled down on a phone.
+  const width = Math.min(640, Math.max(280, room));
   const rows = all.flatMap(({ dims, copyMs, forwardMs, backwardMs, compositionForwardMs, compositionBackwardMs }) => [
     { label: `${name(dims)} forward`, ours: forwardMs / copyMs, theirs: compositionForwardMs / copyMs },
     { label: "backward", ours: backwardMs / copyMs, theirs: compositionBackwardMs / copyMs },
@@ -38,9 +39,10 @@ function chart(all: readonly Measured[]): SVGSVGElement {
       children.push(svg("text", { x: left + 45 + long, y: top + bar - 3 }, [Number(copies).toFixed(2)]));
     });
   });
-  const legend = [["first", "bcnorm", 0], ["second", "op by op", 90]].flatMap(([kind, text, x]) => [
-    svg("rect", { class: String(kind), x: left + 40 + Number(x), y: 2, width: 11, height: 11, rx: 2 }),
-    svg("text", { x: left + 56 + Number(x), y: 12 }, [String(text)]),
+  const first = Math.min(left + 40, width - 170);
+  const legend = [["first", "bcnorm", first], ["second", "op by op", first + 90]].flatMap(([kind, text, x]) => [
+    svg("rect", { class: String(kind), x: Number(x), y: 2, width: 11, height: 11, rx: 2 }),
+    svg("text", { x: Number(x) + 16, y: 12 }, [String(text)]),
   ]);
   return svg(
     "svg",
@@ -87,9 +89,10 @@ function show(all: readonly Measured[]): Cell[][] {
   const sorted = all.toSorted((a, b) => gain(b) - gain(a));
   const rows = sorted.map(row);
   html("measured-title").textContent = headline(all);
-  html("measured-chart").replaceChildren(...(all.length > 0 ? [chart(sorted)] : []));
-  fill(element("measured-table", HTMLTableElement), HEADS, rows);
   html("measured").hidden = false;
+  const place = html("measured-chart");
+  place.replaceChildren(...(all.length > 0 ? [chart(sorted, place.clientWidth)] : []));
+  fill(element("measured-table", HTMLTableElement), HEADS, rows);
   return rows;
 }
 

@@ -99,11 +99,11 @@ function update(): void {
 }
 
 async function loop(on: Engine): Promise<void> {
-  html("maps").ariaBusy = "true";
   let said = "Ready.";
   const again = (): boolean => pending && alone === undefined && engine === on;
   do {
     pending = false;
+    html("maps").ariaBusy = String(live === undefined);
     const wanted = settings;
     const controller = new AbortController();
     let finished = (): void => {};
@@ -167,6 +167,8 @@ async function compute(on: Engine, wanted: Settings, work: Work): Promise<Shown>
   work.signal.throwIfAborted();
   const layers = normsOf(wanted).map((name) => layerOf(wanted, name));
   const ms = await on.compute(pictures, size, layers, part(work, 0, 0.9));
+  // The engine's maps are others now: nothing is drawn of them before they are measured.
+  shown = undefined;
   work.at("Drawing", 0.9);
   const own = await on.measure("before");
   // One scale for all maps, which is what makes most of them flat.
@@ -271,11 +273,13 @@ export function see(): void {
   button("run-code").addEventListener(
     "click",
     guarded(async () => {
+      const text = html("code").textContent ?? "";
       const said = await exclusively((on) => {
         say("Running the code…");
-        return run(html("code").textContent ?? "", on);
+        return run(text, on);
       });
-      if (said !== undefined) {
+      // Where another setting was chosen meanwhile, it was another setting's.
+      if (said !== undefined && text === html("code").textContent) {
         html("ran").textContent = said;
         say("Ready.");
       }
