@@ -5,7 +5,7 @@ import { measure, type Measured } from "./measure.js";
 import { svg } from "./svg.js";
 import { fill, type Cell } from "./table.js";
 
-/** The first is small, for a phone should not wait long, but not so small that the launching of kernels is all there is. */
+/** The first is small, for a phone should not wait long; but not so small that launching kernels is all there is. */
 const SHAPES = [
   [8, 64, 56, 56],
   [1, 64, 224, 224],
@@ -52,7 +52,7 @@ function chart(all: readonly Measured[], room: number): SVGSVGElement {
 }
 
 /** How many times as long op by op takes, forward and backward together. */
-export const gain = (one: Measured): number =>
+const gain = (one: Measured): number =>
   (one.compositionForwardMs + one.compositionBackwardMs) / (one.forwardMs + one.backwardMs);
 
 /** What is gained where most is, whatever that is. */
@@ -117,7 +117,7 @@ export async function benchmark({ device }: Engine, { signal, at }: Work): Promi
   }
   const rows = show(all);
   const count = `${all.length} of ${SHAPES.length} shapes`;
-  const status = all.length < SHAPES.length ? `The benchmark was stopped: ${count} measured.` : `Benchmark: ${count} measured.`;
+  const status = `${signal.aborted ? "The benchmark was stopped" : "Benchmark"}: ${count} measured.`;
   const line = (cells: readonly string[]): string => `| ${cells.join(" | ")} |`;
   const table = [line(HEADS), line(HEADS.map(() => "---")), ...rows.map((cells) => line(cells.map(({ text }) => text)))];
   const text = `bcnorm: ${headline(all)} ${status}\n\n${table.join("\n")}`;

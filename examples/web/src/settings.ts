@@ -109,7 +109,7 @@ const number =
   (text: string): number | undefined => {
     const value = text.trim() === "" ? Number.NaN : to(Number(text));
     const near = Math.round(value / step) * step;
-    return near >= low && near <= high ? Number(near.toFixed(2)) : undefined;
+    return near >= low && near <= high && Math.abs(near - value) < step / 50 ? Number(near.toFixed(2)) : undefined;
   };
 
 const NAMES_OF_NORMS = Object.keys(NORMS) as NormName[];
@@ -125,7 +125,7 @@ const FIELDS: { readonly [K in keyof Settings]?: Field<K> } = {
     },
     may: `up to ${MAX_PHOTOS} of ${OWN.join(", ")}, with commas`,
   },
-  batch: { write: ({ batch }) => String(batch), read: number(1, MAX_PHOTOS, 1), may: `a number from 1 to ${MAX_PHOTOS}` },
+  batch: { write: ({ batch }) => String(batch), read: number(1, MAX_PHOTOS, 1), may: `a whole number from 1 to ${MAX_PHOTOS}` },
   size: { write: ({ size }) => String(size), ...choice(SIZES) },
   norm: { write: ({ norm }) => norm, ...choice(NAMES_OF_NORMS) },
   compare: { write: ({ compare }) => compare, ...choice(["none", ...NAMES_OF_NORMS] as const) },
@@ -138,9 +138,9 @@ const FIELDS: { readonly [K in keyof Settings]?: Field<K> } = {
   eps: {
     write: (settings) => String(epsilon(settings)),
     read: number(-8, 1, 0.5, (value) => (value > 0 ? Math.log10(value) : Number.NaN)),
-    may: "a number from 1e-8 to 10",
+    may: "a power of 10 in half steps from 1e-8 to 10, such as 1e-5 or 3.16e-5",
   },
-  speed: { write: ({ speed }) => String(speed), read: number(0, 1, 0.05), may: "a number from 0 to 1" },
+  speed: { write: ({ speed }) => String(speed), read: number(0, 1, 0.05), may: "a number from 0 to 1 in steps of 0.05" },
   steps: { write: ({ steps }) => String(steps), ...choice(STEPS) },
   scale: { write: ({ scale }) => scale, ...choice(["one", "own"] as const) },
   map: {
@@ -173,10 +173,10 @@ export function fromAddress(
   }
   const { photos } = settings;
   const most = photos.length;
-  if (!parameters.has("batch")) {
+  if (!given.has("batch")) {
     settings = { ...settings, batch: most };
   } else if (settings.batch > most) {
-    problems.push(`batch=${settings.batch}: there are ${most} photographs. ${most} is used.`);
+    problems.push(`batch=${settings.batch}: it must be at most the number of photographs, ${most}. ${most} is used.`);
     settings = { ...settings, batch: most };
   }
   return { settings, given, problems };

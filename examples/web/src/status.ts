@@ -2,7 +2,7 @@
 import { button, element, html } from "./dom.js";
 import type { Work } from "./engine.js";
 
-export type State = "starting" | "ready" | "working" | "lost" | "unsupported";
+type State = "starting" | "ready" | "working" | "lost" | "unsupported";
 
 export function state(value: State): void {
   document.body.dataset["state"] = value;

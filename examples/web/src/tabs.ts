@@ -2,13 +2,13 @@
 import { element, html } from "./dom.js";
 
 const TABS = ["see", "train", "check"] as const;
-export type Tab = (typeof TABS)[number];
+type Tab = (typeof TABS)[number];
 
 const tab = (name: Tab): HTMLButtonElement => element(`tab-${name}`, HTMLButtonElement);
 const asked = (): string | null => new URLSearchParams(location.search).get("tab");
 
 /** The tab that the address asks for. */
-export function tabOf(): Tab {
+function tabOf(): Tab {
   return TABS.find((name) => name === asked()) ?? "see";
 }
 

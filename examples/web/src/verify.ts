@@ -42,7 +42,8 @@ export async function verify({ device }: Engine, { signal, at }: Work): Promise<
     ]);
   }
   const errors = (name: string): string[] => [`${name}: error`, "of its bar"];
-  const heads = ["case", "verdict", "type", ...(device === undefined ? [] : errors("GPU")), ...errors("CPU"), "worst output"];
+  const measures = [...(device === undefined ? [] : errors("GPU")), ...errors("CPU")];
+  const heads = ["case", "verdict", "type", ...measures, "worst output"];
   const table = element("verified-table", HTMLTableElement);
   const filter = input("filter");
   const show = (): void => {
@@ -62,6 +63,8 @@ export async function verify({ device }: Engine, { signal, at }: Work): Promise<
     ...(left > 0 ? [`Left out: ${left} with a convolution.`] : []),
     `The worst output takes ${(100 * worst).toFixed(0)} % of what it may be off by.`,
   ].join(" ");
-  const wrong = rows.filter(([, verdict]) => verdict?.fail === true).map((cells) => cells.map(({ text }) => text).join(" | "));
+  const wrong = rows
+    .filter(([, verdict]) => verdict?.fail === true)
+    .map((cells) => cells.map(({ text }) => text).join(" | "));
   return { headline, status: headline, details, text: [`bcnorm: ${headline} ${details}`, ...wrong].join("\n\n") };
 }
