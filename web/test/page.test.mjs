@@ -45,6 +45,24 @@ async function shot(page, name, fullPage = false) {
   await page.screenshot({ path: `${SHOTS}/${name}.png`, fullPage, style });
 }
 
+/** A picture that is kept: target/screenshots/page-*.jpg are what lies in docs, card.jpg what lies in examples/web. */
+async function keep(page, name) {
+  await page.waitForTimeout(300);
+  await page.screenshot({ path: `${SHOTS}/${name}.jpg`, type: "jpeg", quality: 75 });
+}
+
+/** What the social card shows of the page. */
+const CARD = `
+  #controls, #bar, .tabs, #theme, .under, #scale, .cells, footer, figcaption small, #see > .panel:not(#maps) { display: none !important; }
+  #see { grid-template-columns: minmax(0, 1fr); }
+  body { max-width: none; padding: 0 2.5rem; }
+  h1 { font-size: 2.4rem; }
+  header p { font-size: 1.5rem; }
+  .lead p { max-width: none; font-size: 1.15rem; line-height: 1.35; }
+  .panel { padding: 0; border: 0; background: none; }
+  .pair { max-width: 58.5rem; margin: 0 auto; gap: 2rem; }
+  figcaption { min-height: 0; padding-bottom: 0.3rem; font-size: 1.15rem; }`;
+
 /** How gray levels of a canvas spread: 0 where it is flat. */
 const spread = (page, id) =>
   page.$eval(`#${id}`, (canvas) => {
@@ -249,11 +267,11 @@ test("says what it is doing, how far it is, and stops", { skip, timeout: 120_000
   const picture = await spread(page, "after");
   // In one turn of the page: the status is true before anything else happens.
   const at = await page.$eval("#size", (size) => {
-    size.value = "384";
+    size.value = "256";
     size.dispatchEvent(new Event("change"));
     return [document.body.dataset.state, document.getElementById("status").textContent, document.getElementById("maps").ariaBusy];
   });
-  assert.deepEqual(at, ["working", "Computing…", "true"]);
+  assert.deepEqual(at, ["working", "Loading photographs…", "true"]);
   await says(page, "status", /^Computing the maps of chelsea…$/);
   const progress = () => page.$eval("#progress", ({ value }) => value);
   const early = await progress();
@@ -275,7 +293,7 @@ test("says what it is doing, how far it is, and stops", { skip, timeout: 120_000
   assert.equal(await spread(page, "after"), picture);
 
   // A later change takes the place of one that takes long.
-  await page.selectOption("#size", "384");
+  await page.selectOption("#size", "256");
   await says(page, "status", /^Computing the maps/);
   await page.waitForTimeout(400);
   const start = Date.now();
@@ -285,12 +303,12 @@ test("says what it is doing, how far it is, and stops", { skip, timeout: 120_000
   assert.ok(Date.now() - start < 10_000, `${Date.now() - start} ms`);
 
   // Before there is any picture there is nothing to go back to: it can be asked for again.
-  await page.goto(address("?size=384"));
+  await page.goto(address("?size=256"));
   await says(page, "status", /^Computing the maps/);
   await page.click("#stop");
   await state(page, "ready");
   assert.deepEqual([await status(page), await page.textContent("#stop")], ["Cancelled.", "Compute"]);
-  assert.equal(await page.inputValue("#size"), "384");
+  assert.equal(await page.inputValue("#size"), "256");
   await page.click("#stop");
   await says(page, "status", /^Computing the maps/);
   assert.equal(await page.textContent("#stop"), "Cancel");
@@ -359,7 +377,10 @@ test("shows two norms side by side", { skip, timeout: 120_000 }, async () => {
   assert.ok(await page.isVisible("#groups"), "the second one has groups");
   const tops = await page.$$eval("#before, #after, #second", (all) => all.map((one) => Math.round(one.getBoundingClientRect().top)));
   assert.equal(new Set(tops).size, 1, `${tops}`);
-  await shot(page, "compare");
+  await page.selectOption("#norm", "bc_norm");
+  await page.selectOption("#compare", "batch_norm");
+  await settled(page);
+  await keep(page, "page-desktop");
   await page.selectOption("#compare", "none");
   await settled(page);
   assert.ok(await page.isHidden("#second"));
@@ -548,6 +569,9 @@ test("fits a phone, picture first", { skip, timeout: 120_000 }, async () => {
   await settled(page);
   assert.ok(await page.isVisible("#after"), "a norm that is gone is not looked at");
   await shot(page, "phone", true);
+  await page.evaluate(() => scrollTo(0, 0));
+  await page.emulateMedia({ colorScheme: "dark" });
+  await keep(page, "page-phone");
   await page.click("#tab-check");
   assert.deepEqual(await small(page), [], "too small for fingers");
   assert.equal(await wide(), 360);
@@ -637,8 +661,11 @@ test("settings are in the address", { skip, timeout: 120_000 }, async () => {
 });
 
 test("has links that lead somewhere, and a card", { skip, timeout: 120_000 }, async () => {
-  const { page } = await open(browser, address(), DESKTOP);
+  const { page } = await open(browser, address(), { ...DESKTOP, colorScheme: "dark" });
   await settled(page);
+  await page.addStyleTag({ content: CARD });
+  await page.setViewportSize({ width: 1200, height: 630 });
+  await keep(page, "card");
   const links = await page.$$eval("a[href]", (all) => all.map((one) => one.getAttribute("href")));
   assert.ok(links.includes("https://arxiv.org/abs/1911.09738"), `${links}`);
   for (const link of links) {

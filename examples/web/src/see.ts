@@ -103,7 +103,9 @@ async function loop(on: Engine): Promise<void> {
     computing = { controller, since: performance.now(), done: new Promise((resolve) => (finished = resolve)) };
     const from = live;
     const step = async (work: Work): Promise<Shown> => {
+      work.at("Loading photographs", 0);
       const pictures = await looks(wanted, from);
+      work.at("Computing", 0);
       const ms = await compute(on, pictures, wanted, work);
       // The engine's maps are others now: nothing is drawn of them before they are measured.
       shown = undefined;
@@ -111,7 +113,6 @@ async function loop(on: Engine): Promise<void> {
     };
     try {
       if (from === undefined) {
-        say("Computing…");
         shown = await tracked(controller, "Cancel", step);
       } else {
         say("The camera is on.");
