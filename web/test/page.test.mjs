@@ -78,7 +78,12 @@ const numbers = async (page, id) => {
 };
 
 const focused = (page) => page.evaluate(() => document.activeElement.id || document.activeElement.ariaLabel);
-const query = (page) => Object.fromEntries(new URL(page.url()).searchParams);
+
+/** The page's address, which follows the settings a little later. */
+async function query(page) {
+  await page.waitForTimeout(500);
+  return Object.fromEntries(new URL(page.url()).searchParams);
+}
 
 /** What moved on the page that nobody had moved, by the browser's measure. */
 const shift = (page) =>
@@ -100,6 +105,12 @@ test("maps are flat before and have structure after", { skip, timeout: 120_000 }
   const normalized = await numbers(page, "numbers-after");
   assert.ok(Math.abs(normalized.mean) < 0.3 && normalized.variance > 0.1 && normalized.variance < 4);
   await shot(page, "desktop-light", true);
+  // A sentence each on what a visitor may wonder at; one of them with a number of these maps.
+  for (const id of ["why-map", "why-dark", "why-bcnorm", "why-mode"]) {
+    assert.match(await page.textContent(`#${id}`), /\w{4}.*\./s, id);
+  }
+  const [, times] = /spreads (\d+) times as far/.exec(await page.textContent("#spread"));
+  assert.ok(Number(times) > 10, times);
 
   // Each map on its own scale: structure before, too. The numbers stay.
   const measured = await page.textContent("#numbers-before");
@@ -198,7 +209,7 @@ test("works by keyboard, in the dark", { skip, timeout: 120_000 }, async () => {
   await page.keyboard.press("ArrowUp");
   assert.equal(await title(), "Map: band 8-16 px");
   assert.equal(await focused(page), "band 8-16 px");
-  assert.equal(query(page).map, "band 8-16 px");
+  assert.equal((await query(page)).map, "band 8-16 px");
   await page.waitForTimeout(500);
   await shot(page, "desktop-dark", true);
   const ground = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
@@ -235,18 +246,18 @@ test("tabs open by click and by keyboard, and are in the address", { skip, timeo
   assert.deepEqual(await shown(), ["see"]);
   await page.keyboard.press("Enter");
   assert.deepEqual([await shown(), await selected()], [["check"], ["tab-check"]]);
-  assert.deepEqual(query(page), { tab: "check", norm: "group_norm" });
+  assert.deepEqual(await query(page), { tab: "check", norm: "group_norm" });
   await page.keyboard.press("Home");
   await page.keyboard.press("ArrowRight");
   await page.keyboard.press("Space");
   await says(page, "train", /^It trains\.$/);
-  assert.equal(query(page).tab, "train");
+  assert.equal((await query(page)).tab, "train");
   await page.goBack();
   assert.deepEqual(await shown(), ["check"]);
   await page.click("#tab-train");
   await page.click("#tab-see");
   assert.deepEqual(await shown(), ["see"]);
-  assert.equal(query(page).tab, undefined);
+  assert.equal((await query(page)).tab, undefined);
   assert.equal(mounts, 1);
   assert.deepEqual(errors, []);
 
@@ -286,7 +297,7 @@ test("says what it is doing, how far it is, and stops", { skip, timeout: 120_000
   await state(page, "ready");
   assert.equal(await status(page), "Cancelled. The settings are those of the picture again.");
   assert.equal(await page.inputValue("#size"), "96");
-  assert.equal(query(page).size, "96");
+  assert.equal((await query(page)).size, "96");
   assert.equal(await page.textContent("#map-title"), "Map: luma");
   assert.equal(await focused(page), "maps");
   assert.ok(await page.isHidden("#stop"));
@@ -623,7 +634,7 @@ test("settings are in the address", { skip, timeout: 120_000 }, async () => {
   };
   const { page, errors } = await open(browser, address(`?${new URLSearchParams(asked)}`), DESKTOP);
   await settled(page);
-  assert.deepEqual(query(page), asked);
+  assert.deepEqual(await query(page), asked);
   assert.ok(await page.isHidden("#notice"));
   const values = await page.$$eval("#norm, #compare, #mode, #groups, #eps, #speed, #steps, #size, #batch", (all) =>
     Object.fromEntries(all.map(({ id, value }) => [id, value])),
@@ -640,7 +651,7 @@ test("settings are in the address", { skip, timeout: 120_000 }, async () => {
   assert.equal(await page.textContent("#numbers-after"), numbersShown);
   // What is as usual is left out.
   await page.selectOption("#norm", "bc_norm");
-  assert.equal(query(page).norm, undefined);
+  assert.equal((await query(page)).norm, undefined);
 
   // What there is not is told, and the usual taken.
   const wrong = "?norm=foo&eps=-1&groups=3&photos=chelsea,nobody&batch=9&size=97&speed=fast&steps=2&tab=look&map=nothing&mode=test";
@@ -650,7 +661,7 @@ test("settings are in the address", { skip, timeout: 120_000 }, async () => {
   assert.equal(told.length, 11, `${told}`);
   assert.ok(told.includes("norm=foo: it must be one of bc_norm, bc_norm_estimate, batch_norm, group_norm. The default is used."), `${told}`);
   await shot(page, "address");
-  assert.deepEqual(query(page), { tab: "look" });
+  assert.deepEqual(await query(page), {});
   assert.equal(await page.inputValue("#norm"), "bc_norm");
   await page.goto(address("?photos=chelsea&batch=3"));
   await settled(page);
