@@ -6,14 +6,13 @@ import { batchOf, SIZE, standardize, type Digits } from "./digits.js";
 import { Network, type Architecture } from "./network.js";
 import { tf } from "./tf.js";
 
-const MOMENTUM = 0.9;
 /** Test digits that are evaluated at once. */
 const TESTED = 250;
 
 export class Learner {
   readonly architecture: Architecture;
   private readonly network: Network;
-  private readonly optimizer = tf.train.momentum(0, MOMENTUM);
+  private readonly optimizer = tf.train.sgd(0);
   /** The sum of the losses since they were last taken. */
   private losses: Scalar = tf.scalar(0);
   private summed = 0;
@@ -25,7 +24,7 @@ export class Learner {
     this.network = new Network(bcnorm, architecture, seed);
   }
 
-  /** A step of SGD with momentum, as PyTorch has it, on some digits: recorded, not waited for. */
+  /** A step of SGD on some digits: recorded, not waited for. */
   step(digits: Digits, indices: ArrayLike<number>, lr: number): void {
     const { images, labels } = batchOf(digits, indices);
     this.lr = lr;
@@ -89,8 +88,6 @@ export class Learner {
     this.network.dispose();
     this.losses.dispose();
     this.optimizer.dispose();
-    // tf.js's own forgets the learning rate.
-    tf.dispose((this.optimizer as unknown as { c: Scalar }).c);
   }
 
   private evaluate(images: Float32Array): Tensor2D {

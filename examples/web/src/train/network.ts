@@ -22,18 +22,18 @@ const NUM_GROUPS = 4;
 /** Of BatchNorm's running statistics, in PyTorch's sense. */
 const MOMENTUM = 0.1;
 
-/** In the order of PyTorch's modules: [name, in channels, out channels, kernel size, stride], each followed by its norm. */
+const [CHANNELS, FEATURES, CLASSES] = [8, 16, 10];
+/** In the order of PyTorch's modules: [name, its norm, in channels, out channels, kernel size, stride]. */
 const CONVOLUTIONS = [
-  ["conv1", "norm1", 1, 16, 3, 2],
-  ["layer1.conv1", "layer1.norm1", 16, 16, 3, 1],
-  ["layer1.conv2", "layer1.norm2", 16, 16, 3, 1],
-  ["layer2.conv1", "layer2.norm1", 16, 32, 3, 2],
-  ["layer2.conv2", "layer2.norm2", 32, 32, 3, 1],
-  ["layer2.downsample.0", "layer2.downsample.1", 16, 32, 1, 2],
+  ["conv1", "norm1", 1, CHANNELS, 3, 2],
+  ["layer1.conv1", "layer1.norm1", CHANNELS, CHANNELS, 3, 1],
+  ["layer1.conv2", "layer1.norm2", CHANNELS, CHANNELS, 3, 1],
+  ["layer2.conv1", "layer2.norm1", CHANNELS, FEATURES, 3, 2],
+  ["layer2.conv2", "layer2.norm2", FEATURES, FEATURES, 3, 1],
+  ["layer2.downsample.0", "layer2.downsample.1", CHANNELS, FEATURES, 1, 2],
 ] as const;
 type Convolution = (typeof CONVOLUTIONS)[number];
 type Name = Convolution[0];
-const [FEATURES, CLASSES] = [32, 10];
 
 /** The arguments of a norm beside x. */
 interface Around {
