@@ -1,9 +1,12 @@
 import { html, make } from "./dom.js";
 
-const megabytes = (bytes: number): string => `${Math.round(bytes / 2 ** 20).toLocaleString()} MiB`;
+const megabytes = (bytes: number): string => `${Math.round(bytes / 2 ** 20).toLocaleString("en")} MiB`;
 
-/** What the browser says of its adapter, as far as it matters here. */
-export function showAdapter(device: GPUDevice): void {
+/** What the browser says of its adapter, as far as it matters here; of none, that. */
+function facts(device: GPUDevice | undefined): [string, string][] {
+  if (device === undefined) {
+    return [["adapter", "none: the CPU computes, in WebAssembly"]];
+  }
   const info: Partial<GPUAdapterInfo> = device.adapterInfo ?? {};
   const { limits, features } = device;
   const rows: [string, string | undefined][] = [
@@ -17,8 +20,14 @@ export function showAdapter(device: GPUDevice): void {
     ["workgroup", `${limits.maxComputeInvocationsPerWorkgroup} invocations, ${limits.maxComputeWorkgroupStorageSize} bytes`],
     ["features", [...features].sort().join(", ")],
   ];
-  const shown = rows.filter((row): row is [string, string] => row[1] !== undefined && row[1] !== "");
-  html("adapter").replaceChildren(
-    ...shown.flatMap(([name, value]) => [make("dt", name), make("dd", value)]),
-  );
+  return rows.filter((row): row is [string, string] => row[1] !== undefined && row[1] !== "");
+}
+
+export function showAdapter(device: GPUDevice | undefined): void {
+  html("adapter").replaceChildren(...facts(device).flatMap(([name, value]) => [make("dt", name), make("dd", value)]));
+}
+
+/** The same as text, with the browser. */
+export function environment(device: GPUDevice | undefined): string {
+  return [...facts(device), ["browser", navigator.userAgent]].map(([name, value]) => `- ${name}: ${value}`).join("\n");
 }

@@ -1,14 +1,16 @@
+import type { Report } from "./check.js";
 import { element, html } from "./dom.js";
+import type { Engine, Work } from "./engine.js";
 import { measure, type Measured } from "./measure.js";
 import { svg } from "./svg.js";
 import { fill, type Cell } from "./table.js";
 
-/** Small ones first: a phone should not wait long for the first bar. */
+/** The first is small, for a phone should not wait long, but not so small that the launching of kernels is all there is. */
 const SHAPES = [
-  [16, 512, 7, 7],
   [8, 64, 56, 56],
-  [4, 256, 56, 56],
   [1, 64, 224, 224],
+  [4, 256, 56, 56],
+  [16, 512, 7, 7],
 ] as const;
 const GROUPS = 32;
 
@@ -47,19 +49,61 @@ function chart(all: readonly Measured[]): SVGSVGElement {
   );
 }
 
+/** How many times as long op by op takes, forward and backward together. */
+export const gain = (one: Measured): number =>
+  (one.compositionForwardMs + one.compositionBackwardMs) / (one.forwardMs + one.backwardMs);
+
+/** What is gained where most is, whatever that is. */
+export function headline(all: readonly Measured[]): string {
+  const best = all.toSorted((a, b) => gain(b) - gain(a))[0];
+  if (best === undefined) {
+    return "Nothing was measured.";
+  }
+  const times = gain(best);
+  const where = `forward and backward of ${name(best.dims)}`;
+  if (times >= 1.05) {
+    return `BCNorm is ${times.toFixed(1)} times faster than op by op here: ${where}.`;
+  }
+  return times > 0.95
+    ? `BCNorm takes as long as op by op here, ${where} included.`
+    : `BCNorm is slower than op by op here: it takes ${(1 / times).toFixed(1)} times as long, ${where}.`;
+}
+
+const HEADS = ["shape", "times faster", "forward ms", "op by op", "backward ms", "op by op", "eval ms", "copy ms", "error"];
+
+function row(one: Measured): Cell[] {
+  const milliseconds = (ms: number): Cell => ({ text: ms.toFixed(2), key: ms });
+  const { forwardMs, compositionForwardMs, backwardMs, compositionBackwardMs, evalMs, copyMs, error } = one;
+  return [
+    { text: name(one.dims) },
+    { text: gain(one).toFixed(1), key: gain(one) },
+    ...[forwardMs, compositionForwardMs, backwardMs, compositionBackwardMs, evalMs, copyMs].map(milliseconds),
+    { text: error.toExponential(1), key: error },
+  ];
+}
+
+/** Shows what there is, the largest gain first. */
+function show(all: readonly Measured[]): Cell[][] {
+  const sorted = all.toSorted((a, b) => gain(b) - gain(a));
+  const rows = sorted.map(row);
+  html("measured-headline").textContent = headline(all);
+  html("measured-chart").replaceChildren(chart(sorted));
+  fill(element("measured-table", HTMLTableElement), HEADS, rows);
+  html("measured").hidden = false;
+  return rows;
+}
+
 /** Measures shape by shape, and shows what there is so far. */
-export async function benchmark(
-  device: GPUDevice,
-  progress: (done: number, what: string) => void,
-  signal: AbortSignal,
-): Promise<string> {
+export async function benchmark({ device }: Engine, { signal, at }: Work): Promise<Report> {
+  if (device === undefined) {
+    throw new Error("the benchmark times kernels on a GPU, and there is none: use a browser with WebGPU");
+  }
   const all: Measured[] = [];
+  let rows: Cell[][] = [];
   for (const [index, dims] of SHAPES.entries()) {
-    if (signal.aborted) {
-      break;
-    }
-    progress(index / SHAPES.length, name(dims));
+    at(`Measuring ${name(dims)}`, index / SHAPES.length);
     try {
+      signal.throwIfAborted();
       all.push(await measure(device, { dims, groups: GROUPS, repeats: 5, signal }));
     } catch (error) {
       if (signal.aborted) {
@@ -67,19 +111,11 @@ export async function benchmark(
       }
       throw error;
     }
-    html("measured").hidden = false;
-    html("measured-chart").replaceChildren(chart(all));
-    const milliseconds = (ms: number): Cell => ({ text: ms.toFixed(2), key: ms });
-    const heads = ["shape", "forward ms", "backward ms", "eval ms", "copy ms", "op by op: forward", "backward", "error"];
-    fill(
-      element("measured-table", HTMLTableElement),
-      heads,
-      all.map((one) => [
-        { text: name(one.dims) },
-        ...[one.forwardMs, one.backwardMs, one.evalMs, one.copyMs, one.compositionForwardMs, one.compositionBackwardMs].map(milliseconds),
-        { text: one.error.toExponential(1), key: one.error },
-      ]),
-    );
+    rows = show(all);
   }
-  return `${all.length} of ${SHAPES.length} shapes measured.`;
+  const count = `${all.length} of ${SHAPES.length} shapes`;
+  const summary = all.length < SHAPES.length ? `The benchmark was stopped: ${count} measured.` : `Benchmark: ${count} measured.`;
+  const line = (cells: readonly string[]): string => `| ${cells.join(" | ")} |`;
+  const table = [line(HEADS), line(HEADS.map(() => "---")), ...rows.map((cells) => line(cells.map(({ text }) => text)))];
+  return { summary, text: `bcnorm: ${headline(all)} ${summary}\n\n${table.join("\n")}` };
 }

@@ -27,8 +27,9 @@ export function breathe(): Promise<void> {
 
 /** A number with few digits. */
 export function digits(value: number, count = 3): string {
-  if (value !== 0 && (Math.abs(value) < 1e-3 || Math.abs(value) >= 1e5)) {
+  const size = Math.abs(value);
+  if (size !== 0 && (size < 1e-3 || size >= 1e5)) {
     return value.toExponential(1);
   }
-  return value.toPrecision(count);
+  return size >= 10 ** count ? value.toFixed(0) : value.toPrecision(count);
 }

@@ -1,28 +1,19 @@
 import type { Tensor } from "bcnorm";
+import { COLUMNS, GAP, pixelsAcross, type View as Wanted } from "./engine.js";
 
-/** Maps side by side in a mosaic. */
-export const COLUMNS = 6;
+/** A canvas, and the tensor that goes onto it. */
+export type View = Omit<Wanted, "which"> & { readonly maps: Tensor };
 
-/** A canvas, and what goes onto it. */
-export interface View {
-  readonly canvas: HTMLCanvasElement;
-  readonly maps: Tensor;
-  readonly photo: number;
-  /** Black at its beginning, white at its end. */
-  readonly range: readonly [number, number];
-  /** One map; default: all. */
-  readonly only?: number;
-}
-
-/** Bytes between the views' uniforms: what their offsets are multiples of. */
-const STRIDE = 256;
+/** Bytes between the views' uniforms, and of one: eight numbers and 32 ranges. */
+const [STRIDE, BYTES] = [512, 32 + 8 * 32];
 
 // One invocation a pixel of a picture. A mosaic's pixel finds its map, and its place in it.
 const WGSL = `
 struct View {
   channels: u32, size: u32, photo: u32, columns: u32,
-  low: f32, high: f32, only: i32, gap: f32,
-  pixels: u32, first: u32,
+  only: i32, gap: f32, pixels: u32, first: u32,
+  // Two maps' black and white each.
+  ranges: array<vec4<f32>, 16>,
 }
 @group(0) @binding(0) var<uniform> view: View;
 @group(0) @binding(1) var<storage, read> maps: array<f32>;
@@ -36,9 +27,14 @@ struct View {
   let inner = (fract(cell) - view.gap) / (1.0 - 2.0 * view.gap);
   let within = all(inner >= vec2(0.0)) && all(inner < vec2(1.0)) && channel < view.channels;
   let pixel = vec2<u32>(clamp(inner, vec2(0.0), vec2(0.999)) * f32(view.size));
-  let plane = view.photo * view.channels + min(channel, view.channels - 1u);
+  let map = min(channel, view.channels - 1u);
+  let plane = view.photo * view.channels + map;
   let value = maps[(plane * view.size + pixel.y) * view.size + pixel.x];
-  let gray = clamp((value - view.low) / (view.high - view.low), 0.0, 1.0);
+  let pair = view.ranges[map / 2u];
+  let range = select(pair.xy, pair.zw, map % 2u == 1u);
+  // A map of one value is gray.
+  let width = range.y - range.x;
+  let gray = select(0.5, clamp((value - range.x) / width, 0.0, 1.0), width > 0.0);
   let color = select(vec4(0.12, 0.13, 0.14, 1.0), vec4(gray, gray, gray, 1.0), within);
   picture[view.first + id.y * view.pixels + id.x] = pack4x8unorm(color);
 }`;
@@ -77,22 +73,19 @@ export class Drawer {
     const { device, pipeline, layout } = this;
     const turn = ++this.latest;
     const { STORAGE, UNIFORM, COPY_SRC, COPY_DST, MAP_READ } = GPUBufferUsage;
-    // A hidden canvas has no width.
-    const sides = views.map(({ canvas }) =>
-      Math.max(8, Math.round(canvas.clientWidth * Math.min(devicePixelRatio, 2))),
-    );
+    const sides = views.map(({ canvas }) => pixelsAcross(canvas));
     const uniforms = new ArrayBuffer(STRIDE * views.length);
     let total = 0;
-    const firsts = views.map(({ maps, photo, range, only }, index) => {
+    const firsts = views.map(({ maps, photo, ranges, only }, index) => {
       const [, channels = 0, size = 0] = maps.dims;
       const side = sides[index] ?? 0;
       const at = STRIDE * index;
       const columns = only === undefined ? COLUMNS : 1;
       new Uint32Array(uniforms, at).set([channels, size, photo, columns]);
-      new Float32Array(uniforms, at).set(range, 4);
-      new Int32Array(uniforms, at)[6] = only ?? -1;
-      new Float32Array(uniforms, at)[7] = only === undefined ? 0.02 : 0;
-      new Uint32Array(uniforms, at).set([side, total], 8);
+      new Int32Array(uniforms, at)[4] = only ?? -1;
+      new Float32Array(uniforms, at)[5] = only === undefined ? GAP : 0;
+      new Uint32Array(uniforms, at).set([side, total], 6);
+      new Float32Array(uniforms, at).set(ranges.flat(), 8);
       total += side * side;
       return 4 * (total - side * side);
     });
@@ -105,7 +98,7 @@ export class Drawer {
     pass.setPipeline(pipeline);
     views.forEach(({ maps }, index) => {
       const resources = [
-        { buffer: uniform, offset: STRIDE * index, size: 48 },
+        { buffer: uniform, offset: STRIDE * index, size: BYTES },
         { buffer: maps.buffer, offset: maps.offset, size: maps.byteLength },
         { buffer: picture },
       ];

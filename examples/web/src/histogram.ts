@@ -1,5 +1,5 @@
 import { digits } from "./dom.js";
-import { BINS, type MapStats } from "./stats.js";
+import { BINS, type MapStats, type Range } from "./engine.js";
 import { svg } from "./svg.js";
 
 const [WIDTH, HEIGHT, FOOT] = [320, 110, 16];
@@ -8,7 +8,7 @@ const [WIDTH, HEIGHT, FOOT] = [320, 110, 16];
 export function histogram(
   all: readonly MapStats[],
   chosen: number,
-  range: readonly [number, number],
+  range: Range,
   name: string,
 ): SVGSVGElement {
   const one = all[chosen];

@@ -1,6 +1,6 @@
-import { COLUMNS } from "./draw.js";
+import { NAMES } from "./bank.js";
 import { html } from "./dom.js";
-import { NAMES } from "./features.js";
+import { COLUMNS } from "./engine.js";
 
 const STEPS: Readonly<Record<string, number>> = {
   ArrowLeft: -1,

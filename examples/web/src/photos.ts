@@ -1,23 +1,49 @@
 /** What comes with the page (cli/assets/photos). */
 export const OWN = ["astronaut", "chelsea", "coffee", "rocket"] as const;
+export type OwnName = (typeof OWN)[number];
 
-/** Something to look at. */
+/** Something to look at. Each is one object, so that what was computed of it is found again. */
 export interface Photo {
   readonly name: string;
-  readonly source: ImageBitmap;
+  /** Whether it comes with the page. */
+  readonly own: boolean;
+  /** Loads it, once; after a failure, again. */
+  readonly load: () => Promise<ImageBitmap>;
 }
 
-export async function fetched(name: string): Promise<Photo> {
-  const response = await fetch(`photos/${name}.jpg`);
-  if (!response.ok) {
-    throw new Error(`the photograph ${name} cannot be loaded (${response.status})`);
-  }
-  return { name, source: await createImageBitmap(await response.blob()) };
+function photo(name: string): Photo {
+  let loading: Promise<ImageBitmap> | undefined;
+  const fetched = async (): Promise<ImageBitmap> => {
+    const response = await fetch(`photos/${name}.jpg`).catch((error: unknown) => {
+      throw new Error(`the photograph ${name} cannot be loaded (${error instanceof Error ? error.message : error})`);
+    });
+    if (!response.ok) {
+      throw new Error(`the photograph ${name} cannot be loaded (${response.status})`);
+    }
+    return createImageBitmap(await response.blob());
+  };
+  const load = (): Promise<ImageBitmap> => {
+    loading ??= fetched().catch((error: unknown) => {
+      loading = undefined;
+      throw error;
+    });
+    return loading;
+  };
+  return { name, own: true, load };
 }
 
+const PHOTOS = new Map(OWN.map((name) => [name as string, photo(name)]));
+
+/** A photograph of the page's own. */
+export function own(name: OwnName): Photo {
+  return PHOTOS.get(name) as Photo;
+}
+
+/** A visitor's own picture. */
 export async function opened(file: File): Promise<Photo> {
   try {
-    return { name: file.name, source: await createImageBitmap(file) };
+    const bitmap = await createImageBitmap(file);
+    return { name: file.name, own: false, load: async () => bitmap };
   } catch {
     throw new Error(`${file.name} is no picture that this browser reads`);
   }

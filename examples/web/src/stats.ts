@@ -1,17 +1,5 @@
 import type { Tensor } from "bcnorm";
-
-/** Bins of a histogram. */
-export const BINS = 64;
-
-/** Of one map, over all photographs. */
-export interface MapStats {
-  readonly mean: number;
-  readonly variance: number;
-  readonly min: number;
-  readonly max: number;
-  /** Values in each bin of the range that was asked for; those beyond it are in the first and last. */
-  readonly bins: Uint32Array;
-}
+import { BINS, type MapStats, type Range } from "./engine.js";
 
 const WORDS = 4 + BINS;
 
@@ -102,7 +90,7 @@ export class Stats {
   }
 
   /** Bins over a range, or, without one, each map's own. */
-  async measure(maps: Tensor, range?: readonly [number, number]): Promise<MapStats[]> {
+  async measure(maps: Tensor, range?: Range): Promise<MapStats[]> {
     const { device, pipeline } = this;
     const [samples = 0, channels = 0, height = 0, width = 0] = maps.dims;
     const { UNIFORM, STORAGE, COPY_SRC, COPY_DST, MAP_READ } = GPUBufferUsage;
