@@ -6,16 +6,14 @@ import type { Point } from "./race.js";
 export interface Chart {
   /** What is drawn, for who does not see it. */
   readonly label: string;
-  /** Steps of the whole run. */
-  readonly total: number;
+  /** Where the axis of steps ends. */
+  readonly end: number;
   /** The values at the axis' ends. */
   readonly range: readonly [low: number, high: number];
   /** Values that have a line. */
   readonly ticks: readonly number[];
   readonly format: (value: number) => string;
   readonly lines: readonly (readonly Point[])[];
-  /** Whether each point has a mark. */
-  readonly marks: boolean;
 }
 
 const HEIGHT = 200;
@@ -24,10 +22,10 @@ const [LEFT, RIGHT, TOP, BOTTOM] = [46, 14, 12, 28];
 const CLASSES = ["left", "right"];
 
 /** Draws a chart over what an element had, as wide as it is. */
-export function draw(into: HTMLElement, { label, total, range, ticks, format, lines, marks }: Chart): void {
+export function draw(into: HTMLElement, { label, end, range, ticks, format, lines }: Chart): void {
   const width = Math.max(200, into.clientWidth);
   const [low, high] = range;
-  const x = (step: number): number => LEFT + (step / total) * (width - LEFT - RIGHT);
+  const x = (step: number): number => LEFT + (step / end) * (width - LEFT - RIGHT);
   const y = (value: number): number => {
     const share = Math.min(1, Math.max(0, (value - low) / (high - low)));
     return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM);
@@ -36,7 +34,7 @@ export function draw(into: HTMLElement, { label, total, range, ticks, format, li
     svg("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y(tick), y2: y(tick) }),
     svg("text", { x: LEFT - 8, y: y(tick) + 4, "text-anchor": "end" }, [format(tick)]),
   ]);
-  const steps = [0, total / 2, total].map((step, i) => {
+  const steps = [0, end / 2, end].map((step, i) => {
     const anchor = ["start", "middle", "end"][i] ?? "middle";
     const text = `${Math.round(step).toLocaleString("en")}${i === 2 ? " steps" : ""}`;
     return svg("text", { x: x(step), y: HEIGHT - 8, "text-anchor": anchor }, [text]);
@@ -45,7 +43,8 @@ export function draw(into: HTMLElement, { label, total, range, ticks, format, li
     const name = CLASSES[i] ?? "";
     const seen = points.filter(([, value]) => Number.isFinite(value));
     const d = seen.map(([step, value], at) => `${at === 0 ? "M" : "L"}${x(step).toFixed(1)} ${y(value).toFixed(1)}`).join("");
-    const dots = marks ? seen.map(([step, value]) => mark(name, x(step), y(value))) : [];
+    // The newest point has a mark.
+    const dots = seen.slice(-1).map(([step, value]) => mark(name, x(step), y(value)));
     return [svg("path", { class: `line ${name}`, d }), ...dots];
   });
   const image = svg("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, height: HEIGHT, role: "img", "aria-label": label });

@@ -284,8 +284,8 @@ const WITHOUT =
   "Training in the page needs it: recent versions of Chrome, Edge, Safari and Firefox have it. The repository trains the same " +
   "networks natively: cargo xtask train.";
 const SLOW =
-  "This browser has no graphics card at hand, and computes on the processor by a software adapter: a step takes a tenth of a second or " +
-  `more, and tests read ${SLOW_TESTS} of the 1,000 test digits. Hardware acceleration in the browser’s settings may bring the card back.`;
+  "There is no graphics card at hand: the processor computes, by a software adapter. It takes some tenths of a second for a step of both, " +
+  `and tests read ${SLOW_TESTS} of the 1,000 test digits. Hardware acceleration, in the browser’s settings, may help.`;
 
 let pad: Pad;
 
@@ -300,7 +300,14 @@ export async function mount(root: HTMLElement): Promise<void> {
   });
   button("train-start").addEventListener("click", guarded(go));
   button("train-reset").addEventListener("click", guarded(renew));
-  button("train-restart").addEventListener("click", guarded(begin));
+  button("train-restart").addEventListener(
+    "click",
+    guarded(async () => {
+      await begin();
+      // The button has gone, and the focus with it.
+      button("train-start").focus();
+    }),
+  );
   button("train-clear").addEventListener("click", () => pad.clear());
   SIDES.forEach((name, index) => button(`train-${name}-save`).addEventListener("click", guarded(() => save(index as 0 | 1))));
   html("train-run").addEventListener("change", guarded(renew));

@@ -38,7 +38,7 @@ const TURN_MS = 150;
 /** How long the page may be kept from answering. */
 const HELD_MS = 12;
 /** Tests come after so many steps at the earliest, and take this share of the time at most. */
-const [TEST_STEPS, TEST_SHARE] = [100, 0.2];
+const [TEST_STEPS, TEST_SHARE] = [50, 0.2];
 
 /** Lets the page draw and answer. */
 function breathe(): Promise<void> {
