@@ -33,14 +33,15 @@ let race: Race | undefined;
 let going: { readonly ended: Promise<void>; readonly stop: AbortController } | undefined;
 /** What was drawn. */
 let pixels: Uint8Array | undefined;
-/** Readings of it: whether one is going on, whether another follows, whether its result is to be said. */
-const reading = { now: false, again: false, aloud: false };
+/** Readings of it: the one that is going on, whether another follows, whether its result is to be said. */
+const reading: { now: Promise<void> | undefined; again: boolean; aloud: boolean } = { now: undefined, again: false, aloud: false };
 
 function state(value: State): void {
   panel.dataset["state"] = value;
   const begun = race !== undefined && race.step > 0;
   const start = button("train-start");
   start.textContent = value === "running" ? "Pause" : value === "done" ? "Train again" : begun ? "Resume" : "Start training";
+  html("train-run").hidden = value === "unsupported";
   start.disabled = !["ready", "running", "paused", "done"].includes(value);
   const locked = begun || value === "running";
   for (const one of html("train-run").querySelectorAll<HTMLSelectElement | HTMLInputElement>("select, input")) {
@@ -98,7 +99,7 @@ async function renew(): Promise<void> {
   state("ready");
   say("Ready. Neither has learned anything yet.");
   show(race);
-  ask();
+  void ask();
 }
 
 const hidden = (): boolean => document.hidden || panel.closest("[hidden]") !== null;
@@ -124,7 +125,8 @@ async function run(race: Race, signal: AbortSignal): Promise<void> {
       await race.turn();
     }
     show(race);
-    ask();
+    // What it takes is no part of a turn.
+    await ask();
     if (race.sides.some(({ losses }) => Number.isNaN(losses.at(-1)?.[1]))) {
       break;
     }
@@ -174,34 +176,28 @@ function finished(race: Race): void {
 }
 
 /** Has both networks read what was drawn, one reading at a time; `aloud`: says what they found. */
-function ask(aloud = false): void {
+function ask(aloud = false): Promise<void> {
   reading.again = true;
   reading.aloud ||= aloud;
-  if (reading.now || race === undefined) {
-    return;
-  }
-  reading.now = true;
-  void (async () => {
-    try {
-      while (reading.again && race !== undefined) {
-        reading.again = false;
-        const current: Race = race;
-        const drawn = pixels;
-        const found = drawn === undefined ? [] : await Promise.all(current.sides.map(({ learner }) => learner.probabilities(drawn)));
-        if (current === race && drawn === pixels) {
-          const said = current.sides.map((_, i) => answer(i, found[i]));
-          if (reading.aloud && drawn !== undefined) {
-            reading.aloud = false;
-            html("train-heard").textContent = said.map((text, i) => `${nameOf(current, i)}: ${text}`).join("; ");
-          }
-        }
+  reading.now ??= read()
+    .catch(failed)
+    .finally(() => (reading.now = undefined));
+  return reading.now;
+}
+
+async function read(): Promise<void> {
+  while (reading.again && race !== undefined) {
+    reading.again = false;
+    const [current, drawn]: [Race, Uint8Array | undefined] = [race, pixels];
+    const found = drawn === undefined ? [] : await Promise.all(current.sides.map(({ learner }) => learner.probabilities(drawn)));
+    if (current === race && drawn === pixels) {
+      const said = current.sides.map((_, i) => answer(i, found[i]));
+      if (reading.aloud && drawn !== undefined) {
+        reading.aloud = false;
+        html("train-heard").textContent = said.map((text, i) => `${nameOf(current, i)}: ${text}`).join("; ");
       }
-    } catch (error) {
-      failed(error);
-    } finally {
-      reading.now = false;
     }
-  })();
+  }
 }
 
 /** Saves a side's weights as a file. */
@@ -281,8 +277,8 @@ function lose(message: string): void {
 }
 
 const WITHOUT =
-  "Training in the page needs it: recent versions of Chrome, Edge, Safari and Firefox have it. The repository trains the same " +
-  "networks natively: cargo xtask train.";
+  "Training in the page needs it. On Linux, Chrome may want chrome://flags/#enable-unsafe-webgpu; Firefox may want " +
+  "dom.webgpu.enabled in about:config. Natively, cargo xtask train in the repository trains the same networks.";
 const SLOW =
   "There is no graphics card at hand: the processor computes, by a software adapter. It takes some tenths of a second for a step of both, " +
   `and tests read ${SLOW_TESTS} of the 1,000 test digits. Hardware acceleration, in the browser’s settings, may help.`;
@@ -296,7 +292,7 @@ export async function mount(root: HTMLElement): Promise<void> {
   prepare();
   pad = new Pad(canvas("train-pad"), canvas("train-seen"), (seen, done) => {
     pixels = seen;
-    ask(done);
+    void ask(done);
   });
   button("train-start").addEventListener("click", guarded(go));
   button("train-reset").addEventListener("click", guarded(renew));

@@ -28,7 +28,6 @@ const side = (name: string, norm: NormName, ws: boolean): string => `
       <div><dt>Loss</dt><dd id="train-${name}-loss">–</dd></div>
       <div><dt>Images a second</dt><dd id="train-${name}-rate">–</dd></div>
     </dl>
-    <button id="train-${name}-save" type="button">Download weights</button>
   </section>`;
 
 const setting = (id: string, label: string, content: string): string =>
@@ -37,7 +36,7 @@ const setting = (id: string, label: string, content: string): string =>
 export const HTML = `
 <div class="lead">
   <p><b>Two networks learn to read handwritten digits</b>, here, on this device’s GPU. They begin with the same weights and see the same
-  digits in the same order, two at a time; only their normalization differs.</p>
+  digits in the same order, a few at a time. Only their normalization differs.</p>
 </div>
 <div id="train-problem" class="box bad" role="alert" hidden>
   <h2></h2>
@@ -98,6 +97,7 @@ export const HTML = `
           <h3><span id="train-${name}-answer-swatch"></span><span id="train-${name}-answer-name"></span></h3>
           <p id="train-${name}-says"></p>
           <ol id="train-${name}-bars" role="img"></ol>
+          <button id="train-${name}-save" type="button">Download its weights</button>
         </div>`).join("")}
       </div>
     </div>
@@ -112,14 +112,14 @@ export const HTML = `
     <dt>Why BCNorm rather than BatchNorm, at batch 2?</dt>
     <dd>BatchNorm takes mean and variance of the batch. Those of two digits say little of all digits, so each step normalizes
     differently, and what is remembered for reading fits no step. BCNorm by estimates takes running averages in training, too, and then
-    normalizes groups of channels within each digit, which no batch shakes. Weight Standardization does the like to the filters.</dd>
+    normalizes groups of channels within each digit, which no batch shakes. Weight Standardization normalizes the filters, too.</dd>
     <dt>What do the curves show?</dt>
     <dd>Loss falls and accuracy rises as they learn. With the settings above the twin in PyTorch ends at 86 % with BatchNorm, 84 % with
     GroupNorm, 91 % with BCNorm and 94 % with BCNorm by estimates, the last two with Weight Standardization (1,000 test digits, means of
     three seeds).</dd>
   </dl>
   <p class="hint">The digits are MNIST’s (LeCun, Cortes, Burges; <a href="digits/README.md">CC BY-SA 3.0</a>). TensorFlow.js is Google’s
-  (<a href="tfjs/NOTICE">Apache 2.0</a>).</p>
+  (<a href="tfjs/NOTICE">Apache 2.0</a>). Weights are safetensors files by PyTorch’s names.</p>
 </section>`;
 
 const percent = (share: number): string => `${(100 * share).toFixed(1)} %`;
