@@ -140,7 +140,7 @@ impl Web {
         let is = |ends: &'static [&'static str]| {
             move |file: &str| ends.iter().any(|end| file.ends_with(end))
         };
-        copy(&of("examples/web"), &page, is(&[".html", ".css", ".svg"]))?;
+        copy(&of("examples/web"), &page, is(&[".html", ".css", ".jpg"]))?;
         copy(dist, &page.join("bcnorm"), is(&[".js", ".wasm"]))?;
         copy(
             &of("cli/assets/photos"),

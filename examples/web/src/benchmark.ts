@@ -5,7 +5,7 @@ import { measure, type Measured } from "./measure.js";
 import { svg } from "./svg.js";
 import { fill, type Cell } from "./table.js";
 
-/** The first is small, for a phone should not wait long, but not so small that the launching of kernels is all there is. */
+/** The first is small, for a phone should not wait long; but not so small that launching kernels is all there is. */
 const SHAPES = [
   [8, 64, 56, 56],
   [1, 64, 224, 224],
@@ -17,9 +17,10 @@ const GROUPS = 32;
 const name = (dims: readonly number[]): string => `(${dims.join(", ")})`;
 
 /** Bars of times in copies: bcnorm's beside the composition's, forward and backward. */
-function chart(all: readonly Measured[]): SVGSVGElement {
+function chart(all: readonly Measured[], room: number): SVGSVGElement {
   const [left, right, bar, gap] = [118, 44, 13, 14];
-  const width = 640;
+  // Letters are not scaled down on a phone.
+  const width = Math.min(640, Math.max(280, room));
   const rows = all.flatMap(({ dims, copyMs, forwardMs, backwardMs, compositionForwardMs, compositionBackwardMs }) => [
     { label: `${name(dims)} forward`, ours: forwardMs / copyMs, theirs: compositionForwardMs / copyMs },
     { label: "backward", ours: backwardMs / copyMs, theirs: compositionBackwardMs / copyMs },
@@ -38,9 +39,10 @@ function chart(all: readonly Measured[]): SVGSVGElement {
       children.push(svg("text", { x: left + 45 + long, y: top + bar - 3 }, [Number(copies).toFixed(2)]));
     });
   });
-  const legend = [["first", "bcnorm", 0], ["second", "op by op", 90]].flatMap(([kind, text, x]) => [
-    svg("rect", { class: String(kind), x: left + 40 + Number(x), y: 2, width: 11, height: 11, rx: 2 }),
-    svg("text", { x: left + 56 + Number(x), y: 12 }, [String(text)]),
+  const first = Math.min(left + 40, width - 170);
+  const legend = [["first", "bcnorm", first], ["second", "op by op", first + 90]].flatMap(([kind, text, x]) => [
+    svg("rect", { class: String(kind), x: Number(x), y: 2, width: 11, height: 11, rx: 2 }),
+    svg("text", { x: Number(x) + 16, y: 12 }, [String(text)]),
   ]);
   return svg(
     "svg",
@@ -50,7 +52,7 @@ function chart(all: readonly Measured[]): SVGSVGElement {
 }
 
 /** How many times as long op by op takes, forward and backward together. */
-export const gain = (one: Measured): number =>
+const gain = (one: Measured): number =>
   (one.compositionForwardMs + one.compositionBackwardMs) / (one.forwardMs + one.backwardMs);
 
 /** What is gained where most is, whatever that is. */
@@ -86,10 +88,11 @@ function row(one: Measured): Cell[] {
 function show(all: readonly Measured[]): Cell[][] {
   const sorted = all.toSorted((a, b) => gain(b) - gain(a));
   const rows = sorted.map(row);
-  html("measured-headline").textContent = headline(all);
-  html("measured-chart").replaceChildren(chart(sorted));
-  fill(element("measured-table", HTMLTableElement), HEADS, rows);
+  html("measured-title").textContent = headline(all);
   html("measured").hidden = false;
+  const place = html("measured-chart");
+  place.replaceChildren(...(all.length > 0 ? [chart(sorted, place.clientWidth)] : []));
+  fill(element("measured-table", HTMLTableElement), HEADS, rows);
   return rows;
 }
 
@@ -99,7 +102,6 @@ export async function benchmark({ device }: Engine, { signal, at }: Work): Promi
     throw new Error("the benchmark times kernels on a GPU, and there is none: use a browser with WebGPU");
   }
   const all: Measured[] = [];
-  let rows: Cell[][] = [];
   for (const [index, dims] of SHAPES.entries()) {
     at(`Measuring ${name(dims)}`, index / SHAPES.length);
     try {
@@ -111,11 +113,13 @@ export async function benchmark({ device }: Engine, { signal, at }: Work): Promi
       }
       throw error;
     }
-    rows = show(all);
+    show(all);
   }
+  const rows = show(all);
   const count = `${all.length} of ${SHAPES.length} shapes`;
-  const summary = all.length < SHAPES.length ? `The benchmark was stopped: ${count} measured.` : `Benchmark: ${count} measured.`;
+  const status = `${signal.aborted ? "The benchmark was stopped" : "Benchmark"}: ${count} measured.`;
   const line = (cells: readonly string[]): string => `| ${cells.join(" | ")} |`;
   const table = [line(HEADS), line(HEADS.map(() => "---")), ...rows.map((cells) => line(cells.map(({ text }) => text)))];
-  return { summary, text: `bcnorm: ${headline(all)} ${summary}\n\n${table.join("\n")}` };
+  const text = `bcnorm: ${headline(all)} ${status}\n\n${table.join("\n")}`;
+  return { headline: headline(all), status, details: status, text };
 }

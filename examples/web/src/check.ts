@@ -8,9 +8,13 @@ import { exclusively } from "./see.js";
 import { guarded, reveal, say, tracked } from "./status.js";
 import { verify } from "./verify.js";
 
-/** What a run says: on the page, and to those who get it by a copy. */
+/** What a run says. */
 export interface Report {
-  readonly summary: string;
+  readonly headline: string;
+  readonly details: string;
+  /** In the bar. */
+  readonly status: string;
+  /** To copy, for an issue. */
   readonly text: string;
 }
 
@@ -35,10 +39,11 @@ function runs(id: "verify" | "benchmark", results: string, run: (engine: Engine,
         });
         if (report !== undefined) {
           text = report.text;
-          html(`${results}-summary`).textContent = report.summary;
+          html(`${results}-title`).textContent = report.headline;
+          html(`${results}-details`).textContent = report.details;
           html(results).hidden = false;
-          say(report.summary);
-          reveal(`${results}-title`);
+          say(report.status);
+          reveal(`${results}-title`, button(id));
         }
       } finally {
         enabled.forEach((one) => (one.ariaDisabled = "false"));

@@ -53,7 +53,9 @@ function onGpu({ kind, options, before, training }: Layer, dims: string): string
     "const y = Tensor.zeros(device, x.dims);",
     `const norm = await ${CLASSES[kind]}.create(device, ${literal(options)});`,
     "norm.setGradEnabled(false); // No backward follows.",
-    ...(before > 0 ? [`for (let step = 0; step < ${before}; step++) {`, `  ${forward} // Moves the running statistics.`, "}"] : []),
+    ...(before > 0
+      ? [`for (let step = 0; step < ${before}; step++) {`, `  ${forward} // Moves the running statistics.`, "}"]
+      : []),
     ...(training ? [] : ["norm.eval();"]),
     forward,
     "const result = await y.read(device);",
@@ -102,7 +104,9 @@ export async function run(text: string, engine: Engine): Promise<string> {
       }
     }
     const took = `Ran here in ${Math.round(performance.now() - start)} ms: `;
-    return most === 0 ? `${took}its values are those of the picture, all of them.` : `${took}its values differ from those of the picture by up to ${most.toPrecision(2)}.`;
+    return most === 0
+      ? `${took}its values are those of the picture, all of them.`
+      : `${took}its values differ from those of the picture by up to ${most.toPrecision(2)}.`;
   } finally {
     module.device?.destroy();
   }

@@ -1,11 +1,11 @@
 /** The settings' controls: what they show is what is chosen, and what they change is told. */
 import { CHANNELS } from "./bank.js";
-import { button, digits, element, html, input, make, select } from "./dom.js";
-import { MAX_PHOTOS } from "./engine.js";
+import { button, digits, html, input, make, select } from "./dom.js";
+import { MAX_PHOTOS, type Which } from "./engine.js";
 import { mosaics } from "./mosaic.js";
 import { opened, OWN, own, type OwnName, type Photo } from "./photos.js";
-import { epsilon, groupCount, layerOf, NORMS, normsOf, SIZES, STEPS, usesGroups, usesSpeed, usesSteps } from "./settings.js";
-import type { NormName, Settings } from "./settings.js";
+import { epsilon, groupCount, layerOf, NORMS, normsOf, SIZES, STEPS } from "./settings.js";
+import { usesGroups, usesSpeed, usesSteps, type NormName, type Settings } from "./settings.js";
 import { guarded } from "./status.js";
 
 /** What changes settings: of those in force, since two clicks may come before anything is computed. */
@@ -13,7 +13,8 @@ export type Change = (patch: (now: Settings) => Partial<Settings>) => void;
 
 const MEANING: Readonly<Record<NormName, string>> = {
   bc_norm: "each channel by the batch's statistics, then groups of channels within each photograph",
-  bc_norm_estimate: "each channel by running estimates, which training steps move, then groups of channels within each photograph",
+  bc_norm_estimate:
+    "each channel by running estimates, which training steps move, then groups of channels within each photograph",
   batch_norm: "each channel over the batch and space",
   group_norm: "groups of channels within each photograph; the batch does not matter",
 };
@@ -77,6 +78,15 @@ export function display(settings: Settings, live: boolean): void {
     }),
   );
   mark(settings.map);
+  if (norms.length < 2 && html("pair").dataset["view"] === "second") {
+    look("after");
+  }
+}
+
+/** Where there is room for one picture only: which. */
+function look(which: Which): void {
+  html("pair").dataset["view"] = which;
+  input(`view-${which}-input`).checked = true;
 }
 
 /** What training and evaluation make of a norm. */
@@ -85,7 +95,8 @@ function how(settings: Settings, name: NormName): string {
   if (training || kind === "group_norm") {
     return before > 0 ? `. Shown: training step ${before + 1} of a new layer` : "";
   }
-  return `. Evaluation: by what ${before} training step${before === 1 ? "" : "s"} of a new layer remember${before === 1 ? "s" : ""}`;
+  const steps = before === 1 ? "a training step" : `${before} training steps`;
+  return `. Evaluation: by what a new layer remembers of ${steps}`;
 }
 
 async function files(list: FileList | null | undefined, change: Change): Promise<void> {
@@ -153,7 +164,8 @@ export function controls(change: Change, live: () => boolean): void {
     const wanted = Number(input("batch").value);
     change(({ photos }) => {
       const most = live() ? MAX_PHOTOS : photos.length;
-      note(wanted > most ? `Only ${most} photograph${most === 1 ? " is" : "s are"} chosen: choose more for a larger batch.` : "");
+      const chosen = most === 1 ? "1 photograph is" : `${most} photographs are`;
+      note(wanted > most ? `Only ${chosen} chosen: choose more for a larger batch.` : "");
       return { batch: Math.min(wanted, most) };
     });
   });
@@ -167,10 +179,9 @@ export function controls(change: Change, live: () => boolean): void {
     select(id).addEventListener("change", () => change(() => ({ [id]: select(id).value })));
   }
   button("scale").addEventListener("click", () => change(({ scale }) => ({ scale: scale === "own" ? "one" : "own" })));
-  for (const which of ["before", "after", "second"]) {
-    const radio = element(`view-${which}-input`, HTMLInputElement);
-    radio.addEventListener("change", () => {
-      html("pair").dataset["view"] = which;
+  for (const which of ["before", "after", "second"] as const) {
+    input(`view-${which}-input`).addEventListener("change", () => {
+      look(which);
       // What was hidden has nothing drawn.
       change(() => ({}));
     });

@@ -12,7 +12,7 @@ export function copies(id: string, text: () => string, what: string): void {
       await navigator.clipboard.writeText(text());
       copy.textContent = "Copied";
     } catch {
-      said = `${what} could not be copied: the browser does not let this page write to the clipboard. Select the text instead.`;
+      said = `${what} not copied: the browser keeps the clipboard from this page. Select the text instead.`;
     }
     say(said);
     clearTimeout(timer);

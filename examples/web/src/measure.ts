@@ -93,7 +93,17 @@ async function read(device: GPUDevice, buffer: GPUBuffer, len: number): Promise<
   return new Tensor(buffer, [len]).read(device);
 }
 
+/** Frees what it takes, also where it is stopped. */
 export async function measure(device: GPUDevice, options: Options): Promise<Measured> {
+  const owned: { destroy(): void }[] = [];
+  try {
+    return await measured(device, options, owned);
+  } finally {
+    owned.forEach((one) => one.destroy());
+  }
+}
+
+async function measured(device: GPUDevice, options: Options, owned: { destroy(): void }[]): Promise<Measured> {
   const { dims, groups, repeats = 7, signal } = options;
   const [, channels = 1] = dims;
   const p = problem(dims, groups);
@@ -101,6 +111,7 @@ export async function measure(device: GPUDevice, options: Options): Promise<Meas
   const software = isSoftware(device);
 
   const norm = await BcNorm.create(device, { numChannels: channels, numGroups: groups });
+  owned.push(norm);
   const one = { dims: [channels] };
   norm.loadStateDict({
     weight: { dims: [groups], values: p.weight },
@@ -113,6 +124,7 @@ export async function measure(device: GPUDevice, options: Options): Promise<Meas
   });
   const [x, gradY] = [Tensor.from(device, dims, p.x), Tensor.from(device, dims, p.gradY)];
   const [y, gradX, evalY] = [Tensor.zeros(device, dims), Tensor.zeros(device, dims), Tensor.zeros(device, dims)];
+  owned.push(x, gradY, y, gradX, evalY);
   await norm.prepare(x);
   let saved: Saved | undefined;
   const forward = (encoder: GPUCommandEncoder): void => {
@@ -154,6 +166,7 @@ export async function measure(device: GPUDevice, options: Options): Promise<Meas
   }
 
   const ops = await composition(device, p, software);
+  owned.push(...ops.buffers);
   submit(pass(ops.forward), pass(ops.backward));
   const others: Record<string, Float32Array> = {};
   for (const [name, { buffer, stride, first, len }] of Object.entries(ops.outputs)) {
@@ -189,9 +202,6 @@ export async function measure(device: GPUDevice, options: Options): Promise<Meas
   norm.setGradEnabled(false);
   const evaluation = { name: "eval", record: (encoder: GPUCommandEncoder): void => void norm.recordForward(encoder, { x, y: evalY }) };
   const evaluated = await medians(device, [evaluation], repeats, signal);
-  norm.destroy();
-  [x, y, gradY, gradX, evalY].forEach((tensor) => tensor.destroy());
-  ops.buffers.forEach((buffer) => buffer.destroy());
   const of = (name: string): number => found.get(name) ?? Number.NaN;
   return {
     dims,

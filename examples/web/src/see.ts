@@ -1,25 +1,18 @@
 /** The tab "See": from what is chosen to what is shown. */
 import { codeOf, run } from "./code.js";
+import { compute, looks, measured, type Live } from "./compute.js";
 import { controls, display } from "./controls.js";
 import { copies } from "./copy.js";
 import { button, html } from "./dom.js";
-import { part, type Engine, type Picture, type Work } from "./engine.js";
-import { camera, square } from "./photos.js";
-import { DEFAULTS, fromAddress, layerOf, normsOf, toAddress, type Settings } from "./settings.js";
-import { AFTER, draw, type Shown } from "./show.js";
+import type { Engine, Work } from "./engine.js";
+import { camera } from "./photos.js";
+import { DEFAULTS, fromAddress, toAddress, type Settings } from "./settings.js";
+import { draw, type Shown } from "./show.js";
 import { ASKED, guarded, offer, say, sentence, state, tracked } from "./status.js";
 import { tabProblems } from "./tabs.js";
 
 /** A change waits for what is being computed for so long at most, in milliseconds; then that is given up. */
 const PATIENCE = 300;
-
-/** The camera, playing: four looks at most, each a little later. */
-interface Live {
-  readonly video: HTMLVideoElement;
-  readonly stop: () => void;
-  readonly looks: object[];
-  frame: number;
-}
 
 let defaults: Settings = DEFAULTS;
 let settings: Settings = DEFAULTS;
@@ -99,22 +92,30 @@ function update(): void {
 }
 
 async function loop(on: Engine): Promise<void> {
-  html("maps").ariaBusy = "true";
   let said = "Ready.";
   const again = (): boolean => pending && alone === undefined && engine === on;
   do {
     pending = false;
+    html("maps").ariaBusy = String(live === undefined);
     const wanted = settings;
     const controller = new AbortController();
     let finished = (): void => {};
     computing = { controller, since: performance.now(), done: new Promise((resolve) => (finished = resolve)) };
+    const from = live;
+    const step = async (work: Work): Promise<Shown> => {
+      const pictures = await looks(wanted, from);
+      const ms = await compute(on, pictures, wanted, work);
+      // The engine's maps are others now: nothing is drawn of them before they are measured.
+      shown = undefined;
+      return measured(on, pictures, wanted, ms);
+    };
     try {
-      if (live === undefined) {
+      if (from === undefined) {
         say("Computing…");
-        shown = await tracked(controller, "Cancel", (work) => compute(on, wanted, work));
+        shown = await tracked(controller, "Cancel", step);
       } else {
         say("The camera is on.");
-        shown = await compute(on, wanted, { signal: controller.signal, at: () => {} });
+        shown = await step({ signal: controller.signal, at: () => {} });
       }
       await draw(on, shown, settings);
       said = "Ready.";
@@ -134,6 +135,10 @@ async function loop(on: Engine): Promise<void> {
   } while (again());
   html("maps").ariaBusy = "false";
   if (engine !== on) {
+    // Another one has come meanwhile, or none.
+    if (pending) {
+      update();
+    }
     return;
   }
   if (alone === undefined) {
@@ -154,41 +159,6 @@ function back(why: string): string {
   settings = { ...shown.settings, ...view(settings), shown: Math.min(settings.shown, shown.settings.batch - 1) };
   refresh();
   return `${why} The settings are those of the picture again.`;
-}
-
-/** Photographs to maps, maps through the norms, and what there is to say of them. */
-async function compute(on: Engine, wanted: Settings, work: Work): Promise<Shown> {
-  const { size } = wanted;
-  const pictures = await looks(wanted);
-  work.signal.throwIfAborted();
-  const layers = normsOf(wanted).map((name) => layerOf(wanted, name));
-  const ms = await on.compute(pictures, size, layers, part(work, 0, 0.9));
-  work.at("Drawing", 0.9);
-  const own = await on.measure("before");
-  // One scale for all maps, which is what makes most of them flat.
-  const range = [Math.min(...own.map(({ min }) => min)), Math.max(...own.map(({ max }) => max))] as const;
-  const all = await on.measure("before", range);
-  const after = [await on.measure("after", AFTER), ...(layers.length > 1 ? [await on.measure("second", AFTER)] : [])];
-  const names = pictures.map(({ name }) => name);
-  return { settings: wanted, dims: [pictures.length, own.length, size, size], names, ms, own, all, range, after };
-}
-
-/** The pictures of the batch: photographs, or the camera's looks, of which one is taken anew each time. */
-async function looks({ photos, batch }: Settings): Promise<Picture[]> {
-  if (live === undefined) {
-    const load = photos.slice(0, batch).map(async (photo): Promise<Picture> => {
-      const source = await photo.load();
-      return { key: photo, name: photo.name, pixels: (size) => square(source, size) };
-    });
-    return Promise.all(load);
-  }
-  const { video, looks } = live;
-  looks[live.frame++ % batch] = {};
-  return Array.from({ length: batch }, (_, n) => ({
-    key: (looks[n] ??= {}),
-    name: `look ${n + 1}`,
-    pixels: (size: number) => square(video, size),
-  }));
 }
 
 function stopCamera(): void {
@@ -267,11 +237,13 @@ export function see(): void {
   button("run-code").addEventListener(
     "click",
     guarded(async () => {
+      const text = html("code").textContent ?? "";
       const said = await exclusively((on) => {
         say("Running the code…");
-        return run(html("code").textContent ?? "", on);
+        return run(text, on);
       });
-      if (said !== undefined) {
+      // Where another setting was chosen meanwhile, it was another setting's.
+      if (said !== undefined && text === html("code").textContent) {
         html("ran").textContent = said;
         say("Ready.");
       }

@@ -68,7 +68,8 @@ const tracks = (name: NormName): boolean => name !== "group_norm";
 
 export const usesGroups = (settings: Settings): boolean => normsOf(settings).some((name) => name !== "batch_norm");
 export const usesSpeed = (settings: Settings): boolean => normsOf(settings).includes("bc_norm_estimate");
-export const usesSteps = (settings: Settings): boolean => normsOf(settings).some((name) => layerOf(settings, name).before > 0);
+export const usesSteps = (settings: Settings): boolean =>
+  normsOf(settings).some((name) => name === "bc_norm_estimate" || layerOf(settings, name).before > 0);
 
 /** The layer that a norm of the page is. */
 export function layerOf(settings: Settings, name: NormName): Layer {
@@ -96,20 +97,20 @@ interface Field<K extends keyof Settings> {
   readonly may: string;
 }
 
-function choice<T extends string | number>(values: readonly T[]): { read: (text: string) => T | undefined; may: string } {
+function choice<T extends string | number>(
+  values: readonly T[],
+): { read: (text: string) => T | undefined; may: string } {
   return { read: (text) => values.find((value) => String(value) === text), may: `one of ${values.join(", ")}` };
 }
 
-function number(low: number, high: number, step: number, to = (value: number): number => value): { read: (text: string) => number | undefined; may: string } {
-  return {
-    read: (text) => {
-      const value = text.trim() === "" ? Number.NaN : to(Number(text));
-      const snapped = Math.round(value / step) * step;
-      return snapped >= low && snapped <= high ? Number(snapped.toFixed(2)) : undefined;
-    },
-    may: "",
+/** A number in steps, as a slider has it. */
+const number =
+  (low: number, high: number, step: number, to = (value: number): number => value) =>
+  (text: string): number | undefined => {
+    const value = text.trim() === "" ? Number.NaN : to(Number(text));
+    const near = Math.round(value / step) * step;
+    return near >= low && near <= high && Math.abs(near - value) < step / 50 ? Number(near.toFixed(2)) : undefined;
   };
-}
 
 const NAMES_OF_NORMS = Object.keys(NORMS) as NormName[];
 
@@ -124,7 +125,7 @@ const FIELDS: { readonly [K in keyof Settings]?: Field<K> } = {
     },
     may: `up to ${MAX_PHOTOS} of ${OWN.join(", ")}, with commas`,
   },
-  batch: { write: ({ batch }) => String(batch), ...number(1, MAX_PHOTOS, 1), may: `a number from 1 to ${MAX_PHOTOS}` },
+  batch: { write: ({ batch }) => String(batch), read: number(1, MAX_PHOTOS, 1), may: `a whole number from 1 to ${MAX_PHOTOS}` },
   size: { write: ({ size }) => String(size), ...choice(SIZES) },
   norm: { write: ({ norm }) => norm, ...choice(NAMES_OF_NORMS) },
   compare: { write: ({ compare }) => compare, ...choice(["none", ...NAMES_OF_NORMS] as const) },
@@ -136,15 +137,15 @@ const FIELDS: { readonly [K in keyof Settings]?: Field<K> } = {
   },
   eps: {
     write: (settings) => String(epsilon(settings)),
-    ...number(-8, 1, 0.5, (value) => (value > 0 ? Math.log10(value) : Number.NaN)),
-    may: "a number from 1e-8 to 10",
+    read: number(-8, 1, 0.5, (value) => (value > 0 ? Math.log10(value) : Number.NaN)),
+    may: "a power of 10 in half steps from 1e-8 to 10, such as 1e-5 or 3.16e-5",
   },
-  speed: { write: ({ speed }) => String(speed), ...number(0, 1, 0.05), may: "a number from 0 to 1" },
+  speed: { write: ({ speed }) => String(speed), read: number(0, 1, 0.05), may: "a number from 0 to 1 in steps of 0.05" },
   steps: { write: ({ steps }) => String(steps), ...choice(STEPS) },
   scale: { write: ({ scale }) => scale, ...choice(["one", "own"] as const) },
   map: {
     write: ({ map }) => NAMES[map] ?? "",
-    read: (text) => NAMES.findIndex((name) => name === text) >= 0 ? NAMES.findIndex((name) => name === text) : undefined,
+    read: (text) => [...NAMES.keys()].find((map) => NAMES[map] === text),
     may: "the name of a map, such as luma",
   },
 };
@@ -172,10 +173,10 @@ export function fromAddress(
   }
   const { photos } = settings;
   const most = photos.length;
-  if (!parameters.has("batch")) {
+  if (!given.has("batch")) {
     settings = { ...settings, batch: most };
   } else if (settings.batch > most) {
-    problems.push(`batch=${settings.batch}: there are ${most} photographs. ${most} is used.`);
+    problems.push(`batch=${settings.batch}: it must be at most the number of photographs, ${most}. ${most} is used.`);
     settings = { ...settings, batch: most };
   }
   return { settings, given, problems };

@@ -57,7 +57,8 @@ export async function draw(engine: Engine, shown: Shown, { scale, map, shown: wa
 
   const name = NAMES[map] ?? "";
   html("map-title").textContent = `Map: ${name}`;
-  html("range-before").textContent = scale === "own" ? "each on its own scale" : `all from ${digits(range[0])} to ${digits(range[1])}`;
+  const ends = range.map((end) => digits(end).replace("-", "−"));
+  html("range-before").textContent = scale === "own" ? "each on its own scale" : `all from ${ends.join(" to ")}`;
   html("numbers-before").textContent = numbers(own[map]);
   const { min = 0, max = 0 } = own[map] ?? {};
   html("histogram-before").replaceChildren(
@@ -69,7 +70,8 @@ export async function draw(engine: Engine, shown: Shown, { scale, map, shown: wa
       html(id).textContent = NORMS[norm];
     }
     html(`numbers-${which}`).textContent = numbers(after[index]?.[map]);
-    html(`histogram-${which}`).replaceChildren(histogram(after[index] ?? [], map, AFTER, `${name}, after ${NORMS[norm]}`));
+    const drawn = histogram(after[index] ?? [], map, AFTER, `${name}, after ${NORMS[norm]}`);
+    html(`histogram-${which}`).replaceChildren(drawn);
   });
   const bytes = 4 * dims.reduce((product, size) => product * size, 1);
   const times = norms.map((norm, index) => `${second ? `${NORMS[norm]} ` : ""}${milliseconds(ms[index] ?? 0)}`);

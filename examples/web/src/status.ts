@@ -2,7 +2,7 @@
 import { button, element, html } from "./dom.js";
 import type { Work } from "./engine.js";
 
-export type State = "starting" | "ready" | "working" | "lost" | "unsupported";
+type State = "starting" | "ready" | "working" | "lost" | "unsupported";
 
 export function state(value: State): void {
   document.body.dataset["state"] = value;
@@ -88,12 +88,12 @@ export function problem(title: string, text: string, restart = false): void {
   box.hidden = false;
 }
 
-/** Brings results into view, and focus with them unless it has gone elsewhere meanwhile. */
-export function reveal(id: string): void {
+/** Brings results into view, and the focus with them, unless it has left the button that asked for them. */
+export function reveal(id: string, asked: HTMLButtonElement): void {
   const target = html(id);
   const reduced = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  const free = document.activeElement === null || document.activeElement === document.body || document.activeElement === button("stop");
-  if (free) {
+  const here = document.activeElement;
+  if (here === null || here === document.body || here === asked) {
     target.focus({ preventScroll: true });
   }
   target.scrollIntoView({ behavior: reduced ? "auto" : "smooth", block: "start" });

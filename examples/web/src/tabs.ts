@@ -2,13 +2,13 @@
 import { element, html } from "./dom.js";
 
 const TABS = ["see", "train", "check"] as const;
-export type Tab = (typeof TABS)[number];
+type Tab = (typeof TABS)[number];
 
 const tab = (name: Tab): HTMLButtonElement => element(`tab-${name}`, HTMLButtonElement);
 const asked = (): string | null => new URLSearchParams(location.search).get("tab");
 
 /** The tab that the address asks for. */
-export function tabOf(): Tab {
+function tabOf(): Tab {
   return TABS.find((name) => name === asked()) ?? "see";
 }
 
@@ -17,7 +17,7 @@ export function tabProblems(): string[] {
   const text = asked();
   return text === null || TABS.some((name) => name === text)
     ? []
-    : [`tab=${text}: it must be one of ${TABS.join(", ")}. see is used.`];
+    : [`tab=${text}: it must be one of ${TABS.join(", ")}. The default is used.`];
 }
 
 /** Opens tabs, and calls what a tab does when it is opened. */
@@ -47,7 +47,12 @@ export function tabs(opened: Readonly<Record<Tab, (panel: HTMLElement) => void>>
     tab(name).addEventListener("keydown", (event) => {
       const { key } = event;
       const last = TABS.length - 1;
-      const steps: Record<string, number> = { ArrowRight: index === last ? 0 : index + 1, ArrowLeft: index === 0 ? last : index - 1, Home: 0, End: last };
+      const steps: Record<string, number> = {
+        ArrowRight: index === last ? 0 : index + 1,
+        ArrowLeft: index === 0 ? last : index - 1,
+        Home: 0,
+        End: last,
+      };
       const to = TABS[steps[key] ?? -1];
       if (to !== undefined) {
         event.preventDefault();

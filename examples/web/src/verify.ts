@@ -5,21 +5,6 @@ import type { Engine, Work } from "./engine.js";
 import { judge, onCpu, onGpu, parse, type Verdict } from "./golden.js";
 import { fill, type Cell } from "./table.js";
 
-/** What was run of it. */
-interface Count {
-  readonly passed: number;
-  readonly ran: number;
-  readonly total: number;
-}
-
-/** What a verification says, of all cases or of those before it was stopped. */
-export function verdict({ passed, ran, total }: Count, where: string): string {
-  const cases = (count: number): string => `${count} case${count === 1 ? "" : "s"}`;
-  return ran === total
-    ? `Verification: ${passed} of ${cases(total)} pass ${where}.`
-    : `Verification was stopped: ${passed} of the ${cases(ran)} before that pass ${where}; ${total - ran} of ${total} were not run.`;
-}
-
 /** Runs every golden vector on the GPU, where there is one, and with the CPU executor. */
 export async function verify({ device }: Engine, { signal, at }: Work): Promise<Report> {
   await initCpu();
@@ -50,14 +35,15 @@ export async function verify({ device }: Engine, { signal, at }: Work): Promise<
     ];
     rows.push([
       { text: name.replace(/\.safetensors$/, "").replace(/^family\//, "") },
+      { text: wrong ? "fail" : "pass", fail: wrong },
       { text: call.dtype },
       ...verdicts.flatMap(cells),
       { text: verdicts[0]?.name ?? "" },
-      { text: wrong ? "fail" : "pass", fail: wrong },
     ]);
   }
-  const [gpu, cpu] = ["GPU", "CPU"].map((name) => [`${name}: error`, "of its bar"]);
-  const heads = ["case", "type", ...(device === undefined ? [] : (gpu ?? [])), ...(cpu ?? []), "worst output", "verdict"];
+  const errors = (name: string): string[] => [`${name}: error`, "of its bar"];
+  const measures = [...(device === undefined ? [] : errors("GPU")), ...errors("CPU")];
+  const heads = ["case", "verdict", "type", ...measures, "worst output"];
   const table = element("verified-table", HTMLTableElement);
   const filter = input("filter");
   const show = (): void => {
@@ -66,17 +52,19 @@ export async function verify({ device }: Engine, { signal, at }: Work): Promise<
   };
   filter.oninput = show;
   show();
-  const count = { passed: rows.length - failed, ran: rows.length, total: signal.aborted ? names.length : rows.length };
-  const where = device === undefined
-    ? "with the CPU executor in WebAssembly (no GPU was verified: there is none)"
-    : "on this GPU and with the CPU executor in WebAssembly";
-  const summary = verdict(count, where);
-  const details =
-    `${left > 0 ? `${left} with a convolution are left out. ` : ""}` +
-    `The worst output takes ${(100 * worst).toFixed(0)} % of what it may be off by.`;
-  const wrong = rows.filter((cells) => cells.at(-1)?.fail === true);
-  return {
-    summary: `${summary} ${details}`,
-    text: [`bcnorm: ${summary} ${details}`, ...wrong.map((cells) => cells.map(({ text }) => text).join(" | "))].join("\n\n"),
-  };
+  const [ran, passed] = [rows.length, rows.length - failed];
+  const headline = signal.aborted
+    ? `Verification was stopped after ${ran} of ${names.length} cases: ${passed} pass.`
+    : `Verification: ${passed} of ${ran} cases pass.`;
+  const details = [
+    device === undefined
+      ? "By the CPU executor in WebAssembly; no GPU was verified, for there is none."
+      : "On this GPU and with the CPU executor in WebAssembly.",
+    ...(left > 0 ? [`Left out: ${left} with a convolution.`] : []),
+    `The worst output takes ${(100 * worst).toFixed(0)} % of what it may be off by.`,
+  ].join(" ");
+  const wrong = rows
+    .filter(([, verdict]) => verdict?.fail === true)
+    .map((cells) => cells.map(({ text }) => text).join(" | "));
+  return { headline, status: headline, details, text: [`bcnorm: ${headline} ${details}`, ...wrong].join("\n\n") };
 }
