@@ -110,7 +110,7 @@ function shapes(norm) {
     const channels = [shape[0]];
     const at = name.replace("conv", "norm").replace("downsample.0", "downsample.1");
     const batch = { weight: channels, bias: channels, running_mean: channels, running_var: channels, num_batches_tracked: [] };
-    const grouped = { weight: [1, 4, 1], bias: [1, 4, 1] };
+    const grouped = { weight: [1, 2, 1], bias: [1, 2, 1] };
     const own = norm === "bn" ? batch : grouped;
     Object.entries(own).forEach(([key, dims]) => (all[`${at}.${key}`] = dims));
     if (norm === "bcn-est") {

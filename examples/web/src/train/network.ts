@@ -18,7 +18,7 @@ export interface Architecture {
 }
 
 const EPS = 1e-5;
-const NUM_GROUPS = 4;
+const NUM_GROUPS = 2;
 /** Of BatchNorm's running statistics, in PyTorch's sense. */
 const MOMENTUM = 0.1;
 
