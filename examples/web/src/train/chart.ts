@@ -17,6 +17,8 @@ export interface Chart {
 }
 
 const HEIGHT = 200;
+/** More are not to be told apart. */
+const MAX_POINTS = 500;
 const [LEFT, RIGHT, TOP, BOTTOM] = [46, 14, 12, 28];
 /** Lines are told apart by more than their colours. */
 const CLASSES = ["left", "right"];
@@ -41,7 +43,8 @@ export function draw(into: HTMLElement, { label, end, range, ticks, format, line
   });
   const drawn = lines.flatMap((points, i) => {
     const name = CLASSES[i] ?? "";
-    const seen = points.filter(([, value]) => Number.isFinite(value));
+    const stride = Math.ceil(points.length / MAX_POINTS);
+    const seen = points.filter(([, value], at) => Number.isFinite(value) && (points.length - 1 - at) % stride === 0);
     const d = seen.map(([step, value], at) => `${at === 0 ? "M" : "L"}${x(step).toFixed(1)} ${y(value).toFixed(1)}`).join("");
     // The newest point has a mark.
     const dots = seen.slice(-1).map(([step, value]) => mark(name, x(step), y(value)));

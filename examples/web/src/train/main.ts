@@ -42,7 +42,10 @@ function state(value: State): void {
   const start = button("train-start");
   start.textContent = value === "running" ? "Pause" : value === "done" ? "Train again" : begun ? "Resume" : "Start training";
   html("train-run").hidden = value === "unsupported";
-  start.disabled = !["ready", "running", "paused", "done"].includes(value);
+  const able = ["ready", "running", "paused", "done"].includes(value);
+  for (const one of ["start", "reset", "left-save", "right-save"]) {
+    button(`train-${one}`).disabled = !able;
+  }
   const locked = begun || value === "running";
   for (const one of html("train-run").querySelectorAll<HTMLSelectElement | HTMLInputElement>("select, input")) {
     one.disabled = locked;
@@ -217,6 +220,7 @@ async function save(index: 0 | 1): Promise<void> {
 async function begin(): Promise<void> {
   going?.stop.abort();
   await going?.ended;
+  engine = undefined;
   race?.dispose();
   race = undefined;
   state("starting");

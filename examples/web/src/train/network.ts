@@ -91,10 +91,14 @@ export class Network {
 
   /** Parameters and statistics as PyTorch has them, read back. `steps`: how many batches the statistics have seen. */
   async stateDict(steps: number, movingSpeed: number): Promise<StateDict> {
+    // All of one step, though others may follow while they are read.
+    const kept = [...this.trained, ...this.running].map(([name, variable]) => [name, variable.clone()] as const);
+    const read = await Promise.all(kept.map(([, tensor]) => tensor.data()));
     const dict: StateDict = {};
-    for (const [name, variable] of [...this.trained, ...this.running]) {
-      const values = Float32Array.from(await variable.data());
-      const { shape } = variable;
+    for (const [i, [name, tensor]] of kept.entries()) {
+      const values = Float32Array.from(read[i] ?? []);
+      const { shape } = tensor;
+      tensor.dispose();
       const [h, w, from, to] = shape;
       if (h !== undefined && w !== undefined && from !== undefined && to !== undefined) {
         dict[name] = { dims: [to, from, h, w], values: toOihw(values, to, from, h * w) };
