@@ -1,24 +1,18 @@
-//! From a specialization to SPIR-V, as wgpu makes it.
+//! SPIR-V, as wgpu-hal's Vulkan has naga write it (`vulkan/adapter.rs`, `naga_options`).
 
+use crate::Kernel;
 use anyhow::{Context, Result};
-use bcnorm::kernels::{Spec, wgsl};
 use naga::back::spv::{self, Capability};
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
-use naga::valid::{Capabilities, ValidationFlags, Validator};
 
-/// The SPIR-V of a kernel. With other options than wgpu-hal 30 has for such a device (`vulkan/adapter.rs`,
-/// `naga_options`) the figures mislead: naga's own zero workgroup memory by one invocation, and count no turns of loops.
-pub fn spirv(spec: &Spec) -> Result<Vec<u32>> {
-    let text = wgsl(spec);
-    let module = naga::front::wgsl::parse_str(&text).context("naga refuses the text")?;
-    let info = Validator::new(
-        ValidationFlags::all(),
-        Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16_IN_FLOAT32,
-    )
-    .validate(&module)
-    .context("naga refuses the module")?;
+/// The SPIR-V of a kernel in a version of the language, for a device that has robustBufferAccess2 or not. With other options than
+/// wgpu's the figures of a compiler mislead: naga's own zero workgroup memory by one invocation, and count no turns of loops.
+///
+/// # Errors
+/// What naga refuses.
+pub fn spirv(kernel: &Kernel, version: (u8, u8), robust: bool) -> Result<Vec<u32>> {
     let mut capabilities = vec![Capability::Shader, Capability::Matrix];
-    if spec.subgroup_size > 1 {
+    if kernel.spec.subgroup_size > 1 {
         capabilities.extend([
             Capability::GroupNonUniform,
             Capability::GroupNonUniformVote,
@@ -30,14 +24,15 @@ pub fn spirv(spec: &Spec) -> Result<Vec<u32>> {
         ]);
     }
     let options = spv::Options {
-        // Vulkan 1.3.
-        lang_version: (1, 6),
+        lang_version: version,
         flags: spv::WriterFlags::empty(),
         capabilities: Some(capabilities.into_iter().collect()),
         bounds_check_policies: BoundsCheckPolicies {
             index: BoundsCheckPolicy::Restrict,
-            // RADV has robustBufferAccess2.
-            buffer: BoundsCheckPolicy::Unchecked,
+            buffer: match robust {
+                true => BoundsCheckPolicy::Unchecked,
+                false => BoundsCheckPolicy::Restrict,
+            },
             image_load: BoundsCheckPolicy::Unchecked,
             binding_array: BoundsCheckPolicy::Unchecked,
         },
@@ -49,7 +44,8 @@ pub fn spirv(spec: &Spec) -> Result<Vec<u32>> {
     };
     let pipeline = spv::PipelineOptions {
         shader_stage: naga::ShaderStage::Compute,
-        entry_point: spec.kernel.name().to_owned(),
+        entry_point: kernel.entry_point(),
     };
-    spv::write_vec(&module, &info, &options, Some(&pipeline)).context("naga writes no SPIR-V")
+    spv::write_vec(&kernel.module, &kernel.info, &options, Some(&pipeline))
+        .context("naga writes no SPIR-V")
 }

@@ -3,13 +3,15 @@
 use anyhow::{Context, Result, bail};
 use ash::{Device, Entry, Instance, khr, vk};
 use bcnorm::kernels::Spec;
+use bcnorm_backends::{Kernel, spirv::spirv};
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 
-use crate::spirv::spirv;
-
 /// With this variable RADV offers a device of a family, whatever there is. It is read once, when an instance asks for devices.
 pub const FORCE_FAMILY: &str = "RADV_FORCE_FAMILY";
+
+/// The SPIR-V of Vulkan 1.3, which RADV has.
+const SPIRV: (u8, u8) = (1, 6);
 
 /// What a compiler says of a kernel.
 #[derive(Debug)]
@@ -113,7 +115,7 @@ impl Compiler {
     /// # Errors
     /// Where naga or the driver refuses it.
     pub fn compile(&self, spec: &Spec) -> Result<Compiled> {
-        let code = spirv(spec)?;
+        let code = spirv(&Kernel::new(*spec)?, SPIRV, true)?;
         let mut bindings = vec![storage(0, vk::DescriptorType::UNIFORM_BUFFER)];
         bindings.extend(
             spec.bindings()

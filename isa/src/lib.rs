@@ -2,7 +2,6 @@
 //! for real and runs nothing.
 //!
 //! - [`plans`]: which kernels
-//! - [`spirv`]: their SPIR-V, as wgpu makes it
 //! - [`device`]: the compiler
 //! - [`assembly`]: loops and loads of the final code
 //! - [`mod@figures`], [`report`]: what is said of it
@@ -14,7 +13,6 @@ pub mod figures;
 pub mod model;
 pub mod plans;
 pub mod report;
-pub mod spirv;
 
 use anyhow::{Result, ensure};
 use device::{Compiled, Compiler, FORCE_FAMILY};
