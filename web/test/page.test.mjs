@@ -45,6 +45,24 @@ async function shot(page, name, fullPage = false) {
   await page.screenshot({ path: `${SHOTS}/${name}.png`, fullPage, style });
 }
 
+/** A picture that is kept: target/screenshots/page-*.jpg are what lies in docs, card.jpg what lies in examples/web. */
+async function keep(page, name) {
+  await page.waitForTimeout(300);
+  await page.screenshot({ path: `${SHOTS}/${name}.jpg`, type: "jpeg", quality: 75 });
+}
+
+/** What the social card shows of the page. */
+const CARD = `
+  #controls, #bar, .tabs, #theme, .under, #scale, .cells, footer, figcaption small, #see > .panel:not(#maps) { display: none !important; }
+  #see { grid-template-columns: minmax(0, 1fr); }
+  body { max-width: none; padding: 0 2.5rem; }
+  h1 { font-size: 2.4rem; }
+  header p { font-size: 1.5rem; }
+  .lead p { max-width: none; font-size: 1.15rem; line-height: 1.35; }
+  .panel { padding: 0; border: 0; background: none; }
+  .pair { max-width: 58.5rem; margin: 0 auto; gap: 2rem; }
+  figcaption { min-height: 0; padding-bottom: 0.3rem; font-size: 1.15rem; }`;
+
 /** How gray levels of a canvas spread: 0 where it is flat. */
 const spread = (page, id) =>
   page.$eval(`#${id}`, (canvas) => {
@@ -60,7 +78,12 @@ const numbers = async (page, id) => {
 };
 
 const focused = (page) => page.evaluate(() => document.activeElement.id || document.activeElement.ariaLabel);
-const query = (page) => Object.fromEntries(new URL(page.url()).searchParams);
+
+/** The page's address, which follows the settings a little later. */
+async function query(page) {
+  await page.waitForTimeout(500);
+  return Object.fromEntries(new URL(page.url()).searchParams);
+}
 
 /** What moved on the page that nobody had moved, by the browser's measure. */
 const shift = (page) =>
@@ -82,6 +105,12 @@ test("maps are flat before and have structure after", { skip, timeout: 120_000 }
   const normalized = await numbers(page, "numbers-after");
   assert.ok(Math.abs(normalized.mean) < 0.3 && normalized.variance > 0.1 && normalized.variance < 4);
   await shot(page, "desktop-light", true);
+  // A sentence each on what a visitor may wonder at; one of them with a number of these maps.
+  for (const id of ["why-map", "why-dark", "why-bcnorm", "why-mode"]) {
+    assert.match(await page.textContent(`#${id}`), /\w{4}.*\./s, id);
+  }
+  const [, times] = /spreads (\d+) times as far/.exec(await page.textContent("#spread"));
+  assert.ok(Number(times) > 10, times);
 
   // Each map on its own scale: structure before, too. The numbers stay.
   const measured = await page.textContent("#numbers-before");
@@ -180,7 +209,7 @@ test("works by keyboard, in the dark", { skip, timeout: 120_000 }, async () => {
   await page.keyboard.press("ArrowUp");
   assert.equal(await title(), "Map: band 8-16 px");
   assert.equal(await focused(page), "band 8-16 px");
-  assert.equal(query(page).map, "band 8-16 px");
+  assert.equal((await query(page)).map, "band 8-16 px");
   await page.waitForTimeout(500);
   await shot(page, "desktop-dark", true);
   const ground = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
@@ -217,18 +246,18 @@ test("tabs open by click and by keyboard, and are in the address", { skip, timeo
   assert.deepEqual(await shown(), ["see"]);
   await page.keyboard.press("Enter");
   assert.deepEqual([await shown(), await selected()], [["check"], ["tab-check"]]);
-  assert.deepEqual(query(page), { tab: "check", norm: "group_norm" });
+  assert.deepEqual(await query(page), { tab: "check", norm: "group_norm" });
   await page.keyboard.press("Home");
   await page.keyboard.press("ArrowRight");
   await page.keyboard.press("Space");
   await says(page, "train", /^It trains\.$/);
-  assert.equal(query(page).tab, "train");
+  assert.equal((await query(page)).tab, "train");
   await page.goBack();
   assert.deepEqual(await shown(), ["check"]);
   await page.click("#tab-train");
   await page.click("#tab-see");
   assert.deepEqual(await shown(), ["see"]);
-  assert.equal(query(page).tab, undefined);
+  assert.equal((await query(page)).tab, undefined);
   assert.equal(mounts, 1);
   assert.deepEqual(errors, []);
 
@@ -249,11 +278,11 @@ test("says what it is doing, how far it is, and stops", { skip, timeout: 120_000
   const picture = await spread(page, "after");
   // In one turn of the page: the status is true before anything else happens.
   const at = await page.$eval("#size", (size) => {
-    size.value = "384";
+    size.value = "256";
     size.dispatchEvent(new Event("change"));
     return [document.body.dataset.state, document.getElementById("status").textContent, document.getElementById("maps").ariaBusy];
   });
-  assert.deepEqual(at, ["working", "Computing…", "true"]);
+  assert.deepEqual(at, ["working", "Loading photographs…", "true"]);
   await says(page, "status", /^Computing the maps of chelsea…$/);
   const progress = () => page.$eval("#progress", ({ value }) => value);
   const early = await progress();
@@ -268,14 +297,14 @@ test("says what it is doing, how far it is, and stops", { skip, timeout: 120_000
   await state(page, "ready");
   assert.equal(await status(page), "Cancelled. The settings are those of the picture again.");
   assert.equal(await page.inputValue("#size"), "96");
-  assert.equal(query(page).size, "96");
+  assert.equal((await query(page)).size, "96");
   assert.equal(await page.textContent("#map-title"), "Map: luma");
   assert.equal(await focused(page), "maps");
   assert.ok(await page.isHidden("#stop"));
   assert.equal(await spread(page, "after"), picture);
 
   // A later change takes the place of one that takes long.
-  await page.selectOption("#size", "384");
+  await page.selectOption("#size", "256");
   await says(page, "status", /^Computing the maps/);
   await page.waitForTimeout(400);
   const start = Date.now();
@@ -285,12 +314,12 @@ test("says what it is doing, how far it is, and stops", { skip, timeout: 120_000
   assert.ok(Date.now() - start < 10_000, `${Date.now() - start} ms`);
 
   // Before there is any picture there is nothing to go back to: it can be asked for again.
-  await page.goto(address("?size=384"));
+  await page.goto(address("?size=256"));
   await says(page, "status", /^Computing the maps/);
   await page.click("#stop");
   await state(page, "ready");
   assert.deepEqual([await status(page), await page.textContent("#stop")], ["Cancelled.", "Compute"]);
-  assert.equal(await page.inputValue("#size"), "384");
+  assert.equal(await page.inputValue("#size"), "256");
   await page.click("#stop");
   await says(page, "status", /^Computing the maps/);
   assert.equal(await page.textContent("#stop"), "Cancel");
@@ -359,7 +388,10 @@ test("shows two norms side by side", { skip, timeout: 120_000 }, async () => {
   assert.ok(await page.isVisible("#groups"), "the second one has groups");
   const tops = await page.$$eval("#before, #after, #second", (all) => all.map((one) => Math.round(one.getBoundingClientRect().top)));
   assert.equal(new Set(tops).size, 1, `${tops}`);
-  await shot(page, "compare");
+  await page.selectOption("#norm", "bc_norm");
+  await page.selectOption("#compare", "batch_norm");
+  await settled(page);
+  await keep(page, "page-desktop");
   await page.selectOption("#compare", "none");
   await settled(page);
   assert.ok(await page.isHidden("#second"));
@@ -548,6 +580,9 @@ test("fits a phone, picture first", { skip, timeout: 120_000 }, async () => {
   await settled(page);
   assert.ok(await page.isVisible("#after"), "a norm that is gone is not looked at");
   await shot(page, "phone", true);
+  await page.evaluate(() => scrollTo(0, 0));
+  await page.emulateMedia({ colorScheme: "dark" });
+  await keep(page, "page-phone");
   await page.click("#tab-check");
   assert.deepEqual(await small(page), [], "too small for fingers");
   assert.equal(await wide(), 360);
@@ -599,7 +634,7 @@ test("settings are in the address", { skip, timeout: 120_000 }, async () => {
   };
   const { page, errors } = await open(browser, address(`?${new URLSearchParams(asked)}`), DESKTOP);
   await settled(page);
-  assert.deepEqual(query(page), asked);
+  assert.deepEqual(await query(page), asked);
   assert.ok(await page.isHidden("#notice"));
   const values = await page.$$eval("#norm, #compare, #mode, #groups, #eps, #speed, #steps, #size, #batch", (all) =>
     Object.fromEntries(all.map(({ id, value }) => [id, value])),
@@ -616,7 +651,7 @@ test("settings are in the address", { skip, timeout: 120_000 }, async () => {
   assert.equal(await page.textContent("#numbers-after"), numbersShown);
   // What is as usual is left out.
   await page.selectOption("#norm", "bc_norm");
-  assert.equal(query(page).norm, undefined);
+  assert.equal((await query(page)).norm, undefined);
 
   // What there is not is told, and the usual taken.
   const wrong = "?norm=foo&eps=-1&groups=3&photos=chelsea,nobody&batch=9&size=97&speed=fast&steps=2&tab=look&map=nothing&mode=test";
@@ -626,7 +661,7 @@ test("settings are in the address", { skip, timeout: 120_000 }, async () => {
   assert.equal(told.length, 11, `${told}`);
   assert.ok(told.includes("norm=foo: it must be one of bc_norm, bc_norm_estimate, batch_norm, group_norm. The default is used."), `${told}`);
   await shot(page, "address");
-  assert.deepEqual(query(page), { tab: "look" });
+  assert.deepEqual(await query(page), {});
   assert.equal(await page.inputValue("#norm"), "bc_norm");
   await page.goto(address("?photos=chelsea&batch=3"));
   await settled(page);
@@ -637,8 +672,11 @@ test("settings are in the address", { skip, timeout: 120_000 }, async () => {
 });
 
 test("has links that lead somewhere, and a card", { skip, timeout: 120_000 }, async () => {
-  const { page } = await open(browser, address(), DESKTOP);
+  const { page } = await open(browser, address(), { ...DESKTOP, colorScheme: "dark" });
   await settled(page);
+  await page.addStyleTag({ content: CARD });
+  await page.setViewportSize({ width: 1200, height: 630 });
+  await keep(page, "card");
   const links = await page.$$eval("a[href]", (all) => all.map((one) => one.getAttribute("href")));
   assert.ok(links.includes("https://arxiv.org/abs/1911.09738"), `${links}`);
   for (const link of links) {

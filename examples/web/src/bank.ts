@@ -34,6 +34,9 @@ export interface Operation {
   readonly add?: boolean;
 }
 
+/** What an operation costs, in reads of a pixel. */
+export const cost = ({ taps }: Operation): number => taps?.length ?? 2;
+
 /** The bank as operations on planes: maps by their number, scratch planes behind them. */
 export function bank(): Operation[] {
   const [s0, s1, s2, s3] = [CHANNELS, CHANNELS + 1, CHANNELS + 2, CHANNELS + 3];

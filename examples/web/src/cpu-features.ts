@@ -1,8 +1,9 @@
-import { bank, CHANNELS, Kind, SCRATCH, type Operation } from "./bank.js";
+import { bank, CHANNELS, cost, Kind, SCRATCH, type Operation } from "./bank.js";
 import { breathe } from "./dom.js";
 import type { Work } from "./engine.js";
 
 const OPERATIONS = bank();
+const TOTAL = OPERATIONS.reduce((sum, operation) => sum + cost(operation), 0);
 
 /** The page answers at least so often, in milliseconds. */
 const PAUSE = 50;
@@ -41,14 +42,15 @@ export async function featuresOnCpu(image: ImageData, name: string, { signal, at
   const area = size * size;
   const planes = new Float32Array(area * (CHANNELS + SCRATCH));
   const plane = (index: number): Float32Array => planes.subarray(index * area, (index + 1) * area);
-  let last = performance.now();
-  for (const [index, operation] of OPERATIONS.entries()) {
-    if (performance.now() - last > PAUSE || index === 0) {
-      at(`Computing the maps of ${name}`, index / OPERATIONS.length);
+  let [last, spent] = [0, 0];
+  for (const operation of OPERATIONS) {
+    if (performance.now() - last > PAUSE) {
+      at(`Computing the maps of ${name}`, spent / TOTAL);
       await breathe();
       signal.throwIfAborted();
       last = performance.now();
     }
+    spent += cost(operation);
     const { kind, first, second = 0, result, p = 0, q = 0, add = false } = operation;
     const [a, b, to] = [plane(first), plane(second), plane(result)];
     const values = {

@@ -1,4 +1,4 @@
-import { bank, CHANNELS, MAX_TAPS, SCRATCH } from "./bank.js";
+import { bank, CHANNELS, cost, MAX_TAPS, SCRATCH } from "./bank.js";
 import type { Work } from "./engine.js";
 
 /** Bytes of an operation: nine numbers and its taps, at a multiple of what uniforms lie at. */
@@ -132,24 +132,27 @@ export class Features {
       const entries = resources.map((resource, binding) => ({ binding, resource }));
       const group = device.createBindGroup({ layout: this.layout, entries });
       const groups = Math.ceil(size / 8);
-      let [done, many] = [0, 8];
-      while (done < operations.length) {
+      const costs = operations.map(cost);
+      const total = costs.reduce((sum, one) => sum + one, 0);
+      let [next, spent, budget] = [0, 0, 32];
+      while (next < costs.length) {
         signal.throwIfAborted();
-        at(`Computing the maps of ${name}`, done / operations.length);
+        at(`Computing the maps of ${name}`, spent / total);
         const encoder = device.createCommandEncoder();
         const pass = encoder.beginComputePass({ label: "features" });
         pass.setPipeline(this.pipeline);
-        const end = Math.min(done + many, operations.length);
-        for (; done < end; done++) {
-          pass.setBindGroup(0, group, [STRIDE * done]);
+        const before = spent;
+        do {
+          pass.setBindGroup(0, group, [STRIDE * next]);
           pass.dispatchWorkgroups(groups, groups);
-        }
+          spent += costs[next++] ?? 0;
+        } while (next < costs.length && spent < before + budget);
         pass.end();
         const start = performance.now();
         device.queue.submit([encoder.finish()]);
         await device.queue.onSubmittedWorkDone();
         const took = performance.now() - start;
-        many = took < SHORT ? 2 * many : took > LONG ? Math.ceil(many / 2) : many;
+        budget *= took < SHORT ? 2 : took > LONG ? 0.5 : 1;
       }
       return planes;
     } catch (error) {

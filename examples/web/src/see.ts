@@ -9,7 +9,7 @@ import { camera } from "./photos.js";
 import { DEFAULTS, fromAddress, toAddress, type Settings } from "./settings.js";
 import { draw, type Shown } from "./show.js";
 import { ASKED, guarded, offer, say, sentence, state, tracked } from "./status.js";
-import { tabProblems } from "./tabs.js";
+import { tabOf, tabProblems } from "./tabs.js";
 
 /** A change waits for what is being computed for so long at most, in milliseconds; then that is given up. */
 const PATIENCE = 300;
@@ -26,19 +26,31 @@ let pending = false;
 /** What is going on: a computation, since when; or something that needs the engine alone. */
 let computing: { readonly controller: AbortController; readonly since: number; readonly done: Promise<void> } | undefined;
 let alone: AbortController | undefined;
+let writing = 0;
 
 /** What only changes how it is drawn. */
 const VIEW = ["scale", "map", "shown"] as const;
-const view = ({ scale, map, shown }: Settings): Partial<Settings> => ({ scale, map, shown });
 
+/** Without the camera a batch is of photographs that there are; one of the batch is shown. */
+function within(chosen: Settings): Settings {
+  const batch = live === undefined ? Math.min(chosen.batch, chosen.photos.length) : chosen.batch;
+  return { ...chosen, batch, shown: Math.min(chosen.shown, batch - 1) };
+}
+
+/** Shows what is chosen, on the page and in its address. */
 function refresh(): void {
   display(settings, live !== undefined);
   html("code").textContent = codeOf(settings, engine === undefined || engine.device !== undefined);
+  // Browsers refuse a page that changes its address too often: Safari 100 times in 30 seconds, which a held key reaches.
+  clearTimeout(writing);
+  writing = setTimeout(writeAddress, 200);
+}
+
+function writeAddress(): void {
   const address = new URL(location.href);
-  const tab = address.searchParams.get("tab");
   const parameters = toAddress(settings, sized ? { ...defaults, size: 0 } : defaults);
-  if (tab !== null) {
-    parameters.set("tab", tab);
+  if (tabOf() !== "see") {
+    parameters.set("tab", tabOf());
   }
   address.search = parameters.toString();
   history.replaceState(null, "", address);
@@ -52,8 +64,7 @@ function change(patch: (now: Settings) => Partial<Settings>): void {
   if (live !== undefined && wanted.photos !== undefined) {
     stopCamera();
   }
-  settings = { ...settings, ...wanted };
-  settings = { ...settings, shown: Math.min(settings.shown, settings.batch - 1) };
+  settings = within({ ...settings, ...wanted });
   html("notice").hidden = true;
   html("ran").textContent = "";
   refresh();
@@ -103,7 +114,9 @@ async function loop(on: Engine): Promise<void> {
     computing = { controller, since: performance.now(), done: new Promise((resolve) => (finished = resolve)) };
     const from = live;
     const step = async (work: Work): Promise<Shown> => {
+      work.at("Loading photographs", 0);
       const pictures = await looks(wanted, from);
+      work.at("Computing", 0);
       const ms = await compute(on, pictures, wanted, work);
       // The engine's maps are others now: nothing is drawn of them before they are measured.
       shown = undefined;
@@ -111,7 +124,6 @@ async function loop(on: Engine): Promise<void> {
     };
     try {
       if (from === undefined) {
-        say("Computing…");
         shown = await tracked(controller, "Cancel", step);
       } else {
         say("The camera is on.");
@@ -156,7 +168,8 @@ function back(why: string): string {
   if (shown === undefined) {
     return why;
   }
-  settings = { ...shown.settings, ...view(settings), shown: Math.min(settings.shown, shown.settings.batch - 1) };
+  const { scale, map, shown: photo } = settings;
+  settings = within({ ...shown.settings, scale, map, shown: photo });
   refresh();
   return `${why} The settings are those of the picture again.`;
 }
@@ -227,7 +240,7 @@ export function see(): void {
         live = { ...(await camera()), looks: [], frame: 0 };
       } else {
         stopCamera();
-        settings = { ...settings, batch: Math.min(settings.batch, settings.photos.length) };
+        settings = within(settings);
       }
       refresh();
       update();
@@ -256,7 +269,7 @@ export function see(): void {
 export function seen(visible: boolean): void {
   if (!visible && live !== undefined) {
     stopCamera();
-    settings = { ...settings, batch: Math.min(settings.batch, settings.photos.length) };
+    settings = within(settings);
     refresh();
     pending = true;
   } else if (visible && pending) {

@@ -53,7 +53,8 @@ export async function draw(engine: Engine, shown: Shown, { scale, map, shown: wa
     views.push({ canvas: canvas(which), which, photo, ranges: own.map(() => AFTER) });
   }
   const close = views.map((view) => ({ ...view, canvas: canvas(`map-${view.which}`), only: map }));
-  const drawn = engine.draw([...views, ...close].filter(({ canvas }) => canvas.clientWidth > 0));
+  const visible = [...views, ...close].filter(({ canvas }) => canvas.clientWidth > 0);
+  const drawn = visible.length > 0 ? engine.draw(visible) : undefined;
 
   const name = NAMES[map] ?? "";
   html("map-title").textContent = `Map: ${name}`;

@@ -8,7 +8,7 @@ const tab = (name: Tab): HTMLButtonElement => element(`tab-${name}`, HTMLButtonE
 const asked = (): string | null => new URLSearchParams(location.search).get("tab");
 
 /** The tab that the address asks for. */
-function tabOf(): Tab {
+export function tabOf(): Tab {
   return TABS.find((name) => name === asked()) ?? "see";
 }
 
