@@ -45,12 +45,22 @@ function twin(norm) {
   return rows.map((row) => Number(row.split("\t")[1]));
 }
 
+/** What the twin's runs of three seeds end with, in percent. */
+function ends(norm) {
+  const logs = [0, 1, 2].map((seed) => readFileSync(`${ROOT}integrations/burn/train-digits/pytorch/${norm}-${seed}.tsv`, "utf8"));
+  const last = logs.map((log) => Number(log.trim().split("\n").at(-1).split("\t")[2]));
+  return Math.round((100 * last.reduce((a, b) => a + b)) / last.length);
+}
+
 /** What f32's rounding makes of twenty steps' losses, of which the twin's are given to 1e-6. */
 const BAR = 1e-4;
 
 test("each norm's first losses are those of PyTorch's twin, and a step leaves nothing behind", { skip, timeout: 200_000 }, async () => {
   const { page, errors } = await open(browser, address(), DESKTOP);
   await state(page, "ready");
+  const told = `${ends("bn")} % with BatchNorm, ${ends("gn")} % with GroupNorm, ${ends("bcn")} % with BCNorm and ${ends("bcn-est")} %`;
+  const why = (await page.textContent("#train .why")).replace(/\s+/g, " ");
+  assert.ok(why.includes(told), `${why}: expected ${told}`);
   const found = await page.evaluate(async () => {
     const [{ requestDevice }, { tf }, { open }, { Race }, { fetchDigits }] = await Promise.all([
       import("bcnorm"),
