@@ -268,7 +268,7 @@ async function begin(): Promise<void> {
   } catch (error) {
     state("lost");
     say("");
-    problem("Training cannot start", sentence(error), true);
+    problem("Training cannot start", `${sentence(error)} If it does not start again, either, reload the page.`, true);
   }
 }
 
