@@ -275,11 +275,17 @@ export function readStateDict(bytes: Uint8Array, module = ""): StateDict {
 /**
  * A state dict as a safetensors file: what `safetensors.torch.load_file` reads.
  *
- * @throws {BcNormError} `state-dict` for entries whose values do not fill their shape, and names that a file cannot
- * hold.
+ * @param metadata What the file says of itself, as `save_file` takes it.
+ * @throws {BcNormError} `state-dict` for entries whose values do not fill their shape, names that a file cannot hold, and
+ * metadata that are no text.
  */
-export function writeStateDict(dict: StateDict): Uint8Array {
+export function writeStateDict(dict: StateDict, metadata: Readonly<Record<string, string>> = {}): Uint8Array {
   checkState(dict);
+  for (const [key, value] of Object.entries(metadata)) {
+    if (typeof value !== "string" || /\p{Surrogate}/u.test(key + value)) {
+      throw new BcNormError("state-dict", `the metadata's ${JSON.stringify(key)} is ${JSON.stringify(value)}, expected text`);
+    }
+  }
   const parts: Uint8Array[] = [];
   let at = 0;
   // The format's own library puts wider types first, so that all are aligned.
@@ -298,7 +304,8 @@ export function writeStateDict(dict: StateDict): Uint8Array {
     const data_offsets: [number, number] = [at - part.byteLength, at];
     return [name, { dtype: count ? "I64" : "F32", shape: count ? [] : [...value.dims], data_offsets }];
   });
-  const text = new TextEncoder().encode(JSON.stringify(Object.fromEntries(entries)));
+  const meta = Object.keys(metadata).length === 0 ? {} : { __metadata__: metadata };
+  const text = new TextEncoder().encode(JSON.stringify({ ...meta, ...Object.fromEntries(entries) }));
   // Padded with spaces to a multiple of 8.
   const head = new Uint8Array(Math.ceil(text.byteLength / 8) * 8).fill(0x20);
   head.set(text);

@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
 import { test } from "node:test";
-import { BcNormError, init, writeStateDict, readStateDict } from "bcnorm";
+import { BcNormError, init, readSafetensors, readStateDict, writeStateDict } from "bcnorm";
 import { initCpu, runOnCpu } from "bcnorm/cpu";
 import { attach } from "bcnorm/tfjs";
 
@@ -89,6 +89,18 @@ test("a file's entry may be called __proto__, and a name may be of any length in
   assert.deepEqual(read["modèle.weight"], value(2));
   assert.deepEqual(readStateDict(file, "modèle"), { weight: value(2) });
   assert.throws(() => readStateDict(file, "model"), { code: "state-dict", message: /no module "model".*modèle/ });
+});
+
+test("a file says of itself what it is told to", () => {
+  const dict = { weight: { dims: [1], values: Float32Array.of(1) } };
+  const metadata = { norm: "bcn-est", "für": "„2“" };
+  const file = writeStateDict(dict, metadata);
+  assert.deepEqual(readSafetensors(file).metadata, metadata);
+  assert.deepEqual(readStateDict(file), dict);
+  assert.deepEqual(writeStateDict(dict, {}), writeStateDict(dict));
+  for (const wrong of [{ norm: 2 }, { norm: "\ud800" }]) {
+    assert.throws(() => writeStateDict(dict, wrong), { code: "state-dict", message: /metadata's "norm" is .*expected text/ });
+  }
 });
 
 test("what a file cannot hold is not written", () => {

@@ -148,6 +148,25 @@ impl Web {
             is(&[".jpg"]),
         )?;
         copy(&of("cli/shaders"), &page.join("shaders"), is(&[".wgsl"]))?;
+        copy(
+            &of("examples/digits"),
+            &page.join("digits"),
+            is(&[".gz", ".md"]),
+        )?;
+        // What the "Train" tab trains with, and its licences.
+        let tfjs = page.join("tfjs");
+        fs::create_dir_all(&tfjs).with_context(|| tfjs.display().to_string())?;
+        for file in [
+            "web/node_modules/@tensorflow/tfjs-core/dist/tf-core.es2017.min.js",
+            "web/node_modules/@tensorflow/tfjs-layers/dist/tf-layers.es2017.min.js",
+            "web/node_modules/@tensorflow/tfjs-backend-webgpu/dist/tf-backend-webgpu.es2017.min.js",
+            "examples/web/tfjs/NOTICE",
+            "LICENSE-APACHE",
+        ] {
+            let source = of(file);
+            let name = source.file_name().context("a file")?;
+            fs::copy(&source, tfjs.join(name)).with_context(|| source.display().to_string())?;
+        }
         let golden = copy(
             &of("tests/golden"),
             &page.join("golden"),
