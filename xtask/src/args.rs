@@ -12,6 +12,8 @@ Usage: cargo xtask COMMAND [OPTIONS] [-- ARGS]
 
 Commands:
   demo    make sure that a Vulkan driver is there, then run `bcnorm demo ARGS`
+  train   make sure that a Vulkan driver is there, then run `train-digits ARGS`:
+          a network that learns digits at batch size 2 (integrations/burn)
   test    make sure that the test adapters are there, then run the tests;
           ARGS go to cargo-nextest, and then only the tests it selects run;
           with --long they draw more cases, and run on every adapter where
@@ -56,6 +58,7 @@ Environment:
 Examples:
   cargo xtask demo
   cargo xtask demo -- --help
+  cargo xtask train -- --norm bcn-est --ws --epochs 1
   cargo xtask test -- -E 'test(backward)'
   cargo xtask test -- -p bcnorm --no-capture
   cargo xtask test --long -- family
@@ -68,6 +71,8 @@ pub enum Command {
     Help,
     /// Run `bcnorm demo`.
     Demo,
+    /// Run `train-digits`.
+    Train,
     /// Run the test suite.
     Test {
         /// Whether the tests take their time.
@@ -164,7 +169,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Args, String> {
             }
             _ if text.starts_with('-') => {
                 return Err(match &command {
-                    Some((Command::Demo | Command::Test { .. }, name)) => format!(
+                    Some((Command::Demo | Command::Train | Command::Test { .. }, name)) => format!(
                         "unknown option '{text}': arguments that cargo xtask passes on \
                          come after --, as in `cargo xtask {name} -- {text}`"
                     ),
@@ -173,7 +178,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Args, String> {
             }
             _ => match &command {
                 None => command = Some((named(&text)?, text)),
-                Some((Command::Demo | Command::Test { .. }, name)) => {
+                Some((Command::Demo | Command::Train | Command::Test { .. }, name)) => {
                     return Err(format!(
                         "unexpected argument '{text}': arguments that cargo xtask passes on \
                          come after --, as in `cargo xtask {name} -- {text}`"
@@ -215,6 +220,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Args, String> {
 fn named(name: &str) -> Result<Command, String> {
     match name {
         "demo" => Ok(Command::Demo),
+        "train" => Ok(Command::Train),
         "test" => Ok(Command::Test { long: false }),
         "web" => Ok(Command::Web(WebAction::Serve)),
         "burn" => Ok(Command::Integration(Integration::Burn, Action::Test)),
@@ -226,7 +232,7 @@ fn named(name: &str) -> Result<Command, String> {
         "setup" => Ok(Command::Setup),
         "help" => Ok(Command::Help),
         _ => Err(format!(
-            "unknown command '{name}': it is one of demo, test, web, burn, mpi, isa, dx12, kit, ci, setup (see `cargo xtask --help`)"
+            "unknown command '{name}': it is one of demo, train, test, web, burn, mpi, isa, dx12, kit, ci, setup (see `cargo xtask --help`)"
         )),
     }
 }
@@ -247,7 +253,7 @@ mod tests {
         assert_eq!(demo.rest, ["--shape", "2,3", "--no-install"]);
         let again = read("test -- -p bcnorm -- --exact").unwrap();
         assert_eq!(again.rest, ["-p", "bcnorm", "--", "--exact"]);
-        for line in ["demo", "test", "web", "ci", "setup"] {
+        for line in ["demo", "train", "test", "web", "ci", "setup"] {
             assert!(!read(&format!("{line} --no-install")).unwrap().install);
             assert!(!read(&format!("--no-install {line}")).unwrap().install);
             assert!(read(line).unwrap().install);
@@ -340,6 +346,7 @@ mod tests {
             ("--fast", "'--fast'"),
             ("ci --fast", "'--fast'"),
             ("demo --fast", "`cargo xtask demo -- --fast`"),
+            ("train --ws", "`cargo xtask train -- --ws`"),
             ("test backward", "`cargo xtask test -- backward`"),
             ("ci demo", "'demo' after 'ci'"),
             ("ci -- x", "'ci'"),
