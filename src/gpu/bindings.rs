@@ -97,6 +97,13 @@ impl Bindings {
         plan.check_buffers(&buffers.collect::<Vec<_>>(), read_write, &(&limits).into())
     }
 
+    /// The buffer of a role, and where it begins.
+    pub(super) fn buffer(&self, role: Role) -> Result<(&wgpu::Buffer, u64), Error> {
+        let slot = self.slots.get(&role);
+        slot.map(|slot| (&slot.buffer, slot.offset))
+            .ok_or_else(|| Error::Missing { roles: vec![role] })
+    }
+
     /// The binding of a role, exactly as large as the plan needs; of a tensor only the window.
     pub(super) fn resource(
         &self,

@@ -3,7 +3,7 @@
 //! [`Pipelines`] compiles and caches kernels, [`Pipelines::prepare`] makes a plan ready,
 //! [`PreparedPlan::encode`] records it into the caller's encoder or compute pass ([`Target`]). What is made is made within error scopes, so that what
 //! the device objects to is an [`Error`] (natively). Nothing here submits, polls, maps, makes a
-//! device or replaces an error handler; [`headless`], [`transfer`], [`autotune`] and [`probe`] hold helpers that
+//! device or replaces an error handler; [`headless`], [`transfer`], [`ranks`], [`autotune`] and [`probe`] hold helpers that
 //! do, for those who want them ([`Pipelines::probed`] is one).
 //!
 //! # Several devices
@@ -22,6 +22,7 @@ mod bound;
 pub(crate) mod device;
 pub mod headless;
 pub mod probe;
+pub mod ranks;
 pub mod transfer;
 
 pub use bindings::{Bindings, Tables};

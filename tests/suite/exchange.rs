@@ -5,8 +5,8 @@
 use crate::common;
 
 use bcnorm::gpu::headless::{DeviceLimits, Gpu};
-use bcnorm::gpu::{Bindings, Pipelines, PreparedPlan, transfer};
-use bcnorm::tables::{GradientPair, Moments};
+use bcnorm::gpu::{Bindings, Pipelines, PreparedPlan, ranks, transfer};
+use bcnorm::tables::Moments;
 use bcnorm::{
     BackwardOptions, ChannelStats, DType, ForwardOptions, Layout, Mode, NormDesc, Plan, Role,
     RowSource,
@@ -17,6 +17,7 @@ use bcnorm_testkit::run::{self, GpuProblem, Outputs};
 use common::adapters;
 use pollster::block_on;
 use std::num::NonZero;
+use std::sync::{Barrier, Mutex};
 
 /// Samples `range` of a problem.
 fn shard(problem: &Problem, range: std::ops::Range<usize>) -> Problem {
@@ -29,99 +30,65 @@ fn shard(problem: &Problem, range: std::ops::Range<usize>) -> Problem {
     shard
 }
 
-/// What one device has: its part, its plans, its buffers.
-struct Device<'a> {
-    bench: GpuProblem<'a>,
-    prepared: Vec<PreparedPlan>,
-    exchanges: Vec<usize>,
-}
-
-impl<'a> Device<'a> {
-    fn new((gpu, pipelines): &'a (Gpu, Pipelines), problem: &Problem, world_size: usize) -> Self {
-        let world_size = NonZero::new(world_size as u32);
-        let tensor = problem.tensor();
+/// Forward and backward over ranks that hold `sizes` samples each, each in a thread of its own.
+fn distributed(gpus: &[(Gpu, Pipelines)], problem: &Problem, sizes: &[usize]) -> Vec<Outputs> {
+    assert_eq!(sizes.iter().sum::<usize>(), problem.dims[0]);
+    let meeting = Meeting::of(sizes.len());
+    let rank = |index: usize| {
+        let begin: usize = sizes[..index].iter().sum();
+        let part = shard(problem, begin..begin + sizes[index]);
+        let (gpu, pipelines) = &gpus[index % gpus.len()];
+        let world_size = NonZero::new(sizes.len() as u32);
+        let (norm, tensor, mode) = (&part.norm, part.tensor(), part.mode);
         let forward = ForwardOptions::default().with_world_size(world_size);
         let backward = BackwardOptions::default().with_world_size(world_size);
-        let tuning = pipelines.tuning();
-        let (norm, mode) = (&problem.norm, problem.mode);
         let plans = [
-            Plan::forward(norm, &tensor, mode, forward, tuning).unwrap(),
-            Plan::backward(norm, &tensor, mode, backward, tuning).unwrap(),
+            Plan::forward(norm, &tensor, mode, forward, pipelines.tuning()).unwrap(),
+            Plan::backward(norm, &tensor, mode, backward, pipelines.tuning()).unwrap(),
         ];
-        let exchanges = plans.iter().filter_map(Plan::all_gather_before).collect();
-        let bench = GpuProblem::new(gpu, problem, &plans);
-        Self {
-            prepared: bench.prepare(pipelines).unwrap(),
-            bench,
-            exchanges,
+        let bench = GpuProblem::new(gpu, &part, &plans);
+        for prepared in bench.prepare(pipelines).unwrap() {
+            let gather = |own| meeting.all_gather(index, own);
+            block_on(ranks::submit(
+                &prepared,
+                &gpu.queue,
+                &bench.bindings(),
+                gather,
+            ))
+            .unwrap();
         }
-    }
-
-    fn record(&self, plan: usize, after_exchange: bool) {
-        let bindings = self.bench.bindings();
-        let bound = self.prepared[plan].bind(&bindings).unwrap();
-        let exchange = self.exchanges.get(plan).copied().unwrap_or(usize::MAX);
-        let steps = match after_exchange {
-            false => 0..exchange,
-            true => exchange..usize::MAX,
-        };
-        let gpu = self.bench.gpu;
-        let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        {
-            let mut pass = encoder.begin_compute_pass(&Default::default());
-            bound.encode_steps(&mut pass, steps);
-        }
-        gpu.queue.submit([encoder.finish()]);
-    }
-
-    fn give<T: bytemuck::Pod>(&self, role: Role, entries: &[T]) {
-        // The last device of an empty plan may have no such table.
-        if let Some(buffer) = self.bench.buffers.get(&role) {
-            let bytes = bytemuck::cast_slice(entries);
-            self.bench.gpu.queue.write_buffer(buffer, 0, bytes);
-        }
-    }
+        bench.outputs()
+    };
+    std::thread::scope(|scope| {
+        let rank = &rank;
+        let ranks: Vec<_> = (0..sizes.len())
+            .map(|index| scope.spawn(move || rank(index)))
+            .collect();
+        ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+    })
 }
 
-/// Forward and backward over devices that hold `sizes` samples each.
-fn distributed(gpus: &[(Gpu, Pipelines)], problem: &Problem, sizes: &[usize]) -> Vec<Outputs> {
-    let mut begin = 0;
-    let devices: Vec<Device> = sizes
-        .iter()
-        .enumerate()
-        .map(|(index, &size)| {
-            let part = shard(problem, begin..begin + size);
-            begin += size;
-            Device::new(&gpus[index % gpus.len()], &part, sizes.len())
-        })
-        .collect();
-    assert_eq!(begin, problem.dims[0]);
-    for plan in [0, 1] {
-        devices.iter().for_each(|device| device.record(plan, false));
-        // The caller's all-gather.
-        if plan == 0 {
-            let gathered: Vec<Moments> = devices
-                .iter()
-                .flat_map(|device| device.bench.read(Role::ChannelMoments))
-                .collect();
-            devices
-                .iter()
-                .for_each(|device| device.give(Role::GatheredMoments, &gathered));
-        } else if devices[0].exchanges.len() > 1 {
-            let gathered: Vec<GradientPair> = devices
-                .iter()
-                .flat_map(|device| device.bench.read(Role::GradientSums))
-                .collect();
-            devices
-                .iter()
-                .for_each(|device| device.give(Role::GatheredGradients, &gathered));
+/// Where threads gather what each of them has.
+struct Meeting {
+    barrier: Barrier,
+    entries: Mutex<Vec<Vec<u32>>>,
+}
+
+impl Meeting {
+    fn of(ranks: usize) -> Self {
+        Self {
+            barrier: Barrier::new(ranks),
+            entries: Mutex::new(vec![Vec::new(); ranks]),
         }
-        devices.iter().for_each(|device| device.record(plan, true));
     }
-    devices
-        .iter()
-        .map(|device| device.bench.outputs())
-        .collect()
+
+    fn all_gather(&self, rank: usize, own: Vec<u32>) -> Vec<u32> {
+        self.entries.lock().unwrap()[rank] = own;
+        self.barrier.wait();
+        let all = self.entries.lock().unwrap().concat();
+        self.barrier.wait();
+        all
+    }
 }
 
 /// The outputs of the devices, joined as one device would have them: tensors one behind the other,

@@ -1,13 +1,16 @@
 //! What is kept for each of burn's wgpu devices: bcnorm's kernels, plans, and tables between calls.
 
-use bcnorm::gpu::{Bindings, Pipelines, PreparedPlan, Tables, transfer};
+use bcnorm::gpu::{Bindings, Pipelines, PreparedPlan, Tables, ranks, transfer};
 use bcnorm::{
     BackwardOptions, Error, ForwardOptions, Fusion, Mode, NormDesc, Plan, Role, TensorDesc, wgpu,
 };
 use burn::tensor::Device;
 use burn::tensor::wgpu::{WgpuInitError, WgpuOptions, WgpuSetup};
+use burn_cubecl::cubecl::future::block_on;
 use burn_cubecl::cubecl::wgpu::{AutoCompiler, WgpuServer};
 use burn_cubecl::tensor::CubeTensor;
+use std::fmt;
+use std::num::NonZero;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 /// Most plans that a device keeps: those of other shapes and settings replace the ones that were not used for longest.
@@ -37,15 +40,43 @@ pub fn init(options: WgpuOptions) -> Result<Device, WgpuInitError> {
 /// Makes a device known whose handles the application has: that of `WgpuOptions::init_with_setup`, or one that burn
 /// was given by `WgpuOptions::setup`. Modules on devices that are not known compute by burn's own operations.
 pub fn register(device: &Device, setup: &WgpuSetup) {
-    let context = Arc::new(Context {
+    let context = Context {
         queue: setup.queue.clone(),
         // burn's allocator puts tensors into slices of one buffer.
         pipelines: Pipelines::new(&setup.device).with_read_write_bindings(),
+        ranks: None,
         plans: Mutex::default(),
+    };
+    context.put(device);
+}
+
+/// What the ranks of a job gather by, each of which has a device of its own: MPI's all-gather, say.
+pub trait AllGather: Send + Sync {
+    /// The number of ranks.
+    fn world_size(&self) -> NonZero<u32>;
+
+    /// The entries of all ranks, in order of rank; `own` are this one's, as many as every other's. Called in the same order
+    /// on all ranks, from the thread that burn runs the device's work in.
+    fn all_gather(&self, own: Vec<u32>) -> Vec<u32>;
+}
+
+/// From here on the batch statistics of all modules on this device are those of all ranks, as `nn.SyncBatchNorm` has them:
+/// each rank trains the same network on its share of a batch. The share's gradients are this rank's: average
+/// them before the optimizer's step.
+///
+/// # Panics
+/// Where the device was not initialized by [`init`] or given to [`register`].
+pub fn synchronize(device: &Device, ranks: impl AllGather + 'static) {
+    let context = Context::of(device).unwrap_or_else(|| {
+        panic!("{device:?} is not known to bcnorm: initialize it by `bcnorm_burn::init` before it is synchronized")
     });
-    let mut contexts = CONTEXTS.write().unwrap_or_else(PoisonError::into_inner);
-    contexts.retain(|(known, _)| known != device);
-    contexts.push((device.clone(), context));
+    let context = Context {
+        queue: context.queue.clone(),
+        pipelines: context.pipelines.clone(),
+        ranks: Some(Arc::new(ranks)),
+        plans: Mutex::default(),
+    };
+    context.put(device);
 }
 
 /// Whether modules on this device compute by bcnorm's kernels: whether it was initialized by [`init`], or given to
@@ -55,10 +86,11 @@ pub fn is_native(device: &Device) -> bool {
 }
 
 /// A device's kernels and plans.
-#[derive(Debug)]
 pub(crate) struct Context {
     queue: wgpu::Queue,
     pipelines: Pipelines,
+    /// Where batch statistics are those of several ranks.
+    ranks: Option<Arc<dyn AllGather>>,
     /// The last used first.
     plans: Mutex<Vec<(Key, Arc<Planned>)>>,
 }
@@ -75,6 +107,13 @@ pub(crate) struct Key {
 }
 
 impl Context {
+    /// Makes it that of a device.
+    fn put(self, device: &Device) {
+        let mut contexts = CONTEXTS.write().unwrap_or_else(PoisonError::into_inner);
+        contexts.retain(|(known, _)| known != device);
+        contexts.push((device.clone(), Arc::new(self)));
+    }
+
     /// That of a device, with autodiff or without, if it was registered.
     pub fn of(device: &Device) -> Option<Arc<Context>> {
         let contexts = CONTEXTS.read().unwrap_or_else(PoisonError::into_inner);
@@ -103,10 +142,9 @@ impl Context {
 }
 
 /// Plans of a call, compiled, and the tables that no call needs at the moment.
-#[derive(Debug)]
 struct Planned {
-    device: wgpu::Device,
     queue: wgpu::Queue,
+    ranks: Option<Arc<dyn AllGather>>,
     forward: PreparedPlan,
     /// Where one may follow.
     backward: Option<PreparedPlan>,
@@ -125,20 +163,24 @@ impl Planned {
             tracked,
         } = key;
         let (pipelines, tuning) = (&context.pipelines, context.pipelines.tuning());
+        let world_size = context.ranks.as_ref().map(|ranks| ranks.world_size());
         let options = ForwardOptions::default()
             .with_fusion(*fusion)
-            .with_inference(!tracked);
+            .with_inference(!tracked)
+            .with_world_size(world_size);
         let forward = Plan::forward(norm, tensor, *mode, options, tuning)?;
         let backward = match tracked {
             true => {
-                let options = BackwardOptions::default().with_fusion(*fusion);
+                let options = BackwardOptions::default()
+                    .with_fusion(*fusion)
+                    .with_world_size(world_size);
                 Some(Plan::backward(norm, tensor, *mode, options, tuning)?)
             }
             false => None,
         };
         Ok(Self {
-            device: pipelines.device().clone(),
             queue: context.queue.clone(),
+            ranks: context.ranks.clone(),
             forward: pipelines.prepare(forward)?,
             backward: backward.map(|plan| pipelines.prepare(plan)).transpose()?,
             num_batches_tracked: transfer::zeroed(pipelines.device(), "num_batches_tracked", 4)?,
@@ -161,10 +203,9 @@ impl Planned {
 
 /// A forward and its backward, with the tables that both use. They return to the pool with the last clone: what takes
 /// them then is submitted later than all that was submitted with them.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Call(Arc<InFlight>);
 
-#[derive(Debug)]
 struct InFlight {
     planned: Arc<Planned>,
     tables: Tables,
@@ -202,8 +243,8 @@ impl Call {
     /// before what burn does next.
     fn run(&self, prepared: &PreparedPlan, tensors: &[(Role, &CubeTensor)]) {
         let Planned {
-            device,
             queue,
+            ranks,
             num_batches_tracked,
             ..
         } = &*self.0.planned;
@@ -238,11 +279,18 @@ impl Call {
             let resource = resource.resource();
             bindings = bindings.with_offset(*role, &resource.buffer, resource.offset);
         }
-        let mut encoder = device.create_command_encoder(&Default::default());
-        prepared
-            .encode(&mut encoder, &bindings)
+        let gathered = |own| match ranks {
+            Some(ranks) => ranks.all_gather(own),
+            None => own,
+        };
+        block_on(ranks::submit(prepared, queue, &bindings, gathered))
             .unwrap_or_else(|error| panic!("{error}"));
-        queue.submit([encoder.finish()]);
+    }
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Call").field(self.forward()).finish()
     }
 }
 

@@ -7,7 +7,7 @@ mod modules;
 mod normalize;
 mod op;
 
-pub use context::{init, is_native, register};
+pub use context::{AllGather, init, is_native, register, synchronize};
 pub use modules::{
     BatchNorm, BatchNormConfig, BcNorm, BcNormConfig, EstBn, EstBnConfig, GroupNorm,
     GroupNormConfig, InstanceNorm, InstanceNormConfig, LayerNorm, LayerNormConfig, MovingSpeed,

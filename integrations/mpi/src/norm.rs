@@ -1,6 +1,6 @@
 //! A layer whose batch statistics are those of all ranks.
 
-use bcnorm::gpu::{Bindings, Pipelines, PreparedPlan, Tables, transfer};
+use bcnorm::gpu::{Bindings, Pipelines, PreparedPlan, Tables, ranks, transfer};
 use bcnorm::{
     Activation, BackwardOptions, ForwardOptions, Fusion, GradientMode, Mode, Norm, NormDesc, Plan,
     Role, Tensor, TensorDesc,
@@ -143,8 +143,7 @@ impl SyncNorm {
         let tables = forward.create_tables(self.idle.take().as_ref())?;
         let mut tensors = vec![(Role::X, x), (Role::Y, &y)];
         tensors.extend(residual.map(|residual| (Role::Residual, residual)));
-        let gathered = [Role::ChannelMoments, Role::GatheredMoments];
-        self.execute(queue, &forward, &tables, &tensors, gathered)?;
+        self.execute(queue, &forward, &tables, &tensors)?;
         let saved = Saved {
             key,
             x: x.clone(),
@@ -186,8 +185,7 @@ impl SyncNorm {
         if let Some((residual, gradient)) = through {
             tensors.extend([(Role::Residual, residual), (Role::GradResidual, gradient)]);
         }
-        let gathered = [Role::GradientSums, Role::GatheredGradients];
-        self.execute(queue, &backward, &tables, &tensors, gathered)?;
+        self.execute(queue, &backward, &tables, &tensors)?;
         self.idle = Some(tables);
         let own = residual.map(|_| grad_y.clone());
         Ok((grad_x, grad_residual.or(own)))
@@ -251,18 +249,16 @@ impl SyncNorm {
         Ok(Tensor::from_buffer(device, &buffer, 0, x.desc().clone()))
     }
 
-    /// Runs a plan's steps as far as the exchange, gathers one table of all ranks into another, and runs the others.
+    /// Runs a plan, with an all-gather where it exchanges.
     fn execute(
         &self,
         queue: &wgpu::Queue,
         prepared: &PreparedPlan,
         tables: &Tables,
         tensors: &[(Role, &Tensor)],
-        [from, into]: [Role; 2],
     ) -> Result<(), Error> {
-        let plan = prepared.plan();
         let mut bindings = Bindings::new().with_tables(tables);
-        for role in plan.needs().iter().map(|need| need.role) {
+        for role in prepared.plan().needs().iter().map(|need| need.role) {
             if let Some(buffer) = self.norm.buffer(role) {
                 bindings = bindings.with(role, buffer);
             }
@@ -270,32 +266,11 @@ impl SyncNorm {
         for (role, tensor) in tensors {
             bindings = bindings.with_offset(*role, tensor.buffer(), tensor.offset());
         }
-        let bound = prepared.bind(&bindings)?;
-        let device = self.pipelines.device();
-        let submit = |steps| {
-            let mut encoder = device.create_command_encoder(&Default::default());
-            bound.encode_steps(&mut encoder.begin_compute_pass(&Default::default()), steps);
-            queue.submit([encoder.finish()]);
-        };
-        let Some(exchange) = plan.all_gather_before() else {
-            submit(0..plan.steps().len());
-            return Ok(());
-        };
-        submit(0..exchange);
-        // All ranks' entries are of one size, and those of an empty share are zero.
-        let need = plan
-            .need(from)
-            .expect("a plan that exchanges has a table for it");
-        let table = tables.get(from).expect("tables are made for the plan");
-        let len = need.bytes as usize / 4;
-        let own: Vec<u32> = block_on(transfer::read(device, queue, table, 0, len))?;
-        let mut all = vec![0u32; own.len() * self.world.size() as usize];
-        self.world.all_gather_into(&own[..], &mut all[..]);
-        // An empty share may have nothing to do with it.
-        if let Some(table) = tables.get(into) {
-            queue.write_buffer(table, 0, bytemuck::cast_slice(&all));
-        }
-        submit(exchange..plan.steps().len());
+        block_on(ranks::submit(prepared, queue, &bindings, |own| {
+            let mut all = vec![0u32; own.len() * self.world.size() as usize];
+            self.world.all_gather_into(&own[..], &mut all[..]);
+            all
+        }))?;
         Ok(())
     }
 }

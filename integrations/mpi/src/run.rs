@@ -9,7 +9,8 @@ use std::process::ExitCode;
 /// What the job ends with where a rank fails.
 const FAILED: i32 = 1;
 
-/// Initializes MPI, runs `job` with the communicator of all ranks, and finalizes MPI.
+/// Initializes MPI, runs `job` with the communicator of all ranks, and finalizes MPI. Any thread of a rank may call
+/// MPI, one at a time (`MPI_THREAD_SERIALIZED`): frameworks compute in threads of their own.
 ///
 /// Where one rank fails, the others would wait in their next exchange for good. So an error that `job` returns, and a panic in any
 /// thread, is printed with the rank, and ends all ranks of the job (`MPI_Abort`). A rank that is killed ends them by
@@ -26,11 +27,16 @@ const FAILED: i32 = 1;
 /// }
 /// ```
 pub fn run<E: Display>(job: impl FnOnce(&SimpleCommunicator) -> Result<(), E>) -> ExitCode {
-    let Some((universe, _)) = mpi::initialize_with_threading(Threading::Funneled) else {
+    let Some((universe, provided)) = mpi::initialize_with_threading(Threading::Serialized) else {
         eprintln!("error: MPI is initialized already: let `bcnorm_mpi::run` do that, once");
         return ExitCode::FAILURE;
     };
     let world = universe.world();
+    if provided < Threading::Serialized {
+        end(format!(
+            "this MPI lets only {provided:?} threads call it: use one that was built with threads"
+        ));
+    }
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         hook(panic);
