@@ -2,7 +2,7 @@
 
 use crate::checkpoint::{Checkpoint, Progress};
 use crate::network::NormKind;
-use crate::training::{Schedule, Settings};
+use crate::training::Settings;
 use clap::Parser;
 use std::fmt;
 use std::path::PathBuf;
@@ -89,12 +89,9 @@ pub struct SettingsArgs {
     /// Of the initial weights and of the order of the digits [default: 0]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Learning rate, above 0 and at most 1 [default: 0.02]
+    /// Learning rate at the beginning, above 0 and at most 1; a cosine takes it to 0 [default: 0.02]
     #[arg(long, value_parser = learning_rate)]
     lr: Option<f64>,
-    /// How the learning rate goes on [default: constant]
-    #[arg(long)]
-    schedule: Option<Schedule>,
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
@@ -131,7 +128,6 @@ impl SettingsArgs {
             ws: self.ws,
             batch: self.batch.unwrap_or(2),
             lr: self.lr.unwrap_or(0.02),
-            schedule: self.schedule.unwrap_or(Schedule::Constant),
             epochs: self.epochs.unwrap_or(3),
             seed: self.seed.unwrap_or(0),
         }
@@ -164,9 +160,7 @@ impl SettingsArgs {
             of.seed.to_string(),
             "seed",
         )?;
-        given(self.lr.map(|lr| lr.to_string()), of.lr.to_string(), "lr")?;
-        let schedule = self.schedule.map(|schedule| schedule.to_string());
-        given(schedule, of.schedule.to_string(), "schedule")
+        given(self.lr.map(|lr| lr.to_string()), of.lr.to_string(), "lr")
     }
 
     /// Norm and Weight Standardization of a network whose state is in a file: as given, else as its metadata say.

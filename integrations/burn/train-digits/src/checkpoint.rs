@@ -1,8 +1,8 @@
-//! States of a network in safetensors files, as PyTorch's `state_dict` names them, whose metadata say what the network is.
-//! Those of a run in progress have momentum buffers, `optimizer.NAME`, too.
+//! States of a network in safetensors files, as PyTorch's `state_dict` names them, whose metadata say what the network is,
+//! and where its run stands: the optimizer has no state of its own.
 
 use crate::network::{Entry, NormKind};
-use crate::training::{Schedule, Settings, Trainer};
+use crate::training::{Settings, Trainer};
 use anyhow::{Context as _, Result, anyhow, ensure};
 use clap::ValueEnum;
 use safetensors::tensor::TensorView;
@@ -12,9 +12,6 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-
-/// Before the name of a parameter whose momentum a tensor is.
-const MOMENTUM: &str = "optimizer.";
 
 /// A state, and what is said about it.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,10 +41,7 @@ pub struct Progress {
 
 impl Checkpoint {
     /// What a run needs to go on.
-    ///
-    /// # Errors
-    /// Where burn does not say what its optimizer holds.
-    pub fn of(trainer: &Trainer, progress: &Progress) -> Result<Self> {
+    pub fn of(trainer: &Trainer, progress: &Progress) -> Self {
         let floats = |name: String, shape: Vec<usize>, values: &[f32]| {
             let bytes = values.iter().flat_map(|value| value.to_le_bytes());
             let stored = Stored {
@@ -85,21 +79,11 @@ impl Checkpoint {
             }
             tensors.extend([floats(name, shape, &values)]);
         }
-        for Entry {
-            name,
-            shape,
-            values,
-            ..
-        } in trainer.momentum()?
-        {
-            tensors.extend([floats(format!("{MOMENTUM}{name}"), shape, &values)]);
-        }
         let Settings {
             norm,
             ws,
             batch,
             lr,
-            schedule,
             epochs,
             seed,
         } = settings;
@@ -108,18 +92,17 @@ impl Checkpoint {
             ("ws", u8::from(*ws).to_string()),
             ("batch", batch.to_string()),
             ("lr", lr.to_string()),
-            ("schedule", schedule.to_string()),
             ("epochs", epochs.to_string()),
             ("seed", seed.to_string()),
             ("step", step.to_string()),
             ("seconds", seconds.to_string()),
             ("crc32", crc32(&tensors)),
         ];
-        Ok(Self {
+        Self {
             path: PathBuf::new(),
             metadata: metadata.map(|(key, value)| (key.to_owned(), value)).into(),
             tensors,
-        })
+        }
     }
 
     /// Reads a file.
@@ -208,8 +191,6 @@ impl Checkpoint {
     /// # Errors
     /// Where its metadata do not say.
     pub fn progress(&self) -> Result<Progress> {
-        let schedule: String = self.said("schedule")?;
-        let schedule = Schedule::from_str(&schedule, false).map_err(anyhow::Error::msg);
         let settings = Settings {
             norm: NormKind::from_str(&self.said::<String>("norm")?, false)
                 .map_err(anyhow::Error::msg)
@@ -217,7 +198,6 @@ impl Checkpoint {
             ws: self.said::<u8>("ws")? != 0,
             batch: self.said("batch")?,
             lr: self.said("lr")?,
-            schedule: schedule.with_context(|| self.path.display().to_string())?,
             epochs: self.said("epochs")?,
             seed: self.said("seed")?,
         };
@@ -242,7 +222,7 @@ impl Checkpoint {
         let mut problems: Vec<String> = self
             .tensors
             .keys()
-            .filter(|name| !name.starts_with(MOMENTUM) && !counted(name) && !wanted(name))
+            .filter(|name| !counted(name) && !wanted(name))
             .map(|name| format!("has {name}, which the network has not"))
             .collect();
         let mut entries = Vec::new();
@@ -254,34 +234,6 @@ impl Checkpoint {
                 }),
                 Err(problem) => problems.push(problem),
             }
-        }
-        self.without_problems(problems)?;
-        Ok(entries)
-    }
-
-    /// Its momentum buffers for a network of such a state.
-    ///
-    /// # Errors
-    /// Where they do not fit.
-    pub fn momentum(&self, network: &[Entry]) -> Result<Vec<Entry>> {
-        let mut problems = Vec::new();
-        let mut entries = Vec::new();
-        // Running statistics have none.
-        for entry in network
-            .iter()
-            .filter(|entry| !entry.name.contains("running_"))
-        {
-            match self.values(&format!("{MOMENTUM}{}", entry.name), &entry.shape) {
-                Ok(values) => entries.push(Entry {
-                    values,
-                    ..entry.clone()
-                }),
-                Err(problem) => problems.push(problem),
-            }
-        }
-        // Before the first step there are none.
-        if self.said::<usize>("step")? == 0 {
-            return Ok(Vec::new());
         }
         self.without_problems(problems)?;
         Ok(entries)

@@ -53,7 +53,7 @@ pub fn run(
     for path in &args.with {
         let log = Log::read(path)?;
         let ours = Log::new(&base);
-        for key in ["batch", "lr", "schedule", "epochs"] {
+        for key in ["batch", "lr", "epochs"] {
             let [theirs, ours] = [&log, &ours].map(|log| log.settings.get(key));
             ensure!(
                 theirs == ours,

@@ -39,7 +39,6 @@ impl Log {
             ws,
             batch,
             lr,
-            schedule,
             epochs,
             seed,
         } = settings;
@@ -54,7 +53,6 @@ impl Log {
             ("ws", u8::from(*ws).to_string()),
             ("batch", batch.to_string()),
             ("lr", lr.to_string()),
-            ("schedule", schedule.to_string()),
             ("epochs", epochs.to_string()),
             ("seed", seed.to_string()),
         ];
@@ -100,9 +98,7 @@ impl Log {
 
     /// The two lines above the rows.
     pub fn head(&self) -> String {
-        let order = [
-            "source", "norm", "ws", "batch", "lr", "schedule", "epochs", "seed",
-        ];
+        let order = ["source", "norm", "ws", "batch", "lr", "epochs", "seed"];
         let pairs = order.iter().filter_map(|key| {
             let value = self.settings.get(*key)?;
             Some(format!("{key}={value}"))
@@ -156,7 +152,7 @@ mod tests {
 
     #[test]
     fn logs_are_read_as_written() {
-        let text = "# source=pytorch norm=bcn-est ws=1 batch=2 lr=0.02 schedule=constant epochs=3 seed=0\n\
+        let text = "# source=pytorch norm=bcn-est ws=1 batch=2 lr=0.02 epochs=3 seed=0\n\
                     step\tloss\taccuracy\tseconds\n\
                     100\t2.250000\t\t1.500\n\
                     2000\t0.500000\t0.9125\t30.000\n";

@@ -17,7 +17,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// Groups of every group norm and BCNorm.
-const NUM_GROUPS: usize = 4;
+const NUM_GROUPS: usize = 2;
+/// Channels of the first block; the second has twice as many.
+const NUM_CHANNELS: usize = 8;
 /// Weight Standardization's, as the paper has it.
 const WS_EPSILON: f64 = 1e-5;
 
@@ -26,7 +28,7 @@ const WS_EPSILON: f64 = 1e-5;
 pub enum NormKind {
     /// bcnorm's batch norm
     Bn,
-    /// bcnorm's group norm, 4 groups
+    /// bcnorm's group norm
     Gn,
     /// bcnorm's BCNorm by the batch's statistics
     Bcn,
@@ -204,11 +206,11 @@ impl Network {
             device,
         };
         let network = Self {
-            conv1: maker.conv([1, 16], 3, 2),
-            norm1: maker.norm(16, Activation::Relu),
-            layer1: maker.block([16, 16], 1),
-            layer2: maker.block([16, 32], 2),
-            fc: LinearConfig::new(32, 10).init(device),
+            conv1: maker.conv([1, NUM_CHANNELS], 3, 2),
+            norm1: maker.norm(NUM_CHANNELS, Activation::Relu),
+            layer1: maker.block([NUM_CHANNELS, NUM_CHANNELS], 1),
+            layer2: maker.block([NUM_CHANNELS, 2 * NUM_CHANNELS], 2),
+            fc: LinearConfig::new(2 * NUM_CHANNELS, 10).init(device),
             ws,
         };
         // Convolutions and the head, in the network's order.

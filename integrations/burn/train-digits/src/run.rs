@@ -73,7 +73,6 @@ pub fn train(
         Start::Checkpoint(checkpoint) => {
             let (state, _) = trainer.state();
             trainer.set_state(checkpoint.state(&state)?);
-            trainer.set_momentum(checkpoint.momentum(&state)?)?;
         }
     }
     let mut scheduler = settings.scheduler(total)?;
@@ -142,7 +141,7 @@ pub fn train(
         if let Some(path) = &options.save
             && (epoch_ends || step == last || stopped)
         {
-            Checkpoint::of(&trainer, &progress)?.write(path)?;
+            Checkpoint::of(&trainer, &progress).write(path)?;
         }
         if stopped && step < last {
             bar.abandon();

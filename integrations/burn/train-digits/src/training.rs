@@ -7,37 +7,13 @@ use anyhow::Result;
 use bcnorm_burn::MovingSpeed;
 use burn::module::Module as _;
 use burn::nn::loss::{CrossEntropyLoss, CrossEntropyLossConfig};
-use burn::optim::lr_scheduler::constant::ConstantLr;
 use burn::optim::lr_scheduler::cosine::CosineAnnealingLrSchedulerConfig;
 use burn::optim::lr_scheduler::module_lr_scheduler::ModuleLrScheduler;
-use burn::optim::momentum::MomentumConfig;
-use burn::optim::{GradientsParams, ModuleOptimizer, OptimizerRecord, SgdConfig};
-use burn::tensor::{Device, Int, Tensor, TensorData};
-use clap::ValueEnum;
-use std::collections::BTreeMap;
-use std::fmt;
+use burn::optim::{GradientsParams, ModuleOptimizer, SgdConfig};
+use burn::tensor::{Device, Int, Tensor};
 
-const MOMENTUM: f64 = 0.9;
 /// Digits that are evaluated at a time.
 const EVALUATED: usize = 250;
-
-/// How the learning rate goes on.
-#[derive(ValueEnum, Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Schedule {
-    /// It stays.
-    Constant,
-    /// It falls to 0 as half a cosine over all epochs.
-    Cosine,
-}
-
-impl fmt::Display for Schedule {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(match self {
-            Self::Constant => "constant",
-            Self::Cosine => "cosine",
-        })
-    }
-}
 
 /// What a run depends on.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,8 +23,8 @@ pub struct Settings {
     pub ws: bool,
     /// Digits of a step.
     pub batch: usize,
+    /// The learning rate of the first step, which falls to 0 as half a cosine over all epochs.
     pub lr: f64,
-    pub schedule: Schedule,
     pub epochs: usize,
     pub seed: u64,
 }
@@ -60,14 +36,12 @@ impl Settings {
     }
 
     /// burn's scheduler of the learning rate, before the first of `steps`.
+    ///
+    /// # Errors
+    /// A learning rate that is not above 0 and at most 1, or no steps.
     pub fn scheduler(&self, steps: usize) -> Result<ModuleLrScheduler> {
-        match self.schedule {
-            Schedule::Constant => Ok(ModuleLrScheduler::new(ConstantLr::new(self.lr))),
-            Schedule::Cosine => {
-                let config = CosineAnnealingLrSchedulerConfig::new(self.lr, steps);
-                config.init().map_err(anyhow::Error::msg)
-            }
-        }
+        let config = CosineAnnealingLrSchedulerConfig::new(self.lr, steps);
+        config.init().map_err(anyhow::Error::msg)
     }
 }
 
@@ -133,13 +107,9 @@ impl Trainer {
     pub fn new(settings: &Settings, device: &Device) -> Self {
         let device = device.clone().autodiff();
         let speed = MovingSpeed::new(settings.lr);
-        // PyTorch's form: v = 0.9 v + g; p -= lr v.
-        let momentum = MomentumConfig::new()
-            .with_momentum(MOMENTUM)
-            .with_dampening(0.0);
         Self {
             network: Network::new(settings.norm, settings.ws, settings.seed, &speed, &device),
-            optimizer: SgdConfig::new().with_momentum(Some(momentum)).init(),
+            optimizer: SgdConfig::new().init(),
             loss: CrossEntropyLossConfig::new().init(&device),
             speed,
             device,
@@ -187,46 +157,6 @@ impl Trainer {
     /// Takes another state of the same network.
     pub fn set_state(&mut self, entries: Vec<Entry>) {
         self.network = self.network.clone().with_state(entries);
-    }
-
-    /// The optimizer's momentum buffers, with the names and shapes of their parameters; none before the first step.
-    pub fn momentum(&self) -> Result<Vec<Entry>> {
-        // burn says what an optimizer holds in its own file format only.
-        let pack = burn_pack::Reader::from_bytes(self.optimizer.into_bytes()?)?;
-        let mut buffers = BTreeMap::new();
-        for tensor in pack.into_tensors()? {
-            let (_, dtype, dims, id, bytes) = tensor.into_parts()?;
-            let values = TensorData::from_bytes(bytes, dims, dtype).convert::<f32>();
-            buffers.insert(id, values.try_to_vec::<f32>()?);
-        }
-        let of_parameter = |entry: Entry| {
-            let values = buffers.remove(&Some(entry.id.val()))?;
-            let values = entry.reordered(values, &entry.dims);
-            Some(Entry { values, ..entry })
-        };
-        Ok(self
-            .network
-            .state()
-            .into_iter()
-            .filter_map(of_parameter)
-            .collect())
-    }
-
-    /// Takes momentum buffers.
-    pub fn set_momentum(&mut self, entries: Vec<Entry>) -> Result<()> {
-        let tensors = entries.into_iter().map(|entry| {
-            let id = entry.id.val();
-            let values = entry.reordered(entry.values.clone(), &entry.shape);
-            let data = TensorData::new(values, entry.dims);
-            let (bytes, dims, dtype) = data.into_parts();
-            // As burn's derived records name it.
-            let name = format!("{id}.momentum.velocity");
-            burn_pack::Tensor::new(name, dtype, dims, Some(id), bytes)
-        });
-        let pack = burn_pack::Writer::new(tensors.collect()).into_bytes()?;
-        let record = OptimizerRecord::from_bytes(pack)?;
-        self.optimizer = self.optimizer.clone().load_record(record);
-        Ok(())
     }
 }
 

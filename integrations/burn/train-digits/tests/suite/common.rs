@@ -10,7 +10,7 @@ use train_digits::digits::Digits;
 use train_digits::log::Log;
 use train_digits::network::NormKind;
 use train_digits::run::{End, Options, Start, train};
-use train_digits::training::{Schedule, Settings};
+use train_digits::training::Settings;
 
 /// The norms, and whether with Weight Standardization.
 pub const NORMS: [(NormKind, bool); 4] = [
@@ -39,7 +39,6 @@ pub fn settings(norm: NormKind, ws: bool) -> Settings {
         ws,
         batch: 2,
         lr: 0.02,
-        schedule: Schedule::Constant,
         epochs: 3,
         seed: 0,
     }

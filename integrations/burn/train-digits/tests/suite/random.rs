@@ -44,12 +44,12 @@ fn the_initial_weights() {
         let found = entries.iter().find(|entry| entry.name == name);
         found.unwrap_or_else(|| panic!("{name}")).shape.clone()
     };
-    assert_eq!(shape("conv1.weight"), [16, 1, 3, 3]);
-    assert_eq!(shape("norm1.weight"), [1, 4, 1]);
-    assert_eq!(shape("norm1.bn.running_var"), [16]);
-    assert_eq!(shape("layer2.downsample.0.weight"), [32, 16, 1, 1]);
-    assert_eq!(shape("layer2.downsample.1.bn.bias"), [32]);
-    assert_eq!(shape("fc.weight"), [10, 32]);
+    assert_eq!(shape("conv1.weight"), [8, 1, 3, 3]);
+    assert_eq!(shape("norm1.weight"), [1, 2, 1]);
+    assert_eq!(shape("norm1.bn.running_var"), [8]);
+    assert_eq!(shape("layer2.downsample.0.weight"), [16, 8, 1, 1]);
+    assert_eq!(shape("layer2.downsample.1.bn.bias"), [16]);
+    assert_eq!(shape("fc.weight"), [10, 16]);
     // 6 convolutions, 6 norms of 6, the head.
     assert_eq!(entries.len(), 6 + 6 * 6 + 2);
 
@@ -57,7 +57,7 @@ fn the_initial_weights() {
     for entry in &entries {
         let drawn = match entry.shape.as_slice() {
             [_, inputs, height, width] => Some(inputs * height * width),
-            _ if entry.name.starts_with("fc.") => Some(32),
+            _ if entry.name.starts_with("fc.") => Some(16),
             _ => None,
         };
         let len = entry.values.len();
