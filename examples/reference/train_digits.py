@@ -19,7 +19,7 @@ from torch import nn
 
 DIGITS = pathlib.Path(__file__).parent.parent / "digits"
 EPS = 1e-5
-NUM_GROUPS = 4
+NUM_GROUPS = 2
 NUM_CHANNELS = 8
 
 
