@@ -94,7 +94,7 @@ pub fn draw(curves: &[Curve], settings: &Settings, folder: &Path) -> Result<Vec<
     Ok(written)
 }
 
-type Area<'a, B> = DrawingArea<B, Shift>;
+type Area<B> = DrawingArea<B, Shift>;
 
 /// Lines of one curve in a chart.
 struct Lines {
@@ -106,7 +106,7 @@ struct Lines {
 
 /// Three charts, and what their lines are.
 fn page<B: DrawingBackend<ErrorType: 'static>>(
-    root: &DrawingArea<B, Shift>,
+    root: &Area<B>,
     theme: &Theme,
     curves: &[Curve],
     settings: &Settings,
