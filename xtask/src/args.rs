@@ -12,6 +12,8 @@ Usage: cargo xtask COMMAND [OPTIONS] [-- ARGS]
 
 Commands:
   demo    make sure that a Vulkan driver is there, then run `bcnorm demo ARGS`
+  train   make sure that a Vulkan driver is there, then run `train-digits ARGS`:
+          a network that learns digits at batch size 2 (integrations/burn)
   test    make sure that the test adapters are there, then run the tests;
           ARGS go to cargo-nextest, and then only the tests it selects run;
           with --long they draw more cases, and run on every adapter where
@@ -26,6 +28,8 @@ Commands:
           which it installs an MPI; with --bench measure what the exchange costs
   isa     what AMD's compiler makes of the kernels, without an AMD GPU: registers,
           instructions, waves; `cargo xtask isa --help` lists its options
+  shaders every kernel in every language that wgpu writes, through spirv-val,
+          glslang and Tint, and the lints of the house
   dx12    build the command for Windows, and run it on DirectX 12 under wine
   kit     make one archive that measures a GPU on a machine with its driver alone
   ci      formatting, lints, documentation and the tests with --long,
@@ -56,6 +60,7 @@ Environment:
 Examples:
   cargo xtask demo
   cargo xtask demo -- --help
+  cargo xtask train -- --norm bcn-est --ws --epochs 1
   cargo xtask test -- -E 'test(backward)'
   cargo xtask test -- -p bcnorm --no-capture
   cargo xtask test --long -- family
@@ -68,6 +73,8 @@ pub enum Command {
     Help,
     /// Run `bcnorm demo`.
     Demo,
+    /// Run `train-digits`.
+    Train,
     /// Run the test suite.
     Test {
         /// Whether the tests take their time.
@@ -79,6 +86,8 @@ pub enum Command {
     Integration(Integration, Action),
     /// What a GPU's compiler makes of the kernels; the arguments are its own.
     Isa,
+    /// Every kernel in every language, through checkers.
+    Shaders,
     /// The command on DirectX 12, under wine; the arguments are its own.
     Dx12,
     /// An archive that measures a GPU; the arguments are its own.
@@ -107,6 +116,8 @@ pub enum WebAction {
     Test,
     /// Measure in a browser.
     Bench,
+    /// Run the shaders through Tint, without a browser.
+    Tint,
 }
 
 /// A command line, understood.
@@ -154,17 +165,18 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Args, String> {
                     _ => return Err(format!("'{text}' after another: one of them at a time")),
                 }
             }
-            "--test" | "--bench"
-                if let Some((Command::Integration(_, action), _)) = &mut command =>
-            {
-                *action = match text.as_str() {
+            "--test" | "--bench" if matches!(command, Some((Command::Integration(..), _))) => {
+                let action = match text.as_str() {
                     "--test" => Action::Test,
                     _ => Action::Bench,
                 };
+                if let Some((Command::Integration(_, known), _)) = &mut command {
+                    *known = action;
+                }
             }
             _ if text.starts_with('-') => {
                 return Err(match &command {
-                    Some((Command::Demo | Command::Test { .. }, name)) => format!(
+                    Some((Command::Demo | Command::Train | Command::Test { .. }, name)) => format!(
                         "unknown option '{text}': arguments that cargo xtask passes on \
                          come after --, as in `cargo xtask {name} -- {text}`"
                     ),
@@ -173,7 +185,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Args, String> {
             }
             _ => match &command {
                 None => command = Some((named(&text)?, text)),
-                Some((Command::Demo | Command::Test { .. }, name)) => {
+                Some((Command::Demo | Command::Train | Command::Test { .. }, name)) => {
                     return Err(format!(
                         "unexpected argument '{text}': arguments that cargo xtask passes on \
                          come after --, as in `cargo xtask {name} -- {text}`"
@@ -215,6 +227,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Args, String> {
 fn named(name: &str) -> Result<Command, String> {
     match name {
         "demo" => Ok(Command::Demo),
+        "train" => Ok(Command::Train),
         "test" => Ok(Command::Test { long: false }),
         "web" => Ok(Command::Web(WebAction::Serve)),
         "burn" => Ok(Command::Integration(Integration::Burn, Action::Test)),
@@ -226,7 +239,7 @@ fn named(name: &str) -> Result<Command, String> {
         "setup" => Ok(Command::Setup),
         "help" => Ok(Command::Help),
         _ => Err(format!(
-            "unknown command '{name}': it is one of demo, test, web, burn, mpi, isa, dx12, kit, ci, setup (see `cargo xtask --help`)"
+            "unknown command '{name}': it is one of demo, train, test, web, burn, mpi, isa, dx12, kit, ci, setup (see `cargo xtask --help`)"
         )),
     }
 }
@@ -247,7 +260,7 @@ mod tests {
         assert_eq!(demo.rest, ["--shape", "2,3", "--no-install"]);
         let again = read("test -- -p bcnorm -- --exact").unwrap();
         assert_eq!(again.rest, ["-p", "bcnorm", "--", "--exact"]);
-        for line in ["demo", "test", "web", "ci", "setup"] {
+        for line in ["demo", "train", "test", "web", "ci", "setup"] {
             assert!(!read(&format!("{line} --no-install")).unwrap().install);
             assert!(!read(&format!("--no-install {line}")).unwrap().install);
             assert!(read(line).unwrap().install);
@@ -340,6 +353,7 @@ mod tests {
             ("--fast", "'--fast'"),
             ("ci --fast", "'--fast'"),
             ("demo --fast", "`cargo xtask demo -- --fast`"),
+            ("train --ws", "`cargo xtask train -- --ws`"),
             ("test backward", "`cargo xtask test -- backward`"),
             ("ci demo", "'demo' after 'ci'"),
             ("ci -- x", "'ci'"),

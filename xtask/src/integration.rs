@@ -71,9 +71,18 @@ impl Integration {
         };
         let manifest = self.manifest();
         [
-            Step::new(fmt, &["fmt", "--manifest-path", &manifest, "--check"]),
-            self.step(clippy, "clippy", &["--all-targets", "--", "-D", "warnings"]),
-            self.step(doc, "doc", &["--no-deps"])
+            Step::new(fmt, &["fmt", "--manifest-path", &manifest, "--check"]).args(
+                self.packages()
+                    .iter()
+                    .map(|name| format!("--package={name}").into())
+                    .collect(),
+            ),
+            self.step(
+                clippy,
+                "clippy",
+                &["--workspace", "--all-targets", "--", "-D", "warnings"],
+            ),
+            self.step(doc, "doc", &["--workspace", "--no-deps"])
                 .envs(vec![("RUSTDOCFLAGS", rustdocflags)]),
         ]
     }
@@ -81,16 +90,30 @@ impl Integration {
     /// Its tests, those in the documentation too.
     pub fn test(self) -> Step {
         match self {
-            Self::Burn => self.step("test, burn", "test", &[]),
-            Self::Mpi => self.step("test, mpi", "test", &[]),
+            Self::Burn => self.step("test, burn", "test", &["--workspace"]),
+            Self::Mpi => self.step("test, mpi", "test", &["--workspace"]),
         }
     }
 
     /// Its measurement.
     pub fn bench(self) -> Step {
         match self {
-            Self::Burn => self.step("bench, burn", "bench", &[]),
+            Self::Burn => self.step("bench, burn", "bench", &["-p", "bcnorm-burn"]),
             Self::Mpi => self.step("bench, mpi", "run", &["--example", "exchange"]),
+        }
+    }
+
+    /// The training of `train-digits`, which is a member of burn's.
+    pub fn train(args: Vec<OsString>) -> Step {
+        let run = ["--release", "-p", "train-digits", "--"];
+        Self::Burn.step("train", "run", &run).args(args)
+    }
+
+    /// The members of its workspace.
+    fn packages(self) -> &'static [&'static str] {
+        match self {
+            Self::Burn => &["bcnorm-burn", "train-digits"],
+            Self::Mpi => &["bcnorm-mpi"],
         }
     }
 

@@ -38,7 +38,11 @@ pub fn run(args: Args) -> ExitCode {
                 ExitCode::FAILURE
             }
         }
-        Command::Demo => demo(args),
+        Command::Demo => {
+            let demo = ["run", "--release", "-p", "bcnorm-cli", "--", "demo"];
+            program(Step::new("demo", &demo).args(args.rest), args.install)
+        }
+        Command::Train => program(Integration::train(args.rest), args.install),
         Command::Test { long } => test(args, long),
         Command::Web(action) => web::run(action, args.install),
         Command::Integration(which, action) => integration(which, action, args.install),
@@ -49,21 +53,15 @@ pub fn run(args: Args) -> ExitCode {
     }
 }
 
-/// Runs `bcnorm demo`; its exit status is ours.
-fn demo(args: Args) -> ExitCode {
-    let outcome = setup::prepare(Scope::Demo, args.install);
+/// Runs a program that wants a Vulkan driver; its exit status is ours.
+fn program(step: Step, install: bool) -> ExitCode {
+    let outcome = setup::prepare(Scope::Demo, install);
     if !outcome.usable {
-        say("error: no Vulkan driver, no demo");
+        say(&format!("error: no Vulkan driver, no {}", step.name));
         return ExitCode::FAILURE;
     }
     let runtime = RuntimeDir::new(&outcome.system);
-    let step = Step::new(
-        "demo",
-        &["run", "--release", "-p", "bcnorm-cli", "--", "demo"],
-    )
-    .args(args.rest)
-    .envs(runtime.env());
-    ExitCode::from(step.status())
+    ExitCode::from(step.envs(runtime.env()).status())
 }
 
 /// Runs the tests.
@@ -453,6 +451,11 @@ mod tests {
             let mut steps = which.checks("-D warnings".into()).to_vec();
             assert!(steps.iter().all(|step| all.contains(&step.line())));
             steps.extend([which.test(), which.bench()]);
+            if which == Integration::Burn {
+                let train = Integration::train(vec!["--ws".into()]);
+                assert!(train.line().ends_with("-p train-digits -- --ws"));
+                steps.push(train);
+            }
             for line in lines(&steps) {
                 let place = format!("--manifest-path integrations/{name}/Cargo.toml");
                 assert!(line.contains(&place), "{line}");

@@ -24,7 +24,7 @@ pub const REQUIRE: &str = "BCNORM_REQUIRE_BROWSER";
 pub fn run(action: WebAction, install: bool) -> ExitCode {
     let mut system = match action {
         WebAction::Test | WebAction::Bench => setup::prepare(Scope::Test, install).system,
-        WebAction::Build | WebAction::Serve => System::probe(),
+        WebAction::Build | WebAction::Serve | WebAction::Tint => System::probe(),
     };
     if !(system.program("node") && system.program("npm")) {
         if let Err(why) = setup::install(&system, &["nodejs", "npm"], install) {
@@ -57,6 +57,7 @@ pub fn run(action: WebAction, install: bool) -> ExitCode {
         }
         WebAction::Serve => web.node(&["web/serve.mjs"], &[web.page().into()]),
         WebAction::Test => web.test(),
+        WebAction::Tint => web.tint(),
         WebAction::Bench => web.bench(),
     });
     match done {
@@ -197,6 +198,12 @@ impl Web {
             folder.display()
         );
         self.node(&["--test", "--test-reporter=spec"], &files)
+    }
+
+    /// Every shader of every plan through Tint, by Dawn for Node.
+    fn tint(&self) -> Result<()> {
+        let file = self.root.join("web/test/tint.test.mjs");
+        self.node(&["--test", "--test-reporter=spec"], &[file.into()])
     }
 
     /// The package beside its peers, and beside the native run.

@@ -1,4 +1,4 @@
-use super::{affine, checked, mode, run_tracked, running};
+use super::{MovingSpeed, affine, checked, mode, run_tracked, running};
 use crate::normalize::{Activation, Normalize, Parameters};
 use bcnorm::NormDesc;
 use burn::config::Config;
@@ -24,7 +24,7 @@ pub struct BcNormConfig {
     /// For micro-batches: normalizes channels by running estimates, in training too, that move by this weight of a batch,
     /// in `[0, 1]`; `momentum` has no use then. Default: `None`, the batch's statistics
     #[config(default = "None")]
-    pub moving_speed: Option<f64>,
+    pub moving_speed: Option<MovingSpeed>,
     /// Whether gamma and beta have a value for each channel, not for each group as in the paper. Default: `false`
     #[config(default = false)]
     pub affine_per_channel: bool,
@@ -57,8 +57,9 @@ pub struct BcNorm {
     pub affine_per_channel: bool,
     /// The weight of a batch in the running statistics.
     pub momentum: f64,
-    /// The weight of a batch in the running estimates, where these normalize. May be set from step to step.
-    pub moving_speed: Option<f64>,
+    /// The weight of a batch in the running estimates, where these normalize; that of every norm that shares it.
+    #[module(skip)]
+    pub moving_speed: Option<MovingSpeed>,
     /// A value required for numerical stability.
     pub epsilon: f64,
     /// What is applied after the norm and the residual.
@@ -92,7 +93,7 @@ impl BcNormConfig {
             num_groups: self.num_groups,
             affine_per_channel: self.affine_per_channel,
             momentum: self.momentum,
-            moving_speed: self.moving_speed,
+            moving_speed: self.moving_speed.clone(),
             epsilon: self.epsilon,
             activation: self.activation,
         };
@@ -135,8 +136,8 @@ impl BcNorm {
         let norm = NormDesc::bc_norm(num_channels, self.num_groups)
             .with_eps(self.epsilon as f32)
             .with_per_channel_affine(self.affine_per_channel);
-        match self.moving_speed {
-            Some(speed) => norm.with_moving_speed(speed as f32),
+        match &self.moving_speed {
+            Some(speed) => norm.with_moving_speed(speed.get() as f32),
             None => norm.with_momentum(Some(self.momentum as f32)),
         }
     }

@@ -1,4 +1,4 @@
-use super::{affine, checked, mode, run_tracked, running};
+use super::{MovingSpeed, affine, checked, mode, run_tracked, running};
 use crate::normalize::{Activation, Normalize, Parameters};
 use bcnorm::NormDesc;
 use burn::config::Config;
@@ -13,7 +13,7 @@ pub struct EstBnConfig {
     /// The number of features.
     pub num_features: usize,
     /// The weight of a batch in the running estimates, in `[0, 1]`.
-    pub moving_speed: f64,
+    pub moving_speed: MovingSpeed,
     /// A value required for numerical stability. Default: 1e-5
     #[config(default = 1e-5)]
     pub epsilon: f64,
@@ -37,8 +37,9 @@ pub struct EstBn {
     pub running_mean: RunningState<Tensor<1>>,
     /// The running variance, `[num_features]`.
     pub running_var: RunningState<Tensor<1>>,
-    /// The weight of a batch in the running estimates. May be set from step to step.
-    pub moving_speed: f64,
+    /// The weight of a batch in the running estimates; that of every norm that shares it.
+    #[module(skip)]
+    pub moving_speed: MovingSpeed,
     /// A value required for numerical stability.
     pub epsilon: f64,
     /// What is applied after the norm and the residual.
@@ -55,7 +56,7 @@ impl EstBnConfig {
     pub fn init(&self, device: &Device) -> EstBn {
         let Self {
             num_features,
-            moving_speed,
+            ref moving_speed,
             epsilon,
             activation,
         } = *self;
@@ -67,7 +68,7 @@ impl EstBnConfig {
             training: Param::from_bool(true),
             running_mean,
             running_var,
-            moving_speed,
+            moving_speed: moving_speed.clone(),
             epsilon,
             activation,
         };
@@ -108,7 +109,7 @@ impl EstBn {
         let [num_features] = self.gamma.shape().dims();
         NormDesc::est_bn(num_features)
             .with_eps(self.epsilon as f32)
-            .with_moving_speed(self.moving_speed as f32)
+            .with_moving_speed(self.moving_speed.get() as f32)
     }
 
     fn call<const D: usize>(&self, x: Tensor<D>, residual: Option<Tensor<D>>) -> Tensor<D> {

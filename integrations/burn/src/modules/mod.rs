@@ -6,6 +6,7 @@ mod est;
 mod group;
 mod instance;
 mod layer;
+mod moving_speed;
 mod standardization;
 
 pub use batch::{BatchNorm, BatchNormConfig};
@@ -14,6 +15,7 @@ pub use est::{EstBn, EstBnConfig};
 pub use group::{GroupNorm, GroupNormConfig};
 pub use instance::{InstanceNorm, InstanceNormConfig};
 pub use layer::{LayerNorm, LayerNormConfig};
+pub use moving_speed::MovingSpeed;
 pub use standardization::weight_standardization;
 
 use crate::normalize::{Normalize, or_panic};

@@ -3,7 +3,7 @@
 use crate::common::{assert_close, devices, panics, read, tensor, wgpu};
 use bcnorm_burn::{
     Activation, BatchNorm, BatchNormConfig, BcNorm, BcNormConfig, EstBnConfig, GroupNormConfig,
-    InstanceNormConfig, LayerNormConfig, weight_standardization,
+    InstanceNormConfig, LayerNormConfig, MovingSpeed, weight_standardization,
 };
 use burn::module::Module;
 use burn::store::ModuleRecord;
@@ -122,7 +122,7 @@ fn running_statistics() {
     );
     check(
         "EstBn",
-        |device| EstBnConfig::new(6, 0.2).init(device),
+        |device| EstBnConfig::new(6, 0.2.into()).init(device),
         |norm, x| norm.forward(x),
         |norm| {
             [
@@ -137,7 +137,7 @@ fn running_statistics() {
             &format!("BcNorm, {speed:?}"),
             |device| {
                 BcNormConfig::new(2, 6)
-                    .with_moving_speed(speed)
+                    .with_moving_speed(speed.map(MovingSpeed::new))
                     .init(device)
             },
             |norm, x| norm.forward(x),
@@ -150,6 +150,38 @@ fn running_statistics() {
             devices,
         );
     }
+}
+
+/// One handle moves the estimates of every norm that was given it, from the next forward on.
+#[test]
+fn a_shared_moving_speed() {
+    for (name, device) in devices() {
+        let device = device.autodiff();
+        let speed = MovingSpeed::new(0.0);
+        let bc = BcNormConfig::new(2, 6)
+            .with_moving_speed(Some(speed.clone()))
+            .init(&device);
+        let est = EstBnConfig::new(6, speed.clone()).init(&device);
+        let x = tensor([3, 6, 5, 7], 1, &device);
+        let after = |value: f64| {
+            speed.set(value);
+            let _ = (bc.forward(x.clone()), est.forward(x.clone()));
+            [&bc.running_mean, &est.running_mean].map(|mean| read(&mean.value_sync()))
+        };
+        for means in after(0.0) {
+            assert_eq!(means, [0.0; 6], "{name}");
+        }
+        let [of_bc, of_est] = after(0.5);
+        assert_eq!(of_bc, of_est, "{name}");
+        assert!(of_bc.iter().all(|mean| *mean != 0.0), "{name}: {of_bc:?}");
+        let refused = panics(|| drop(after(1.5)));
+        assert!(refused.contains("1.5"), "{name}: {refused}");
+    }
+    let config = EstBnConfig::new(6, 0.25.into());
+    let stored = serde_json::to_string(&config).unwrap();
+    let again: EstBnConfig = serde_json::from_str(&stored).unwrap();
+    assert!(stored.contains("\"moving_speed\":0.25"), "{stored}");
+    assert_eq!(again.moving_speed.get(), 0.25);
 }
 
 /// Several forwards of one module in flight: each backward finds its own tables.
@@ -379,7 +411,7 @@ fn messages() {
             &["GroupNorm", "4", "6"],
         );
         expect(
-            &|| drop(EstBnConfig::new(6, 1.5).init(&device)),
+            &|| drop(EstBnConfig::new(6, 1.5.into()).init(&device)),
             &["EstBn", "1.5", "from 0 to 1"],
         );
         // And then it works.

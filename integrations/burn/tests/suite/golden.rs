@@ -4,7 +4,7 @@
 use crate::common::{devices, read};
 use bcnorm_burn::{
     Activation, BatchNormConfig, BcNormConfig, EstBnConfig, GroupNormConfig, InstanceNormConfig,
-    LayerNormConfig, weight_standardization,
+    LayerNormConfig, MovingSpeed, weight_standardization,
 };
 use burn::module::{Param, RunningState};
 use burn::tensor::{Device, Tensor, TensorData};
@@ -146,7 +146,7 @@ fn run<const D: usize>(case: &Case, device: &Device) -> Option<Outputs> {
             tracked!(config.with_activation(activation).init(device), "")
         }
         "est_bn" => {
-            let config = EstBnConfig::new(channels, case.number("moving_speed")?);
+            let config = EstBnConfig::new(channels, case.number("moving_speed")?.into());
             let config = config.with_epsilon(eps).with_activation(activation);
             tracked!(config.init(device), "")
         }
@@ -154,7 +154,11 @@ fn run<const D: usize>(case: &Case, device: &Device) -> Option<Outputs> {
             let config = BcNormConfig::new(groups, channels)
                 .with_epsilon(eps)
                 .with_momentum(case.number("momentum")?)
-                .with_moving_speed(case.number("moving_speed").filter(|_| estimate))
+                .with_moving_speed(
+                    case.number("moving_speed")
+                        .filter(|_| estimate)
+                        .map(MovingSpeed::new),
+                )
                 .with_affine_per_channel(
                     case.has("affine", "per_channel", "per_group")
                         || case.name.starts_with("group_per_channel"),
