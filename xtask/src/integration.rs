@@ -71,9 +71,11 @@ impl Integration {
         };
         let manifest = self.manifest();
         [
-            Step::new(
-                fmt,
-                &["fmt", "--manifest-path", &manifest, "--all", "--check"],
+            Step::new(fmt, &["fmt", "--manifest-path", &manifest, "--check"]).args(
+                self.packages()
+                    .iter()
+                    .map(|name| format!("--package={name}").into())
+                    .collect(),
             ),
             self.step(
                 clippy,
@@ -105,6 +107,14 @@ impl Integration {
     pub fn train(args: Vec<OsString>) -> Step {
         let run = ["--release", "-p", "train-digits", "--"];
         Self::Burn.step("train", "run", &run).args(args)
+    }
+
+    /// The members of its workspace.
+    fn packages(self) -> &'static [&'static str] {
+        match self {
+            Self::Burn => &["bcnorm-burn", "train-digits"],
+            Self::Mpi => &["bcnorm-mpi"],
+        }
     }
 
     fn manifest(self) -> String {

@@ -2,7 +2,8 @@
 
 use bcnorm::gpu::{Bindings, Pipelines, PreparedPlan, Tables, ranks, transfer};
 use bcnorm::{
-    BackwardOptions, Error, ForwardOptions, Fusion, Mode, NormDesc, Plan, Role, TensorDesc, wgpu,
+    BackwardOptions, ChannelStats, Error, ForwardOptions, Fusion, Mode, NormDesc, Plan, Role,
+    TensorDesc, wgpu,
 };
 use burn::tensor::Device;
 use burn::tensor::wgpu::{WgpuInitError, WgpuOptions, WgpuSetup};
@@ -106,6 +107,23 @@ pub(crate) struct Key {
     pub tracked: bool,
 }
 
+impl Key {
+    /// What stays from step to step: a moving speed that follows the learning rate does not.
+    fn lasting(&self) -> Self {
+        let norm = match self.norm.stats {
+            ChannelStats::Estimate { .. } => {
+                let still = ChannelStats::Estimate { moving_speed: 0.0 };
+                self.norm.with_stats(still)
+            }
+            _ => self.norm,
+        };
+        Self {
+            norm,
+            ..self.clone()
+        }
+    }
+}
+
 impl Context {
     /// Makes it that of a device.
     fn put(self, device: &Device) {
@@ -123,21 +141,27 @@ impl Context {
 
     /// A call that is planned so, both ways.
     pub fn call(&self, key: &Key) -> Result<Call, Error> {
+        let lasting = key.lasting();
         let mut plans = locked(&self.plans);
-        let planned = match plans.iter().position(|(known, _)| known == key) {
+        let planned = match plans.iter().position(|(known, _)| *known == lasting) {
             Some(index) => {
                 plans[..=index].rotate_right(1);
                 plans[0].1.clone()
             }
             None => {
-                let planned = Arc::new(Planned::new(self, key)?);
+                let planned = Arc::new(Planned::new(self, &lasting)?);
                 plans.truncate(MAX_PLANS - 1);
-                plans.insert(0, (key.clone(), planned.clone()));
+                plans.insert(0, (lasting, planned.clone()));
                 planned
             }
         };
-        let tables = planned.take_tables()?;
-        Ok(Call(Arc::new(InFlight { planned, tables })))
+        let forward = planned.forward(self, key)?;
+        let tables = planned.take_tables(&forward)?;
+        Ok(Call(Arc::new(InFlight {
+            planned,
+            forward,
+            tables,
+        })))
     }
 }
 
@@ -145,7 +169,8 @@ impl Context {
 struct Planned {
     queue: wgpu::Queue,
     ranks: Option<Arc<dyn AllGather>>,
-    forward: PreparedPlan,
+    /// That of the last call, with its norm: another moving speed is another plan, which has tables as all others.
+    forward: Mutex<Option<(NormDesc, Arc<PreparedPlan>)>>,
     /// Where one may follow.
     backward: Option<PreparedPlan>,
     /// For running statistics in training: burn counts no batches.
@@ -164,11 +189,6 @@ impl Planned {
         } = key;
         let (pipelines, tuning) = (&context.pipelines, context.pipelines.tuning());
         let world_size = context.ranks.as_ref().map(|ranks| ranks.world_size());
-        let options = ForwardOptions::default()
-            .with_fusion(*fusion)
-            .with_inference(!tracked)
-            .with_world_size(world_size);
-        let forward = Plan::forward(norm, tensor, *mode, options, tuning)?;
         let backward = match tracked {
             true => {
                 let options = BackwardOptions::default()
@@ -181,19 +201,39 @@ impl Planned {
         Ok(Self {
             queue: context.queue.clone(),
             ranks: context.ranks.clone(),
-            forward: pipelines.prepare(forward)?,
+            forward: Mutex::default(),
             backward: backward.map(|plan| pipelines.prepare(plan)).transpose()?,
             num_batches_tracked: transfer::zeroed(pipelines.device(), "num_batches_tracked", 4)?,
             pool: Mutex::default(),
         })
     }
 
+    /// The forward plan of a call.
+    fn forward(&self, context: &Context, key: &Key) -> Result<Arc<PreparedPlan>, Error> {
+        let mut last = locked(&self.forward);
+        if let Some((norm, plan)) = &*last
+            && *norm == key.norm
+        {
+            return Ok(plan.clone());
+        }
+        let (pipelines, tuning) = (&context.pipelines, context.pipelines.tuning());
+        let world_size = self.ranks.as_ref().map(|ranks| ranks.world_size());
+        let options = ForwardOptions::default()
+            .with_fusion(key.fusion)
+            .with_inference(!key.tracked)
+            .with_world_size(world_size);
+        let plan = Plan::forward(&key.norm, &key.tensor, key.mode, options, tuning)?;
+        let plan = Arc::new(pipelines.prepare(plan)?);
+        *last = Some((key.norm, plan.clone()));
+        Ok(plan)
+    }
+
     /// Tables of both plans.
-    fn take_tables(&self) -> Result<Tables, Error> {
+    fn take_tables(&self, forward: &PreparedPlan) -> Result<Tables, Error> {
         if let Some(tables) = locked(&self.pool).pop() {
             return Ok(tables);
         }
-        let tables = self.forward.create_tables(None)?;
+        let tables = forward.create_tables(None)?;
         match &self.backward {
             Some(backward) => backward.create_tables(Some(&tables)),
             None => Ok(tables),
@@ -208,6 +248,7 @@ pub struct Call(Arc<InFlight>);
 
 struct InFlight {
     planned: Arc<Planned>,
+    forward: Arc<PreparedPlan>,
     tables: Tables,
 }
 
@@ -220,7 +261,7 @@ impl Drop for InFlight {
 impl Call {
     /// The forward plan.
     pub(crate) fn forward(&self) -> &Plan {
-        self.0.planned.forward.plan()
+        self.0.forward.plan()
     }
 
     /// The backward plan, where one may follow.
@@ -230,7 +271,7 @@ impl Call {
 
     /// Runs forward on burn's buffers.
     pub(crate) fn run_forward(&self, tensors: &[(Role, &CubeTensor)]) {
-        self.run(&self.0.planned.forward, tensors);
+        self.run(&self.0.forward, tensors);
     }
 
     /// Runs backward on burn's buffers.

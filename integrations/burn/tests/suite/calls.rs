@@ -411,7 +411,7 @@ fn messages() {
             &["GroupNorm", "4", "6"],
         );
         expect(
-            &|| drop(EstBnConfig::new(6, 1.5).init(&device)),
+            &|| drop(EstBnConfig::new(6, 1.5.into()).init(&device)),
             &["EstBn", "1.5", "from 0 to 1"],
         );
         // And then it works.

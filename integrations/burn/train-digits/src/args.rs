@@ -140,7 +140,7 @@ impl SettingsArgs {
     /// The first that is not.
     pub fn check(&self, progress: &Progress, ranks: Ranks) -> Result<(), Usage> {
         let of = &progress.settings;
-        if of.batch % ranks.size != 0 {
+        if !of.batch.is_multiple_of(ranks.size) {
             return Err(Usage(format!(
                 "{} ranks cannot share the {} digits of the checkpoint's batch: go on with a number of ranks that divides it",
                 ranks.size, of.batch

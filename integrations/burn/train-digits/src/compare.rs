@@ -126,7 +126,7 @@ pub fn run(
     Ok(None)
 }
 
-/// Logs by what they are of, bcnorm's first, then in the order in which they came.
+/// Logs by what they are of: bcnorm's, burn's, and then others' in the order in which they came.
 fn curves(logs: Vec<Log>) -> Vec<Curve> {
     let mut curves: Vec<Curve> = Vec::new();
     for log in logs {
@@ -144,7 +144,13 @@ fn curves(logs: Vec<Log>) -> Vec<Curve> {
             }),
         }
     }
-    curves.sort_by_key(|curve| curve.source != "bcnorm");
+    let sources = ["bcnorm", "burn"];
+    curves.sort_by_key(|curve| {
+        sources
+            .iter()
+            .position(|source| *source == curve.source)
+            .unwrap_or(2)
+    });
     curves
 }
 

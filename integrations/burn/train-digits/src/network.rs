@@ -405,8 +405,9 @@ impl ModuleMapper for Loader {
         let values = self.values.remove(&name);
         let values = values.unwrap_or_else(|| panic!("no values for {name}"));
         param.map(|tensor| {
-            let dims = tensor.dims();
-            Tensor::from_data(TensorData::new(values, dims), &tensor.device()).require_grad()
+            let data = TensorData::new(values, tensor.dims());
+            let loaded = Tensor::from_data(data, &tensor.device());
+            loaded.set_require_grad(tensor.is_require_grad())
         })
     }
 }

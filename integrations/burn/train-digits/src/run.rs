@@ -113,8 +113,8 @@ pub fn train(
         let step = progress.step;
         bar.set_position(step as u64);
         let stopped = options.ranks.any(stop.load(Ordering::Relaxed));
-        let epoch_ends = step % per_epoch == 0;
-        if !(step % options.log_every == 0 || epoch_ends || step == last || stopped) {
+        let epoch_ends = step.is_multiple_of(per_epoch);
+        if !(step.is_multiple_of(options.log_every) || epoch_ends || step == last || stopped) {
             continue;
         }
         // The only place that waits for the device.

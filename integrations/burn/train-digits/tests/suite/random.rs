@@ -71,7 +71,7 @@ fn the_initial_weights() {
     // As the twin has them.
     assert_eq!(
         entries[0].values[..3],
-        [0.255_540_53, -0.045_648_02, -0.315_710_82]
+        [0.255_540_53, -0.045_648_02, -0.315_710_8]
     );
     let names = |kind| {
         let names = state(kind).into_iter().map(|entry| entry.name);

@@ -7,9 +7,9 @@ use train_digits::log::Log;
 use train_digits::network::NormKind;
 use train_digits::run::Start;
 
-/// What the loss of a step may differ by, up to a step. Both compute in f32, and round differently; what differs grows
-/// with every step.
-const BOUNDS: [(usize, f64); 2] = [(20, 1e-4), (60, 1e-2)];
+/// What the loss of a step may differ by: both compute in f32, and round differently. On llvmpipe none differs by more
+/// than 1e-6, which is the last digit of the logs.
+const BOUND: f64 = 1e-4;
 
 fn compare(norm: NormKind, ws: bool) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pytorch");
@@ -19,17 +19,13 @@ fn compare(norm: NormKind, ws: bool) {
     for key in ["norm", "ws", "batch", "lr", "epochs", "seed"] {
         assert_eq!(ours.settings[key], twin.settings[key]);
     }
-    let mut worst = [0.0; BOUNDS.len()];
+    let mut worst = 0.0;
     for (ours, twin) in ours.rows.iter().zip(&twin.rows) {
         assert_eq!(ours.step, twin.step);
-        let index = BOUNDS.iter().position(|(step, _)| ours.step <= *step);
-        let worst = &mut worst[index.unwrap()];
-        *worst = f64::max(*worst, (ours.loss - twin.loss).abs());
+        worst = f64::max(worst, (ours.loss - twin.loss).abs());
     }
-    println!("{norm}: {worst:.1e?}");
-    for (worst, (step, bound)) in worst.iter().zip(BOUNDS) {
-        assert!(*worst < bound, "{norm}, up to step {step}: {worst:e}");
-    }
+    println!("{norm}: {worst:.1e}");
+    assert!(worst < BOUND, "{norm}: {worst:e}");
 }
 
 #[test]
