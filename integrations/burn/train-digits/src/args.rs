@@ -2,6 +2,7 @@
 
 use crate::checkpoint::{Checkpoint, Progress};
 use crate::network::NormKind;
+use crate::ranks::Ranks;
 use crate::training::Settings;
 use clap::Parser;
 use std::fmt;
@@ -80,7 +81,7 @@ pub struct SettingsArgs {
     /// Weight Standardization of every convolution
     #[arg(long)]
     ws: bool,
-    /// Digits of a step [default: 2]
+    /// Digits of a step, of every rank [default: 2]
     #[arg(long, value_name = "N", value_parser = at_least_one)]
     batch: Option<usize>,
     /// [default: 3]
@@ -121,12 +122,12 @@ impl fmt::Display for Usage {
 impl std::error::Error for Usage {}
 
 impl SettingsArgs {
-    /// Those of a run of its own.
-    pub fn settings(&self) -> Settings {
+    /// Those of a run of these ranks.
+    pub fn settings(&self, ranks: Ranks) -> Settings {
         Settings {
             norm: self.norm.unwrap_or(NormKind::BcnEst),
             ws: self.ws,
-            batch: self.batch.unwrap_or(2),
+            batch: self.batch.unwrap_or(2) * ranks.size,
             lr: self.lr.unwrap_or(0.02),
             epochs: self.epochs.unwrap_or(3),
             seed: self.seed.unwrap_or(0),
@@ -137,8 +138,14 @@ impl SettingsArgs {
     ///
     /// # Errors
     /// The first that is not.
-    pub fn check(&self, progress: &Progress) -> Result<(), Usage> {
+    pub fn check(&self, progress: &Progress, ranks: Ranks) -> Result<(), Usage> {
         let of = &progress.settings;
+        if !of.batch.is_multiple_of(ranks.size) {
+            return Err(Usage(format!(
+                "{} ranks cannot share the {} digits of the checkpoint's batch: go on with a number of ranks that divides it",
+                ranks.size, of.batch
+            )));
+        }
         let given = |value: Option<String>, of: String, option: &str| match value {
             Some(value) if value != of => Err(Usage(format!(
                 "--{option} {value}, but the checkpoint's run has {option} {of}: drop the option to go on with it, or \
@@ -153,7 +160,11 @@ impl SettingsArgs {
             "norm",
         )?;
         given(self.ws.then(|| "true".to_owned()), of.ws.to_string(), "ws")?;
-        given(text(self.batch), of.batch.to_string(), "batch")?;
+        given(
+            text(self.batch),
+            (of.batch / ranks.size).to_string(),
+            "batch",
+        )?;
         given(text(self.epochs), of.epochs.to_string(), "epochs")?;
         given(
             self.seed.map(|seed| seed.to_string()),

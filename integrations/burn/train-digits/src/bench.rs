@@ -2,7 +2,8 @@
 
 use crate::digits::Digits;
 use crate::network::NormKind;
-use crate::training::{Batches, Settings, Share, Trainer};
+use crate::ranks::Ranks;
+use crate::training::{Batches, Settings, Trainer};
 use anyhow::Result;
 use burn::tensor::Device;
 use std::time::Instant;
@@ -54,8 +55,8 @@ pub fn run(settings: &Settings, digits: &Digits, device: &Device) -> Result<()> 
 
 /// The median of a step.
 fn milliseconds(settings: &Settings, digits: &Digits, device: &Device) -> Result<f64> {
-    let mut trainer = Trainer::new(settings, device);
-    let mut batches = Batches::new(settings, digits.len(), Share::WHOLE);
+    let mut trainer = Trainer::new(settings, device, Ranks::ALONE);
+    let mut batches = Batches::new(settings, digits.len(), Ranks::ALONE);
     let per_epoch = settings.steps_per_epoch(digits.len());
     let mut scheduler = settings.scheduler(settings.epochs * per_epoch)?;
     let mut done = 0;

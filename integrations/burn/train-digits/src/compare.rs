@@ -6,6 +6,7 @@ use crate::checkpoint::Progress;
 use crate::digits::Digits;
 use crate::log::Log;
 use crate::network::NormKind;
+use crate::ranks::Ranks;
 use crate::run::{End, Options, Start, train};
 use crate::training::Settings;
 use anyhow::{Result, ensure};
@@ -47,7 +48,7 @@ pub fn run(
     device: &Device,
     stop: &AtomicBool,
 ) -> Result<Option<String>> {
-    let base = args.settings.settings();
+    let base = args.settings.settings(Ranks::ALONE);
     let mut logs = Vec::new();
     // Before anything is trained.
     for path in &args.with {
@@ -101,6 +102,7 @@ pub fn run(
                     log_every: args.log_every,
                     save: None,
                     print: false,
+                    ranks: Ranks::ALONE,
                 };
                 match train(progress, Start::Seed, &options, digits, device, stop)? {
                     End::Finished(log) => log,

@@ -6,12 +6,13 @@ use bcnorm::wgpu;
 use burn::tensor::Device;
 use burn::tensor::wgpu::WgpuSetup;
 
-/// A device on the adapter that burn chooses, or on the first whose name, backend or kind contains `name` (in any case).
+/// A device on the adapter that burn chooses, or on one whose name, backend or kind contains `name` (in any case): of several
+/// the one of this number, counted around.
 ///
 /// # Errors
 /// No such adapter, with a list of those there are; an adapter that gives no device. In a process, one device at most is
 /// burn's choice.
-pub fn open(name: Option<&str>) -> Result<Device> {
+pub fn open(name: Option<&str>, number: usize) -> Result<Device> {
     let Some(name) = name else {
         let device = bcnorm_burn::init(Device::wgpu_options());
         return device.context(
@@ -27,14 +28,15 @@ pub fn open(name: Option<&str>) -> Result<Device> {
     );
     let wanted = name.to_lowercase();
     let matches = |adapter: &wgpu::Adapter| describe(adapter).to_lowercase().contains(&wanted);
-    let Some(index) = adapters.iter().position(matches) else {
+    let fitting: Vec<&wgpu::Adapter> = adapters.iter().filter(|adapter| matches(adapter)).collect();
+    let Some(adapter) = fitting.get(number % fitting.len().max(1)) else {
         let list: String = adapters
             .iter()
             .map(|adapter| format!("\n  {}", describe(adapter)))
             .collect();
         bail!("no adapter's name or backend contains \"{name}\"; there are:{list}");
     };
-    let adapter = adapters[index].clone();
+    let adapter = (*adapter).clone();
     // As burn makes its own, but for wgpu's experiments, which take unsafe code.
     let experiments = wgpu::Features::all_experimental_mask();
     let left_out = experiments | wgpu::Features::MAPPABLE_PRIMARY_BUFFERS;

@@ -8,6 +8,7 @@
 //! - [`training`]: a step, an evaluation
 //! - [`checkpoint`]: states in files
 //! - [`log`]: what a run was like, as a table
+//! - [`ranks`]: several ranks, each with its share of a batch
 //! - [`run`]: a run from the first step to the last
 //! - [`compare`], [`chart`]: many runs in one picture
 //! - [`bench`]: what a step costs
@@ -23,5 +24,6 @@ pub mod digits;
 pub mod log;
 pub mod network;
 pub mod random;
+pub mod ranks;
 pub mod run;
 pub mod training;

@@ -12,6 +12,7 @@ use train_digits::args::{Args, Usage};
 use train_digits::checkpoint::{Checkpoint, Progress};
 use train_digits::digits::Digits;
 use train_digits::network::Network;
+use train_digits::ranks::{self, Ranks};
 use train_digits::run::{End, Options, Start, train};
 use train_digits::training::accuracy;
 use train_digits::{bench, compare, device};
@@ -21,21 +22,20 @@ const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    match run(&args) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
-        }
-    }
+    ranks::run(|ranks| run(&args, ranks))
 }
 
-fn run(args: &Args) -> Result<ExitCode> {
+fn run(args: &Args, ranks: Ranks) -> Result<ExitCode> {
+    if ranks.size > 1 && (args.compare || args.bench || args.evaluate.is_some()) {
+        let what =
+            "several ranks train one network: --compare, --bench and --evaluate are for one rank";
+        return Err(Usage(what.into()).into());
+    }
     let digits = Digits::read(args.data.as_deref())?;
     if let Some(path) = &args.evaluate {
         return evaluate(args, &Checkpoint::read(path)?, &digits[1]);
     }
-    let (start, progress) = start(args)?;
+    let (start, progress) = start(args, ranks)?;
     let (batch, len) = (progress.settings.batch, digits[0].len());
     if batch > len {
         return Err(Usage(format!(
@@ -43,7 +43,8 @@ fn run(args: &Args) -> Result<ExitCode> {
         ))
         .into());
     }
-    let device = device::open(args.adapter.as_deref())?;
+    let device = device::open(args.adapter.as_deref(), ranks.on_machine)?;
+    ranks.synchronize(&device);
     if args.bench {
         bench::run(&progress.settings, &digits[0], &device)?;
         return Ok(ExitCode::SUCCESS);
@@ -58,6 +59,7 @@ fn run(args: &Args) -> Result<ExitCode> {
             log_every: args.log_every,
             save: args.save.clone(),
             print: true,
+            ranks,
         };
         match train(progress, start, &options, &digits, &device, &stop)? {
             End::Finished(_) => None,
@@ -80,15 +82,15 @@ fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// Where the run that was asked for begins.
-fn start(args: &Args) -> Result<(Start, Progress)> {
+fn start(args: &Args, ranks: Ranks) -> Result<(Start, Progress)> {
     if let Some(path) = &args.resume {
         let checkpoint = Checkpoint::read(path)?;
         let progress = checkpoint.progress()?;
-        args.settings.check(&progress)?;
+        args.settings.check(&progress, ranks)?;
         return Ok((Start::Checkpoint(checkpoint), progress));
     }
     let progress = Progress {
-        settings: args.settings.settings(),
+        settings: args.settings.settings(ranks),
         step: 0,
         seconds: 0.0,
     };
@@ -102,7 +104,7 @@ fn start(args: &Args) -> Result<(Start, Progress)> {
 /// Prints how many of the test's digits a stored network knows.
 fn evaluate(args: &Args, file: &Checkpoint, tests: &Digits) -> Result<ExitCode> {
     let (norm, ws) = args.settings.of_file(file)?;
-    let device: Device = device::open(args.adapter.as_deref())?;
+    let device: Device = device::open(args.adapter.as_deref(), 0)?;
     let network = Network::new(norm, ws, 0, &MovingSpeed::new(0.0), &device);
     let state = file.state(&network.state())?;
     let accuracy = accuracy(&network.with_state(state), tests, &device);

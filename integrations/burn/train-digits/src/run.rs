@@ -4,7 +4,8 @@ use crate::checkpoint::{Checkpoint, Progress};
 use crate::digits::Digits;
 use crate::log::{Log, Row};
 use crate::network::read;
-use crate::training::{Batches, Share, Trainer};
+use crate::ranks::Ranks;
+use crate::training::{Batches, Trainer};
 use anyhow::{Context as _, Result, bail, ensure};
 use burn::tensor::{Device, Tensor};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -36,6 +37,8 @@ pub struct Options {
     pub save: Option<PathBuf>,
     /// Whether every row is printed where no progress bar can be.
     pub print: bool,
+    /// Whose share of a batch this process trains on. All ranks are given the same of what is above, and the first writes.
+    pub ranks: Ranks,
 }
 
 /// How a run ended.
@@ -63,7 +66,7 @@ pub fn train(
     let total = settings.epochs * per_epoch;
     let last = options.steps.map_or(total, |steps| steps.min(total));
 
-    let mut trainer = Trainer::new(&settings, device);
+    let mut trainer = Trainer::new(&settings, device, options.ranks);
     match &start {
         Start::Seed => {}
         Start::Weights(weights) => {
@@ -81,15 +84,20 @@ pub fn train(
     }
     let mut log = Log::new(&settings);
     let mut file = match &options.log {
-        Some(path) => Some(Sink::open(path, &mut log, progress.step)?),
-        None => None,
+        Some(path) if options.ranks.is_first() => Some(Sink::open(path, &mut log, progress.step)?),
+        _ => None,
     };
 
-    let bar = bar(last);
-    if options.print && bar.is_hidden() {
+    let bar = if options.ranks.is_first() {
+        bar(last)
+    } else {
+        ProgressBar::hidden()
+    };
+    let print = options.print && options.ranks.is_first() && bar.is_hidden();
+    if print {
         print!("{}", log.head());
     }
-    let mut batches = Batches::new(&settings, digits.len(), Share::WHOLE);
+    let mut batches = Batches::new(&settings, digits.len(), options.ranks);
     let mut losses: Option<Tensor<1>> = None;
     let mut before = (progress.step, progress.seconds);
     let mut started = Instant::now();
@@ -104,18 +112,19 @@ pub fn train(
         progress.step += 1;
         let step = progress.step;
         bar.set_position(step as u64);
-        let stopped = stop.load(Ordering::Relaxed);
+        let stopped = options.ranks.any(stop.load(Ordering::Relaxed));
         let epoch_ends = step.is_multiple_of(per_epoch);
         if !(step.is_multiple_of(options.log_every) || epoch_ends || step == last || stopped) {
             continue;
         }
         // The only place that waits for the device.
-        let sum = losses.take().map_or(0.0, |losses| read(losses)[0]);
+        let mut sum = [losses.take().map_or(0.0, |losses| read(losses)[0])];
+        options.ranks.average(&mut sum);
         progress.seconds += started.elapsed().as_secs_f64();
         let steps = step - before.0;
         let row = Row {
             step,
-            loss: f64::from(sum) / steps as f64,
+            loss: f64::from(sum[0]) / steps as f64,
             accuracy: epoch_ends.then(|| trainer.accuracy(tests)),
             seconds: progress.seconds,
         };
@@ -131,7 +140,7 @@ pub fn train(
         if let Some(file) = &mut file {
             file.append(&row)?;
         }
-        if options.print && bar.is_hidden() {
+        if print {
             println!("{row}");
         }
         let rate = (steps * settings.batch) as f64 / (progress.seconds - before.1);
@@ -139,6 +148,7 @@ pub fn train(
         let known = known.map_or(String::new(), |known| format!(", accuracy {known:.3}"));
         bar.set_message(format!("loss {:.3}{known}, {rate:.0} images/s", row.loss));
         if let Some(path) = &options.save
+            && options.ranks.is_first()
             && (epoch_ends || step == last || stopped)
         {
             Checkpoint::of(&trainer, &progress).write(path)?;

@@ -3,6 +3,7 @@
 use crate::digits::Digits;
 use crate::network::{Entry, Network, NormKind, read};
 use crate::random::order;
+use crate::ranks::Ranks;
 use anyhow::Result;
 use bcnorm_burn::MovingSpeed;
 use burn::module::Module as _;
@@ -21,7 +22,7 @@ pub struct Settings {
     pub norm: NormKind,
     /// Weight Standardization of every convolution.
     pub ws: bool,
-    /// Digits of a step.
+    /// Digits of a step, of all ranks.
     pub batch: usize,
     /// The learning rate of the first step, which falls to 0 as half a cosine over all epochs.
     pub lr: f64,
@@ -45,43 +46,31 @@ impl Settings {
     }
 }
 
-/// Which share of every batch is a process's.
-#[derive(Debug, Clone, Copy)]
-pub struct Share {
-    pub rank: usize,
-    pub ranks: usize,
-}
-
-impl Share {
-    /// All of it.
-    pub const WHOLE: Self = Self { rank: 0, ranks: 1 };
-}
-
 /// The order of the digits, an epoch at a time.
 pub struct Batches {
     seed: u64,
     len: usize,
-    /// Of this process.
+    /// Of this rank.
     batch: usize,
-    share: Share,
+    ranks: Ranks,
     epoch: Option<(usize, Vec<usize>)>,
 }
 
 impl Batches {
-    pub fn new(settings: &Settings, len: usize, share: Share) -> Self {
+    pub fn new(settings: &Settings, len: usize, ranks: Ranks) -> Self {
         Self {
             seed: settings.seed,
             len,
-            batch: settings.batch / share.ranks,
-            share,
+            batch: settings.batch / ranks.size,
+            ranks,
             epoch: None,
         }
     }
 
     /// The digits of a step, counted from 0 over all epochs.
     pub fn of_step(&mut self, step: usize) -> &[usize] {
-        let Share { rank, ranks } = self.share;
-        let whole = self.batch * ranks;
+        let Ranks { rank, size, .. } = self.ranks;
+        let whole = self.batch * size;
         let per_epoch = self.len / whole;
         let epoch = step / per_epoch;
         if self.epoch.as_ref().is_none_or(|(known, _)| *known != epoch) {
@@ -100,11 +89,12 @@ pub struct Trainer {
     loss: CrossEntropyLoss,
     speed: MovingSpeed,
     device: Device,
+    ranks: Ranks,
 }
 
 impl Trainer {
     /// A network with the initial weights of the settings' seed.
-    pub fn new(settings: &Settings, device: &Device) -> Self {
+    pub fn new(settings: &Settings, device: &Device, ranks: Ranks) -> Self {
         let device = device.clone().autodiff();
         let speed = MovingSpeed::new(settings.lr);
         Self {
@@ -113,14 +103,17 @@ impl Trainer {
             loss: CrossEntropyLossConfig::new().init(&device),
             speed,
             device,
+            ranks,
         }
     }
 
-    /// A step on a batch: its loss, on the device, before the step.
+    /// A step on this rank's share of a batch: its loss, on the device, before the step.
     pub fn step(&mut self, images: Tensor<4>, labels: Tensor<1, Int>, lr: f64) -> Tensor<1> {
         // As the authors have it.
         self.speed.set(lr);
         let (loss, gradients) = self.gradients(images, labels);
+        let device = self.device.clone().inner();
+        let gradients = self.ranks.averaged(&self.network, gradients, &device);
         self.update(gradients, lr);
         loss
     }

@@ -9,6 +9,7 @@ use train_digits::device;
 use train_digits::digits::Digits;
 use train_digits::log::Log;
 use train_digits::network::NormKind;
+use train_digits::ranks::Ranks;
 use train_digits::run::{End, Options, Start, train};
 use train_digits::training::Settings;
 
@@ -23,7 +24,7 @@ pub const NORMS: [(NormKind, bool); 4] = [
 /// The same for every test of the process.
 pub fn device() -> Device {
     static DEVICE: OnceLock<Device> = OnceLock::new();
-    let open = || device::open(None).expect("a wgpu device");
+    let open = || device::open(None, 0).expect("a wgpu device");
     DEVICE.get_or_init(open).clone()
 }
 
@@ -66,6 +67,7 @@ pub fn run(
         log_every,
         save: save.map(Path::to_owned),
         print: false,
+        ranks: Ranks::ALONE,
     };
     let never = AtomicBool::new(false);
     match train(progress, start, &options, digits(), &device(), &never).unwrap() {

@@ -1,0 +1,77 @@
+//! The command under `mpirun`: ranks that share a batch train as one rank does that has all of it.
+#![allow(missing_docs)]
+
+use std::process::{Command, Output};
+use tempfile::TempDir;
+use train_digits::log::Log;
+
+const STEPS: usize = 50;
+
+/// How far the mean losses of a step may be apart. The sums of a batch are added in another order, and 50 steps of training
+/// enlarge what that rounds away.
+const APART: f64 = 1e-4;
+
+/// The command on so many ranks, with as many on a machine as there are. The variables are for Open MPI, others pass over them.
+fn train(ranks: usize, args: &str) -> Output {
+    Command::new("mpirun")
+        .args(["-n", &ranks.to_string(), env!("CARGO_BIN_EXE_train-digits")])
+        .args(args.split(' '))
+        .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
+        .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
+        .env("OMPI_MCA_rmaps_base_oversubscribe", "1")
+        .env("OMPI_MCA_btl_vader_single_copy_mechanism", "none")
+        .output()
+        .expect("mpirun: install Open MPI or MPICH, `cargo xtask burn` does on Debian")
+}
+
+/// The losses of steps of all ranks together on 4 digits.
+fn losses(folder: &TempDir, ranks: usize, norm: &str) -> Vec<f64> {
+    let log = folder.path().join(format!("{ranks}.tsv"));
+    let batch = 4 / ranks;
+    let args = format!(
+        "{norm} --batch {batch} --steps {STEPS} --log-every 1 --log {}",
+        log.display()
+    );
+    let output = train(ranks, &args);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{ranks} ranks, {norm}: {said}");
+    let log = Log::read(&log).unwrap();
+    log.rows.iter().map(|row| row.loss).collect()
+}
+
+fn ranks_train_as_one(norm: &str) {
+    let folder = TempDir::new().unwrap();
+    let one = losses(&folder, 1, norm);
+    assert_eq!(one.len(), STEPS);
+    for ranks in [2, 4] {
+        let several = losses(&folder, ranks, norm);
+        assert_eq!(several.len(), STEPS);
+        let apart = one.iter().zip(&several).map(|(a, b)| (a - b).abs());
+        let apart = apart.fold(0.0, f64::max);
+        println!("{norm}: {ranks} ranks are {apart:.1e} apart");
+        assert!(apart <= APART, "{norm}: {ranks} ranks are {apart:e} apart");
+    }
+}
+
+#[test]
+fn with_batch_norm() {
+    ranks_train_as_one("--norm bn");
+}
+
+#[test]
+fn with_bc_norm() {
+    ranks_train_as_one("--norm bcn --ws");
+}
+
+#[test]
+fn with_estimates() {
+    ranks_train_as_one("--norm bcn-est --ws");
+}
+
+#[test]
+fn what_is_for_one_rank_is_refused() {
+    let output = train(2, "--compare");
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("one rank"), "{said}");
+}
