@@ -125,7 +125,7 @@ fn page<B: DrawingBackend<ErrorType: 'static>>(
     let title = format!("A residual network learns handwritten digits at batch size {batch}");
     pen.text(root, &title, (20, 26), 22, theme.ink)?;
     let note = format!(
-        "{epochs} epochs of 4,000 digits, learning rate {lr}; lines: mean of {seeds} seeds, thin: each of them; loss: \
+        "{epochs} epochs, learning rate {lr} at first; lines: mean of {seeds} seeds, thin: each of them; loss: \
          mean of {SMOOTHED} rows"
     );
     pen.text(root, &note, (20, 50), 14, theme.faint)?;
@@ -175,12 +175,7 @@ fn page<B: DrawingBackend<ErrorType: 'static>>(
             losses.clone(),
             by_step,
         ),
-        (
-            "test accuracy (share of 1,000 digits)",
-            "steps",
-            accuracies,
-            accuracy,
-        ),
+        ("test accuracy", "steps", accuracies, accuracy),
         (
             "training loss (cross entropy, nats)",
             "seconds of training",
