@@ -209,7 +209,7 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Args, String> {
     }
     let alone = matches!(
         command,
-        Command::Ci | Command::Setup | Command::Web(_) | Command::Integration(..)
+        Command::Ci | Command::Setup | Command::Shaders | Command::Web(_) | Command::Integration(..)
     );
     if alone && !rest.is_empty() {
         return Err(format!(
@@ -233,13 +233,14 @@ fn named(name: &str) -> Result<Command, String> {
         "burn" => Ok(Command::Integration(Integration::Burn, Action::Test)),
         "mpi" => Ok(Command::Integration(Integration::Mpi, Action::Test)),
         "isa" => Ok(Command::Isa),
+        "shaders" => Ok(Command::Shaders),
         "dx12" => Ok(Command::Dx12),
         "kit" => Ok(Command::Kit),
         "ci" => Ok(Command::Ci),
         "setup" => Ok(Command::Setup),
         "help" => Ok(Command::Help),
         _ => Err(format!(
-            "unknown command '{name}': it is one of demo, train, test, web, burn, mpi, isa, dx12, kit, ci, setup (see `cargo xtask --help`)"
+            "unknown command '{name}': it is one of demo, train, test, web, burn, mpi, isa, shaders, dx12, kit, ci, setup (see `cargo xtask --help`)"
         )),
     }
 }

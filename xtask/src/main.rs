@@ -6,6 +6,7 @@
 //! - [`tasks`]: the cargo commands behind each task
 //! - [`web`]: the browser package and its page
 //! - [`integration`]: bcnorm in burn and over MPI, workspaces of their own
+//! - [`shaders`]: every kernel in every language
 //! - [`isa`], [`dx12`], [`kit`]: GPUs' compilers, DirectX 12, an archive for a machine with a GPU
 //! - [`workspace`]: where cargo and the sources are
 
@@ -15,6 +16,7 @@ mod integration;
 mod isa;
 mod kit;
 mod setup;
+mod shaders;
 mod system;
 mod tasks;
 mod web;

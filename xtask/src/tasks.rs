@@ -15,7 +15,7 @@ use crate::setup::{self, Outcome, Scope};
 use crate::system::System;
 use crate::web;
 use crate::workspace::{cargo, workspace};
-use crate::{dx12, isa, kit};
+use crate::{dx12, isa, kit, shaders};
 
 /// The tests' name for the adapters that they must not go without.
 const REQUIRE: &str = "BCNORM_REQUIRE_ADAPTERS";
@@ -47,6 +47,7 @@ pub fn run(args: Args) -> ExitCode {
         Command::Web(action) => web::run(action, args.install),
         Command::Integration(which, action) => integration(which, action, args.install),
         Command::Isa => isa::run(args),
+        Command::Shaders => shaders::run(args),
         Command::Dx12 => dx12::run(args),
         Command::Kit => kit::run(args),
         Command::Ci => ci(args),
