@@ -209,7 +209,11 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Args, String> {
     }
     let alone = matches!(
         command,
-        Command::Ci | Command::Setup | Command::Shaders | Command::Web(_) | Command::Integration(..)
+        Command::Ci
+            | Command::Setup
+            | Command::Shaders
+            | Command::Web(_)
+            | Command::Integration(..)
     );
     if alone && !rest.is_empty() {
         return Err(format!(

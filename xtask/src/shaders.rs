@@ -3,12 +3,12 @@
 
 use std::process::ExitCode;
 
-use crate::args::Args;
+use crate::args::{Args, WebAction};
 use crate::say;
 use crate::setup;
 use crate::system::System;
 use crate::tasks::Step;
-use crate::web::{self, WebAction};
+use crate::web;
 
 /// The checkers, and what Debian has them in.
 const CHECKERS: [(&str, &str); 2] = [
@@ -30,24 +30,20 @@ pub fn run(args: Args) -> ExitCode {
         ));
         return ExitCode::FAILURE;
     }
-    let languages = [
-        "run", "--release", "-p", "bcnorm-backends", "--features", "all",
-    ];
-    let lints = [
-        "test", "--release", "--workspace", "--test", "suite", "--", "reflection::",
-    ];
+    let step = |name, line: &str| Step::new(name, &line.split(' ').collect::<Vec<_>>());
     let steps = [
-        Step::new("languages", &languages),
-        Step::new("lints", &lints),
+        step(
+            "languages",
+            "run --release -p bcnorm-backends --features all",
+        ),
+        step(
+            "lints",
+            "test --release --workspace --test suite -- reflection::",
+        ),
     ];
-    let failed: Vec<u8> = steps
-        .iter()
-        .map(Step::status)
-        .filter(|status| *status != 0)
-        .collect();
+    // All of them, whichever fails.
+    let statuses = steps.map(|step| step.status());
+    let failed = statuses.into_iter().find(|status| *status != 0);
     let tint = web::run(WebAction::Tint, args.install);
-    match failed.first() {
-        Some(status) => ExitCode::from(*status),
-        None => tint,
-    }
+    failed.map_or(tint, ExitCode::from)
 }
