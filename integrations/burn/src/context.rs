@@ -300,19 +300,22 @@ impl Call {
             );
         }
         // Asked for a resource, burn submits what is pending on the stream of its tensor. While it is held, burn gives
-        // the memory to nothing else.
-        let resources: Vec<_> = needed
-            .map(|(role, tensor)| {
-                let handle = tensor.handle.clone();
-                let resource = tensor
-                    .client
-                    .get_resource::<WgpuServer<AutoCompiler>>(handle);
-                (
-                    *role,
-                    resource.unwrap_or_else(|error| panic!("{role}: {error}")),
-                )
-            })
+        // the memory to nothing else. Each question waits for the thread of burn's device: they are asked there.
+        let handles: Vec<_> = needed
+            .map(|(role, tensor)| (*role, tensor.client.clone(), tensor.handle.clone()))
             .collect();
+        let Some((_, client, _)) = handles.first().cloned() else {
+            return;
+        };
+        let ask = || {
+            let resources = handles.into_iter().map(|(role, client, handle)| {
+                let resource = client.get_resource::<WgpuServer<AutoCompiler>>(handle);
+                resource.map(|resource| (role, resource))
+            });
+            resources.collect::<Result<Vec<_>, _>>()
+        };
+        let resources = client.exclusive(ask).flatten();
+        let resources = resources.unwrap_or_else(|error| panic!("{error}"));
         let mut bindings = Bindings::new()
             .with_tables(&self.0.tables)
             .with(Role::NumBatchesTracked, num_batches_tracked);
