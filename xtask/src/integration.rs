@@ -26,7 +26,8 @@ pub enum Action {
     Bench,
 }
 
-/// What MPI's crate is built on, as Debian has it: MPI, its commands, and what reads its header.
+/// What MPI's crate is built on, as Debian has it: MPI, its commands, and what reads its header. Both want it: training in burn
+/// over several ranks is tested, too.
 const MPI_PACKAGES: [&str; 3] = ["libopenmpi-dev", "openmpi-bin", "libclang-dev"];
 
 impl Integration {
@@ -47,7 +48,7 @@ impl Integration {
             let programs = ["mpirun", "mpicc"].iter().all(|name| system.program(name));
             programs && system.has_libclang()
         };
-        if self != Self::Mpi || complete(system) {
+        if complete(system) {
             return Ok(());
         }
         let installed = setup::install(system, &MPI_PACKAGES, install);
@@ -80,9 +81,9 @@ impl Integration {
             self.step(
                 clippy,
                 "clippy",
-                &["--workspace", "--all-targets", "--", "-D", "warnings"],
+                &[self.all(), &["--all-targets", "--", "-D", "warnings"]].concat(),
             ),
-            self.step(doc, "doc", &["--workspace", "--no-deps"])
+            self.step(doc, "doc", &[self.all(), &["--no-deps"]].concat())
                 .envs(vec![("RUSTDOCFLAGS", rustdocflags)]),
         ]
     }
@@ -90,8 +91,8 @@ impl Integration {
     /// Its tests, those in the documentation too.
     pub fn test(self) -> Step {
         match self {
-            Self::Burn => self.step("test, burn", "test", &["--workspace"]),
-            Self::Mpi => self.step("test, mpi", "test", &["--workspace"]),
+            Self::Burn => self.step("test, burn", "test", self.all()),
+            Self::Mpi => self.step("test, mpi", "test", self.all()),
         }
     }
 
@@ -107,6 +108,14 @@ impl Integration {
     pub fn train(args: Vec<OsString>) -> Step {
         let run = ["--release", "-p", "train-digits", "--"];
         Self::Burn.step("train", "run", &run).args(args)
+    }
+
+    /// All members, with all that they can do.
+    fn all(self) -> &'static [&'static str] {
+        match self {
+            Self::Burn => &["--workspace", "--features", "train-digits/mpi"],
+            Self::Mpi => &["--workspace"],
+        }
     }
 
     /// The members of its workspace.
