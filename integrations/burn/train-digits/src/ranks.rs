@@ -1,10 +1,12 @@
 //! Several ranks of an MPI job, each on a device of its own with its share of every batch. Batch statistics are those of all
 //! ranks, and gradients are averaged, so that all of them have the same network after every step.
 
+use crate::args::Usage;
 use crate::network::{Network, read};
 use burn::module::{Module as _, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData};
+use std::process::ExitCode;
 
 /// One rank among those of a job.
 #[derive(Debug, Clone, Copy)]
@@ -123,9 +125,17 @@ impl ModuleVisitor for Given<'_> {
 
 pub use mpi::run;
 
+/// How a process of its own ends.
+fn end(result: anyhow::Result<ExitCode>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+    })
+}
+
 #[cfg(feature = "mpi")]
 mod mpi {
-    use super::Ranks;
+    use super::{Ranks, end};
     use bcnorm_burn::AllGather;
     use burn::tensor::Device;
     use mpi::collective::SystemOperation;
@@ -134,7 +144,7 @@ mod mpi {
     use std::num::NonZero;
     use std::process::ExitCode;
 
-    /// Runs `job` as a rank; an error ends all ranks.
+    /// Runs `job` as a rank: an error ends all ranks of several.
     pub fn run(job: impl FnOnce(Ranks) -> anyhow::Result<ExitCode>) -> ExitCode {
         let mut code = ExitCode::SUCCESS;
         let ended = bcnorm_mpi::run(|world| {
@@ -143,8 +153,13 @@ mod mpi {
                 size: world.size() as usize,
                 on_machine: world.split_shared(world.rank()).rank() as usize,
             };
-            code = job(ranks).map_err(|error| format!("{error:#}"))?;
-            Ok::<(), String>(())
+            match job(ranks) {
+                Err(error) if ranks.size > 1 => Err(format!("{error:#}")),
+                result => {
+                    code = end(result);
+                    Ok(())
+                }
+            }
         });
         if ended == ExitCode::SUCCESS {
             code
@@ -180,19 +195,12 @@ mod mpi {
 /// Without MPI there is one rank.
 #[cfg(not(feature = "mpi"))]
 mod mpi {
-    use super::Ranks;
+    use super::{Ranks, end};
     use burn::tensor::Device;
     use std::process::ExitCode;
 
     pub fn run(job: impl FnOnce(Ranks) -> anyhow::Result<ExitCode>) -> ExitCode {
-        job(Ranks::ALONE).unwrap_or_else(|error| {
-            eprintln!("error: {error:#}");
-            ExitCode::from(if error.is::<crate::args::Usage>() {
-                2
-            } else {
-                1
-            })
-        })
+        end(job(Ranks::ALONE))
     }
 
     pub fn sum(_: &mut [f32]) {}
