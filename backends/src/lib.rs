@@ -1,6 +1,7 @@
 //! From a specialization to what a GPU's driver is given: by naga, with the options that wgpu 30 gives it.
 //!
-//! - [`mod@spirv`] for Vulkan, [`mod@hlsl`] for DirectX 12, [`mod@msl`] for Metal, [`mod@glsl`] for OpenGL, a feature each
+//! - `spirv` for Vulkan, `hlsl` for DirectX 12, `msl` for Metal, `glsl` for OpenGL: a feature each, and a module and a function of that
+//!   name
 
 #[cfg(feature = "glsl")]
 pub mod glsl;

@@ -35,12 +35,6 @@ const TARGETS: &[Target] = &[
         checker: Some(&[SPIRV_VAL, "--target-env", "vulkan1.0"]),
     },
     Target {
-        name: "SPIR-V 1.3, Vulkan 1.1",
-        subgroups: true,
-        write: |kernel| Ok(words(&spirv(kernel, (1, 3), false)?)),
-        checker: Some(&[SPIRV_VAL, "--target-env", "vulkan1.1"]),
-    },
-    Target {
         name: "SPIR-V 1.6, Vulkan 1.3",
         subgroups: true,
         write: |kernel| Ok(words(&spirv(kernel, (1, 6), true)?)),
@@ -53,21 +47,9 @@ const TARGETS: &[Target] = &[
         checker: Some(&[GLSLANG, "-S", "comp"]),
     },
     Target {
-        name: "GLSL ES 3.20",
-        subgroups: false,
-        write: |kernel| Ok(glsl(kernel, Version::new_gles(320))?.into_bytes()),
-        checker: Some(&[GLSLANG, "-S", "comp"]),
-    },
-    Target {
         name: "GLSL 4.30",
         subgroups: false,
         write: |kernel| Ok(glsl(kernel, Version::Desktop(430))?.into_bytes()),
-        checker: Some(&[GLSLANG, "-S", "comp"]),
-    },
-    Target {
-        name: "GLSL 4.60",
-        subgroups: false,
-        write: |kernel| Ok(glsl(kernel, Version::Desktop(460))?.into_bytes()),
         checker: Some(&[GLSLANG, "-S", "comp"]),
     },
     Target {
@@ -83,27 +65,9 @@ const TARGETS: &[Target] = &[
         checker: None,
     },
     Target {
-        name: "HLSL 6.6, for DXC",
-        subgroups: true,
-        write: |kernel| Ok(hlsl(kernel, ShaderModel::V6_6)?.0.into_bytes()),
-        checker: None,
-    },
-    Target {
-        name: "MSL 2.1",
-        subgroups: false,
-        write: |kernel| Ok(msl(kernel, (2, 1))?.into_bytes()),
-        checker: None,
-    },
-    Target {
         name: "MSL 2.4",
         subgroups: true,
         write: |kernel| Ok(msl(kernel, (2, 4))?.into_bytes()),
-        checker: None,
-    },
-    Target {
-        name: "MSL 3.1",
-        subgroups: true,
-        write: |kernel| Ok(msl(kernel, (3, 1))?.into_bytes()),
         checker: None,
     },
 ];

@@ -152,6 +152,10 @@ fn checks(rustdocflags: Option<OsString>) -> Vec<Step> {
         lints("clippy", &["--workspace", "--all-targets"]),
         // The library as a program gets it that asks for no feature: the tests turn all of them on.
         lints("clippy, no features", &["-p", "bcnorm", "--lib"]),
+        lints(
+            "clippy, all languages",
+            &["-p", "bcnorm-backends", "--features", "all"],
+        ),
         Step::new("doc", &["doc", "--no-deps", "--workspace", "--release"])
             .envs(vec![("RUSTDOCFLAGS", flags.clone())]),
     ];

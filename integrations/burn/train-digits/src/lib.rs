@@ -11,7 +11,7 @@
 //! - [`ranks`]: several ranks, each with its share of a batch
 //! - [`run`]: a run from the first step to the last
 //! - [`compare`], [`chart`]: many runs in one picture
-//! - [`bench`]: what a step costs
+//! - [`mod@bench`]: what a step costs
 #![forbid(unsafe_code)]
 
 pub mod args;

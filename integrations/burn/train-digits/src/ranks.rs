@@ -116,7 +116,7 @@ impl ModuleVisitor for Given<'_> {
         if self.params.contains(&param.id) {
             let shape = param.val().dims();
             let end = self.begin + shape.iter().product::<usize>();
-            let values = self.values.clone().slice([self.begin..end]);
+            let values = self.values.clone().slice(self.begin..end);
             self.gradients.register(param.id, values.reshape(shape));
             self.begin = end;
         }
