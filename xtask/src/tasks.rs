@@ -473,20 +473,24 @@ mod tests {
 
     #[test]
     fn warnings_are_errors_and_flags_are_kept() {
-        let steps = checks(Some("--cfg docsrs".into()));
-        assert_eq!(
-            steps[3].envs,
-            [("RUSTDOCFLAGS", "--cfg docsrs -D warnings".into())]
-        );
-        assert_eq!(
-            checks(None)[3].envs,
-            [("RUSTDOCFLAGS", "-D warnings".into())]
-        );
-        assert!(
-            steps[1..3]
-                .iter()
-                .all(|step| step.line().ends_with("-- -D warnings"))
-        );
+        let named = |flags: Option<OsString>, name: &str| {
+            let mut steps = checks(flags);
+            steps.retain(|step| step.name.starts_with(name));
+            assert!(steps.len() > 1, "{name}");
+            steps
+        };
+        for step in named(Some("--cfg docsrs".into()), "doc") {
+            assert_eq!(
+                step.envs,
+                [("RUSTDOCFLAGS", "--cfg docsrs -D warnings".into())]
+            );
+        }
+        for step in named(None, "doc") {
+            assert_eq!(step.envs, [("RUSTDOCFLAGS", "-D warnings".into())]);
+        }
+        for step in named(None, "clippy") {
+            assert!(step.line().ends_with("-- -D warnings"), "{}", step.line());
+        }
     }
 
     #[test]
