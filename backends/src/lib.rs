@@ -2,6 +2,7 @@
 //!
 //! - `spirv` for Vulkan, `hlsl` for DirectX 12, `msl` for Metal, `glsl` for OpenGL: a feature each, and a module and a function of that
 //!   name
+//! - [`covering_specs`]: which specializations stand for all
 
 #[cfg(feature = "glsl")]
 pub mod glsl;
@@ -9,8 +10,11 @@ pub mod glsl;
 pub mod hlsl;
 #[cfg(feature = "msl")]
 pub mod msl;
+mod specs;
 #[cfg(feature = "spirv")]
 pub mod spirv;
+
+pub use specs::covering_specs;
 
 use anyhow::{Result, anyhow};
 use bcnorm::kernels::{Spec, wgsl};

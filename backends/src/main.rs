@@ -2,12 +2,12 @@
 //! know. `cargo xtask shaders` runs it.
 
 use anyhow::{Context, Result, bail, ensure};
-use bcnorm::kernels::{Spec, covering_specs};
-use bcnorm_backends::Kernel;
+use bcnorm::kernels::Spec;
 use bcnorm_backends::glsl::{Version, glsl};
 use bcnorm_backends::hlsl::{ShaderModel, hlsl};
 use bcnorm_backends::msl::msl;
 use bcnorm_backends::spirv::spirv;
+use bcnorm_backends::{Kernel, covering_specs};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::sync::Mutex;

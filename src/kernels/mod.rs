@@ -37,7 +37,7 @@ mod text;
 
 pub use declare::{Access, BindingDecl, Element, Family, Kernel, Reduced, UniformDecl};
 pub use source::{browser_wgsl, f16_probe_wgsl, wgsl};
-pub use space::{canonical_specs, covering_specs};
+pub use space::canonical_specs;
 pub use spec::{Spec, workgroup_memory};
 
 use crate::cpu;

@@ -1,29 +1,14 @@
 // The example page, clicked through as a visitor would. Screenshots go to target/screenshots.
 import assert from "node:assert/strict";
-import { mkdirSync, readFileSync } from "node:fs";
-import { after, before, test } from "node:test";
-import { launch, missing, open, ROOT, serve } from "./chromium.mjs";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
+import { missing, open, ROOT } from "./chromium.mjs";
+import { DESKTOP, examplePage, PHONE, SHOTS } from "./example.mjs";
 
 const skip = missing ?? false;
-const SHOTS = `${ROOT}target/screenshots`;
-const DESKTOP = { viewport: { width: 1280, height: 900 }, colorScheme: "light" };
-const PHONE = { viewport: { width: 360, height: 780 }, colorScheme: "light", deviceScaleFactor: 2, hasTouch: true };
-let server, browser;
+const site = examplePage();
 
-before(async () => {
-  if (skip) return;
-  mkdirSync(SHOTS, { recursive: true });
-  // Under a path of its own, as a host may have it.
-  server = await serve({ "/some/path/": `${ROOT}target/web` });
-  browser = await launch();
-});
-
-after(async () => {
-  await browser?.close();
-  server?.close();
-});
-
-const address = (query = "") => `${server.address}/some/path/${query}`;
+const address = (query = "") => `${site.address}${query}`;
 const state = (page, value, timeout = 60_000) =>
   page.waitForFunction((wanted) => document.body.dataset.state === wanted, value, { timeout });
 const status = (page) => page.textContent("#status");
@@ -108,7 +93,7 @@ const shift = (page) =>
   );
 
 test("maps are flat before and have structure after", { skip, timeout: 120_000 }, async () => {
-  const { page, errors } = await open(browser, address(), DESKTOP);
+  const { page, errors } = await open(site.browser, address(), DESKTOP);
   await settled(page);
   const [before, after] = [await spread(page, "before"), await spread(page, "after")];
   assert.ok(after > 2 * before && after > 40, `gray levels spread by ${before} before, ${after} after`);
@@ -193,7 +178,7 @@ test("maps are flat before and have structure after", { skip, timeout: 120_000 }
 });
 
 test("works by keyboard, in the dark", { skip, timeout: 120_000 }, async () => {
-  const { page, errors } = await open(browser, address("?norm=bc_norm_estimate"), { ...DESKTOP, colorScheme: "dark" });
+  const { page, errors } = await open(site.browser, address("?norm=bc_norm_estimate"), { ...DESKTOP, colorScheme: "dark" });
   await settled(page);
   await page.keyboard.press("Tab");
   await page.keyboard.press("Tab");
@@ -229,7 +214,7 @@ test("works by keyboard, in the dark", { skip, timeout: 120_000 }, async () => {
 });
 
 test("tabs open by click and by keyboard, and are in the address", { skip, timeout: 120_000 }, async () => {
-  const { page, errors } = await open(browser, address("?norm=group_norm"), DESKTOP);
+  const { page, errors } = await open(site.browser, address("?norm=group_norm"), DESKTOP);
   let mounts = 0;
   await page.route("**/train.css", (route) => route.fulfill({ contentType: "text/css", body: "" }));
   await page.route("**/train/main.js", (route) => {
@@ -281,7 +266,7 @@ test("tabs open by click and by keyboard, and are in the address", { skip, timeo
 });
 
 test("says what it is doing, how far it is, and stops", { skip, timeout: 120_000 }, async () => {
-  const { page, errors } = await open(browser, address(), { ...DESKTOP, reducedMotion: "reduce" });
+  const { page, errors } = await open(site.browser, address(), { ...DESKTOP, reducedMotion: "reduce" });
   await settled(page);
   const picture = await spread(page, "after");
   // In one turn of the page: the status is true before anything else happens.
@@ -339,7 +324,7 @@ test("says what it is doing, how far it is, and stops", { skip, timeout: 120_000
 });
 
 test("quick clicks count, whatever a photograph takes to load", { skip, timeout: 120_000 }, async () => {
-  const { page } = await open(browser, address(), DESKTOP);
+  const { page } = await open(site.browser, address(), DESKTOP);
   await settled(page);
   const pressed = () => page.$$eval(".photos [aria-pressed=true]", (all) => all.map(({ id }) => id.slice(6)));
   // The page has them as thumbnails already: asked for again they take a while, or fail.
@@ -378,7 +363,7 @@ test("quick clicks count, whatever a photograph takes to load", { skip, timeout:
 });
 
 test("shows two norms side by side", { skip, timeout: 120_000 }, async () => {
-  const { page, errors } = await open(browser, address("?norm=group_norm"), DESKTOP);
+  const { page, errors } = await open(site.browser, address("?norm=group_norm"), DESKTOP);
   await settled(page);
   const [alone, picture] = [await page.textContent("#numbers-after"), await spread(page, "after")];
   assert.ok(await page.isHidden("#second"));
@@ -419,7 +404,7 @@ async function ran(page) {
 const SAME = /^Ran here in \d+ ms: its values are those of the picture, all of them\.$/;
 
 test("the code shown computes what is shown", { skip, timeout: 120_000 }, async () => {
-  const context = await browser.newContext({ ...DESKTOP, permissions: ["clipboard-read", "clipboard-write"] });
+  const context = await site.browser.newContext({ ...DESKTOP, permissions: ["clipboard-read", "clipboard-write"] });
   const page = await context.newPage();
   for (const asked of [
     "?size=64",
@@ -447,7 +432,7 @@ test("the code shown computes what is shown", { skip, timeout: 120_000 }, async 
 });
 
 test("verifies, and stops when asked", { skip, timeout: 120_000 }, async () => {
-  const context = await browser.newContext({ ...DESKTOP, permissions: ["clipboard-read", "clipboard-write"] });
+  const context = await site.browser.newContext({ ...DESKTOP, permissions: ["clipboard-read", "clipboard-write"] });
   const page = await context.newPage();
   await page.goto(address("?tab=check"));
   await state(page, "ready");
@@ -496,7 +481,7 @@ test("verifies, and stops when asked", { skip, timeout: 120_000 }, async () => {
 });
 
 test("measures, and says what is gained", { skip, timeout: 300_000 }, async () => {
-  const context = await browser.newContext({ ...DESKTOP, reducedMotion: "reduce", permissions: ["clipboard-read", "clipboard-write"] });
+  const context = await site.browser.newContext({ ...DESKTOP, reducedMotion: "reduce", permissions: ["clipboard-read", "clipboard-write"] });
   const page = await context.newPage();
   await page.goto(address("?tab=check"));
   await state(page, "ready");
@@ -556,7 +541,7 @@ const small = (page) =>
   );
 
 test("fits a phone, picture first", { skip, timeout: 120_000 }, async () => {
-  const { page, errors } = await open(browser, address(), PHONE);
+  const { page, errors } = await open(site.browser, address(), PHONE);
   // Before the first picture there are the places of the maps, none of them black.
   assert.match(await page.$eval("#after", (one) => getComputedStyle(one.parentElement, "::after").backgroundImage), /gradient/);
   assert.notEqual(await page.$eval("#after", (one) => getComputedStyle(one).backgroundColor), "rgb(0, 0, 0)");
@@ -599,7 +584,7 @@ test("fits a phone, picture first", { skip, timeout: 120_000 }, async () => {
 });
 
 test("nothing is cut off or moves on a desktop", { skip, timeout: 120_000 }, async () => {
-  const { page, errors } = await open(browser, address(), DESKTOP);
+  const { page, errors } = await open(site.browser, address(), DESKTOP);
   await settled(page);
   assert.ok((await shift(page)) < 0.02, `the layout shifts by ${await shift(page)}`);
   for (const id of ["norm", "compare", "mode"]) {
@@ -640,7 +625,7 @@ test("settings are in the address", { skip, timeout: 120_000 }, async () => {
     photos: "coffee,rocket,chelsea", batch: "2", size: "64", norm: "bc_norm_estimate", compare: "batch_norm", mode: "eval", groups: "16",
     eps: "0.001", speed: "0.6", steps: "5", scale: "own", map: "luma",
   };
-  const { page, errors } = await open(browser, address(`?${new URLSearchParams(asked)}`), DESKTOP);
+  const { page, errors } = await open(site.browser, address(`?${new URLSearchParams(asked)}`), DESKTOP);
   await settled(page);
   assert.deepEqual(await query(page), asked);
   assert.ok(await page.isHidden("#notice"));
@@ -680,7 +665,7 @@ test("settings are in the address", { skip, timeout: 120_000 }, async () => {
 });
 
 test("has links that lead somewhere, and a card", { skip, timeout: 120_000 }, async () => {
-  const { page } = await open(browser, address(), { ...DESKTOP, colorScheme: "dark" });
+  const { page } = await open(site.browser, address(), { ...DESKTOP, colorScheme: "dark" });
   await settled(page);
   await page.addStyleTag({ content: CARD });
   await page.setViewportSize({ width: 1200, height: 630 });
@@ -704,11 +689,11 @@ test("has links that lead somewhere, and a card", { skip, timeout: 120_000 }, as
 });
 
 test("computes on the CPU where WebGPU is missing", { skip, timeout: 120_000 }, async () => {
-  const { page: other } = await open(browser, address("?size=64"), DESKTOP);
+  const { page: other } = await open(site.browser, address("?size=64"), DESKTOP);
   await settled(other);
   const [onGpu, afterOnGpu] = [await numbers(other, "numbers-before"), await spread(other, "after")];
   await other.close();
-  const context = await browser.newContext(PHONE);
+  const context = await site.browser.newContext(PHONE);
   await context.addInitScript(() => {
     if (new URLSearchParams(location.search).has("adapter")) {
       navigator.gpu.requestAdapter = async () => null;
@@ -763,7 +748,7 @@ test("computes on the CPU where WebGPU is missing", { skip, timeout: 120_000 }, 
 });
 
 test("looks through the camera", { skip, timeout: 120_000 }, async () => {
-  const context = await browser.newContext(DESKTOP);
+  const context = await site.browser.newContext(DESKTOP);
   await context.addInitScript(() => {
     // A camera that sees stripes, which move.
     navigator.mediaDevices.getUserMedia = async () => {
@@ -806,7 +791,7 @@ test("looks through the camera", { skip, timeout: 120_000 }, async () => {
 });
 
 test("starts again after a loss", { skip, timeout: 120_000 }, async () => {
-  const context = await browser.newContext(DESKTOP);
+  const context = await site.browser.newContext(DESKTOP);
   await context.addInitScript(() => {
     // Remembers devices, so that the test can lose one.
     const real = GPUAdapter.prototype.requestDevice;

@@ -1,31 +1,17 @@
 // The page's tab "Train": the networks against PyTorch's twin, and the tab clicked through as a visitor would. Screenshots go to
 // target/screenshots.
 import assert from "node:assert/strict";
-import { mkdirSync, readFileSync } from "node:fs";
-import { after, before, test } from "node:test";
+import { readFileSync } from "node:fs";
+import { test } from "node:test";
 import { readSafetensors } from "bcnorm";
-import { launch, missing, open, ROOT, serve } from "./chromium.mjs";
+import { missing, open, ROOT } from "./chromium.mjs";
+import { DESKTOP, examplePage, PHONE as LIGHT_PHONE, SHOTS } from "./example.mjs";
 
 const skip = missing ?? false;
-const SHOTS = `${ROOT}target/screenshots`;
-const DESKTOP = { viewport: { width: 1280, height: 900 }, colorScheme: "light" };
-const PHONE = { viewport: { width: 360, height: 780 }, colorScheme: "dark", deviceScaleFactor: 2, hasTouch: true };
-let server, browser;
+const site = examplePage();
+const PHONE = { ...LIGHT_PHONE, colorScheme: "dark" };
 
-before(async () => {
-  if (skip) return;
-  mkdirSync(SHOTS, { recursive: true });
-  // Under a path of its own, as a host may have it.
-  server = await serve({ "/some/path/": `${ROOT}target/web` });
-  browser = await launch();
-});
-
-after(async () => {
-  await browser?.close();
-  server?.close();
-});
-
-const address = (query = "") => `${server.address}/some/path/?tab=train${query}`;
+const address = (query = "") => `${site.address}?tab=train${query}`;
 const text = (page, id) => page.textContent(`#train-${id}`);
 
 /** Waits until the tab is in a state. */
@@ -56,7 +42,7 @@ function ends(norm) {
 const BAR = 1e-4;
 
 test("each norm's first losses are those of PyTorch's twin, and a step leaves nothing behind", { skip, timeout: 200_000 }, async () => {
-  const { page, errors } = await open(browser, address(), DESKTOP);
+  const { page, errors } = await open(site.browser, address(), DESKTOP);
   await state(page, "ready");
   const told = `${ends("bn")} % with BatchNorm, ${ends("gn")} % with GroupNorm, ${ends("bcn")} % with BCNorm and ${ends("bcn-est")} %`;
   const why = (await page.textContent("#train .why")).replace(/\s+/g, " ");
@@ -139,7 +125,7 @@ const watch = (page) =>
   });
 
 test("two networks train side by side, pause, go on, are reset, and read what is drawn", { skip, timeout: 300_000 }, async () => {
-  const { page, errors } = await open(browser, address(), DESKTOP);
+  const { page, errors } = await open(site.browser, address(), DESKTOP);
   await state(page, "ready");
   assert.equal(await text(page, "steps"), "0 of 6,000 steps");
   await watch(page);
@@ -210,7 +196,7 @@ test("two networks train side by side, pause, go on, are reset, and read what is
 });
 
 test("works by keyboard, on a phone, in the dark", { skip, timeout: 200_000 }, async () => {
-  const { page, errors } = await open(browser, address(), PHONE);
+  const { page, errors } = await open(site.browser, address(), PHONE);
   await state(page, "ready");
   const focused = () => page.evaluate(() => document.activeElement.id || document.activeElement.ariaLabel);
   await page.focus("#tab-train");
@@ -258,7 +244,7 @@ test("works by keyboard, on a phone, in the dark", { skip, timeout: 200_000 }, a
 });
 
 test("a drawing is centred and scaled as MNIST's digits are", { skip, timeout: 100_000 }, async () => {
-  const { page } = await open(browser, address(), DESKTOP);
+  const { page } = await open(site.browser, address(), DESKTOP);
   const found = await page.evaluate(async () => {
     const { centred } = await import(new URL("train/centre.js", location.href).href);
     const ink = new Uint8Array(280 * 280);
@@ -286,7 +272,7 @@ test("a drawing is centred and scaled as MNIST's digits are", { skip, timeout: 1
 });
 
 test("says so where WebGPU is missing, and starts again after a loss", { skip, timeout: 200_000 }, async () => {
-  const context = await browser.newContext(DESKTOP);
+  const context = await site.browser.newContext(DESKTOP);
   await context.addInitScript(() => {
     // Remembers devices, so that the test can lose them; &without=gpu hides WebGPU.
     if (location.search.includes("without=gpu")) {

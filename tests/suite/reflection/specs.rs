@@ -1,10 +1,11 @@
 //! Every specialization that plans are made of, and what naga reads from its text.
 
 use bcnorm::Activation;
-pub use bcnorm::kernels::covering_specs as specs;
 use bcnorm::kernels::{KernelId, Spec, canonical_specs, wgsl};
+use bcnorm_backends::Kernel;
+pub use bcnorm_backends::covering_specs as specs;
 use naga::Module;
-use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use naga::valid::ModuleInfo;
 
 /// WebGPU's default limits.
 pub const MAX_STORAGE_BUFFERS: usize = 8;
@@ -15,16 +16,8 @@ pub const MAX_WORKGROUPS: u32 = 65_535;
 /// Parses and validates with no capability beyond what WebGPU's core has (the conversions of f16 among them, for which naga
 /// has a capability), but for subgroups where they are asked for.
 pub fn reflect(spec: &Spec) -> (Module, ModuleInfo) {
-    let text = wgsl(spec);
-    let module = naga::front::wgsl::parse_str(&text)
-        .unwrap_or_else(|error| panic!("{spec:?}: {}", error.emit_to_string(&text)));
-    let mut capabilities = Capabilities::empty();
-    capabilities.set(Capabilities::SUBGROUP, spec.subgroup_size > 1);
-    let native = spec.native_unpack || spec.native_pack;
-    capabilities.set(Capabilities::SHADER_FLOAT16_IN_FLOAT32, native);
-    let info = Validator::new(ValidationFlags::all(), capabilities)
-        .validate(&module)
-        .unwrap_or_else(|error| panic!("{spec:?}: {}", error.emit_to_string(&text)));
+    let Kernel { module, info, .. } =
+        Kernel::new(*spec).unwrap_or_else(|error| panic!("{spec:?}: {error}"));
     (module, info)
 }
 

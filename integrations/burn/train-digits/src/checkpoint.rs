@@ -79,28 +79,17 @@ impl Checkpoint {
             }
             tensors.extend([floats(name, shape, &values)]);
         }
-        let Settings {
-            norm,
-            ws,
-            batch,
-            lr,
-            epochs,
-            seed,
-        } = settings;
-        let metadata = [
-            ("norm", norm.to_string()),
-            ("ws", u8::from(*ws).to_string()),
-            ("batch", batch.to_string()),
-            ("lr", lr.to_string()),
-            ("epochs", epochs.to_string()),
-            ("seed", seed.to_string()),
+        let where_it_stands = [
             ("step", step.to_string()),
             ("seconds", seconds.to_string()),
             ("crc32", crc32(&tensors)),
         ];
+        let metadata = settings.described().into_iter().chain(where_it_stands);
         Self {
             path: PathBuf::new(),
-            metadata: metadata.map(|(key, value)| (key.to_owned(), value)).into(),
+            metadata: metadata
+                .map(|(key, value)| (key.to_owned(), value))
+                .collect(),
             tensors,
         }
     }

@@ -34,30 +34,22 @@ pub struct Row {
 impl Log {
     /// A run of train-digits before its first row.
     pub fn new(settings: &Settings) -> Self {
-        let Settings {
-            norm,
-            ws,
-            batch,
-            lr,
-            epochs,
-            seed,
-        } = settings;
-        let (source, norm) = match norm {
+        let (source, norm) = match settings.norm {
             NormKind::BurnBn => ("burn", NormKind::Bn),
             NormKind::BurnGn => ("burn", NormKind::Gn),
-            norm => ("bcnorm", *norm),
+            norm => ("bcnorm", norm),
         };
-        let settings = [
-            ("source", source.to_owned()),
-            ("norm", norm.to_string()),
-            ("ws", u8::from(*ws).to_string()),
-            ("batch", batch.to_string()),
-            ("lr", lr.to_string()),
-            ("epochs", epochs.to_string()),
-            ("seed", seed.to_string()),
-        ];
+        let settings = Settings {
+            norm,
+            ..settings.clone()
+        };
+        let settings = [("source", source.to_owned())]
+            .into_iter()
+            .chain(settings.described());
         Self {
-            settings: settings.map(|(key, value)| (key.to_owned(), value)).into(),
+            settings: settings
+                .map(|(key, value)| (key.to_owned(), value))
+                .collect(),
             rows: Vec::new(),
         }
     }

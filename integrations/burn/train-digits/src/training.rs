@@ -31,6 +31,18 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Names and values, as logs and checkpoints have them.
+    pub fn described(&self) -> [(&'static str, String); 6] {
+        [
+            ("norm", self.norm.to_string()),
+            ("ws", u8::from(self.ws).to_string()),
+            ("batch", self.batch.to_string()),
+            ("lr", self.lr.to_string()),
+            ("epochs", self.epochs.to_string()),
+            ("seed", self.seed.to_string()),
+        ]
+    }
+
     /// Steps of an epoch of `len` digits: an incomplete batch is left out.
     pub fn steps_per_epoch(&self, len: usize) -> usize {
         len / self.batch

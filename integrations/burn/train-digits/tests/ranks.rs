@@ -1,7 +1,12 @@
 //! The command under `mpirun`: ranks that share a batch train as one rank does that has all of it.
 #![allow(missing_docs)]
 
-use std::process::{Command, Output};
+/// As the tests of bcnorm-mpi start theirs, which are ranks themselves.
+#[allow(dead_code)]
+#[path = "../../../mpi/tests/mpirun/mod.rs"]
+mod mpirun;
+
+use std::process::Output;
 use tempfile::TempDir;
 use train_digits::log::Log;
 
@@ -13,15 +18,10 @@ const STEPS: usize = 50;
 const APART: f64 = 1e-5;
 const SEED: usize = 1;
 
-/// The command on so many ranks, with as many on a machine as there are. The variables are for Open MPI, others pass over them.
+/// The command on so many ranks.
 fn train(ranks: usize, args: &str) -> Output {
-    Command::new("mpirun")
-        .args(["-n", &ranks.to_string(), env!("CARGO_BIN_EXE_train-digits")])
+    mpirun::mpirun_program(ranks, env!("CARGO_BIN_EXE_train-digits"))
         .args(args.split(' '))
-        .env("OMPI_ALLOW_RUN_AS_ROOT", "1")
-        .env("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
-        .env("OMPI_MCA_rmaps_base_oversubscribe", "1")
-        .env("OMPI_MCA_btl_vader_single_copy_mechanism", "none")
         .output()
         .expect("mpirun: install Open MPI or MPICH, `cargo xtask burn` does on Debian")
 }
